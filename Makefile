@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# make            the program and the library           make run     build and answer on the shipped model
+# make test       every test                            make check   sanitizers, faults, rooms, style, short fuzz
+# make deps       install what is missing (Debian)      make install PREFIX=/usr/local
+#
+# One portable build: instruction sets are chosen at start, ISA flags belong to single folders (see "kernels").
+# For work on a few rooms: make BUILD=build/mine ROOMS="base text" unit T=test_tok
+
+CC      ?= gcc
+AR      ?= ar
+PREFIX  ?= /usr/local
+BUILD   ?= build
+ARCH    ?= $(shell $(CC) -dumpmachine | cut -d- -f1)
+ROOMS   ?= base quant format text kernels sample backend kv io model sched forge store lib
+PROGRAM_ROOMS ?= cli bench
+PKGS    := jansson libpcre2-8 libutf8proc libxxhash
+CLI_PKGS := libedit
+PKG_CONFIG ?= pkg-config
+COMMIT  := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+
+OPT     ?= -O2 -g
+SAN     ?=
+WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wpointer-arith -Wwrite-strings
+HARDEN  := -fstack-protector-strong -fPIE
+CPPFLAGS += -Iinclude -Isrc -D_GNU_SOURCE -DSQ_COMMIT='"$(COMMIT)"'
+CFLAGS  += -std=c11 $(OPT) $(WARN) $(HARDEN) $(SAN) -fno-math-errno -ffp-contract=off -pthread -fvisibility=hidden
+ifdef WERROR
+CFLAGS  += -Werror
+endif
+LDFLAGS += $(SAN) -pthread -pie -Wl,-z,relro
+LIBS    := $(shell $(PKG_CONFIG) --libs $(PKGS) 2>/dev/null) -lm
+CPPFLAGS += $(shell $(PKG_CONFIG) --cflags $(PKGS) 2>/dev/null)
+
+# ---- kernels: one folder per instruction set, each with its own flags --------------------------------------------
+# The reference folder is built for the baseline CPU; nothing outside these folders sees a wide instruction.
+x86_64_ISAS  := scalar avx2 avx512
+aarch64_ISAS := scalar neon
+ISAS         := $(or $($(ARCH)_ISAS),scalar)
+FLAGS_scalar := -O2
+FLAGS_avx2   := -O3 -mavx2 -mfma -mf16c -mbmi2
+FLAGS_avx512 := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mfma -mf16c -mbmi2
+FLAGS_neon   := -O3 -march=armv8.2-a+dotprod+fp16
+
+ROOM_DIRS := $(filter-out src/kernels,$(ROOMS:%=src/%))
+SRC  := $(wildcard $(ROOM_DIRS:%=%/*.c))
+ifneq ($(filter kernels,$(ROOMS)),)
+SRC  += $(wildcard src/kernels/*.c) $(foreach i,$(ISAS),$(wildcard src/kernels/$(i)/*.c))
+endif
+OBJ  := $(SRC:%.c=$(BUILD)/%.o)
+PROG_SRC := $(wildcard $(PROGRAM_ROOMS:%=src/%/*.c))
+PROG_OBJ := $(PROG_SRC:%.c=$(BUILD)/%.o)
+LIB  := $(BUILD)/libsquish.a
+
+all: $(BUILD)/squish
+
+$(BUILD)/squish: $(PROG_OBJ) $(LIB)
+	$(CC) $(LDFLAGS) -o $@ $(PROG_OBJ) $(LIB) $(LIBS) $(shell $(PKG_CONFIG) --libs $(CLI_PKGS))
+
+$(LIB): $(OBJ)
+	@rm -f $@
+	$(AR) rcs $@ $(OBJ)
+
+define isa_rule
+$$(BUILD)/src/kernels/$(1)/%.o: src/kernels/$(1)/%.c
+	@mkdir -p $$(@D)
+	$$(CC) $$(CPPFLAGS) $$(CFLAGS) $$(FLAGS_$(1)) -MMD -MP -c -o $$@ $$<
+endef
+$(foreach i,scalar avx2 avx512 neon,$(eval $(call isa_rule,$(i))))
+
+# The source with the least noise in its flags: conversions are checked where bytes from outside are read.
+$(BUILD)/src/base/%.o $(BUILD)/src/format/%.o: CFLAGS += -Wconversion -Wno-sign-conversion
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+-include $(OBJ:.o=.d) $(PROG_OBJ:.o=.d)
+
+# ---- first run ---------------------------------------------------------------------------------------------------
+PROMPT ?= What is the capital of Japan?
+
+run:
+	@scripts/deps.sh run
+	@$(MAKE) --no-print-directory -s all
+	@$(BUILD)/squish run --temp 0 squish-tiny "$(PROMPT)"
+	@echo
+	@$(BUILD)/squish show squish-tiny --about
+	@if [ -t 0 ] && [ -t 1 ]; then $(BUILD)/squish chat squish-tiny; fi
+
+deps:
+	@scripts/deps.sh test
+
+# ---- tests: every tests/{unit,prop,golden,fault,e2e}/test_*.c is one cmocka program ------------------------------
+TEST_SRC := $(wildcard tests/unit/test_*.c tests/prop/test_*.c tests/golden/test_*.c tests/fault/test_*.c tests/e2e/test_*.c)
+TEST_SUPPORT := $(wildcard tests/support/*.c)
+TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
+TEST_SUPPORT_OBJ := $(TEST_SUPPORT:%.c=$(BUILD)/%.o)
+
+$(BUILD)/tests/support/%.o: tests/support/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -fvisibility=default -MMD -MP -c -o $@ $<
+
+$(BUILD)/tests/%: tests/%.c $(TEST_SUPPORT_OBJ) $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -fvisibility=default $(LDFLAGS) -MMD -MP -o $@ $< $(TEST_SUPPORT_OBJ) $(LIB) $(LIBS) -lcmocka -lutil
+
+# one test program, for work on a room
+unit: $(filter %/$(T),$(TEST_BIN))
+	$(filter %/$(T),$(TEST_BIN))
+
+# ---- fuzz: fuzz/fuzz_NAME.c, seeds in fuzz/seeds/NAME; replayed by the tests through fuzz/replay.c ----------------
+FUZZ_SRC := $(wildcard fuzz/fuzz_*.c)
+FUZZ_BIN := $(FUZZ_SRC:fuzz/%.c=$(BUILD)/fuzz/%)
+ifdef LIBFUZZER
+FUZZ_MAIN := -fsanitize=fuzzer
+else
+FUZZ_MAIN := fuzz/replay.c
+endif
+$(BUILD)/fuzz/%: fuzz/%.c fuzz/replay.c $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -fvisibility=default $(LDFLAGS) -MMD -MP -o $@ $< $(FUZZ_MAIN) $(LIB) $(LIBS)
+
+-include $(TEST_BIN:=.d) $(TEST_SUPPORT_OBJ:.o=.d) $(FUZZ_BIN:=.d)
+
+test:
+	@scripts/deps.sh test
+	@$(MAKE) --no-print-directory -s -j$(shell nproc) test-build
+	@scripts/run_tests.sh $(BUILD) $(TEST_BIN) $(FUZZ_BIN)
+
+test-build: all $(TEST_BIN) $(FUZZ_BIN)
+fuzz-build: $(FUZZ_BIN)
+
+check:
+	@scripts/deps.sh arm
+	@scripts/check.sh
+
+check-rooms:
+	@scripts/check_rooms.sh
+check-style:
+	@scripts/check_style.sh
+
+# ---- install -------------------------------------------------------------------------------------------------------
+man: $(BUILD)/squish.1
+$(BUILD)/squish.1: $(BUILD)/squish
+	$(BUILD)/squish man > $@
+
+$(BUILD)/squish.pc: Makefile
+	@mkdir -p $(@D)
+	@printf 'prefix=%s\nlibdir=$${prefix}/lib\nincludedir=$${prefix}/include\n\nName: squish\nDescription: local LLM engine\nVersion: %s\nRequires.private: %s\nLibs: -L$${libdir} -lsquish\nLibs.private: -lm -pthread\nCflags: -I$${includedir}\n' \
+	    '$(PREFIX)' "$$(sed -n 's/^.define SQUISH_VERSION "\(.*\)"/\1/p' include/squish.h)" '$(PKGS)' > $@
+
+install: all $(BUILD)/squish.1 $(BUILD)/squish.pc
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include \
+	    $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+	    $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d \
+	    $(DESTDIR)$(PREFIX)/share/squish/models/squish-tiny
+	install -m 755 $(BUILD)/squish $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 $(LIB) $(DESTDIR)$(PREFIX)/lib/
+	install -m 644 include/squish.h $(DESTDIR)$(PREFIX)/include/
+	install -m 644 $(BUILD)/squish.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/
+	install -m 644 $(BUILD)/squish.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	$(BUILD)/squish completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/squish
+	$(BUILD)/squish completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_squish
+	$(BUILD)/squish completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/squish.fish
+	install -m 644 models/squish-tiny/* $(DESTDIR)$(PREFIX)/share/squish/models/squish-tiny/
+
+clean:
+	rm -rf $(BUILD)
+
+.PHONY: all run deps test test-build fuzz-build check check-rooms check-style man install clean unit

@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * squish.h - the one public header of libsquish.
+ *
+ * Three nouns carry the core. A *model* is immutable once open and may be shared by threads. An *engine* owns
+ * threads, kernels, cache memory and scratch for one model. A *seq* is one mutable timeline of tokens with its
+ * key/value cache. A *gen* is one answer in the making on a seq.
+ *
+ *     squish_model *m;  squish_engine *e;  squish_seq *s;  squish_gen *g;  squish_error err = {0};
+ *     squish_model_open(&m, "model.sqw", NULL, &err);
+ *     squish_engine_new(&e, m, NULL, &err);
+ *     squish_seq_new(&s, e, &err);
+ *     squish_gen_new(&g, s, ids, n_ids, NULL, &err);
+ *     while (squish_gen_next(g, &ev, &err) == SQUISH_OK && ev.finish == SQUISH_FINISH_NONE)
+ *         fwrite(ev.text, 1, ev.text_bytes, stdout);
+ *
+ * Habits. The out-parameter comes first, the error last and may be NULL. An options struct comes from its
+ * ..._default() function; NULL means the defaults. If a constructor fails the caller owes nothing. Every
+ * release function accepts NULL. The library never prints, exits or aborts, and needs no global set-up.
+ * Unless said otherwise a handle is used by one thread at a time; different handles are independent, and
+ * engines may share a model. */
+#ifndef SQUISH_H
+#define SQUISH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
+
+#define SQUISH_VERSION_MAJOR 0
+#define SQUISH_VERSION_MINOR 1
+#define SQUISH_VERSION_PATCH 0
+#define SQUISH_VERSION "0.1.0"
+
+/* ---- errors ------------------------------------------------------------------------------------------------ */
+
+/* One list of codes, names and texts. */
+#define SQUISH_STATUS_LIST(X)                                                     \
+    X(OK, "ok")                                                                   \
+    X(INVALID, "the caller passed something wrong")                               \
+    X(CORRUPT, "the data is damaged or hostile")                                  \
+    X(UNSUPPORTED, "valid, but not supported here")                               \
+    X(NO_HARDWARE, "this machine cannot do it")                                   \
+    X(NO_MEMORY, "out of memory or over the budget")                              \
+    X(IO, "the system refused")                                                   \
+    X(CANCELLED, "stopped on request")                                            \
+    X(NOT_FOUND, "no such model, file or name")                                   \
+    X(QUALITY, "the result is too poor to use")                                   \
+    X(NO_SPACE, "no room left on the disk")                                       \
+    X(NETWORK, "the network failed")                                              \
+    X(NUMERIC, "the model produced values that are not numbers")
+
+typedef enum {
+#define SQUISH_STATUS_ENUM(name, text) SQUISH_##name,
+    SQUISH_STATUS_LIST(SQUISH_STATUS_ENUM)
+#undef SQUISH_STATUS_ENUM
+        SQUISH_STATUS_COUNT
+} squish_status;
+
+/* What went wrong, in one line that names the thing, the value found and the value wanted. The first cause
+ * wins; callers may put context in front of it. Zero-initialise before use. */
+typedef struct {
+    squish_status code;
+    char text[480];
+} squish_error;
+
+const char *squish_status_name(squish_status code); /* "CORRUPT"; "?" for an unknown code */
+const char *squish_status_text(squish_status code); /* the sentence of the list above */
+
+/* ---- memory, progress, logging ------------------------------------------------------------------------------ */
+
+/* All heap memory of the library goes through one function: resize `ptr` from old_bytes to new_bytes.
+ * ptr NULL means allocate, new_bytes 0 means free (returns NULL). Returns NULL on failure, the old block then
+ * stays valid. Must be safe to call from several threads. */
+typedef struct {
+    void *(*resize)(void *user, void *ptr, size_t old_bytes, size_t new_bytes);
+    void *user;
+} squish_alloc;
+
+/* Called now and then during long work: `what` names it ("compress"), done and total are in bytes or items.
+ * Return false to stop: the operation then ends with SQUISH_CANCELLED and leaves nothing half-made. */
+typedef bool (*squish_progress_fn)(void *user, const char *what, uint64_t done, uint64_t total);
+
+/* One line of warning without a newline. May be called from any thread. */
+typedef void (*squish_warn_fn)(void *user, const char *line);
+
+const char *squish_version(void); /* SQUISH_VERSION of the library that is linked */
+/* Version, commit and architecture of the build, e.g. "0.1.0 (1a2b3c4) x86_64". Static storage. */
+const char *squish_build_info(void);
+
+/* Bytes the library hands out for the caller to keep: text or tokens. data is NUL-terminated for text. */
+typedef struct {
+    char *data;
+    size_t bytes;
+    squish_alloc alloc; /* who allocated it */
+} squish_text;
+typedef struct {
+    int32_t *ids;
+    size_t count;
+    squish_alloc alloc;
+} squish_tokens;
+void squish_text_free(squish_text *t);
+void squish_tokens_free(squish_tokens *t);
+
+/* ---- models ------------------------------------------------------------------------------------------------- */
+
+typedef struct squish_model squish_model;
+typedef struct squish_engine squish_engine;
+typedef struct squish_seq squish_seq;
+typedef struct squish_gen squish_gen;
+
+/* Which weights of a model directory to run. AUTO prefers a ready tier 0, then q8, then the source. */
+typedef enum {
+    SQUISH_TIER_AUTO,
+    SQUISH_TIER_0,     /* squish_4bit/model.sqw: INT4 group 64 */
+    SQUISH_TIER_Q8,    /* squish_q8/model.sqw: INT8 */
+    SQUISH_TIER_SOURCE /* the checkpoint's own dtype, as it lies */
+} squish_tier;
+
+typedef struct {
+    const squish_alloc *alloc; /* NULL: malloc; copied */
+    squish_tier tier;
+    bool verify;      /* read every byte and compare checksums before use (default false: tables only) */
+    bool text_only;   /* open tokenizer and template only; engines cannot be made on it */
+    squish_warn_fn warn;
+    void *warn_user;
+} squish_model_options;
+squish_model_options squish_model_options_default(void);
+
+/* Open a model: a Hugging Face directory, a directory of ours (NAME-compressed), a .sqw file, or a GGUF file
+ * (its vocabulary and template only; weights UNSUPPORTED in this version unless text_only). Weights are mapped, never copied.
+ * Errors: NOT_FOUND, IO, CORRUPT, UNSUPPORTED, NO_MEMORY. */
+squish_status squish_model_open(squish_model **out, const char *path, const squish_model_options *opt,
+                                squish_error *err);
+/* Engines on the model must be freed first. */
+void squish_model_close(squish_model *m);
+
+typedef struct {
+    const char *path;         /* file or directory actually opened */
+    const char *architecture; /* "qwen2", "llama", ... */
+    const char *tier;         /* "0", "q8", "source", or "gguf" (text only) */
+    const char *weight_types; /* e.g. "int4-g64 + int8-g64 embedding" */
+    uint64_t n_params;        /* weights of the network, tied tables counted once */
+    uint64_t weight_bytes;    /* bytes mapped for weights */
+    double bits_per_weight;
+    int32_t n_layers, hidden, ffn, n_heads, n_kv_heads, head_dim;
+    int32_t n_vocab;          /* rows of the embedding: logits per position */
+    int32_t n_vocab_tokens;   /* ids the tokenizer knows; higher logits are padding and never sampled */
+    int32_t ctx_train;        /* positions the model was trained for */
+    int32_t window;           /* sliding window in tokens of the windowed layers, 0 = none */
+    bool tied_head, has_tokenizer, has_template;
+    double load_ms;           /* open to ready */
+} squish_model_info;
+/* Strings live as long as the model. */
+void squish_model_get_info(const squish_model *m, squish_model_info *out);
+
+/* Iterate tensors, i in [0, n). Returns false past the end. Strings live as long as the model. */
+typedef struct {
+    const char *name, *type;
+    int32_t layer; /* -1: not in a layer */
+    uint64_t rows, cols, bytes;
+} squish_tensor_info;
+bool squish_model_tensor(const squish_model *m, size_t i, squish_tensor_info *out);
+
+/* The model's own config.json / generation_config.json text, or NULL. Lives as long as the model. */
+const char *squish_model_config_json(const squish_model *m);
+const char *squish_model_generation_json(const squish_model *m);
+
+/* ---- text --------------------------------------------------------------------------------------------------- */
+
+enum {
+    SQUISH_TOK_SPECIAL = 1, /* control tokens written in the text are recognised (never for user content) */
+    SQUISH_TOK_BOS_EOS = 2  /* add what the model's post-processor adds */
+};
+/* Text (UTF-8; ill-formed bytes are read as U+FFFD) to ids. Free with squish_tokens_free.
+ * Errors: UNSUPPORTED (no tokenizer), NO_MEMORY, INVALID. Safe from several threads. */
+squish_status squish_tokenize(const squish_model *m, const char *text, size_t bytes, unsigned flags,
+                              squish_tokens *out, squish_error *err);
+/* Ids to text; the result is valid UTF-8 (ill-formed bytes become U+FFFD). with_special keeps control tokens.
+ * Errors: INVALID (an id out of range, named). */
+squish_status squish_detokenize(const squish_model *m, const int32_t *ids, size_t n, bool with_special,
+                                squish_text *out, squish_error *err);
+/* Raw bytes of one token as it stands in text; false if the id is out of range. Lives as long as the model. */
+bool squish_token_bytes(const squish_model *m, int32_t id, const char **bytes, size_t *n);
+int32_t squish_token_bos(const squish_model *m);              /* -1: none */
+bool squish_token_is_eos(const squish_model *m, int32_t id);  /* ends a turn or the text */
+bool squish_token_is_control(const squish_model *m, int32_t id);
+
+typedef struct {
+    const char *messages_json;  /* array of {role, content, ...}; required */
+    const char *tools_json;     /* array or NULL */
+    const char *vars_json;      /* object of extra variables or NULL */
+    const char *template_source;/* Jinja source instead of the model's, or NULL */
+    bool add_generation_prompt; /* default true */
+    int64_t now_unix;           /* strftime_now's clock; 0: the system clock */
+} squish_template_options;
+squish_template_options squish_template_options_default(void);
+/* Render the chat template. m may be NULL if template_source is given (bos/eos then come from vars_json).
+ * Errors: UNSUPPORTED (no template, or a construct we do not read), INVALID (messages, or the template's own
+ * raise_exception: its words are in err), NO_MEMORY. Safe from several threads. */
+squish_status squish_template_render(const squish_model *m, const squish_template_options *opt,
+                                     squish_text *out, squish_error *err);
+/* Template source, or NULL. Lives as long as the model. */
+const char *squish_model_template(const squish_model *m);
+
+/* ---- engines and timelines ---------------------------------------------------------------------------------- */
+
+/* How keys and values are kept. F32 adds no rounding of its own, takes twice the memory and is slow: for verification. */
+typedef enum { SQUISH_KV_F16, SQUISH_KV_F32 } squish_kv;
+
+typedef struct {
+    int32_t threads;      /* 0: what the machine and its cgroup give */
+    int32_t ctx_tokens;   /* longest timeline; 0: the model's own, as far as memory allows */
+    int32_t chunk_tokens; /* prompt tokens per step, 1..2048; default 512. Never changes results */
+    uint64_t kv_bytes_max;/* cap on cache memory; 0: what ctx_tokens needs */
+    squish_kv kv;
+    const char *isa_max;  /* "scalar", "avx2", "avx512", "neon" or NULL: $SQUISH_ISA is *not* read by the library */
+} squish_engine_options;
+squish_engine_options squish_engine_options_default(void);
+
+typedef struct {
+    uint64_t weight_bytes, kv_bytes, scratch_bytes, total_bytes; /* kv_bytes: at full context */
+    int32_t ctx_tokens;                                          /* after the memory decision */
+    uint64_t available_bytes;                                    /* memory the decision was made with */
+} squish_mem_estimate;
+/* What an engine with these options would take; the engine uses the same arithmetic. NO_MEMORY: it would not fit,
+ * and the text says what would. */
+squish_status squish_engine_estimate(const squish_model *m, const squish_engine_options *opt,
+                                     squish_mem_estimate *out, squish_error *err);
+
+/* Errors: INVALID, NO_MEMORY, NO_HARDWARE, UNSUPPORTED. */
+squish_status squish_engine_new(squish_engine **out, const squish_model *m, const squish_engine_options *opt,
+                                squish_error *err);
+/* Timelines of the engine must be freed first. */
+void squish_engine_free(squish_engine *e);
+
+typedef struct {
+    int32_t threads, ctx_tokens, chunk_tokens;
+    const char *isa;          /* kernels in use: "avx512+vnni" */
+    uint64_t scratch_bytes;   /* reserved; touched only as far as used */
+    uint64_t kv_bytes_now, kv_bytes_max;
+} squish_engine_info;
+void squish_engine_get_info(const squish_engine *e, squish_engine_info *out);
+
+squish_status squish_seq_new(squish_seq **out, squish_engine *e, squish_error *err);
+void squish_seq_free(squish_seq *s);
+/* Make the timeline equal to tokens[0..n): keeps the longest shared prefix, evaluates the rest. Afterwards
+ * squish_seq_logits() belongs to position n-1. Errors: INVALID (an id out of range, n = 0, or longer than the
+ * context: "context_length_exceeded"), NO_MEMORY, NUMERIC, CANCELLED. On error the timeline is a valid shorter one. */
+squish_status squish_seq_sync(squish_seq *s, const int32_t *tokens, size_t n, squish_error *err);
+int32_t squish_seq_length(const squish_seq *s);
+int32_t squish_seq_reused(const squish_seq *s);     /* tokens the last sync did not have to evaluate */
+const float *squish_seq_logits(const squish_seq *s);/* [n_vocab] f32 of the last position; NULL before a sync */
+/* Forget tokens from position n on. */
+void squish_seq_truncate(squish_seq *s, int32_t n);
+/* Stop a running sync or gen on this timeline from another thread or a signal handler (it only stores a flag). */
+void squish_seq_cancel(squish_seq *s);
+void squish_seq_cancel_clear(squish_seq *s);
+
+/* Evaluate tokens from an empty timeline and hand out the logits of positions first..n-1, in order, one row of
+ * n_vocab f32 each, valid during the call only. Return false from fn to stop (CANCELLED). */
+typedef bool (*squish_logits_fn)(void *user, int32_t position, const float *logits);
+squish_status squish_seq_score(squish_seq *s, const int32_t *tokens, size_t n, int32_t first,
+                               squish_logits_fn fn, void *user, squish_error *err);
+
+/* ---- generation --------------------------------------------------------------------------------------------- */
+
+/* How logits become a token. Processing order: bias, penalties, DRY, temperature, top-k, typical-p, top-p, min-p,
+ * top-n-sigma, XTC, then argmax of l/T + Gumbel noise that depends on (seed, choice, position, token id) alone. */
+typedef struct {
+    float temperature;        /* 0..5; < 1e-5 is greedy, lowest id wins ties */
+    int32_t top_k;            /* 0 or -1: off */
+    float top_p, min_p, typical_p; /* 1, 0, 1: off */
+    float top_n_sigma;        /* 0: off */
+    float xtc_probability, xtc_threshold; /* 0: off */
+    float repetition_penalty; /* 1: off */
+    int32_t repeat_last_n;    /* tokens it looks back on; 0: off, -1: the whole timeline */
+    float frequency_penalty, presence_penalty; /* on generated tokens; 0: off */
+    float dry_multiplier, dry_base;  /* 0: off; 1.75 */
+    int32_t dry_allowed_length, dry_last_n; /* 2; -1: the whole timeline */
+    const int32_t *bias_ids;  /* n_bias pairs; copied; at most 1024; bias in [-100, 100] */
+    const float *bias_values;
+    int32_t n_bias;
+    int64_t seed;             /* -1: drawn from the system and reported in the gen's stats */
+    int32_t choice;           /* index of this answer among several for one prompt */
+} squish_sampling;
+/* temperature 0.7, top_p 0.9, everything else off. */
+squish_sampling squish_sampling_default(void);
+/* The defaults overridden by what the model's generation_config.json says. */
+squish_sampling squish_sampling_for(const squish_model *m);
+
+typedef struct {
+    squish_sampling sampling;
+    int32_t max_tokens;        /* -1: to the end of the context */
+    const char *const *stop;   /* up to 16 strings of 1..256 bytes; copied */
+    int32_t n_stop;
+    bool include_stop;         /* keep the stop string in the text */
+    bool ignore_eos;
+    int32_t min_tokens;        /* end tokens are banned before this many */
+    int32_t logprobs;          /* 0..20 alternatives per token; -1: none computed */
+} squish_gen_options;
+squish_gen_options squish_gen_options_default(void);
+
+typedef enum {
+    SQUISH_FINISH_NONE,   /* more to come */
+    SQUISH_FINISH_STOP,   /* end token or stop string */
+    SQUISH_FINISH_LENGTH  /* max_tokens or the context is used up */
+} squish_finish;
+
+typedef struct {
+    int32_t id;           /* the token sampled in this call; -1 if this event only closes */
+    const char *text;     /* text that became certain with it, valid UTF-8, may be empty; lives until the next call */
+    size_t text_bytes;
+    squish_finish finish;
+    const char *stop_reason; /* the stop string that fired, or NULL */
+    float logprob;           /* raw model log-probability of id (logprobs >= 0) */
+    int32_t n_top;           /* alternatives, most likely first, ties by lower id */
+    const int32_t *top_ids;
+    const float *top_logprobs;
+} squish_gen_event;
+
+/* Begin an answer: syncs the timeline to prompt[0..n) and prepares sampling. opt may be NULL (defaults of the
+ * model). Errors: as squish_seq_sync, plus INVALID for options out of range (named). */
+squish_status squish_gen_new(squish_gen **out, squish_seq *s, const int32_t *prompt, size_t n,
+                             const squish_gen_options *opt, squish_error *err);
+/* One token. Concatenating all texts gives the whole answer, byte for byte; on the last event all held text has
+ * been handed out. After a finish further calls are INVALID. Errors: NUMERIC, CANCELLED, NO_MEMORY. */
+squish_status squish_gen_next(squish_gen *g, squish_gen_event *ev, squish_error *err);
+
+typedef struct {
+    int32_t prompt_tokens, reused_tokens, completion_tokens;
+    int64_t seed;
+    double prefill_ms, ttft_ms, decode_ms; /* decode_ms: from the first token to the last */
+    double prefill_tok_s, decode_tok_s;    /* 0 where there is nothing to divide */
+} squish_gen_stats;
+void squish_gen_get_stats(const squish_gen *g, squish_gen_stats *out);
+void squish_gen_free(squish_gen *g);
+
+/* ---- names and places ---------------------------------------------------------------------------------------- */
+
+/* Turn what a user typed into a path: a path as it is, a name in the store (home, NULL: $SQUISH_HOME or ~/.squish), or the shipped
+ * "squish-tiny" (NULL or "" means it). NOT_FOUND names the nearest three. */
+squish_status squish_locate(const char *home, const char *name, squish_text *path, squish_error *err);
+/* Names one can type: fn(user, name, path, bytes on disk, ready tiers as text). */
+typedef bool (*squish_list_fn)(void *user, const char *name, const char *path, uint64_t bytes, const char *tiers);
+squish_status squish_list(const char *home, squish_list_fn fn, void *user, squish_error *err);
+
+/* ---- building tiers ------------------------------------------------------------------------------------------ */
+
+typedef enum { SQUISH_METHOD_RTN, SQUISH_METHOD_LSQ } squish_method;
+
+typedef struct {
+    const squish_alloc *alloc;
+    const char *out_dir;   /* NULL: SRC-compressed beside the source, or in the store where that is read-only */
+    const char *home;      /* the store; NULL: $SQUISH_HOME or ~/.squish */
+    squish_tier tier;      /* SQUISH_TIER_0 or SQUISH_TIER_Q8 */
+    squish_method method;  /* of INT4; default LSQ */
+    int32_t bits;          /* 4 or 8; 0: what the tier says */
+    int32_t group;         /* 64, or 0 with bits 8: one scale per row */
+    int32_t threads;       /* 0: all */
+    bool force;            /* rebuild although a valid tier is there */
+    squish_progress_fn progress;
+    void *progress_user;
+} squish_compress_options;
+squish_compress_options squish_compress_options_default(void);
+
+typedef struct {
+    char file[1024];
+    uint64_t bytes, source_bytes;
+    double bits_per_weight, seconds, gb_per_s; /* of source bytes */
+    double peak_anon_mb;
+    int32_t n_quantised, n_passthrough;
+    double cos_mean, cos_min, snr_db_min; /* over quantised tensors */
+    char worst_tensor[128];
+    bool reused;           /* a valid tier was there already */
+} squish_compress_result;
+/* Build one tier of a Hugging Face directory. Crash-safe: either the finished file appears or nothing does.
+ * Errors: NOT_FOUND, CORRUPT, UNSUPPORTED, NO_SPACE, IO, CANCELLED, NO_MEMORY, INVALID. */
+squish_status squish_compress(const char *src, const squish_compress_options *opt, squish_compress_result *out,
+                              squish_error *err);
+/* The file squish_compress would make (or has made) for tier o->tier of src. IO if
+ * no place can be written. `ready` may be NULL. */
+squish_status squish_tier_path(const char *src, const squish_compress_options *opt, squish_text *file, bool *ready,
+                               squish_error *err);
+
+/* ---- machine ------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    char cpu[128], arch[32], isa[64]; /* isa: best kernels this machine can run, e.g. "avx512+vnni" */
+    char features[256];               /* space separated */
+    int32_t cores;                    /* this process may use (affinity and cgroup quota) */
+    uint64_t memory_total, memory_available; /* bytes, cgroup included */
+} squish_machine;
+void squish_machine_get(squish_machine *out);
+
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Installs what is missing on Debian and Ubuntu; elsewhere prints the packages. Usage: scripts/deps.sh run|test|arm
+# Asks once on a terminal; YES=1 or no terminal means yes.
+set -u
+what=${1:-run}
+run_pkgs="gcc make pkg-config libc6-dev libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libedit-dev"
+test_pkgs="$run_pkgs git libcmocka-dev clang llvm libclang-rt-14-dev zsh fish bash mandoc"
+arm_pkgs="$test_pkgs gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
+case $what in
+run) pkgs=$run_pkgs ;;
+test) pkgs=$test_pkgs ;;
+arm) pkgs=$arm_pkgs ;;
+*) echo "usage: scripts/deps.sh run|test|arm" >&2; exit 2 ;;
+esac
+
+have_headers() { # the quick answer, without a package manager
+    command -v pkg-config >/dev/null && command -v "${CC:-gcc}" >/dev/null || return 1
+    pkg-config --exists jansson libpcre2-8 libutf8proc libxxhash libedit || return 1
+    [ "$what" = run ] && return 0
+    pkg-config --exists cmocka && command -v clang >/dev/null && command -v zsh >/dev/null &&
+        command -v fish >/dev/null && command -v mandoc >/dev/null || return 1
+    [ "$what" = test ] && return 0
+    command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aarch64 >/dev/null
+}
+have_headers && exit 0
+
+if ! command -v apt-get >/dev/null; then
+    echo "squish needs these libraries with their headers: jansson, pcre2 (8 bit), utf8proc, xxhash, libedit," >&2
+    echo "and gcc or clang, make, pkg-config$([ "$what" = run ] || echo ', cmocka, clang, zsh, fish, mandoc'). Install them with your package manager." >&2
+    exit 1
+fi
+missing=""
+for p in $pkgs; do
+    dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q "ok installed" || missing="$missing $p"
+done
+[ -z "$missing" ] && exit 0
+echo "squish needs these packages:$missing"
+if [ -z "${YES:-}" ] && [ -t 0 ] && [ -t 1 ]; then
+    printf 'Install them now with apt-get? [Y/n] '
+    read -r answer
+    case $answer in "" | y | Y | yes) ;; *) exit 1 ;; esac
+fi
+sudo=""
+if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || { echo "run as root: apt-get install$missing" >&2; exit 1; }
+    sudo=sudo
+fi
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+echo "installing (apt-get, quiet) ..."
+if ! { $sudo env DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3 update &&
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3 install -y --no-install-recommends $missing; } >"$log" 2>&1; then
+    tail -n 15 "$log" >&2
+    echo "apt-get failed; install by hand:$missing" >&2
+    exit 1
+fi
