@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * sample_draw.c - one token from a row: argmax of z + g over the survivors (the Gumbel-max trick,
+ * Gumbel 1954; Maddison et al., "A* sampling", 2014), which draws from softmax(z) without computing a
+ * softmax.
+ *
+ * g = -ln(-ln u) with u from 23 bits of Philox keyed by the seed and counted by (position, id >> 2,
+ * choice), so g lies in [-2.82, 16.64]. These bounds prune exactly: a block of candidates is skipped
+ * when even the largest g could not lift its best to the score at hand, and inside a block the two
+ * logarithms are taken only for a u that is large enough to win. */
+#include "sample/sample_int.h"
+
+#include <math.h>
+#include <string.h>
+
+static const double gumbel_max = 16.64; /* -ln(-ln(1 - 2^-24)) = 16.6355 */
+
+void sq_sample_noise(const sq_sample_row *r, uint32_t group, uint32_t stream, uint32_t out[4]) {
+    uint32_t counter[4] = {(uint32_t)r->position, group, (uint32_t)r->s->p.choice, stream};
+    sq_philox(counter, r->s->key, out);
+}
+
+/* The best score so far, and the noise words of the group looked at last. */
+typedef struct {
+    const sq_sample_row *row;
+    double score;
+    int32_t id;
+    uint32_t group, words[4];
+} race;
+
+static double z_of(const race *c, float l) {
+    return ((double)l - (double)c->row->top) / (double)c->row->s->p.temperature;
+}
+
+static uint32_t word_of(race *c, int32_t id) {
+    uint32_t group = (uint32_t)id >> 2;
+    if (group != c->group) sq_sample_noise(c->row, group, SQ_NOISE_TOKEN, c->words);
+    c->group = group;
+    return c->words[id & 3];
+}
+
+/* Candidate id with processed logit l and noise word enters the race. */
+static void enter_with(race *c, float l, int32_t id, uint32_t word) {
+    double score = z_of(c, l) - log(-log(sq_sample_uniform(word)));
+    if (score < c->score || (score == c->score && id > c->id)) return;
+    c->score = score;
+    c->id = id;
+}
+
+static void enter(race *c, float l, int32_t id) {
+    if (l == -INFINITY || z_of(c, l) + gumbel_max < c->score) return;
+    enter_with(c, l, id, word_of(c, id));
+}
+
+/* The smallest noise word with which a logit l could still win. One step of slack covers the rounding
+ * of exp. */
+static uint32_t word_needed(const race *c, float l) {
+    double k = exp(-exp(z_of(c, l) - c->score)) * 0x1p23 - 2;
+    return k > 0 ? (uint32_t)k << 9 : 0;
+}
+
+static void enter_block(race *c, const sq_sample_survivors *v, int32_t b) {
+    const sq_sample_row *r = c->row;
+    float largest = r->s->block_max[b];
+    if (largest < v->cut || z_of(c, largest) + gumbel_max < c->score) return;
+    uint32_t least = word_needed(c, largest);
+    double reach = (double)r->top + (c->score - gumbel_max) * (double)r->s->p.temperature;
+    for (uint64_t word = sq_sample_plain(r, b); word; word &= word - 1) {
+        int32_t id = b * SQ_SAMPLE_BLOCK + __builtin_ctzll(word);
+        float l = r->logits[id];
+        if (l < v->cut || l < reach || l == -INFINITY) continue;
+        uint32_t noise = word_of(c, id);
+        if (noise >= least) enter_with(c, l, id, noise);
+    }
+}
+
+static int32_t choose(const sq_sample_row *r, const sq_sample_survivors *v) {
+    const sq_sampler *s = r->s;
+    race c = {.row = r, .score = -INFINITY, .id = -1, .group = UINT32_MAX};
+    if (v->listed) {
+        for (int32_t i = 0; i < v->n; i++) enter(&c, s->cands[i].l, s->cands[i].id);
+        return c.id;
+    }
+    enter(&c, r->top, r->top_id); /* first, so that the bounds bite from the start */
+    for (int32_t i = 0; i < s->n_entries; i++)
+        if (s->entries[i].l >= v->cut) enter(&c, s->entries[i].l, s->entries[i].id);
+    for (int32_t b = 0; b < s->n_blocks; b++) enter_block(&c, v, b);
+    return c.id;
+}
+
+squish_status sq_sampler_draw(sq_sampler *s, const float *logits, const uint64_t *mask, int64_t position,
+                              int32_t n_top, sq_sample_result *out, squish_error *err) {
+    memset(out, 0, sizeof *out);
+    out->id = -1;
+    if (n_top < -1 || n_top > SQ_SAMPLE_TOP_MAX)
+        return sq_fail(err, SQUISH_INVALID, "n_top: %d is outside -1..%d", n_top, SQ_SAMPLE_TOP_MAX);
+    int32_t bad = sq_sample_scan(logits, s->n_vocab, s->block_max);
+    if (bad >= 0)
+        return sq_fail(err, SQUISH_NUMERIC, "position %lld: the logit of token %d is %g", (long long)position,
+                       bad, (double)logits[bad]);
+    sq_sample_row row = {.s = s, .logits = logits, .mask = mask, .position = position};
+    sq_sample_process(&row);
+    sq_sample_find_top(&row);
+    if (row.top_id < 0 || !(row.top < INFINITY))
+        return sq_fail(err, SQUISH_NUMERIC, "position %lld: %s", (long long)position,
+                       row.top_id < 0 ? "no token is allowed" : "a penalty made a logit infinite");
+    if (sq_sample_is_greedy(&s->p)) {
+        out->id = row.top_id;
+    } else {
+        sq_sample_survivors survivors = sq_sample_filter(&row);
+        out->id = choose(&row, &survivors);
+    }
+    if (n_top < 0) return SQUISH_OK;
+    double log_norm = sq_logsumexp(logits, s->n_vocab);
+    out->logprob = (float)((double)logits[out->id] - log_norm);
+    sq_sample_top_logprobs(&row, log_norm, n_top, out);
+    return SQUISH_OK;
+}
