@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * backend.h - the device the model runs on: memory, rows of activations, and the operations of a forward pass.
+ *
+ * The model room speaks only this language. A pointer that came from sq_backend_alloc, and every pointer inside an
+ * sq_rows or a weight, is a *device pointer*: only the backend may follow it (on the CPU it happens to be ordinary memory; a
+ * CUDA backend gives device addresses and copies ids, positions and page tables itself). Host data in calls are marked.
+ *
+ * Operations run in order. They cannot fail: whatever could is planned and allocated before the first step. Results do
+ * not depend on the number of rows in a call, on how rows are grouped, or on the number of threads; see kernels.h.
+ * A backend is used by one thread at a time. */
+#ifndef SQ_BACKEND_H
+#define SQ_BACKEND_H
+
+#include "kernels/kernels.h"
+
+typedef struct sq_backend sq_backend;
+
+/* m rows of activations [m][cols], padded with zeros to ld = groups * 64 columns. If `quantised` the integer form is valid. */
+typedef struct {
+    int32_t m, m_max, cols, groups;
+    bool quantised;
+    float *f;
+    int8_t *q;
+    float *scale, *xsum;
+    int32_t *isum;
+} sq_rows;
+static inline size_t sq_rows_ld(const sq_rows *r) { return (size_t)r->groups * SQ_GROUP; }
+
+/* One matrix applied to shared rows: y[i][r] = W[r] . x[i] (+ bias[r]); added to what y holds if `accumulate`. */
+typedef struct {
+    const sq_weight *w;
+    const float *bias; /* [rows] or NULL */
+    sq_rows *y;        /* y->cols = w->rows */
+    bool accumulate;
+} sq_linear;
+
+typedef enum { SQ_ACT_SILU, SQ_ACT_GELU_TANH } sq_activation;
+
+/* Rows of one sequence within a step, and where its cache lies. */
+typedef struct {
+    int32_t row0, n_rows;  /* rows of the step */
+    int32_t pos0;          /* absolute position of the first of them; positions are consecutive */
+    uint8_t *const *pages; /* host table: pages[t] = page of tokens [32t, 32t + 32) in this layer */
+} sq_attn_seg;
+
+/* Attention of one layer. */
+typedef struct {
+    int32_t n_heads, n_kv_heads, head_dim;
+    float scale;           /* softmax scale, multiplied into q */
+    bool kv_f32;           /* tiles hold f32, else f16 */
+    int32_t window;        /* a query at p sees [p - window + 1, p]; 0: all of [0, p] */
+    const float *q_norm, *k_norm; /* [head_dim] RMSNorm of every head before rotation, or NULL */
+    float norm_eps;
+    const float *cos, *sin;/* [m][head_dim / 2] of the step's rows */
+    size_t k_off, v_off;   /* bytes from a page's start to the K and V tile of head 0 */
+    size_t head_stride;    /* bytes from a head's tile to the next head's */
+} sq_attn_shape;
+
+/* ---- life ------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    int32_t threads;       /* >= 1 */
+    sq_isa isa_max;
+    int32_t m_max;         /* most rows in one step */
+    int32_t cols_max;      /* widest output of sq_be_gated and sq_be_linear */
+    int32_t heads_max;     /* most query heads */
+    int32_t head_dim_max, ctx_max;
+} sq_backend_options;
+/* The CPU backend: owns a thread pool and per-thread scratch. NO_MEMORY. */
+squish_status sq_backend_cpu_new(sq_backend **out, const sq_backend_options *opt, const squish_alloc *a,
+                                 squish_error *err);
+void sq_backend_free(sq_backend *b);
+const char *sq_backend_isa(const sq_backend *b);
+int32_t sq_backend_threads(const sq_backend *b);
+uint64_t sq_backend_scratch_bytes(const sq_backend_options *opt);
+
+/* Zeroed device memory, 64-byte aligned, touched only as used. NULL on failure. */
+void *sq_backend_alloc(sq_backend *b, size_t bytes);
+void sq_backend_release(sq_backend *b, void *p, size_t bytes);
+/* Bytes sq_rows_carve takes for m_max rows of cols columns, and the carving of such a block. */
+size_t sq_rows_bytes(int32_t m_max, int32_t cols, bool with_q);
+void sq_rows_carve(sq_rows *r, int32_t m_max, int32_t cols, bool with_q, void *memory);
+
+/* ---- operations ---------------------------------------------------------------------------------------------------- */
+
+/* x[i] = scale * table[ids[i]]; ids host [m], each < table rows; sets x->m. */
+void sq_be_embed(sq_backend *b, const sq_weight *table, const int32_t *ids, int32_t m, float scale, sq_rows *x);
+/* y[i] = rmsnorm(x[pick ? pick[i] : i]) * w for i < m; pick: host [m] or NULL. Quantised too if asked. y may be x if pick is NULL. */
+void sq_be_rmsnorm(sq_backend *b, const sq_rows *x, const int32_t *pick, int32_t m, const float *w, float eps,
+                   bool quantise, sq_rows *y);
+/* n <= 4 matrices on the same rows, in one pass over the threads. */
+void sq_be_linear(sq_backend *b, const sq_rows *x, const sq_linear *l, int32_t n);
+/* h = act(Wg x) * (Wu x), quantised if asked. gate_bias and up_bias may be NULL. */
+void sq_be_gated(sq_backend *b, const sq_rows *x, const sq_weight *wg, const float *gate_bias, const sq_weight *wu,
+                 const float *up_bias, sq_activation act, bool quantise, sq_rows *h);
+/* x += y */
+void sq_be_add(sq_backend *b, sq_rows *x, const sq_rows *y);
+/* cos[i][j] = A cos(pos[i] * inv_freq[j]), sin alike; angles in double (an f32 angle is off in the third decimal at position
+ * 100k). pos host [m]; inv_freq host [half]. */
+void sq_be_rope_table(sq_backend *b, const int32_t *pos, int32_t m, const double *inv_freq, int32_t half, double A,
+                      float *cos, float *sin);
+/* Normalise and rotate q and k in place, scale q, and store k and v in the pages of their sequences. */
+void sq_be_attn_prepare(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *segs, int32_t n_segs, sq_rows *q,
+                        sq_rows *k, const sq_rows *v);
+/* out[i] = attention of row i over its sequence's pages. out->cols = n_heads * head_dim. Quantised if asked. */
+void sq_be_attend(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *segs, int32_t n_segs, const sq_rows *q,
+                  bool quantise, sq_rows *out);
+/* Host view of rows, row i at i * sq_rows_ld(r); valid until r is written again. */
+const float *sq_be_host(sq_backend *b, const sq_rows *r);
+
+#endif

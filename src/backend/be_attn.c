@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * be_attn.c - attention over pages on the CPU (online softmax: Milakov and Gimelshein, arXiv:1805.02867; tiled as in
+ * FlashAttention, Dao et al., arXiv:2205.14135).
+ *
+ * A query row's result is the left-to-right fold of chunk results, chunks being 256 absolute positions. Whether one thread
+ * folds as it goes or threads share out the chunks and the fold comes after, the same operations happen in the same order:
+ * the split is invisible in the bits. */
+#include "backend/be_int.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { CHUNK_TILES = SQ_ATTN_CHUNK / SQ_KV_TILE, HEAD_DIM_MAX = 512 };
+
+/* Kernels and tiles take heads in multiples of 16 channels; the channels added are zeros and change nothing. */
+static int32_t padded(const sq_attn_shape *s) { return (int32_t)sq_align_up((size_t)s->head_dim, 16); }
+
+/* ---- rotate and store ----------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    sq_backend *b;
+    const sq_attn_shape *s;
+    const sq_attn_seg *segs;
+    int32_t n_segs;
+    sq_rows *q, *k;
+    const sq_rows *v;
+} prepare_ctx;
+
+static const sq_attn_seg *seg_of(const sq_attn_seg *segs, int32_t n, int32_t row) {
+    int32_t i = 0;
+    while (i + 1 < n && row >= segs[i + 1].row0) i++;
+    return &segs[i];
+}
+
+static void head_rotate(const sq_kernels *k, const sq_attn_shape *s, float *x, const float *norm, int32_t row) {
+    const int32_t half = s->head_dim / 2;
+    if (norm) k->rmsnorm(x, norm, s->head_dim, s->norm_eps, x);
+    k->rope(x, s->cos + (size_t)row * (size_t)half, s->sin + (size_t)row * (size_t)half, half);
+}
+
+static void put(const sq_kernels *k, const sq_attn_shape *s, const float *kr, const float *vr, int32_t slot,
+                uint16_t *ktile, uint16_t *vtile) {
+    float kp[HEAD_DIM_MAX], vp[HEAD_DIM_MAX];
+    const int32_t d = s->head_dim, dp = padded(s);
+    if (dp != d) {
+        memset(kp + d, 0, (size_t)(dp - d) * sizeof(float));
+        memset(vp + d, 0, (size_t)(dp - d) * sizeof(float));
+        kr = memcpy(kp, kr, (size_t)d * sizeof(float));
+        vr = memcpy(vp, vr, (size_t)d * sizeof(float));
+    }
+    (s->kv_f32 ? k->kv_put_f32 : k->kv_put_f16)(kr, vr, dp, slot, ktile, vtile);
+}
+
+static void prepare_item(void *ctx, int32_t row, int32_t thread) {
+    (void)thread;
+    const prepare_ctx *c = ctx;
+    const sq_attn_shape *s = c->s;
+    const sq_kernels *k = &c->b->k;
+    const int32_t d = s->head_dim;
+    float *q = c->q->f + (size_t)row * sq_rows_ld(c->q);
+    for (int32_t h = 0; h < s->n_heads; h++) {
+        head_rotate(k, s, q + (size_t)h * d, s->q_norm, row);
+        for (int32_t i = 0; i < d; i++) q[h * d + i] *= s->scale;
+    }
+    const sq_attn_seg *seg = seg_of(c->segs, c->n_segs, row);
+    const int32_t pos = seg->pos0 + row - seg->row0;
+    uint8_t *page = seg->pages[pos / SQ_KV_TILE];
+    float *kr = c->k->f + (size_t)row * sq_rows_ld(c->k);
+    const float *vr = c->v->f + (size_t)row * sq_rows_ld(c->v);
+    for (int32_t h = 0; h < s->n_kv_heads; h++) {
+        head_rotate(k, s, kr + (size_t)h * d, s->k_norm, row);
+        uint8_t *head = page + (size_t)h * s->head_stride;
+        put(k, s, kr + (size_t)h * d, vr + (size_t)h * d, pos % SQ_KV_TILE, (uint16_t *)(head + s->k_off),
+            (uint16_t *)(head + s->v_off));
+    }
+}
+
+void sq_be_attn_prepare(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *segs, int32_t n_segs, sq_rows *q,
+                        sq_rows *k, const sq_rows *v) {
+    prepare_ctx c = {b, s, segs, n_segs, q, k, v};
+    sq_be_run(b, prepare_item, &c, q->m, q->m > 1 ? (int64_t)q->m * (q->cols + k->cols) * 8 : 0);
+}
+
+/* ---- attend ------------------------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    sq_backend *b;
+    const sq_attn_shape *s;
+    const sq_attn_seg *segs;
+    int32_t n_segs;
+    const sq_rows *q;
+    sq_rows *out;
+    int32_t group;       /* query heads of one KV head */
+    int32_t block;       /* tokens of an item */
+    int32_t first_chunk, n_chunks; /* split decode: chunks shared out */
+} attend_ctx;
+
+/* Positions [*lo, *hi) that the query at p sees. */
+static void visible(const sq_attn_shape *s, int32_t p, int32_t *lo, int32_t *hi) {
+    *lo = s->window > 0 && p - s->window + 1 > 0 ? p - s->window + 1 : 0;
+    *hi = p + 1;
+}
+
+static int32_t clip(int32_t x) { return x < 0 ? 0 : x > SQ_ATTN_CHUNK ? SQ_ATTN_CHUNK : x; }
+
+/* Query rows of tokens [tok0, tok0 + n_tok) and one KV head, contiguous: row i * group + g. */
+static void gather_q(const attend_ctx *c, const sq_attn_seg *seg, int32_t kvh, int32_t tok0, int32_t n_tok, float *q) {
+    const size_t d = (size_t)c->s->head_dim, dp = (size_t)padded(c->s), group = (size_t)c->group;
+    for (size_t i = 0; i < (size_t)n_tok; i++) {
+        const float *row = c->q->f + ((size_t)(seg->row0 + tok0) + i) * sq_rows_ld(c->q) + (size_t)kvh * group * d;
+        for (size_t g = 0; g < group; g++) {
+            float *dst = memcpy(q + (i * group + g) * dp, row + g * d, d * sizeof(float));
+            for (size_t j = d; j < dp; j++) dst[j] = 0.0f;
+        }
+    }
+}
+
+/* Results of one chunk for gathered rows in s->q, into s->mc, s->lc, oc. */
+static void chunk_attend(const attend_ctx *c, const sq_attn_seg *seg, int32_t kvh, int32_t tok0, int32_t n_tok,
+                         int32_t chunk, sq_be_scratch *s) {
+    const uint16_t *k[CHUNK_TILES] = {0}, *v[CHUNK_TILES] = {0};
+    const int32_t start = chunk * SQ_ATTN_CHUNK;
+    int32_t seen_lo = SQ_ATTN_CHUNK, seen_hi = 0;
+    for (int32_t i = 0; i < n_tok; i++) {
+        int32_t lo, hi;
+        visible(c->s, seg->pos0 + tok0 + i, &lo, &hi);
+        lo = clip(lo - start), hi = clip(hi - start);
+        if (lo < seen_lo) seen_lo = lo;
+        if (hi > seen_hi) seen_hi = hi;
+        for (int32_t g = 0; g < c->group; g++) {
+            s->lo[i * c->group + g] = lo;
+            s->hi[i * c->group + g] = hi;
+        }
+    }
+    for (int32_t j = seen_lo / SQ_KV_TILE; j < CHUNK_TILES && j * SQ_KV_TILE < seen_hi; j++) {
+        const uint8_t *head = seg->pages[chunk * CHUNK_TILES + j] + (size_t)kvh * c->s->head_stride;
+        k[j] = (const uint16_t *)(head + c->s->k_off);
+        v[j] = (const uint16_t *)(head + c->s->v_off);
+    }
+    const size_t d = (size_t)padded(c->s);
+    const sq_attn_args a = {.q = s->q, .ldq = d, .n_q = n_tok * c->group, .d = padded(c->s), .k = k, .v = v,
+                            .lo = s->lo, .hi = s->hi, .m = s->mc, .l = s->lc, .o = s->oc, .ldo = d};
+    (c->s->kv_f32 ? c->b->k.attn_f32 : c->b->k.attn_f16)(&a);
+}
+
+static void finish_row(const attend_ctx *c, float l, const float *o, float *dst) {
+    const float inv = 1.0f / l;
+    for (int32_t i = 0; i < c->s->head_dim; i++) dst[i] = o[i] * inv;
+}
+
+static float *out_row(const attend_ctx *c, int32_t row, int32_t head) {
+    return c->out->f + (size_t)row * sq_rows_ld(c->out) + (size_t)head * (size_t)c->s->head_dim;
+}
+
+/* One KV head, a block of tokens, all their chunks. */
+static void block_attend(const attend_ctx *c, const sq_attn_seg *seg, int32_t kvh, int32_t tok0, int32_t thread) {
+    sq_be_scratch *s = &c->b->scratch[thread];
+    const int32_t d = padded(c->s), n_tok = tok0 + c->block > seg->n_rows ? seg->n_rows - tok0 : c->block;
+    const int32_t rows = n_tok * c->group;
+    gather_q(c, seg, kvh, tok0, n_tok, s->q);
+    for (int32_t i = 0; i < rows; i++) s->m[i] = -INFINITY, s->l[i] = 0.0f;
+    memset(s->o, 0, (size_t)rows * (size_t)d * sizeof(float));
+    int32_t lo, hi, unused;
+    visible(c->s, seg->pos0 + tok0, &lo, &unused);
+    visible(c->s, seg->pos0 + tok0 + n_tok - 1, &unused, &hi);
+    for (int32_t chunk = lo / SQ_ATTN_CHUNK; chunk * SQ_ATTN_CHUNK < hi; chunk++) {
+        chunk_attend(c, seg, kvh, tok0, n_tok, chunk, s);
+        for (int32_t i = 0; i < rows; i++)
+            c->b->k.attn_merge(&s->m[i], &s->l[i], s->o + (size_t)i * d, s->mc[i], s->lc[i], s->oc + (size_t)i * d, d);
+    }
+    for (int32_t i = 0; i < rows; i++)
+        finish_row(c, s->l[i], s->o + (size_t)i * d,
+                   out_row(c, seg->row0 + tok0 + i / c->group, kvh * c->group + i % c->group));
+}
+
+static void attend_item(void *ctx, int32_t item, int32_t thread) {
+    const attend_ctx *c = ctx;
+    const int32_t kvh = item % c->s->n_kv_heads;
+    int32_t block = item / c->s->n_kv_heads, i = 0;
+    for (; block >= sq_div_up(c->segs[i].n_rows, c->block); i++) block -= sq_div_up(c->segs[i].n_rows, c->block);
+    block_attend(c, &c->segs[i], kvh, block * c->block, thread);
+}
+
+/* ---- one long row: the chunks are shared out ------------------------------------------------------------------------- */
+
+/* Partial result of (chunk, head): o [d], then m, l. */
+static float *partial_of(const attend_ctx *c, int32_t chunk, int32_t head) {
+    const size_t d = sq_align_up((size_t)c->s->head_dim, 16) + 16;
+    return c->b->partial + ((size_t)(chunk - c->first_chunk) * (size_t)c->s->n_heads + (size_t)head) * d;
+}
+
+static void split_item(void *ctx, int32_t item, int32_t thread) {
+    const attend_ctx *c = ctx;
+    sq_be_scratch *s = &c->b->scratch[thread];
+    const int32_t kvh = item % c->s->n_kv_heads, chunk = c->first_chunk + item / c->s->n_kv_heads;
+    const int32_t d = padded(c->s);
+    gather_q(c, c->segs, kvh, 0, 1, s->q);
+    chunk_attend(c, c->segs, kvh, 0, 1, chunk, s);
+    for (int32_t g = 0; g < c->group; g++) {
+        float *p = partial_of(c, chunk, kvh * c->group + g);
+        memcpy(p, s->oc + (size_t)g * d, (size_t)d * sizeof(float));
+        p[d] = s->mc[g];
+        p[d + 1] = s->lc[g];
+    }
+}
+
+static void split_attend(attend_ctx *c) {
+    const int32_t d = padded(c->s);
+    sq_be_run(c->b, split_item, c, c->n_chunks * c->s->n_kv_heads, INT32_MAX);
+    sq_be_scratch *s = &c->b->scratch[0];
+    for (int32_t h = 0; h < c->s->n_heads; h++) {
+        float m = -INFINITY, l = 0.0f;
+        memset(s->o, 0, (size_t)d * sizeof(float));
+        for (int32_t chunk = c->first_chunk; chunk < c->first_chunk + c->n_chunks; chunk++) {
+            const float *p = partial_of(c, chunk, h);
+            c->b->k.attn_merge(&m, &l, s->o, p[d], p[d + 1], p, d);
+        }
+        finish_row(c, l, s->o, out_row(c, c->segs->row0, h));
+    }
+}
+
+void sq_be_attend(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *segs, int32_t n_segs, const sq_rows *q,
+                  bool quantise, sq_rows *out) {
+    attend_ctx c = {.b = b, .s = s, .segs = segs, .n_segs = n_segs, .q = q, .out = out};
+    c.group = s->n_heads / s->n_kv_heads;
+    c.block = SQ_BE_ATTN_ROWS / c.group;
+    int32_t items = 0, lo, hi;
+    int64_t work = 0;
+    for (int32_t i = 0; i < n_segs; i++) {
+        items += sq_div_up(segs[i].n_rows, c.block) * s->n_kv_heads;
+        work += (int64_t)segs[i].n_rows * (segs[i].pos0 + segs[i].n_rows) * q->cols * 2;
+    }
+    visible(s, segs[0].pos0, &lo, &hi);
+    c.first_chunk = lo / SQ_ATTN_CHUNK;
+    c.n_chunks = sq_div_up(hi, SQ_ATTN_CHUNK) - c.first_chunk;
+    if (q->m == 1 && items < 2 * b->opt.threads && b->opt.threads > 1 && c.n_chunks >= 4)
+        split_attend(&c);
+    else
+        sq_be_run(b, attend_item, &c, items, work);
+    out->m = q->m;
+    out->quantised = false;
+    if (quantise) sq_be_quantise(b, out);
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * be_int.h - the CPU backend's inside, shared by its files. */
+#ifndef SQ_BE_INT_H
+#define SQ_BE_INT_H
+
+#include "backend/backend.h"
+
+enum {
+    SQ_BE_ATTN_ROWS = 64, /* query rows that share one pass over a tile */
+    SQ_BE_SMALL = 1 << 14 /* work (multiply-adds) below which waking the pool costs more than it gives */
+};
+
+/* Scratch of one thread, carved from one block. */
+typedef struct {
+    float *tile;          /* [m_max][64]: outputs of a matrix on their way to bias, sum or gate */
+    float *tile2;         /* [m_max][64]: the up half of a gate */
+    float *q, *o, *oc;    /* [SQ_BE_ATTN_ROWS][d]: queries, running and chunk outputs */
+    float *m, *l, *mc, *lc; /* [SQ_BE_ATTN_ROWS] */
+    int32_t *lo, *hi;     /* [SQ_BE_ATTN_ROWS] */
+} sq_be_scratch;
+
+struct sq_backend {
+    squish_alloc alloc;
+    sq_backend_options opt;
+    sq_kernels k;
+    sq_pool *pool;
+    sq_be_scratch *scratch; /* [threads] */
+    void *scratch_mem;
+    size_t scratch_bytes;
+    float *partial;         /* chunk results of a split decode: [chunks][heads][head_dim + 2] */
+    size_t partial_bytes;
+};
+
+/* Run fn over items, on the pool or, if the work is small, on the caller alone. */
+void sq_be_run(sq_backend *b, sq_pool_fn fn, void *ctx, int32_t n_items, int64_t work);
+/* Quantise rows [0, r->m) and set r->quantised. */
+void sq_be_quantise(sq_backend *b, sq_rows *r);
+/* Rows as the kernels take them. */
+sq_act sq_be_act(const sq_rows *r);
+
+#endif

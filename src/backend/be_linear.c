@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * be_linear.c - matrices on the CPU: weights are streamed once, all rows of the step meet each tile while it is in cache.
+ *
+ * An item is a run of row tiles of one matrix for all M rows, so one kernel serves decode (M = 1, bound by
+ * memory) and prefill (M large, bound by arithmetic): there is no second path that could differ. */
+#include "backend/be_int.h"
+
+#include <string.h>
+
+/* Tiles [tile0, tile0 + n) of W as a matrix of its own. */
+static sq_weight tiles_of(const sq_weight *w, int32_t tile0, int32_t n) {
+    sq_weight v = *w;
+    v.data += (size_t)tile0 * w->tile_bytes;
+    v.rows = w->rows - tile0 * SQ_TILE_ROWS;
+    if (v.rows > n * SQ_TILE_ROWS) v.rows = n * SQ_TILE_ROWS;
+    return v;
+}
+
+enum { MATRICES_MAX = 4 };
+
+typedef struct {
+    sq_backend *b;
+    sq_act x;
+    const sq_linear *l;
+    int32_t n;
+    int32_t step;                        /* tiles of an item */
+    int32_t first_item[MATRICES_MAX + 1];
+} linear_ctx;
+
+static void add_bias(float *y, size_t ldy, int32_t m, const float *bias, int32_t rows) {
+    for (int32_t i = 0; i < m; i++)
+        for (int32_t r = 0; r < rows; r++) y[(size_t)i * ldy + (size_t)r] += bias[r];
+}
+
+static void linear_item(void *ctx, int32_t item, int32_t thread) {
+    const linear_ctx *c = ctx;
+    int32_t k = 0;
+    while (item >= c->first_item[k + 1]) k++;
+    const sq_linear *l = &c->l[k];
+    const int32_t tile0 = (item - c->first_item[k]) * c->step, row0 = tile0 * SQ_TILE_ROWS;
+    const sq_weight w = tiles_of(l->w, tile0, c->step);
+    sq_gemm_fn *gemm = sq_kernels_gemm(&c->b->k, (sq_wtype)w.wtype);
+    const size_t ld_out = sq_rows_ld(l->y);
+    float *out = l->y->f + row0;
+    float *y = out;
+    size_t ldy = ld_out;
+    if (l->accumulate) {
+        y = c->b->scratch[thread].tile;
+        ldy = (size_t)c->step * SQ_TILE_ROWS;
+    }
+    gemm(&w, 0, sq_weight_tiles(&w), &c->x, y, ldy);
+    if (l->bias) add_bias(y, ldy, c->x.m, l->bias + row0, w.rows);
+    if (l->accumulate)
+        for (int32_t i = 0; i < c->x.m; i++) c->b->k.add(out + (size_t)i * ld_out, y + (size_t)i * ldy, w.rows);
+}
+
+void sq_be_linear(sq_backend *b, const sq_rows *x, const sq_linear *l, int32_t n) {
+    linear_ctx c = {.b = b, .x = sq_be_act(x), .l = l, .n = n};
+    int64_t tiles = 0, work = 0;
+    for (int32_t k = 0; k < n; k++) {
+        tiles += sq_weight_tiles(l[k].w);
+        work += (int64_t)l[k].w->rows * l[k].w->cols * x->m;
+    }
+    /* About eight items a thread keep a slow core from being waited for; scratch holds m_max x 64 outputs. */
+    const int64_t fit = (int64_t)b->opt.m_max * SQ_GROUP / x->m / SQ_TILE_ROWS;
+    int64_t step = (tiles + b->opt.threads * 8 - 1) / (b->opt.threads * 8);
+    if (x->m > 1 && step > 4) step = 4; /* the outputs of an item stay in the first cache level */
+    c.step = (int32_t)(step > fit ? fit : step);
+    for (int32_t k = 0; k < n; k++)
+        c.first_item[k + 1] = c.first_item[k] + sq_div_up(sq_weight_tiles(l[k].w), c.step);
+    sq_be_run(b, linear_item, &c, c.first_item[n], work);
+    for (int32_t k = 0; k < n; k++) {
+        l[k].y->m = x->m;
+        l[k].y->quantised = false;
+    }
+}
+
+/* ---- the gated half of a feed-forward block ------------------------------------------------------------------------ */
+
+typedef struct {
+    sq_backend *b;
+    sq_act x;
+    const sq_weight *wg, *wu;
+    const float *bg, *bu;
+    sq_glu_fn *act;
+    bool quantise;
+    sq_rows *h;
+} gated_ctx;
+
+/* One group of 64 outputs: both matrices, the gate, and the group's quantisation, while everything is in cache. */
+static void gated_item(void *ctx, int32_t group, int32_t thread) {
+    const gated_ctx *c = ctx;
+    enum { TILES = SQ_GROUP / SQ_TILE_ROWS };
+    float *g = c->b->scratch[thread].tile, *u = c->b->scratch[thread].tile2;
+    const sq_weight wg = tiles_of(c->wg, group * TILES, TILES), wu = tiles_of(c->wu, group * TILES, TILES);
+    const int32_t m = c->x.m, col0 = group * SQ_GROUP;
+    sq_kernels_gemm(&c->b->k, (sq_wtype)wg.wtype)(&wg, 0, sq_weight_tiles(&wg), &c->x, g, SQ_GROUP);
+    sq_kernels_gemm(&c->b->k, (sq_wtype)wu.wtype)(&wu, 0, sq_weight_tiles(&wu), &c->x, u, SQ_GROUP);
+    if (c->bg) add_bias(g, SQ_GROUP, m, c->bg + col0, wg.rows);
+    if (c->bu) add_bias(u, SQ_GROUP, m, c->bu + col0, wu.rows);
+    sq_rows *h = c->h;
+    for (int32_t i = 0; i < m; i++) {
+        const size_t at = (size_t)i * sq_rows_ld(h), side = (size_t)i * (size_t)h->groups;
+        c->act(g + (size_t)i * SQ_GROUP, u + (size_t)i * SQ_GROUP, wg.rows, h->f + at + col0);
+        if (c->quantise)
+            c->b->k.quant_q8g64(h->f + at, group, group + 1, h->q + at, h->scale + side, h->xsum + side,
+                                h->isum + side);
+    }
+}
+
+void sq_be_gated(sq_backend *b, const sq_rows *x, const sq_weight *wg, const float *gate_bias, const sq_weight *wu,
+                 const float *up_bias, sq_activation act, bool quantise, sq_rows *h) {
+    gated_ctx c = {b, sq_be_act(x), wg, wu, gate_bias, up_bias,
+                   act == SQ_ACT_SILU ? b->k.silu_mul : b->k.gelu_mul, quantise, h};
+    h->m = x->m;
+    sq_be_run(b, gated_item, &c, h->groups, 2 * (int64_t)wg->rows * wg->cols * x->m);
+    h->quantised = quantise;
+}

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * lib_model.c - opening models: which file a path means, and what can be asked of an open one. */
+#include "forge/forge.h"
+#include "store/store.h"
+
+#include <stdio.h>
+#include <string.h>
+
+squish_model_options squish_model_options_default(void) { return (squish_model_options){.tier = SQUISH_TIER_AUTO}; }
+
+static bool has_suffix(const char *s, const char *suffix) {
+    const size_t n = strlen(s), m = strlen(suffix);
+    return n >= m && strcmp(s + n - m, suffix) == 0;
+}
+
+/* The best ready tier of a directory: the one asked for, or tier 0, then q8. */
+static bool ready_tier(const char *dir, squish_tier tier, char *path, size_t n) {
+    char compressed[4096];
+    if (sq_store_compressed_dir(dir, NULL, NULL, compressed, sizeof compressed, NULL) != SQUISH_OK) return false;
+    if (tier != SQUISH_TIER_AUTO) return sq_tier_ready(compressed, tier, path, n);
+    return sq_tier_ready(compressed, SQUISH_TIER_0, path, n) || sq_tier_ready(compressed, SQUISH_TIER_Q8, path, n);
+}
+
+static squish_status open_dir(sq_model **out, const char *dir, const squish_model_options *o, squish_error *err) {
+    char path[4096];
+    if (o->tier != SQUISH_TIER_SOURCE && ready_tier(dir, o->tier, path, sizeof path)) return sq_model_open_sqw(out, path, o, err);
+    if (o->tier == SQUISH_TIER_0 || o->tier == SQUISH_TIER_Q8)
+        return sq_fail(err, SQUISH_NOT_FOUND, "%s: tier %s is not built (build it with: squish compress %s --tier %s)", dir,
+                       sq_tier_get(o->tier)->name, dir, sq_tier_get(o->tier)->name);
+    return sq_model_open_hf(out, dir, o, err);
+}
+
+squish_status squish_model_open(squish_model **out, const char *path, const squish_model_options *opt,
+                                squish_error *err) {
+    const squish_model_options o = opt ? *opt : squish_model_options_default();
+    *out = NULL;
+    if (!path || !*path) return sq_fail(err, SQUISH_INVALID, "no path given");
+    const uint64_t begin = sq_os_now_ns();
+    if (!sq_os_exists(path)) return sq_fail(err, SQUISH_NOT_FOUND, "%s: no such file or folder", path);
+    squish_status st;
+    if (sq_os_is_dir(path)) st = open_dir(out, path, &o, err);
+    else if (has_suffix(path, ".gguf")) st = sq_model_open_gguf(out, path, &o, err);
+    else st = sq_model_open_sqw(out, path, &o, err);
+    if (st == SQUISH_OK) (*out)->info.load_ms = (double)(sq_os_now_ns() - begin) / 1e6;
+    return st;
+}
+
+void squish_model_close(squish_model *m) { sq_model_close(m); }
+void squish_model_get_info(const squish_model *m, squish_model_info *out) { *out = m->info; }
+
+bool squish_model_tensor(const squish_model *m, size_t i, squish_tensor_info *out) {
+    if (i >= m->n_tensors) return false;
+    *out = m->tensors[i];
+    return true;
+}
+
+const char *squish_model_config_json(const squish_model *m) { return m->config_json; }
+const char *squish_model_generation_json(const squish_model *m) { return m->generation_json; }
+
+/* ---- names and tiers -------------------------------------------------------------------------------------------------- */
+
+static squish_status give_text(const char *s, squish_text *out, squish_error *err) {
+    sq_buf b;
+    const squish_alloc a = sq_alloc_default();
+    sq_buf_init(&b, &a, 1 << 20);
+    sq_buf_puts(&b, s);
+    return sq_buf_take(&b, out, err);
+}
+
+squish_status squish_locate(const char *home, const char *name, squish_text *path, squish_error *err) {
+    char found[4096];
+    *path = (squish_text){0};
+    SQ_TRY(sq_store_locate(home, name, found, sizeof found, err));
+    return give_text(found, path, err);
+}
+
+typedef struct {
+    squish_list_fn fn;
+    void *user;
+    const char *home;
+} list_ctx;
+
+static bool list_one(void *user, const char *name, const char *path) {
+    const list_ctx *c = user;
+    char dir[4096] = "", file[4096], tiers[64] = "";
+    uint64_t bytes = sq_os_is_dir(path) ? sq_store_dir_bytes(path) : sq_os_file_bytes(path);
+    if (sq_os_is_dir(path) && sq_store_compressed_dir(path, NULL, c->home, dir, sizeof dir, NULL) == SQUISH_OK) {
+        static const squish_tier all[] = {SQUISH_TIER_0, SQUISH_TIER_Q8};
+        for (size_t i = 0; i < SQ_COUNT(all); i++) {
+            if (!sq_tier_ready(dir, all[i], file, sizeof file)) continue;
+            const size_t n = strlen(tiers);
+            snprintf(tiers + n, sizeof tiers - n, "%s%s", n ? "," : "", sq_tier_get(all[i])->name);
+            bytes += sq_os_file_bytes(file);
+        }
+    }
+    return c->fn(c->user, name, path, bytes, tiers);
+}
+
+squish_status squish_list(const char *home, squish_list_fn fn, void *user, squish_error *err) {
+    list_ctx c = {fn, user, home};
+    return sq_store_list(home, list_one, &c, err);
+}
+
+squish_compress_options squish_compress_options_default(void) {
+    return (squish_compress_options){.tier = SQUISH_TIER_0, .method = SQUISH_METHOD_LSQ, .group = SQ_GROUP};
+}
+
+squish_status squish_compress(const char *src, const squish_compress_options *opt, squish_compress_result *out,
+                              squish_error *err) {
+    const squish_compress_options o = opt ? *opt : squish_compress_options_default();
+    char dir[4096];
+    if (!sq_os_is_dir(src))
+        return sq_fail(err, sq_os_exists(src) ? SQUISH_UNSUPPORTED : SQUISH_NOT_FOUND,
+                       "%s: %s (compress takes a Hugging Face folder)", src,
+                       sq_os_exists(src) ? "not a folder" : "no such folder");
+    SQ_TRY(sq_store_compressed_dir(src, o.out_dir, o.home, dir, sizeof dir, err));
+    return sq_forge_compress(src, dir, &o, out, err);
+}
+
+squish_status squish_tier_path(const char *src, const squish_compress_options *opt, squish_text *file, bool *ready,
+                               squish_error *err) {
+    const squish_compress_options o = opt ? *opt : squish_compress_options_default();
+    char dir[4096], path[4096];
+    *file = (squish_text){0};
+    SQ_TRY(sq_store_compressed_dir(src, o.out_dir, o.home, dir, sizeof dir, err));
+    const sq_tier_info *t = sq_tier_get(o.tier);
+    if (!t) return sq_fail(err, SQUISH_INVALID, "only tiers 0 and q8 have a file");
+    const bool is_ready = sq_tier_ready(dir, o.tier, path, sizeof path);
+    if (ready) *ready = is_ready;
+    return give_text(path, file, err);
+}

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * model.h - architectures, the binding of weights, and the forward pass.
+ *
+ *   config.json -> sq_config (one flat struct for every architecture)
+ *   checkpoint or .sqw -> sq_model (every matrix bound to its role; nothing copied but norms and biases of a checkpoint)
+ *   sq_model + backend -> sq_forward: tokens of one step in, rows of hidden states and logits out
+ *
+ * The six dense families differ in few places, and those are data, not code paths: biases, head norms, norms
+ * after a block, the activation, rope per layer type, windows. */
+#ifndef SQ_MODEL_H
+#define SQ_MODEL_H
+
+#include "backend/backend.h"
+#include "format/format.h"
+#include "format/json.h"
+#include "format/limits.h"
+#include "kv/kv.h"
+#include "text/text.h"
+
+/* ---- configuration ------------------------------------------------------------------------------------------------ */
+
+typedef enum { SQ_ROPE_DEFAULT, SQ_ROPE_LINEAR, SQ_ROPE_LLAMA3, SQ_ROPE_YARN } sq_rope_type;
+
+/* Rotary embedding parameters as the checkpoint states them (Su et al., arXiv:2104.09864; YaRN: Peng et al.,
+ * arXiv:2309.00071). */
+typedef struct {
+    int32_t type;             /* sq_rope_type */
+    int32_t truncate;         /* yarn: correction range rounded to whole dimensions */
+    double theta, factor;
+    double low_freq, high_freq; /* llama3 */
+    double original_ctx;      /* llama3, yarn */
+    double beta_fast, beta_slow, attention_factor, mscale, mscale_all_dim; /* yarn; 0: not given */
+} sq_rope_params;
+
+enum { SQ_LAYER_WINDOWED = 1, SQ_LAYER_ROPE1 = 2 }; /* SQ_LAYER_ROPE1: uses rope[1] */
+enum { SQ_CONFIG_VERSION = 1 };
+
+/* Normalised configuration; also the NCFG section of a .sqw, byte by byte. Everything checked by sq_config_check. */
+typedef struct {
+    uint32_t version, bytes;      /* SQ_CONFIG_VERSION, sizeof */
+    char arch[24];                /* "qwen2" */
+    int32_t n_layers, hidden, ffn, n_heads, n_kv_heads, head_dim, n_vocab, ctx, window;
+    int32_t activation;           /* sq_activation */
+    int32_t tied;                 /* head = embedding */
+    int32_t qkv_bias, o_bias, mlp_bias, qk_norm, post_norms; /* 0 or 1: these tensors exist */
+    int32_t fused;                /* 1: the checkpoint has qkv and gate/up fused (Phi-3) */
+    int32_t norm_plus_one;        /* 1: the checkpoint's norm weights mean 1 + w */
+    int32_t n_rope, reserved;     /* 1 or 2 */
+    float norm_eps, embed_scale, softmax_scale, reserved_f;
+    sq_rope_params rope[2];
+    uint8_t layer_flags[SQ_MAX_LAYERS];
+} sq_config;
+
+/* From config.json. UNSUPPORTED names the architecture and the list of those we run, or the field we do not; CORRUPT a missing or
+ * absurd field with its value. */
+squish_status sq_config_from_json(const char *json, size_t n, sq_config *out, squish_error *err);
+squish_status sq_config_check(const sq_config *c, squish_error *err);
+
+/* inv_freq[half] in double and the factor on cos and sin, half = head_dim / 2. */
+void sq_rope_frequencies(const sq_rope_params *p, int32_t half, double *inv_freq, double *attention_factor);
+
+/* ---- roles -------------------------------------------------------------------------------------------------------- */
+
+/* What a tensor does. Numbers are on disk (.sqw): append only. */
+typedef enum {
+    SQ_ROLE_EMBED, SQ_ROLE_HEAD, SQ_ROLE_FINAL_NORM,
+    SQ_ROLE_ATTN_NORM, SQ_ROLE_Q, SQ_ROLE_K, SQ_ROLE_V, SQ_ROLE_O,
+    SQ_ROLE_Q_BIAS, SQ_ROLE_K_BIAS, SQ_ROLE_V_BIAS, SQ_ROLE_O_BIAS, SQ_ROLE_Q_NORM, SQ_ROLE_K_NORM,
+    SQ_ROLE_ATTN_POST_NORM, SQ_ROLE_FFN_NORM, SQ_ROLE_GATE, SQ_ROLE_UP, SQ_ROLE_DOWN,
+    SQ_ROLE_GATE_BIAS, SQ_ROLE_UP_BIAS, SQ_ROLE_DOWN_BIAS, SQ_ROLE_FFN_POST_NORM,
+    SQ_ROLE_COUNT
+} sq_role;
+
+/* One tensor the model needs: its role and place, its name in a Hugging Face checkpoint, and its shape. A slice of a fused
+ * parent has row0 > 0 or parent_rows > rows. */
+typedef struct {
+    sq_role role;
+    int32_t layer;            /* -1: not in a layer */
+    bool vector, norm;        /* vector: [rows]; norm: norm_plus_one applies */
+    int32_t rows, cols;       /* vector: cols = 1 */
+    int32_t row0, parent_rows;
+    char hf_name[96];         /* of the tensor or its fused parent */
+    char name[96];            /* its own name, unique: what messages and reports say */
+} sq_want;
+/* The i-th tensor of the model in execution order; false past the last. Includes the head even if tied (then
+ * role HEAD is simply absent from the list). */
+bool sq_config_want(const sq_config *c, size_t i, sq_want *out);
+
+/* ---- a bound model -------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    sq_weight mat[SQ_ROLE_COUNT];       /* indexed by role; rows = 0: absent */
+    const float *vec[SQ_ROLE_COUNT];    /* f32, norm offset folded in; NULL: absent */
+    bool windowed;
+    int32_t rope;
+} sq_layer;
+
+typedef struct squish_model sq_model; /* the public handle is this struct */
+struct squish_model {
+    squish_alloc alloc;
+    sq_arena load;                      /* everything below that is not in a mapping */
+    sq_config cfg;
+    sq_weight embed, head;              /* head.data == embed.data if tied */
+    const float *final_norm;
+    sq_layer *layers;                   /* [n_layers] */
+    bool has_weights;
+    sq_sqw *sqw;                        /* one of these three is open */
+    sq_safetensors *st;
+    sq_gguf *gguf;
+    sq_buf tok_blob, tmpl_blob;         /* compiled here, when the file had no compiled form */
+    sq_tok_view tok_view;
+    sq_tmpl_view tmpl_view;
+    const sq_tok *tok;                  /* NULL: no tokenizer */
+    const sq_tmpl *tmpl;                /* NULL: no template, tmpl_error says why if one was there */
+    squish_error tmpl_error;
+    const char *config_json, *generation_json; /* NUL-terminated or NULL */
+    squish_model_info info;
+    squish_tensor_info *tensors;        /* what squish_model_tensor lists */
+    size_t n_tensors;
+};
+
+/* Which file to open is the caller's decision; these open exactly what they are given. */
+squish_status sq_model_open_sqw(sq_model **out, const char *path, const squish_model_options *opt, squish_error *err);
+squish_status sq_model_open_hf(sq_model **out, const char *dir, const squish_model_options *opt, squish_error *err);
+squish_status sq_model_open_gguf(sq_model **out, const char *path, const squish_model_options *opt, squish_error *err);
+void sq_model_close(sq_model *m);
+
+/* Text parts of a Hugging Face directory, compiled (for opening one and for building a .sqw). A missing template leaves tmpl
+ * empty; a broken one does too, with the reason in *tmpl_error (the model still completes text). */
+squish_status sq_model_compile_text(const char *dir, const squish_alloc *a, sq_buf *tok, sq_buf *tmpl,
+                                    squish_error *tmpl_error, squish_warn_fn warn, void *warn_user, squish_error *err);
+
+/* ---- the forward pass ----------------------------------------------------------------------------------------------- */
+
+typedef struct sq_forward sq_forward;
+
+/* Rows of one step that belong to one sequence. */
+typedef struct {
+    sq_kv_seq *kv;         /* pages for [0, pos0 + n_rows) are reserved */
+    int32_t row0, n_rows, pos0;
+} sq_step_seg;
+
+/* Plan and allocate everything for steps of at most m_max rows, n_seg_max sequences and out_max rows of logits.
+ * scratch is touched only as far as used. */
+squish_status sq_forward_new(sq_forward **out, const sq_model *m, sq_backend *b, const sq_kv_pool *kv, int32_t m_max,
+                             int32_t n_seg_max, int32_t out_max, const squish_alloc *a,
+                             squish_error *err);
+void sq_forward_free(sq_forward *f);
+uint64_t sq_forward_bytes(const sq_model *m, int32_t m_max, int32_t out_max); /* what new would reserve */
+
+/* Run ids [m] (host; each < n_vocab) through all layers and store keys and values. Cannot fail. Segments cover the rows in order. */
+void sq_forward_run(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_seg *segs, int32_t n_segs);
+/* Logits of n <= out_max rows of the last run: host memory, row i at sq_forward_logits_ld(f) * i, valid until the next call. */
+const float *sq_forward_logits(sq_forward *f, const int32_t *rows, int32_t n);
+size_t sq_forward_logits_ld(const sq_forward *f);
+
+#endif

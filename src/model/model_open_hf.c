@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * model_open_hf.c - opening a Hugging Face directory as it lies: matrices stay in the mapped shards, norms and biases
+ * become f32 in the load arena, tokenizer and template are compiled in memory. */
+#include "model/model_int.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- text ----------------------------------------------------------------------------------------------------------- */
+
+static squish_status read_optional(const char *dir, const char *name, size_t max, sq_arena *ar, sq_span *out,
+                                   squish_error *err) {
+    char path[4096];
+    *out = (sq_span){0};
+    if (snprintf(path, sizeof path, "%s/%s", dir, name) >= (int)sizeof path)
+        return sq_fail(err, SQUISH_INVALID, "%s: path too long", dir);
+    if (!sq_os_exists(path)) return SQUISH_OK;
+    return sq_os_read_file(path, max, ar, out, err);
+}
+
+/* The template's source: chat_template.jinja, else tokenizer_config.json's chat_template, a string or a list of
+ * {name, template} of which "default" is taken. */
+static squish_status template_source(const char *dir, sq_span tok_config, sq_arena *ar, sq_span *out,
+                                     squish_error *err) {
+    SQ_TRY(read_optional(dir, "chat_template.jinja", SQ_MAX_TEMPLATE, ar, out, err));
+    if (out->n || !tok_config.n) return SQUISH_OK;
+    json_t *o = NULL;
+    SQ_TRY(sq_json_parse((const char *)tok_config.p, tok_config.n, SQ_JSON_DEPTH, "tokenizer_config.json", &o, err));
+    json_t *t = json_object_get(o, "chat_template"), *item;
+    size_t i;
+    const char *source = json_string_value(t);
+    json_array_foreach(t, i, item) {
+        const char *name = json_string_value(json_object_get(item, "name"));
+        if (name && strcmp(name, "default") == 0) source = json_string_value(json_object_get(item, "template"));
+    }
+    squish_status st = SQUISH_OK;
+    if (source) {
+        out->n = strlen(source);
+        out->p = (const uint8_t *)sq_arena_strndup(ar, source, out->n);
+        if (!out->p) st = sq_fail(err, SQUISH_NO_MEMORY, "chat template: out of memory");
+    }
+    json_decref(o);
+    return st;
+}
+
+squish_status sq_model_compile_text(const char *dir, const squish_alloc *a, sq_buf *tok, sq_buf *tmpl,
+                                    squish_error *tmpl_error, squish_warn_fn warn, void *warn_user, squish_error *err) {
+    sq_arena ar;
+    sq_arena_init(&ar, a, 64 << 10, 0);
+    sq_tok_hf_source s = {0};
+    sq_span source = {0};
+    squish_status st = SQUISH_OK;
+    SQ_GUARD(read_optional(dir, "tokenizer.json", SQ_MAX_JSON, &ar, &s.tokenizer_json, err));
+    SQ_GUARD(read_optional(dir, "tokenizer_config.json", SQ_MAX_CONFIG_JSON, &ar, &s.tokenizer_config_json, err));
+    SQ_GUARD(read_optional(dir, "generation_config.json", SQ_MAX_CONFIG_JSON, &ar, &s.generation_config_json, err));
+    SQ_GUARD(read_optional(dir, "config.json", SQ_MAX_CONFIG_JSON, &ar, &s.config_json, err));
+    if (s.tokenizer_json.n) SQ_GUARD(sq_tok_compile_hf(&s, a, tok, warn, warn_user, err));
+    SQ_GUARD(template_source(dir, s.tokenizer_config_json, &ar, &source, err));
+    if (source.n) {
+        /* A template we cannot read disables chat, not the model. */
+        st = sq_tmpl_compile((const char *)source.p, source.n, a, tmpl, tmpl_error);
+        if (st == SQUISH_NO_MEMORY) goto fail;
+        st = SQUISH_OK;
+    }
+fail:
+    if (st == SQUISH_NO_MEMORY) sq_fail(err, st, "%s: out of memory for its text files", dir);
+    sq_arena_deinit(&ar);
+    return st;
+}
+
+/* ---- weights ---------------------------------------------------------------------------------------------------------- */
+
+static bool wtype_of(sq_dtype t, sq_wtype *out) {
+    switch (t) {
+    case SQ_DT_F32: *out = SQ_W_F32; return true;
+    case SQ_DT_F16: *out = SQ_W_F16; return true;
+    case SQ_DT_BF16: *out = SQ_W_BF16; return true;
+    default: return false;
+    }
+}
+
+/* Checkpoints saved from the bare model have names without "model." in front. */
+static const sq_ftensor *find(const sq_model *m, const char *name) {
+    const sq_ftensor *t = sq_st_find(m->st, name);
+    if (!t && strncmp(name, "model.", 6) == 0) t = sq_st_find(m->st, name + 6);
+    return t;
+}
+
+static squish_status check_tensor(const sq_want *w, const sq_ftensor *t, sq_wtype *type, squish_error *err) {
+    if (!wtype_of(t->dtype, type))
+        return sq_fail(err, SQUISH_UNSUPPORTED, "%s: tensor '%s' is %s, wanted F32, F16 or BF16", t->file, w->hf_name,
+                       sq_dtype_name(t->dtype));
+    const bool ok = w->vector ? t->n_dims == 1 && t->dims[0] == (uint64_t)w->parent_rows
+                              : t->n_dims == 2 && t->dims[0] == (uint64_t)w->parent_rows && t->dims[1] == (uint64_t)w->cols;
+    if (ok) return SQUISH_OK;
+    return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s' is %llu x %llu (%d dims), config.json wants %d x %d", t->file,
+                   w->hf_name, (unsigned long long)(t->n_dims > 0 ? t->dims[0] : 0),
+                   (unsigned long long)(t->n_dims > 1 ? t->dims[1] : 1), t->n_dims, w->parent_rows, w->cols);
+}
+
+static squish_status bind_one(sq_model *m, const char *dir, const sq_want *w, squish_error *err) {
+    const sq_ftensor *t = find(m, w->hf_name);
+    if (!t) return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s' is missing", dir, w->hf_name);
+    sq_wtype type = SQ_W_F32;
+    SQ_TRY(check_tensor(w, t, &type, err));
+    const size_t element = type == SQ_W_F32 ? 4 : 2;
+    const uint8_t *data = t->data + (size_t)w->row0 * (size_t)w->cols * element;
+    if (!w->vector) {
+        const sq_weight view = sq_weight_make(type, SQ_SCALE_F16, w->rows, w->cols, data);
+        sq_model_bind_matrix(m, w, &view);
+        return SQUISH_OK;
+    }
+    float *vec = sq_arena_alloc(&m->load, (size_t)w->rows * sizeof(float), 64);
+    if (!vec) return sq_fail(err, SQUISH_NO_MEMORY, "model: out of memory");
+    sq_row_to_f32(type, data, w->rows, vec);
+    if (w->norm && m->cfg.norm_plus_one)
+        for (int32_t i = 0; i < w->rows; i++) vec[i] += 1.0f;
+    sq_model_bind_vector(m, w, vec);
+    return SQUISH_OK;
+}
+
+/* A head of its own in a model that says it is tied: the same bytes are dropped, other bytes are what was trained. */
+static void settle_tied_head(sq_model *m, const squish_model_options *opt) {
+    const sq_ftensor *head = sq_st_find(m->st, "lm_head.weight"), *embed = find(m, "model.embed_tokens.weight");
+    if (!m->cfg.tied || !head || !embed) return;
+    if (head->bytes == embed->bytes && memcmp(head->data, embed->data, head->bytes) == 0) return;
+    m->cfg.tied = 0;
+    if (opt->warn)
+        opt->warn(opt->warn_user, "config.json says the head is tied, but lm_head.weight differs from the embedding: using lm_head.weight");
+}
+
+static void warn_unused(const sq_model *m, size_t n_bound, const squish_model_options *opt) {
+    size_t extra = 0;
+    const char *first = NULL;
+    for (size_t i = 0; i < sq_st_count(m->st); i++) {
+        const char *name = sq_st_at(m->st, i)->name;
+        bool used = strstr(name, "rotary_emb") || strcmp(name, "lm_head.weight") == 0;
+        sq_want w;
+        for (size_t j = 0; !used && j < n_bound && sq_config_want(&m->cfg, j, &w); j++)
+            used = strcmp(w.hf_name, name) == 0 || (strncmp(w.hf_name, "model.", 6) == 0 && strcmp(w.hf_name + 6, name) == 0);
+        if (!used && extra++ == 0) first = name;
+    }
+    if (!extra || !opt->warn) return;
+    char line[300];
+    snprintf(line, sizeof line, "%zu tensors of the checkpoint are not used, the first is '%.200s'", extra, first);
+    opt->warn(opt->warn_user, line);
+}
+
+static squish_status bind_all(sq_model *m, const char *dir, const squish_model_options *opt, squish_error *err) {
+    SQ_TRY(sq_st_open(&m->st, dir, &m->alloc, opt->warn, opt->warn_user, err));
+    settle_tied_head(m, opt);
+    SQ_TRY(sq_model_make_layers(m, err));
+    sq_want w;
+    size_t n = 0;
+    for (; sq_config_want(&m->cfg, n, &w); n++) SQ_TRY(bind_one(m, dir, &w, err));
+    if (sq_st_count(m->st) > n - (m->cfg.fused ? n : 0)) warn_unused(m, n, opt);
+    return SQUISH_OK;
+}
+
+squish_status sq_model_open_hf(sq_model **out, const char *dir, const squish_model_options *opt, squish_error *err) {
+    *out = NULL;
+    sq_model *m = NULL;
+    SQ_TRY(sq_model_new(&m, opt, err));
+    squish_status st = SQUISH_OK;
+    sq_span config = {0}, generation = {0};
+    SQ_GUARD(read_optional(dir, "config.json", SQ_MAX_CONFIG_JSON, &m->load, &config, err));
+    if (!config.n) {
+        st = sq_fail(err, SQUISH_NOT_FOUND, "%s: no config.json (a model is a Hugging Face directory, a .sqw or a .gguf file)", dir);
+        goto fail;
+    }
+    SQ_GUARD(sq_config_from_json((const char *)config.p, config.n, &m->cfg, err));
+    SQ_GUARD(read_optional(dir, "generation_config.json", SQ_MAX_CONFIG_JSON, &m->load, &generation, err));
+    m->config_json = (const char *)config.p;
+    m->generation_json = (const char *)generation.p;
+    SQ_GUARD(sq_model_compile_text(dir, &m->alloc, &m->tok_blob, &m->tmpl_blob, &m->tmpl_error, opt->warn,
+                                   opt->warn_user, err));
+    SQ_GUARD(sq_model_open_text(m, (sq_span){(uint8_t *)m->tok_blob.data, m->tok_blob.len},
+                                (sq_span){(uint8_t *)m->tmpl_blob.data, m->tmpl_blob.len}, err));
+    if (!opt->text_only) SQ_GUARD(bind_all(m, dir, opt, err));
+    SQ_GUARD(sq_model_finish(m, dir, "source", err));
+    *out = m;
+    return SQUISH_OK;
+fail:
+    sq_err_prefix(err, "%s", dir);
+    sq_model_close(m);
+    return st;
+}

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * model_roles.c - the tensors a model needs, in execution order: one table for every dense family.
+ *
+ * A row says under which condition the tensor exists, what it is called in a Hugging Face checkpoint and what shape it
+ * has. Names that a family changes (Gemma's four norms, Phi-3's fused parents) are resolved here and nowhere else. */
+#include "model/model.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef enum { DIM_ONE, DIM_HIDDEN, DIM_FFN, DIM_Q, DIM_KV, DIM_HEAD, DIM_VOCAB } dim;
+typedef enum { IF_ALWAYS, IF_QKV_BIAS, IF_O_BIAS, IF_MLP_BIAS, IF_QK_NORM, IF_POST_NORMS, IF_UNTIED } condition;
+typedef enum { FUSE_NONE, FUSE_QKV, FUSE_GATE_UP } fuse;
+
+typedef struct {
+    sq_role role;
+    bool norm;
+    condition when;
+    fuse fused;        /* slice of this parent where cfg->fused */
+    const char *name;  /* after "model.layers.N." for layer tensors */
+    dim rows, cols;
+} row;
+
+static const row before[] = {{SQ_ROLE_EMBED, false, IF_ALWAYS, FUSE_NONE, "model.embed_tokens.weight", DIM_VOCAB, DIM_HIDDEN}};
+
+static const row in_layer[] = {
+    {SQ_ROLE_ATTN_NORM, true, IF_ALWAYS, FUSE_NONE, "input_layernorm.weight", DIM_HIDDEN, DIM_ONE},
+    {SQ_ROLE_Q, false, IF_ALWAYS, FUSE_QKV, "self_attn.q_proj.weight", DIM_Q, DIM_HIDDEN},
+    {SQ_ROLE_K, false, IF_ALWAYS, FUSE_QKV, "self_attn.k_proj.weight", DIM_KV, DIM_HIDDEN},
+    {SQ_ROLE_V, false, IF_ALWAYS, FUSE_QKV, "self_attn.v_proj.weight", DIM_KV, DIM_HIDDEN},
+    {SQ_ROLE_Q_BIAS, false, IF_QKV_BIAS, FUSE_QKV, "self_attn.q_proj.bias", DIM_Q, DIM_ONE},
+    {SQ_ROLE_K_BIAS, false, IF_QKV_BIAS, FUSE_QKV, "self_attn.k_proj.bias", DIM_KV, DIM_ONE},
+    {SQ_ROLE_V_BIAS, false, IF_QKV_BIAS, FUSE_QKV, "self_attn.v_proj.bias", DIM_KV, DIM_ONE},
+    {SQ_ROLE_Q_NORM, true, IF_QK_NORM, FUSE_NONE, "self_attn.q_norm.weight", DIM_HEAD, DIM_ONE},
+    {SQ_ROLE_K_NORM, true, IF_QK_NORM, FUSE_NONE, "self_attn.k_norm.weight", DIM_HEAD, DIM_ONE},
+    {SQ_ROLE_O, false, IF_ALWAYS, FUSE_NONE, "self_attn.o_proj.weight", DIM_HIDDEN, DIM_Q},
+    {SQ_ROLE_O_BIAS, false, IF_O_BIAS, FUSE_NONE, "self_attn.o_proj.bias", DIM_HIDDEN, DIM_ONE},
+    {SQ_ROLE_ATTN_POST_NORM, true, IF_POST_NORMS, FUSE_NONE, "post_attention_layernorm.weight", DIM_HIDDEN, DIM_ONE},
+    {SQ_ROLE_FFN_NORM, true, IF_ALWAYS, FUSE_NONE, "post_attention_layernorm.weight", DIM_HIDDEN, DIM_ONE},
+    {SQ_ROLE_GATE, false, IF_ALWAYS, FUSE_GATE_UP, "mlp.gate_proj.weight", DIM_FFN, DIM_HIDDEN},
+    {SQ_ROLE_UP, false, IF_ALWAYS, FUSE_GATE_UP, "mlp.up_proj.weight", DIM_FFN, DIM_HIDDEN},
+    {SQ_ROLE_GATE_BIAS, false, IF_MLP_BIAS, FUSE_NONE, "mlp.gate_proj.bias", DIM_FFN, DIM_ONE},
+    {SQ_ROLE_UP_BIAS, false, IF_MLP_BIAS, FUSE_NONE, "mlp.up_proj.bias", DIM_FFN, DIM_ONE},
+    {SQ_ROLE_DOWN, false, IF_ALWAYS, FUSE_NONE, "mlp.down_proj.weight", DIM_HIDDEN, DIM_FFN},
+    {SQ_ROLE_DOWN_BIAS, false, IF_MLP_BIAS, FUSE_NONE, "mlp.down_proj.bias", DIM_HIDDEN, DIM_ONE},
+    {SQ_ROLE_FFN_POST_NORM, true, IF_POST_NORMS, FUSE_NONE, "post_feedforward_layernorm.weight", DIM_HIDDEN, DIM_ONE},
+};
+
+static const row after[] = {
+    {SQ_ROLE_FINAL_NORM, true, IF_ALWAYS, FUSE_NONE, "model.norm.weight", DIM_HIDDEN, DIM_ONE},
+    {SQ_ROLE_HEAD, false, IF_UNTIED, FUSE_NONE, "lm_head.weight", DIM_VOCAB, DIM_HIDDEN},
+};
+
+static bool exists(const sq_config *c, condition when) {
+    switch (when) {
+    case IF_QKV_BIAS: return c->qkv_bias;
+    case IF_O_BIAS: return c->o_bias;
+    case IF_MLP_BIAS: return c->mlp_bias;
+    case IF_QK_NORM: return c->qk_norm;
+    case IF_POST_NORMS: return c->post_norms;
+    case IF_UNTIED: return !c->tied;
+    default: return true;
+    }
+}
+
+static int32_t size_of(const sq_config *c, dim d) {
+    switch (d) {
+    case DIM_HIDDEN: return c->hidden;
+    case DIM_FFN: return c->ffn;
+    case DIM_Q: return c->n_heads * c->head_dim;
+    case DIM_KV: return c->n_kv_heads * c->head_dim;
+    case DIM_HEAD: return c->head_dim;
+    case DIM_VOCAB: return c->n_vocab;
+    default: return 1;
+    }
+}
+
+/* Where a slice lies in its fused parent: q | k | v and gate | up, by rows. */
+static void place_fused(const sq_config *c, const row *r, sq_want *w) {
+    const int32_t q = size_of(c, DIM_Q), kv = size_of(c, DIM_KV);
+    const bool bias = r->cols == DIM_ONE;
+    if (r->fused == FUSE_QKV) {
+        w->parent_rows = q + 2 * kv;
+        w->row0 = r->role == SQ_ROLE_Q || r->role == SQ_ROLE_Q_BIAS ? 0
+                : r->role == SQ_ROLE_K || r->role == SQ_ROLE_K_BIAS ? q : q + kv;
+        snprintf(w->hf_name, sizeof w->hf_name, "model.layers.%d.self_attn.qkv_proj.%s", w->layer,
+                 bias ? "bias" : "weight");
+    } else {
+        w->parent_rows = 2 * c->ffn;
+        w->row0 = r->role == SQ_ROLE_UP ? c->ffn : 0;
+        snprintf(w->hf_name, sizeof w->hf_name, "model.layers.%d.mlp.gate_up_proj.weight", w->layer);
+    }
+}
+
+static void fill(const sq_config *c, const row *r, int32_t layer, sq_want *w) {
+    *w = (sq_want){.role = r->role, .layer = layer, .norm = r->norm, .vector = r->cols == DIM_ONE};
+    w->rows = w->parent_rows = size_of(c, r->rows);
+    w->cols = size_of(c, r->cols);
+    const char *name = r->name;
+    /* With norms after the blocks the one before the feed-forward block has a name of its own. */
+    if (r->role == SQ_ROLE_FFN_NORM && c->post_norms) name = "pre_feedforward_layernorm.weight";
+    if (layer < 0)
+        snprintf(w->name, sizeof w->name, "%s", name);
+    else
+        snprintf(w->name, sizeof w->name, "model.layers.%d.%s", layer, name);
+    memcpy(w->hf_name, w->name, sizeof w->name);
+    if (c->fused && r->fused != FUSE_NONE) place_fused(c, r, w);
+}
+
+static size_t count(const sq_config *c, const row *rows, size_t n) {
+    size_t k = 0;
+    for (size_t i = 0; i < n; i++) k += exists(c, rows[i].when);
+    return k;
+}
+
+static const row *nth(const sq_config *c, const row *rows, size_t n, size_t i) {
+    for (size_t j = 0; j < n; j++)
+        if (exists(c, rows[j].when) && i-- == 0) return &rows[j];
+    return NULL;
+}
+
+bool sq_config_want(const sq_config *c, size_t i, sq_want *out) {
+    const size_t per_layer = count(c, in_layer, SQ_COUNT(in_layer));
+    if (i < SQ_COUNT(before)) {
+        fill(c, &before[i], -1, out);
+        return true;
+    }
+    i -= SQ_COUNT(before);
+    if (i < per_layer * (size_t)c->n_layers) {
+        fill(c, nth(c, in_layer, SQ_COUNT(in_layer), i % per_layer), (int32_t)(i / per_layer), out);
+        return true;
+    }
+    i -= per_layer * (size_t)c->n_layers;
+    const row *r = nth(c, after, SQ_COUNT(after), i);
+    if (!r) return false;
+    fill(c, r, -1, out);
+    return true;
+}

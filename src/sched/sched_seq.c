@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * sched_seq.c - a timeline of tokens: the caller states the whole wish, the shared prefix is kept, the rest is evaluated.
+ *
+ * Prompts run in chunks. Where a chunk ends never shows in the results (kernels.h), so a prompt may be cut anywhere:
+ * by the chunk size, by a cancellation, by what was already there. */
+#include "sched/sched.h"
+
+#include <string.h>
+
+squish_status sq_seq_new(sq_seq **out, sq_engine *e, squish_error *err) {
+    *out = NULL;
+    sq_seq *s = sq_alloc_zero(&e->alloc, sizeof *s);
+    if (!s) return sq_fail(err, SQUISH_NO_MEMORY, "sequence: out of memory");
+    s->e = e;
+    atomic_init(&s->cancel, 0);
+    squish_status st = SQUISH_OK;
+    s->tokens = sq_alloc_new(&e->alloc, (size_t)e->ctx * sizeof *s->tokens);
+    if (!s->tokens) {
+        st = sq_fail(err, SQUISH_NO_MEMORY, "sequence: out of memory for %d tokens", e->ctx);
+        goto fail;
+    }
+    SQ_GUARD(sq_kv_seq_new(&s->kv, e->kv, e->ctx, err));
+    *out = s;
+    return SQUISH_OK;
+fail:
+    sq_seq_free(s);
+    return st;
+}
+
+void sq_seq_free(sq_seq *s) {
+    if (!s) return;
+    sq_engine *e = s->e;
+    if (e->logits_of == s) e->logits_of = NULL;
+    sq_kv_seq_free(s->kv);
+    sq_alloc_free(&e->alloc, s->tokens, (size_t)e->ctx * sizeof *s->tokens);
+    sq_alloc_free(&e->alloc, s, sizeof *s);
+}
+
+void sq_seq_truncate(sq_seq *s, int32_t n) {
+    if (n < 0) n = 0;
+    if (n >= s->n) return;
+    s->n = n;
+    if (s->e->logits_of == s) s->e->logits_of = NULL;
+    sq_kv_seq_truncate(s->kv, n);
+}
+
+static squish_status check_tokens(const sq_seq *s, const int32_t *tokens, size_t n, squish_error *err) {
+    if (n == 0) return sq_fail(err, SQUISH_INVALID, "no tokens to evaluate");
+    if (n > (size_t)s->e->ctx)
+        return sq_fail(err, SQUISH_INVALID, "context_length_exceeded: %zu tokens, the context holds %d (raise it with --ctx)",
+                       n, s->e->ctx);
+    for (size_t i = 0; i < n; i++)
+        if (tokens[i] < 0 || tokens[i] >= s->e->m->cfg.n_vocab)
+            return sq_fail(err, SQUISH_INVALID, "token %zu is %d, wanted 0 to %d", i, tokens[i], s->e->m->cfg.n_vocab - 1);
+    return SQUISH_OK;
+}
+
+/* Evaluate n <= chunk tokens at the end of the timeline. */
+static squish_status run_chunk(sq_seq *s, const int32_t *tokens, int32_t n, squish_error *err) {
+    if (atomic_load_explicit(&s->cancel, memory_order_relaxed))
+        return sq_fail(err, SQUISH_CANCELLED, "stopped at %d tokens", s->n);
+    SQ_TRY(sq_kv_seq_reserve(s->kv, s->n + n, err));
+    const sq_step_seg seg = {s->kv, 0, n, s->n};
+    s->e->logits_of = NULL;
+    sq_forward_run(s->e->f, tokens, n, &seg, 1);
+    memmove(s->tokens + s->n, tokens, (size_t)n * sizeof *tokens);
+    s->n += n;
+    return SQUISH_OK;
+}
+
+static void last_logits(sq_seq *s, int32_t row) {
+    s->logits = sq_forward_logits(s->e->f, &row, 1);
+    s->e->logits_of = s;
+}
+
+const float *sq_seq_logits(const sq_seq *s) { return s->n > 0 && s->e->logits_of == s ? s->logits : NULL; }
+
+const float *sq_seq_logits_now(sq_seq *s, squish_error *err) {
+    if (!sq_seq_logits(s) && s->n > 0) {
+        const int32_t last = s->tokens[s->n - 1];
+        sq_seq_truncate(s, s->n - 1);
+        if (sq_seq_append(s, last, err) != SQUISH_OK) return NULL;
+    }
+    if (s->n == 0) sq_fail(err, SQUISH_INVALID, "the timeline is empty");
+    return sq_seq_logits(s);
+}
+
+squish_status sq_seq_sync(sq_seq *s, const int32_t *tokens, size_t n, squish_error *err) {
+    SQ_TRY(check_tokens(s, tokens, n, err));
+    int32_t shared = 0;
+    while (shared < s->n && (size_t)shared < n && s->tokens[shared] == tokens[shared]) shared++;
+    /* The last token is evaluated again unless its logits are still there. */
+    if ((size_t)shared == n && !(s->n == shared && sq_seq_logits(s))) shared--;
+    s->reused = shared;
+    if ((size_t)shared == n) return SQUISH_OK;
+    sq_seq_truncate(s, shared);
+    int32_t rows = 0;
+    for (size_t at = (size_t)shared; at < n; at += (size_t)rows) {
+        rows = n - at < (size_t)s->e->chunk ? (int32_t)(n - at) : s->e->chunk;
+        SQ_TRY(run_chunk(s, tokens + at, rows, err));
+    }
+    last_logits(s, rows - 1);
+    return SQUISH_OK;
+}
+
+squish_status sq_seq_append(sq_seq *s, int32_t id, squish_error *err) {
+    if (s->n >= s->e->ctx)
+        return sq_fail(err, SQUISH_INVALID, "context_length_exceeded: the context of %d tokens is full", s->e->ctx);
+    SQ_TRY(run_chunk(s, &id, 1, err));
+    last_logits(s, 0);
+    return SQUISH_OK;
+}
+
+/* Hand out logits of rows [from, rows) of the chunk that starts at position pos0. */
+static squish_status hand_out(sq_seq *s, int32_t pos0, int32_t from, int32_t rows, squish_logits_fn fn, void *user,
+                              squish_error *err) {
+    int32_t pick[SQ_LOGIT_ROWS];
+    const size_t ld = sq_forward_logits_ld(s->e->f);
+    for (int32_t at = from; at < rows;) {
+        int32_t n = 0;
+        while (n < SQ_LOGIT_ROWS && at + n < rows) pick[n] = at + n, n++;
+        const float *logits = sq_forward_logits(s->e->f, pick, n);
+        for (int32_t i = 0; i < n; i++)
+            if (!fn(user, pos0 + at + i, logits + (size_t)i * ld))
+                return sq_fail(err, SQUISH_CANCELLED, "stopped on request");
+        at += n;
+    }
+    return SQUISH_OK;
+}
+
+squish_status sq_seq_score(sq_seq *s, const int32_t *tokens, size_t n, int32_t first, squish_logits_fn fn, void *user,
+                           squish_error *err) {
+    SQ_TRY(check_tokens(s, tokens, n, err));
+    sq_seq_truncate(s, 0);
+    int32_t rows = 0;
+    for (size_t at = 0; at < n; at += (size_t)rows) {
+        rows = n - at < (size_t)s->e->chunk ? (int32_t)(n - at) : s->e->chunk;
+        const int32_t pos0 = s->n;
+        SQ_TRY(run_chunk(s, tokens + at, rows, err));
+        SQ_TRY(hand_out(s, pos0, first > pos0 ? first - pos0 : 0, rows, fn, user, err));
+    }
+    return SQUISH_OK;
+}

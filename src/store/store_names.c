@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store_names.c - finding models by name. */
+#include "store/store.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PATH_BYTES = 4096, ROOTS_MAX = 4, NEAREST = 3 };
+
+static squish_status join(char *out, size_t n, squish_error *err, const char *a, const char *b) {
+    if (snprintf(out, n, "%s/%s", a, b) < (int)n) return SQUISH_OK;
+    return sq_fail(err, SQUISH_INVALID, "%s/%s: path too long", a, b);
+}
+
+squish_status sq_store_home(const char *home, char *out, size_t n, squish_error *err) {
+    const char *user_home = getenv("HOME");
+    if (!home || !*home) home = getenv("SQUISH_HOME");
+    if (home && *home) {
+        if (snprintf(out, n, "%s", home) < (int)n) return SQUISH_OK;
+        return sq_fail(err, SQUISH_INVALID, "%s: path too long", home);
+    }
+    if (!user_home || !*user_home)
+        return sq_fail(err, SQUISH_INVALID, "neither SQUISH_HOME nor HOME is set (set SQUISH_HOME to a folder for models)");
+    return join(out, n, err, user_home, ".squish");
+}
+
+/* Directories that hold models, first match wins: the store, then where shipped models lie. */
+typedef struct {
+    char path[ROOTS_MAX][PATH_BYTES];
+    int n;
+} roots;
+
+static void find_roots(const char *home, roots *r) {
+    char base[PATH_BYTES], exe[PATH_BYTES];
+    r->n = 0;
+    if (sq_store_home(home, base, sizeof base, NULL) == SQUISH_OK &&
+        join(r->path[r->n], PATH_BYTES, NULL, base, "models") == SQUISH_OK)
+        r->n++;
+    char *slash = sq_os_exe_path(exe, sizeof exe) ? strrchr(exe, '/') : NULL;
+    if (slash) {
+        *slash = 0;
+        if (join(r->path[r->n], PATH_BYTES, NULL, exe, "../models") == SQUISH_OK) r->n++;
+        if (join(r->path[r->n], PATH_BYTES, NULL, exe, "../share/squish/models") == SQUISH_OK) r->n++;
+    }
+    snprintf(r->path[r->n++], PATH_BYTES, "models");
+}
+
+static bool has_suffix(const char *s, const char *suffix) {
+    const size_t n = strlen(s), m = strlen(suffix);
+    return n >= m && strcmp(s + n - m, suffix) == 0;
+}
+
+/* A model directory: a checkpoint, or tiers whose checkpoint is gone. */
+static bool is_model_dir(const char *path) {
+    char file[PATH_BYTES];
+    static const char *const marks[] = {"config.json", ".squish_4bit_ready", ".squish_q8_ready"};
+    for (size_t i = 0; i < SQ_COUNT(marks); i++)
+        if (join(file, sizeof file, NULL, path, marks[i]) == SQUISH_OK && sq_os_exists(file)) return true;
+    return false;
+}
+
+static bool list_root(const char *root, bool (*fn)(void *, const char *, const char *), void *user, sq_arena *ar) {
+    char **names = NULL;
+    size_t n = 0;
+    if (!sq_os_is_dir(root) || sq_os_list_dir(root, ar, &names, &n, NULL) != SQUISH_OK) return true;
+    for (size_t i = 0; i < n; i++) {
+        char path[PATH_BYTES];
+        if (join(path, sizeof path, NULL, root, names[i]) != SQUISH_OK) continue;
+        if (has_suffix(names[i], "-compressed")) {
+            /* Listed under the checkpoint's name, unless that is there as well. */
+            char source[PATH_BYTES];
+            snprintf(source, sizeof source, "%.*s", (int)(strlen(path) - strlen("-compressed")), path);
+            if (sq_os_is_dir(source) || !is_model_dir(path)) continue;
+        } else if (!is_model_dir(path) && !has_suffix(names[i], ".sqw") && !has_suffix(names[i], ".gguf")) {
+            continue;
+        }
+        if (!fn(user, names[i], path)) return false;
+    }
+    return true;
+}
+
+squish_status sq_store_list(const char *home, bool (*fn)(void *user, const char *name, const char *path), void *user,
+                            squish_error *err) {
+    (void)err; /* an unreadable folder holds no models */
+    squish_alloc a = sq_alloc_default();
+    sq_arena ar;
+    sq_arena_init(&ar, &a, 16 << 10, 0);
+    roots *r = SQ_ARENA_NEW(&ar, roots);
+    bool more = r != NULL;
+    if (r) find_roots(home, r);
+    for (int i = 0; more && i < r->n; i++) more = list_root(r->path[i], fn, user, &ar);
+    sq_arena_deinit(&ar);
+    return r ? SQUISH_OK : sq_fail(err, SQUISH_NO_MEMORY, "store: out of memory");
+}
+
+/* ---- unknown names ---------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const char *wanted;
+    struct {
+        char name[128];
+        int distance;
+    } best[NEAREST];
+    int n;
+} nearest;
+
+static bool consider(void *user, const char *name, const char *path) {
+    (void)path;
+    nearest *k = user;
+    const int distance = sq_edit_distance(k->wanted, name);
+    for (int i = 0; i < k->n; i++)
+        if (strcmp(k->best[i].name, name) == 0) return true;
+    int at = k->n < NEAREST ? k->n++ : NEAREST;
+    while (at > 0 && k->best[at - 1].distance > distance) {
+        if (at < NEAREST) k->best[at] = k->best[at - 1];
+        at--;
+    }
+    if (at < NEAREST) {
+        snprintf(k->best[at].name, sizeof k->best[at].name, "%.120s", name);
+        k->best[at].distance = distance;
+    }
+    return true;
+}
+
+static squish_status not_found(const char *home, const char *name, squish_error *err) {
+    nearest k = {.wanted = name};
+    sq_store_list(home, consider, &k, NULL);
+    if (k.n == 0)
+        return sq_fail(err, SQUISH_NOT_FOUND, "no model '%.100s' (give a folder or a .sqw file, or see: squish list)", name);
+    char list[300] = "";
+    for (int i = 0; i < k.n; i++) {
+        const size_t n = strlen(list);
+        snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "", k.best[i].name);
+    }
+    return sq_fail(err, SQUISH_NOT_FOUND, "no model '%.100s' (the nearest: %s; all of them: squish list)", name, list);
+}
+
+squish_status sq_store_locate(const char *home, const char *name, char *out, size_t n, squish_error *err) {
+    if (!name || !*name) name = SQ_SHIPPED_MODEL;
+    if (sq_os_exists(name)) {
+        if (snprintf(out, n, "%s", name) < (int)n) return SQUISH_OK;
+        return sq_fail(err, SQUISH_INVALID, "%s: path too long", name);
+    }
+    if (strchr(name, '/')) return sq_fail(err, SQUISH_NOT_FOUND, "%s: no such file or folder", name);
+    roots r;
+    find_roots(home, &r);
+    for (int i = 0; i < r.n; i++) {
+        static const char *const forms[] = {"", "-compressed", ".sqw", ".gguf"};
+        for (size_t j = 0; j < SQ_COUNT(forms); j++)
+            if (snprintf(out, n, "%s/%s%s", r.path[i], name, forms[j]) < (int)n && sq_os_exists(out)) return SQUISH_OK;
+    }
+    return not_found(home, name, err);
+}
+
+squish_status sq_store_compressed_dir(const char *src, const char *out_dir, const char *home, char *out, size_t n,
+                                      squish_error *err) {
+    size_t len = strlen(src);
+    while (len > 1 && src[len - 1] == '/') len--;
+    if (out_dir) {
+        if (snprintf(out, n, "%s", out_dir) < (int)n) return SQUISH_OK;
+        return sq_fail(err, SQUISH_INVALID, "%s: path too long", out_dir);
+    }
+    if (has_suffix(src, "-compressed")) {
+        if (snprintf(out, n, "%.*s", (int)len, src) < (int)n) return SQUISH_OK;
+    } else if (snprintf(out, n, "%.*s-compressed", (int)len, src) < (int)n) {
+        if (sq_os_writable_dir(out) || sq_os_is_dir(out)) return SQUISH_OK;
+    }
+    const char *base = src + len;
+    while (base > src && base[-1] != '/') base--;
+    char store[PATH_BYTES];
+    SQ_TRY(sq_store_home(home, store, sizeof store, err));
+    if (snprintf(out, n, "%s/models/%.*s-compressed", store, (int)(src + len - base), base) >= (int)n)
+        return sq_fail(err, SQUISH_INVALID, "%s: path too long", store);
+    if (sq_os_writable_dir(out)) return SQUISH_OK;
+    return sq_fail(err, SQUISH_IO, "neither %s-compressed nor %s can be written (set SQUISH_HOME or give -o DIR)", src, out);
+}
+
+uint64_t sq_store_dir_bytes(const char *dir) {
+    squish_alloc a = sq_alloc_default();
+    sq_arena ar;
+    sq_arena_init(&ar, &a, 16 << 10, 0);
+    char **names = NULL;
+    size_t n = 0;
+    uint64_t total = 0;
+    if (sq_os_list_dir(dir, &ar, &names, &n, NULL) == SQUISH_OK)
+        for (size_t i = 0; i < n; i++) {
+            char path[PATH_BYTES];
+            if (join(path, sizeof path, NULL, dir, names[i]) == SQUISH_OK && !sq_os_is_dir(path))
+                total += sq_os_file_bytes(path);
+        }
+    sq_arena_deinit(&ar);
+    return total;
+}

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_kernels_attn.c - attention over a chunk, folding of chunks and storing of tokens on every instruction
+ * set: same bits as scalar; scalar against a softmax in double precision. */
+#include "support/kernel_cases.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static sq_test_tables tables;
+static uint64_t rng;
+
+/* ---- a chunk ----------------------------------------------------------------------------------------- */
+
+enum { TILES = SQ_ATTN_CHUNK / SQ_KV_TILE, ROWS_MAX = 24, D_MAX = 512 };
+
+typedef struct {
+    sq_test_moat qm, km[TILES], vm[TILES];
+    const uint16_t *k[TILES], *v[TILES];
+    int32_t lo[ROWS_MAX], hi[ROWS_MAX];
+    sq_attn_args a;
+} chunk;
+
+static const uint16_t *random_tile(sq_test_moat *m, int32_t d, float size) {
+    const size_t n = (size_t)d * SQ_KV_TILE;
+    uint16_t *p = sq_test_moat_new(m, n * 2, 0);
+    for (size_t i = 0; i < n; i++) p[i] = sq_f32_to_f16(size * sq_test_float(&rng));
+    return p;
+}
+
+static void random_range(int32_t *lo, int32_t *hi) {
+    const int32_t a = sq_test_below(&rng, SQ_ATTN_CHUNK + 1), b = sq_test_below(&rng, SQ_ATTN_CHUNK + 1);
+    *lo = a < b ? a : b;
+    *hi = a < b ? b : a;
+    if (sq_test_below(&rng, 4) == 0) *lo = 0;
+    if (sq_test_below(&rng, 8) == 0) *hi = *lo; /* sees nothing */
+    if (sq_test_below(&rng, 8) == 0 && *lo < SQ_ATTN_CHUNK) *hi = *lo + 1;
+}
+
+/* Tiles that no row sees are NULL. */
+static void chunk_new(chunk *c, int32_t n_q, int32_t d, float size) {
+    const size_t ldq = (size_t)d + 5;
+    float *q = sq_test_moat_new(&c->qm, (size_t)n_q * ldq * 4, 4);
+    uint32_t seen = 0;
+    for (int32_t i = 0; i < n_q; i++) {
+        for (int32_t k = 0; k < d; k++)
+            q[(size_t)i * ldq + (size_t)k] = size * sq_test_float(&rng) / sqrtf((float)d);
+        random_range(&c->lo[i], &c->hi[i]);
+        for (int32_t t = c->lo[i]; t < c->hi[i]; t++) seen |= 1u << (t / SQ_KV_TILE);
+    }
+    for (int32_t j = 0; j < TILES; j++) {
+        c->k[j] = random_tile(&c->km[j], d, 1.0f);
+        c->v[j] = random_tile(&c->vm[j], d, 1.0f);
+        if (!(seen >> j & 1)) c->k[j] = c->v[j] = NULL;
+    }
+    c->a = (sq_attn_args){
+        .q = q, .ldq = ldq, .n_q = n_q, .d = d, .k = c->k, .v = c->v, .lo = c->lo, .hi = c->hi};
+}
+
+static void chunk_free(chunk *c) {
+    sq_test_moat_free(&c->qm);
+    for (int32_t j = 0; j < TILES; j++) {
+        sq_test_moat_free(&c->km[j]);
+        sq_test_moat_free(&c->vm[j]);
+    }
+}
+
+typedef struct {
+    sq_test_moat mm, lm, om;
+    float *m, *l, *o;
+    size_t ldo;
+} result;
+
+static result attend(const sq_kernels *k, const chunk *c, int32_t row0, int32_t n_q) {
+    result r = {.ldo = (size_t)c->a.d + 3};
+    r.m = sq_test_moat_new(&r.mm, (size_t)n_q * 4, 4);
+    r.l = sq_test_moat_new(&r.lm, (size_t)n_q * 4, 8);
+    r.o = sq_test_moat_new(&r.om, (size_t)n_q * r.ldo * 4, 12);
+    sq_attn_args a = c->a;
+    a.q += (size_t)row0 * a.ldq;
+    a.lo += row0;
+    a.hi += row0;
+    a.n_q = n_q;
+    a.m = r.m;
+    a.l = r.l;
+    a.o = r.o;
+    a.ldo = r.ldo;
+    k->attn_f16(&a);
+    return r;
+}
+
+static void result_free(result *r) {
+    sq_test_moat_free(&r->mm);
+    sq_test_moat_free(&r->lm);
+    sq_test_moat_free(&r->om);
+}
+
+/* ---- the oracle -------------------------------------------------------------------------------------- */
+
+static double k_at(const chunk *c, int32_t t, int32_t i) {
+    return (double)sq_f16_to_f32(c->k[t / SQ_KV_TILE][(size_t)i * SQ_KV_TILE + (size_t)(t % SQ_KV_TILE)]);
+}
+
+static double v_at(const chunk *c, int32_t t, int32_t i) {
+    return (double)sq_f16_to_f32(c->v[t / SQ_KV_TILE][(size_t)(t % SQ_KV_TILE) * (size_t)c->a.d + (size_t)i]);
+}
+
+static void near(double want, float got, double tolerance, const char *what) {
+    if (!(fabs((double)got - want) <= tolerance))
+        fail_msg("%s: %.9g, in double %.9g, allowed %.3g", what, (double)got, want, tolerance);
+}
+
+/* A score is a sum of d products: off by at most e = d 2^-24 of the magnitudes; so is m, and each p by 2 e, 3
+ * roundings of exp and of the difference s - m; then sums of 256. */
+static void row_agrees_with_double(const chunk *c, const result *r, int32_t i) {
+    const int32_t lo = c->lo[i], hi = c->hi[i], d = c->a.d;
+    const float *q = c->a.q + (size_t)i * c->a.ldq, *o = r->o + (size_t)i * r->ldo;
+    double s[SQ_ATTN_CHUNK], most = -INFINITY, e = 0, sum = 0;
+    for (int32_t t = lo; t < hi; t++) {
+        double magnitude = 0;
+        s[t] = 0;
+        for (int32_t k = 0; k < d; k++) {
+            s[t] += (double)q[k] * k_at(c, t, k);
+            magnitude += fabs((double)q[k] * k_at(c, t, k));
+        }
+        most = fmax(most, s[t]);
+        e = fmax(e, magnitude * d * 0x1p-24);
+    }
+    for (int32_t t = lo; t < hi; t++) sum += s[t] = exp(s[t] - most);
+    const double rel = 4 * e + 300 * 0x1p-24 + 1e-35;
+    if (lo == hi) assert_true(r->m[i] == -INFINITY);
+    else near(most, r->m[i], e, "m");
+    near(sum, r->l[i], sum * rel, "l");
+    for (int32_t k = 0; k < d; k++) {
+        double want = 0, magnitude = 0;
+        for (int32_t t = lo; t < hi; t++) {
+            want += s[t] * v_at(c, t, k);
+            magnitude += fabs(s[t] * v_at(c, t, k));
+        }
+        near(want, o[k], magnitude * rel, "o");
+    }
+}
+
+/* ---- attention --------------------------------------------------------------------------------------- */
+
+static void same_result(const char *isa, const result *want, const result *got, int32_t row0, int32_t n_q) {
+    assert_true(sq_test_same("m", isa, want->m + row0, got->m, (size_t)n_q));
+    assert_true(sq_test_same("l", isa, want->l + row0, got->l, (size_t)n_q));
+    assert_true(sq_test_same("o", isa, want->o + (size_t)row0 * want->ldo, got->o, (size_t)n_q * want->ldo));
+}
+
+static void attention_case(int32_t n_q, int32_t d, float size) {
+    chunk c;
+    chunk_new(&c, n_q, d, size);
+    result want = attend(&tables.scalar, &c, 0, n_q);
+    for (int32_t i = 0; i < n_q; i++) row_agrees_with_double(&c, &want, i);
+    for (int32_t k = 0; k < tables.n; k++) {
+        result got = attend(&tables.isa[k], &c, 0, n_q);
+        same_result(tables.isa[k].isa, &want, &got, 0, n_q);
+        result_free(&got);
+        const int32_t row0 = sq_test_below(&rng, n_q), part = 1 + sq_test_below(&rng, n_q - row0);
+        got = attend(&tables.isa[k], &c, row0, part); /* other company, same bits */
+        same_result(tables.isa[k].isa, &want, &got, row0, part);
+        result_free(&got);
+    }
+    result_free(&want);
+    chunk_free(&c);
+}
+
+static void attention_is_the_same_everywhere(void **state) {
+    (void)state;
+    static const int32_t widths[] = {16, 32, 48, 64, 80, 96, 128, 256, 512},
+                         rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 17, 24};
+    for (size_t w = 0; w < SQ_COUNT(widths); w++)
+        for (size_t r = 0; r < SQ_COUNT(rows); r++) {
+            attention_case(rows[r], widths[w], 1.0f);
+            if (widths[w] <= 64)
+                attention_case(rows[r], widths[w], 40.0f); /* scores far apart: p reaches 0 */
+        }
+}
+
+/* With q = 0 every p is 1, l counts and o adds up. */
+static void a_flat_softmax_counts_tokens(void **state) {
+    (void)state;
+    chunk c;
+    chunk_new(&c, 3, 64, 0.0f);
+    for (int32_t k = -1; k < tables.n; k++) {
+        result r = attend(k < 0 ? &tables.scalar : &tables.isa[k], &c, 0, 3);
+        for (int32_t i = 0; i < 3; i++) assert_true(r.l[i] == (float)(c.hi[i] - c.lo[i]));
+        result_free(&r);
+    }
+    chunk_free(&c);
+}
+
+/* ---- folding chunks ---------------------------------------------------------------------------------- */
+
+static void merge_case(int32_t d) {
+    enum { CHUNKS = 6 };
+    float m[CHUNKS], l[CHUNKS];
+    static float oc[CHUNKS][D_MAX], want[D_MAX], got[D_MAX];
+    double most = -INFINITY, sum = 0;
+    for (int j = 0; j < CHUNKS; j++) {
+        m[j] = sq_test_below(&rng, 3) ? 5 * sq_test_float(&rng) : -INFINITY;
+        l[j] = m[j] == -INFINITY ? 0.0f : 1.0f + 100 * fabsf(sq_test_float(&rng));
+        for (int32_t c = 0; c < d; c++) oc[j][c] = m[j] == -INFINITY ? 0.0f : sq_test_float(&rng);
+        most = fmax(most, (double)m[j]);
+    }
+    for (int32_t k = -1; k < tables.n; k++) {
+        const sq_kernels *t = k < 0 ? &tables.scalar : &tables.isa[k];
+        static float m_want, l_want;
+        float *o = k < 0 ? want : got, m_run = -INFINITY, l_run = 0;
+        for (int32_t c = 0; c < D_MAX; c++) o[c] = c < d ? 0.0f : 7.0f;
+        for (int j = 0; j < CHUNKS; j++) t->attn_merge(&m_run, &l_run, o, m[j], l[j], oc[j], d);
+        if (k < 0) m_want = m_run, l_want = l_run;
+        assert_true(sq_test_same("m", t->isa, &m_want, &m_run, 1));
+        assert_true(sq_test_same("l", t->isa, &l_want, &l_run, 1));
+        assert_true(sq_test_same("o", t->isa, want, o, D_MAX));
+        if (k >= 0) continue;
+        for (int j = 0; j < CHUNKS; j++)
+            if (m[j] != -INFINITY) sum += (double)l[j] * exp((double)m[j] - most);
+        near(sum, l_run, sum * 4e-6, "merged l");
+        for (int32_t c = 0; c < d; c++) {
+            double v = 0, magnitude = 0;
+            for (int j = 0; j < CHUNKS; j++) {
+                if (m[j] == -INFINITY) continue;
+                v += (double)oc[j][c] * exp((double)m[j] - most);
+                magnitude += fabs((double)oc[j][c] * exp((double)m[j] - most));
+            }
+            near(v, o[c], magnitude * 4e-6, "merged o");
+        }
+    }
+}
+
+static void merging_is_the_same_everywhere(void **state) {
+    (void)state;
+    static const int32_t widths[] = {16, 64, 80, 128, 256, 512};
+    for (size_t w = 0; w < SQ_COUNT(widths); w++)
+        for (int repeat = 0; repeat < 50; repeat++) merge_case(widths[w]);
+}
+
+/* ---- storing tokens ---------------------------------------------------------------------------------- */
+
+/* Values a cache meets, and the edges of f16: ties, subnormals, the largest number, and past it. */
+static float cache_value(void) {
+    static const float edges[] = {0.0f,       -0.0f,      65504.0f,   65519.9f,     65520.0f, -65536.0f,
+                                  1e30f,      -INFINITY,  INFINITY,   NAN,          0x1p-24f, 0x1p-25f,
+                                  0x1.8p-25f, 0x1.002p0f, 0x1.006p0f, 0x1.ffcp-15f, -0x1p-14f};
+    if (sq_test_below(&rng, 4) == 0) return edges[sq_test_below(&rng, SQ_COUNT(edges))];
+    return ldexpf(sq_test_float(&rng), sq_test_below(&rng, 40) - 26);
+}
+
+static void stored_is_nearest(float x, uint16_t h) {
+    const double v = (double)sq_f16_to_f32(h),
+                 limit = fmax(fabs(fmin(fmax((double)x, -65504), 65504)), 0x1p-14);
+    if (isnan(x)) assert_true(isnan(v));
+    else near(v, (float)fmin(fmax((double)x, -65504), 65504), limit * 0x1p-11, "f16");
+}
+
+static void put_case(int32_t d, int32_t t) {
+    sq_test_moat mk, mv, mkw, mvw, ma, mb;
+    const size_t bytes = (size_t)d * SQ_KV_TILE * 2;
+    float *krow = sq_test_moat_new(&ma, (size_t)d * 4, 4), *vrow = sq_test_moat_new(&mb, (size_t)d * 4, 8);
+    uint16_t *kw = sq_test_moat_new(&mkw, bytes, 0), *vw = sq_test_moat_new(&mvw, bytes, 0);
+    for (int32_t c = 0; c < d; c++) krow[c] = cache_value(), vrow[c] = cache_value();
+    tables.scalar.kv_put_f16(krow, vrow, d, t, kw, vw);
+    for (int32_t c = 0; c < d; c++) {
+        stored_is_nearest(krow[c], kw[c * SQ_KV_TILE + t]);
+        stored_is_nearest(vrow[c], vw[t * d + c]);
+        for (int32_t other = 0; other < SQ_KV_TILE; other++)
+            if (other != t) assert_true(kw[c * SQ_KV_TILE + other] == 0xffff && vw[other * d + c] == 0xffff);
+        if (isnan(krow[c])) kw[c * SQ_KV_TILE + t] = 0x7e00; /* any NaN will do */
+        if (isnan(vrow[c])) vw[t * d + c] = 0x7e00;
+    }
+    for (int32_t i = 0; i < tables.n; i++) {
+        uint16_t *k = sq_test_moat_new(&mk, bytes, 0), *v = sq_test_moat_new(&mv, bytes, 0);
+        tables.isa[i].kv_put_f16(krow, vrow, d, t, k, v);
+        for (int32_t c = 0; c < d; c++) {
+            if (isnan(krow[c]) && isnan(sq_f16_to_f32(k[c * SQ_KV_TILE + t]))) k[c * SQ_KV_TILE + t] = 0x7e00;
+            if (isnan(vrow[c]) && isnan(sq_f16_to_f32(v[t * d + c]))) v[t * d + c] = 0x7e00;
+        }
+        assert_memory_equal(kw, k, bytes);
+        assert_memory_equal(vw, v, bytes);
+        sq_test_moat_free(&mk);
+        sq_test_moat_free(&mv);
+    }
+    sq_test_moat *all[] = {&mkw, &mvw, &ma, &mb};
+    for (size_t i = 0; i < SQ_COUNT(all); i++) sq_test_moat_free(all[i]);
+}
+
+static void stored_tokens_are_the_same_everywhere(void **state) {
+    (void)state;
+    static const int32_t widths[] = {16, 64, 80, 128, 256, 512};
+    for (size_t w = 0; w < SQ_COUNT(widths); w++)
+        for (int32_t t = 0; t < SQ_KV_TILE; t++) put_case(widths[w], t);
+}
+
+static int setup(void **state) {
+    (void)state;
+    rng = sq_test_seed();
+    tables = sq_test_all_tables();
+    for (int32_t i = 0; i < tables.n; i++) printf("kernels of %s against scalar\n", tables.isa[i].isa);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(attention_is_the_same_everywhere),
+        cmocka_unit_test(a_flat_softmax_counts_tokens),
+        cmocka_unit_test(merging_is_the_same_everywhere),
+        cmocka_unit_test(stored_tokens_are_the_same_everywhere),
+    };
+    return cmocka_run_group_tests(tests, setup, NULL);
+}
