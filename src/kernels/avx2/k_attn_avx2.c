@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * k_attn_avx2.c - attention over one chunk of 256 cached tokens, folding of chunks, storing of a token (R4).
+ *
+ * Both halves are the same loop: 32 lanes (tokens for scores, channels for values) by up to three query rows,
+ * 12 accumulators, and every f16 line is converted once for the rows that share it. A row sees a range of
+ * tokens; tiles are walked over the union of the ranges, a score outside a row's own range is replaced by
+ * -inf before the maximum and its probability by +0, which by R4 changes no bit. */
+#include "k_math_avx2.h"
+
+enum { R_MAX = 3 }; /* query rows at a time: 3 x 4 accumulators, one line, three broadcasts */
+
+/* s[r][t] = q[r] . k[.][t] for the 32 tokens of a tile. q: n_r rows, ldq apart; k: [d][32]; s: rows 256
+ * apart. */
+SQ_INLINE void tile_scores(int n_r, const float *q, size_t ldq, int32_t d, const uint16_t *k, float *s) {
+    __m256 acc[R_MAX][4];
+    for (int r = 0; r < n_r; r++)
+        for (int j = 0; j < 4; j++) acc[r][j] = _mm256_setzero_ps();
+    for (int32_t c = 0; c < d; c++)
+        for (int j = 0; j < 4; j++) {
+            const __m256 kv = load8_f16(k + (size_t)c * SQ_KV_TILE + 8 * j);
+            for (int r = 0; r < n_r; r++)
+                acc[r][j] = _mm256_fmadd_ps(_mm256_broadcast_ss(q + (size_t)r * ldq + c), kv, acc[r][j]);
+        }
+    for (int r = 0; r < n_r; r++)
+        for (int j = 0; j < 4; j++) _mm256_storeu_ps(s + r * SQ_ATTN_CHUNK + 8 * j, acc[r][j]);
+}
+
+/* o[r][0 .. 8 n_v) += sum over tokens [t0, t1) of p[r][t] * v[t][.]. v: first channel of the block, rows d
+ * apart. */
+SQ_INLINE void tile_values(int n_r, int n_v, const float *p, const uint16_t *v, int32_t d, int32_t t0,
+                           int32_t t1, float *o, size_t ldo) {
+    __m256 acc[R_MAX][4];
+    for (int r = 0; r < n_r; r++)
+        for (int j = 0; j < n_v; j++) acc[r][j] = _mm256_loadu_ps(o + (size_t)r * ldo + 8 * j);
+    for (int32_t t = t0; t < t1; t++)
+        for (int j = 0; j < n_v; j++) {
+            const __m256 vv = load8_f16(v + (size_t)t * (size_t)d + 8 * j);
+            for (int r = 0; r < n_r; r++)
+                acc[r][j] = _mm256_fmadd_ps(_mm256_broadcast_ss(p + r * SQ_ATTN_CHUNK + t), vv, acc[r][j]);
+        }
+    for (int r = 0; r < n_r; r++)
+        for (int j = 0; j < n_v; j++) _mm256_storeu_ps(o + (size_t)r * ldo + 8 * j, acc[r][j]);
+}
+
+/* Lanes of the eight tokens from t on that lie in [lo, hi). */
+SQ_INLINE __m256 seen8(int32_t t, int32_t lo, int32_t hi) {
+    return _mm256_castsi256_ps(_mm256_andnot_si256(lane_mask(lo - t), lane_mask(hi - t)));
+}
+
+/* Largest of s[lo..hi), never -0. [t0, t1) covers the range, in steps of 16. */
+static float row_max(const float *s, int32_t lo, int32_t hi, int32_t t0, int32_t t1) {
+    const __m256 none = _mm256_set1_ps(-__builtin_inff());
+    __m256 most = none;
+    for (int32_t t = t0; t < t1; t += 8)
+        most = _mm256_max_ps(_mm256_blendv_ps(none, _mm256_loadu_ps(s + t), seen8(t, lo, hi)), most);
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(most), _mm256_extractf128_ps(most, 1));
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    m = _mm_max_ss(m, _mm_movehdup_ps(m));
+    return _mm_cvtss_f32(m) + 0.0f;
+}
+
+/* s[t] becomes exp(s[t] - m) inside [lo, hi) and +0 in the rest of [t0, t1). Returns the sum; t0 is a
+ * multiple of 16. */
+static float row_exp(float *s, float m, int32_t lo, int32_t hi, int32_t t0, int32_t t1) {
+    const __m256 mv = _mm256_set1_ps(m);
+    __m256 sum[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    for (int32_t t = t0; t < t1; t += 16)
+        for (int h = 0; h < 2; h++) {
+            __m256 p = exp8(_mm256_sub_ps(_mm256_loadu_ps(s + t + 8 * h), mv));
+            p = _mm256_and_ps(p, seen8(t + 8 * h, lo, hi));
+            _mm256_storeu_ps(s + t + 8 * h, p);
+            sum[h] = _mm256_add_ps(sum[h], p);
+        }
+    return lane_tree(sum[0], sum[1]);
+}
+
+/* n_r query rows from row i on. */
+SQ_INLINE void row_block(int n_r, const sq_attn_args *a, int32_t i) {
+    float s[R_MAX * SQ_ATTN_CHUNK];
+    float *o = a->o + (size_t)i * a->ldo;
+    const int32_t d = a->d;
+    int32_t lo = SQ_ATTN_CHUNK, hi = 0; /* the union of what the rows see; empty ranges do not count */
+    for (int r = 0; r < n_r; r++) {
+        if (a->lo[i + r] >= a->hi[i + r]) continue;
+        if (a->lo[i + r] < lo) lo = a->lo[i + r];
+        if (a->hi[i + r] > hi) hi = a->hi[i + r];
+    }
+    for (int32_t t = lo & -SQ_KV_TILE; t < hi; t += SQ_KV_TILE)
+        if (a->k[t / SQ_KV_TILE])
+            tile_scores(n_r, a->q + (size_t)i * a->ldq, a->ldq, d, a->k[t / SQ_KV_TILE], s + t);
+    for (int r = 0; r < n_r; r++) {
+        float *row = s + r * SQ_ATTN_CHUNK;
+        const int32_t t0 = lo & -16, t1 = (hi + 15) & -16;
+        a->m[i + r] = row_max(row, a->lo[i + r], a->hi[i + r], t0, t1);
+        a->l[i + r] = row_exp(row, a->m[i + r], a->lo[i + r], a->hi[i + r], t0, t1);
+        memset(o + (size_t)r * a->ldo, 0, (size_t)d * sizeof *o);
+    }
+    for (int32_t t = lo & -SQ_KV_TILE; t < hi; t += SQ_KV_TILE) {
+        const uint16_t *v = a->v[t / SQ_KV_TILE];
+        const int32_t t0 = lo > t ? lo - t : 0, t1 = hi - t < SQ_KV_TILE ? hi - t : SQ_KV_TILE;
+        int32_t c = 0;
+        if (!v) continue;
+        for (; c + 32 <= d; c += 32) tile_values(n_r, 4, s + t, v + c, d, t0, t1, o + c, a->ldo);
+        if (c < d) tile_values(n_r, 2, s + t, v + c, d, t0, t1, o + c, a->ldo);
+    }
+    for (int r = 0; r < n_r; r++)
+        for (int32_t c = 0; c < d; c += 8) {
+            float *oc = o + (size_t)r * a->ldo + c;
+            _mm256_storeu_ps(oc, _mm256_add_ps(_mm256_loadu_ps(oc), _mm256_setzero_ps()));
+        }
+}
+
+void sq_attn_f16__avx2(const sq_attn_args *a) {
+    int32_t i = 0;
+    while (i < a->n_q) {
+        const int32_t left = a->n_q - i;
+        if (left == 1) {
+            row_block(1, a, i);
+            i += 1;
+        } else if (left == 2 || left == 4) { /* four rows as 2 + 2, not 3 + 1 */
+            row_block(2, a, i);
+            i += 2;
+        } else {
+            row_block(3, a, i);
+            i += 3;
+        }
+    }
+}
+
+void sq_attn_merge__avx2(float *m, float *l, float *o, float mc, float lc, const float *oc, int32_t d) {
+    if (mc == -__builtin_inff()) return;
+    const float m_new = *m > mc ? *m : mc;
+    const __m256 a = exp8(_mm256_set1_ps(*m - m_new)), b = exp8(_mm256_set1_ps(mc - m_new));
+    *l = __builtin_fmaf(lc, _mm256_cvtss_f32(b), *l * _mm256_cvtss_f32(a));
+    for (int32_t c = 0; c < d; c += 8) {
+        const __m256 old = _mm256_mul_ps(load_n(o + c, d - c), a);
+        store_n(o + c, d - c, _mm256_fmadd_ps(load_n(oc + c, d - c), b, old));
+    }
+    *m = m_new;
+}
+
+/* Eight values as f16, clamped to its finite range; a NaN stays one. */
+SQ_INLINE __m128i f16_saturate8(__m256 x) {
+    const __m256 limit = _mm256_set1_ps(65504.0f);
+    x = _mm256_max_ps(_mm256_xor_ps(limit, _mm256_set1_ps(-0.0f)), _mm256_min_ps(limit, x));
+    return _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
+}
+
+void sq_kv_put_f16__avx2(const float *krow, const float *vrow, int32_t d, int32_t t, uint16_t *k,
+                         uint16_t *v) {
+    for (int32_t c = 0; c < d; c += 8) {
+        const int32_t n = d - c < 8 ? d - c : 8;
+        uint16_t kh[8], vh[8];
+        _mm_storeu_si128((__m128i *)kh, f16_saturate8(load_n(krow + c, n)));
+        _mm_storeu_si128((__m128i *)vh, f16_saturate8(load_n(vrow + c, n)));
+        for (int32_t j = 0; j < n; j++) k[(size_t)(c + j) * SQ_KV_TILE + (size_t)t] = kh[j];
+        memcpy(v + (size_t)t * (size_t)d + c, vh, (size_t)n * sizeof *vh);
+    }
+}

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * k_gemm_q_avx2.c - packed matrices (T16x4) in INT4 and INT8 times quantised activations (R2).
+ *
+ * Lanes are rows: half a line is 8 rows by 4 columns, maddubs against four broadcast codes, then madd with
+ * ones. No horizontal sums; scales and biases are used once in 64 columns, and floats begin there.
+ *
+ * The ladder. One thread of an EPYC of family 26 that reads 39.5 GB/s in a plain loop; 8960 x 1536 from
+ * memory; share of that loop for I4 (0.5625 bytes per weight) / I8_G64 (1.03) / I8_ROW (1.0):
+ *   1. half by half inside a group                  76 % / 34 % / 76 %   spilled broadcasts
+ *   2. whole lines for M <= 2, else two passes      80 % / 53 % / 83 %
+ *   3. + prefetch of the codes 9 KiB ahead          92 % / 69 % / 99 %   the scales of I8_G64 come late: they
+ *                                                                        lie a tile away from their codes
+ *   4. + prefetch spread evenly over all bytes of
+ *      a tile, 24 KiB ahead (here)                  94 % / 96 % / 96 %
+ * M = 2 makes 105 / 70 / 75 GMAC/s from memory and M = 256 120 / 92 / 95; a loop over M = 1 would make 65 /
+ * 37 / 38. Unrolling four I4 lines by hand lost 15 % with gcc (it hoists the broadcasts and spills them), so
+ * that loop is left to the compiler. */
+#include "k_math_avx2.h"
+
+enum {
+    C_MAX = 4,              /* rows of activations that share one pass over a tile */
+    FETCH_BYTES = 24 * 1024 /* how far ahead of its use a line is asked for */
+};
+
+/* Four codes of one row of x to every row of the tile. */
+SQ_INLINE __m256i four_codes(const int8_t *q) {
+    int32_t v;
+    memcpy(&v, q, 4);
+    return _mm256_set1_epi32(v);
+}
+
+/* 64 columns of n_h * 8 rows (half lines, 64 bytes apart) by n_c rows of codes, exact. maddubs gives sums of
+ * two products of at most 15 * 127 each; eight such sums fit 16 bits (8 * 3810 = 30480), so four lines go by
+ * before widening. */
+SQ_INLINE void idot_i4(int n_h, int n_c, const uint8_t *lines, const int8_t *q, size_t ldq,
+                       __m256i dot[2][C_MAX]) {
+    const __m256i low = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
+    for (int part = 0; part < 2; part++) {
+        __m256i s[2][C_MAX];
+        for (int h = 0; h < n_h; h++)
+            for (int c = 0; c < n_c; c++) s[h][c] = _mm256_setzero_si256();
+        for (int l = 4 * part; l < 4 * part + 4; l++)
+            for (int h = 0; h < n_h; h++) {
+                const __m256i v = _mm256_loadu_si256((const __m256i *)(lines + 64 * l + 32 * h));
+                const __m256i lo = _mm256_and_si256(v, low),
+                              hi = _mm256_and_si256(_mm256_srli_epi16(v, 4), low);
+                for (int c = 0; c < n_c; c++) {
+                    const __m256i a = _mm256_maddubs_epi16(lo, four_codes(q + (size_t)c * ldq + 4 * l));
+                    const __m256i b = _mm256_maddubs_epi16(hi, four_codes(q + (size_t)c * ldq + 32 + 4 * l));
+                    s[h][c] = _mm256_add_epi16(_mm256_add_epi16(s[h][c], a), b);
+                }
+            }
+        for (int h = 0; h < n_h; h++)
+            for (int c = 0; c < n_c; c++)
+                dot[h][c] = _mm256_add_epi32(dot[h][c], _mm256_madd_epi16(s[h][c], one));
+    }
+}
+
+/* The same for 8-bit codes: |w| is the unsigned operand and x takes the sign of w. A sum of two products
+ * takes all 16 bits (2 * 127 * 128 = 32512), so every line is widened at once. */
+SQ_INLINE void idot_i8(int n_h, int n_c, const uint8_t *lines, const int8_t *q, size_t ldq,
+                       __m256i dot[2][C_MAX]) {
+    const __m256i one = _mm256_set1_epi16(1);
+    for (int l = 0; l < 16; l++)
+        for (int h = 0; h < n_h; h++) {
+            const __m256i v = _mm256_loadu_si256((const __m256i *)(lines + 64 * l + 32 * h));
+            const __m256i magnitude = _mm256_abs_epi8(v);
+            for (int c = 0; c < n_c; c++) {
+                const __m256i x = _mm256_sign_epi8(four_codes(q + (size_t)c * ldq + 4 * l), v);
+                const __m256i pair = _mm256_maddubs_epi16(magnitude, x);
+                dot[h][c] = _mm256_add_epi32(dot[h][c], _mm256_madd_epi16(pair, one));
+            }
+        }
+}
+
+/* Eight scales or biases as f32. */
+SQ_INLINE __m256 scale8(uint8_t scale_type, const uint8_t *p) {
+    return scale_type == SQ_SCALE_F16 ? load8_f16(p) : load8_bf16(p);
+}
+
+/* R2 for the 8 rows of half h, group g: the only place where integers meet floats. */
+SQ_INLINE void add_group(sq_wtype t, int n_c, uint8_t scale_type, const uint8_t *scales, const sq_act *x,
+                         int32_t i, int32_t g, const __m256i dot[C_MAX], __m256 acc[C_MAX]) {
+    __m256 scale = t == SQ_W_I8_ROW ? _mm256_setzero_ps() : scale8(scale_type, scales);
+    __m256 bias = t == SQ_W_I4_G64 ? scale8(scale_type, scales + 32) : _mm256_setzero_ps();
+    for (int c = 0; c < n_c; c++) {
+        size_t at = (size_t)(i + c) * (size_t)x->groups + (size_t)g;
+        __m256 sx = _mm256_broadcast_ss(x->scale + at);
+        __m256 mul = t == SQ_W_I8_ROW ? sx : _mm256_mul_ps(scale, sx);
+        acc[c] = _mm256_fmadd_ps(mul, _mm256_cvtepi32_ps(dot[c]), acc[c]);
+        if (t == SQ_W_I4_G64) acc[c] = _mm256_fmadd_ps(bias, _mm256_broadcast_ss(x->xsum + at), acc[c]);
+    }
+}
+
+/* The scales (F16, BF16) of group g, or the f32 scales of an I8_ROW tile. */
+SQ_INLINE const uint8_t *scales_of(sq_wtype t, const sq_weight *w, const uint8_t *tile, int32_t g) {
+    if (t == SQ_W_I4_G64) return tile + (size_t)g * SQ_I4_RECORD + 512;
+    return tile + (size_t)w->groups * SQ_I8_RECORD + (t == SQ_W_I8_G64 ? (size_t)g * 32 : 0);
+}
+
+/* n_h halves (8 rows each, from half h0 on) of a row tile by rows [i, i + n_c) of x. */
+SQ_INLINE void tile_block(sq_wtype t, int n_h, int n_c, bool fetch, const sq_weight *w, int32_t i_tile,
+                          int h0, const sq_act *x, int32_t i, float *y, size_t ldy) {
+    const size_t ldq = (size_t)x->groups * SQ_GROUP, record = t == SQ_W_I4_G64 ? SQ_I4_RECORD : SQ_I8_RECORD;
+    const uint8_t *tile = w->data + (size_t)i_tile * w->tile_bytes;
+    const int8_t *q = x->q + (size_t)i * ldq;
+    const size_t stride = w->tile_bytes / (size_t)w->groups; /* bytes to fetch in a group, scales included */
+    __m256 acc[2][C_MAX];
+    for (int h = 0; h < n_h; h++)
+        for (int c = 0; c < n_c; c++) acc[h][c] = _mm256_setzero_ps();
+    for (int32_t g = 0; g < w->groups; g++) {
+        const uint8_t *lines = tile + (size_t)g * record + 32 * h0;
+        __m256i dot[2][C_MAX];
+        if (fetch)
+            for (size_t l = 0; l < stride; l += 64) fetch_ahead(tile, FETCH_BYTES + (size_t)g * stride + l);
+        for (int h = 0; h < n_h; h++)
+            for (int c = 0; c < n_c; c++) dot[h][c] = _mm256_setzero_si256();
+        if (t == SQ_W_I4_G64)
+            idot_i4(n_h, n_c, lines, q + (size_t)g * SQ_GROUP, ldq, dot);
+        else
+            idot_i8(n_h, n_c, lines, q + (size_t)g * SQ_GROUP, ldq, dot);
+        for (int h = 0; h < n_h; h++)
+            add_group(t, n_c, w->scale_type, scales_of(t, w, tile, g) + 16 * (h0 + h), x, i, g, dot[h],
+                      acc[h]);
+    }
+    for (int h = 0; h < n_h; h++) {
+        const int32_t r = i_tile * SQ_TILE_ROWS + 8 * (h0 + h), n = w->rows - r;
+        if (n <= 0) break;
+        for (int c = 0; c < n_c; c++) {
+            __m256 v = acc[h][c];
+            if (t == SQ_W_I8_ROW) v = _mm256_mul_ps(v, load8_f32(scales_of(t, w, tile, 0) + 32 * (h0 + h)));
+            store_n(y + (size_t)(i + c) * ldy + (size_t)r, n, v);
+        }
+    }
+}
+
+/* Rows [i, i + n_c) of x. One or two of them take whole lines; more need the registers of the other half. */
+SQ_INLINE void tile_rows(sq_wtype t, int n_c, bool fetch, const sq_weight *w, int32_t i_tile, const sq_act *x,
+                         int32_t i, float *y, size_t ldy) {
+    if (n_c <= 2) {
+        tile_block(t, 2, n_c, fetch, w, i_tile, 0, x, i, y, ldy);
+    } else {
+        tile_block(t, 1, n_c, fetch, w, i_tile, 0, x, i, y, ldy);
+        tile_block(t, 1, n_c, false, w, i_tile, 1, x, i, y, ldy);
+    }
+}
+
+/* The first pass over a tile brings it into the cache; further rows of x find it there. */
+SQ_INLINE void gemm(sq_wtype t, const sq_weight *w, int32_t tile0, int32_t tile1, const sq_act *x, float *y,
+                    size_t ldy) {
+    for (int32_t j = tile0; j < tile1; j++) {
+        switch (x->m) {
+        case 1: tile_rows(t, 1, true, w, j, x, 0, y, ldy); continue;
+        case 2: tile_rows(t, 2, true, w, j, x, 0, y, ldy); continue;
+        case 3: tile_rows(t, 3, true, w, j, x, 0, y, ldy); continue;
+        default: tile_rows(t, 4, true, w, j, x, 0, y, ldy); break;
+        }
+        int32_t i = 4;
+        for (; i + 4 <= x->m; i += 4) tile_rows(t, 4, false, w, j, x, i, y, ldy);
+        switch (x->m - i) {
+        case 3: tile_rows(t, 3, false, w, j, x, i, y, ldy); break;
+        case 2: tile_rows(t, 2, false, w, j, x, i, y, ldy); break;
+        case 1: tile_rows(t, 1, false, w, j, x, i, y, ldy); break;
+        default: break;
+        }
+    }
+}
+
+void sq_gemm_i8row__avx2(const sq_weight *w, int32_t tile0, int32_t tile1, const sq_act *x, float *y,
+                         size_t ldy) {
+    gemm(SQ_W_I8_ROW, w, tile0, tile1, x, y, ldy);
+}
+
+void sq_gemm_i8g64__avx2(const sq_weight *w, int32_t tile0, int32_t tile1, const sq_act *x, float *y,
+                         size_t ldy) {
+    gemm(SQ_W_I8_G64, w, tile0, tile1, x, y, ldy);
+}
+
+void sq_gemm_i4g64__avx2(const sq_weight *w, int32_t tile0, int32_t tile1, const sq_act *x, float *y,
+                         size_t ldy) {
+    gemm(SQ_W_I4_G64, w, tile0, tile1, x, y, ldy);
+}

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * k_attn_avx512.c - attention over a chunk of 256 tokens (R4).
+ *
+ * Scores have tokens as lanes: a tile of K is channel-major, so one channel of 32 tokens is two registers,
+ * converted once for a block of query rows. Values have channels as lanes: four registers of V, converted
+ * once for the block. A block walks over every tile that one of its rows sees, and over gaps between them
+ * (NULL tiles); rows that see less have p = +0 there, which leaves their sums as they are. */
+#include "kernels/avx512/k_avx512.h"
+
+#include <math.h>
+
+enum { ROWS = 4, CHANNELS = 4 /* registers of 16 */ };
+
+/* A block of at most ROWS query rows and what it works on. */
+typedef struct {
+    const sq_attn_args *a;
+    int32_t row0, tile0, tile1;                                /* first row; tiles seen by one row or more */
+    float p[ROWS][SQ_ATTN_CHUNK] __attribute__((aligned(64))); /* scores, then probabilities */
+} block;
+
+/* Scores of R rows against the 32 tokens of tile j. */
+BLOCK void tile_scores(int R, block *b, int32_t j) {
+    const sq_attn_args *a = b->a;
+    const uint16_t *k = a->k[j];
+    const float *q = a->q + (size_t)b->row0 * a->ldq;
+    __m512 s[ROWS][2];
+    for (int r = 0; r < R; r++) s[r][0] = s[r][1] = _mm512_setzero_ps();
+    for (int32_t c = 0; k && c < a->d; c++) {
+        const __m512 k0 = f16_load(k + (size_t)c * SQ_KV_TILE),
+                     k1 = f16_load(k + (size_t)c * SQ_KV_TILE + 16);
+        for (int r = 0; r < R; r++) {
+            const __m512 qc = _mm512_set1_ps(q[(size_t)r * a->ldq + (size_t)c]);
+            s[r][0] = _mm512_fmadd_ps(qc, k0, s[r][0]);
+            s[r][1] = _mm512_fmadd_ps(qc, k1, s[r][1]);
+        }
+    }
+    for (int r = 0; r < R; r++) {
+        _mm512_store_ps(b->p[r] + SQ_KV_TILE * j, s[r][0]);
+        _mm512_store_ps(b->p[r] + SQ_KV_TILE * j + 16, s[r][1]);
+    }
+}
+
+/* Scores of block row r to probabilities over the block's tiles; m and l of the row. */
+static void softmax_row(block *b, int32_t r) {
+    const sq_attn_args *a = b->a;
+    const int32_t i = b->row0 + r, lo = a->lo[i], hi = a->hi[i];
+    const int32_t t0 = b->tile0 * SQ_KV_TILE, t1 = b->tile1 * SQ_KV_TILE;
+    float *p = b->p[r];
+    __m512 most = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
+    for (int32_t t = t0; t < t1; t += 16) {
+        const __mmask16 seen = first_lanes(hi - t) & (__mmask16)~first_lanes(lo - t);
+        most = _mm512_mask_max_ps(most, seen, most, _mm512_load_ps(p + t));
+    }
+    const float m = _mm512_reduce_max_ps(most) + 0.0f;
+    for (int32_t t = t0; t < t1; t += 16) {
+        const __mmask16 seen = first_lanes(hi - t) & (__mmask16)~first_lanes(lo - t);
+        const __m512 e = exp16(_mm512_sub_ps(_mm512_load_ps(p + t), _mm512_set1_ps(m)));
+        const __m512 prob = _mm512_maskz_mov_ps(seen, e);
+        _mm512_store_ps(p + t, prob);
+        sum = _mm512_add_ps(sum, prob);
+    }
+    a->m[i] = m;
+    a->l[i] = lane_tree(sum);
+}
+
+/* o of R rows, channels [c, c + 16 C). */
+BLOCK void values(int R, int C, const block *b, int32_t c) {
+    const sq_attn_args *a = b->a;
+    const size_t d = (size_t)a->d;
+    __m512 o[ROWS][CHANNELS];
+    for (int r = 0; r < R; r++)
+        for (int n = 0; n < C; n++) o[r][n] = _mm512_setzero_ps();
+    for (int32_t j = b->tile0; j < b->tile1; j++) {
+        if (!a->v[j]) continue;
+        const uint16_t *v = a->v[j] + c;
+        for (int32_t t = 0; t < SQ_KV_TILE; t++, v += d) {
+            __m512 vt[CHANNELS];
+            for (int n = 0; n < C; n++) vt[n] = f16_load(v + 16 * n);
+            for (int r = 0; r < R; r++) {
+                const __m512 p = _mm512_set1_ps(b->p[r][SQ_KV_TILE * j + t]);
+                for (int n = 0; n < C; n++) o[r][n] = _mm512_fmadd_ps(p, vt[n], o[r][n]);
+            }
+        }
+    }
+    for (int r = 0; r < R; r++)
+        for (int n = 0; n < C; n++)
+            _mm512_storeu_ps(a->o + (size_t)(b->row0 + r) * a->ldo + c + 16 * n,
+                             _mm512_add_ps(o[r][n], _mm512_setzero_ps()));
+}
+
+BLOCK void rows_block(int R, block *b) {
+    const sq_attn_args *a = b->a;
+    int32_t lo = SQ_ATTN_CHUNK, hi = 0;
+    for (int32_t i = b->row0; i < b->row0 + R; i++) {
+        if (a->lo[i] >= a->hi[i]) continue;
+        if (a->lo[i] < lo) lo = a->lo[i];
+        if (a->hi[i] > hi) hi = a->hi[i];
+    }
+    b->tile0 = lo / SQ_KV_TILE;
+    b->tile1 = sq_div_up(hi, SQ_KV_TILE); /* nothing seen: 8 and 0 */
+    for (int32_t j = b->tile0; j < b->tile1; j++) tile_scores(R, b, j);
+    for (int r = 0; r < R; r++) softmax_row(b, r);
+    int32_t c = 0;
+    for (; c + 16 * CHANNELS <= a->d; c += 16 * CHANNELS) values(R, CHANNELS, b, c);
+    for (; c < a->d; c += 16) values(R, 1, b, c);
+}
+
+void sq_attn_f16__avx512(const sq_attn_args *a) {
+    block b = {.a = a};
+    while (b.row0 < a->n_q) {
+        const int32_t left = a->n_q - b.row0;
+        if (left >= 4) rows_block(4, &b), b.row0 += 4;
+        else if (left >= 2) rows_block(2, &b), b.row0 += 2;
+        else rows_block(1, &b), b.row0 += 1;
+    }
+}
+
+void sq_attn_merge__avx512(float *m, float *l, float *o, float mc, float lc, const float *oc, int32_t d) {
+    if (mc == -INFINITY) return;
+    const float m_new = *m > mc ? *m : mc;
+    const float a = exp1(*m - m_new), b = exp1(mc - m_new);
+    *l = fmaf(lc, b, *l * a);
+    for (int32_t c = 0; c < d; c += 16) {
+        const __mmask16 in = first_lanes(d - c);
+        const __m512 old = _mm512_mul_ps(_mm512_maskz_loadu_ps(in, o + c), _mm512_set1_ps(a));
+        const __m512 add = _mm512_maskz_loadu_ps(in, oc + c);
+        _mm512_mask_storeu_ps(o + c, in, _mm512_fmadd_ps(add, _mm512_set1_ps(b), old));
+    }
+    *m = m_new;
+}
+
+/* 16 floats to f16, saturated; NaN passes as the second operand. */
+BLOCK __m256i f16_saturate(__m512 x) {
+    x = _mm512_min_ps(_mm512_set1_ps(65504.0f), x);
+    x = _mm512_max_ps(_mm512_set1_ps(-65504.0f), x);
+    return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+void sq_kv_put_f16__avx512(const float *krow, const float *vrow, int32_t d, int32_t t, uint16_t *k,
+                           uint16_t *v) {
+    uint16_t column[16];
+    for (int32_t c = 0; c < d; c += 16) {
+        const __mmask16 in = first_lanes(d - c);
+        _mm256_storeu_si256((__m256i *)column, f16_saturate(_mm512_maskz_loadu_ps(in, krow + c)));
+        for (int32_t l = 0; l < 16 && c + l < d; l++) k[(size_t)(c + l) * SQ_KV_TILE + (size_t)t] = column[l];
+        _mm256_mask_storeu_epi16(v + (size_t)t * (size_t)d + (size_t)c, in,
+                                 f16_saturate(_mm512_maskz_loadu_ps(in, vrow + c)));
+    }
+}

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * kernels.h - the arithmetic of the engine: signatures, and the one order of operations they all follow.
+ *
+ * ## One arithmetic on every machine
+ *
+ * Every kernel of every ISA returns the same bits as the scalar one. That is possible at full speed because
+ * each sum has a fixed order that suits vector units, and because each multiply-add is a fused one on every ISA
+ * (fmaf in the scalar folder). A kernel computes one output element the same way whatever M, the tile range or
+ * the thread, so results cannot depend on batch size, chunking or thread count either. The rules:
+ *
+ *  R1  dot over k of f32 products ("lane sum"): 16 lanes, acc[l] = fma(a[i], b[i], acc[l]) for i = l, l+16, ...
+ *      in rising order from acc = +0; missing elements of the last 16 count as a = b = +0. Then the tree:
+ *      acc[l] += acc[l+8] for l < 8, then +4, +2, +1.
+ *  R2  integer groups: for k group g in rising order, from acc = +0:
+ *          t   = scale_w * scale_x                   (rounded once)
+ *          acc = fma(t, (float)idot, acc)            idot = exact sum of code_w * code_x over the 64 columns
+ *          acc = fma(bias_w, xsum, acc)              I4 only; xsum = scale_x * (float)(sum of code_x)
+ *      I8_ROW: acc = fma(scale_x, (float)idot, acc) for each g, and y = acc * scale_row at the end.
+ *      Lanes are rows: no horizontal sums.
+ *  R3  exp is sq_exp of the contract below; division and square root are IEEE.
+ *  R4  attention scores of one token: fma over channels c = 0, 1, ..., d-1 from +0 (lanes are tokens).
+ *      Probabilities are summed as in R1 without products (acc[t % 16] += p[t]). Values: o[c] = fma(p[t], v[t][c],
+ *      o[c]), t rising from +0 (lanes are channels). At the end +0 is added to m and to every o[c]: the sign of a
+ *      zero then does not depend on which unseen slots (p = +0) a kernel walked over.
+ *
+ * sq_exp(x): x < -87 (also -inf) gives +0; x > 88 is taken as 88; NaN stays NaN (any payload). Otherwise
+ *      n = rint(x * 0x1.715476p+0f)                    one rounded multiply, then round to nearest even
+ *      r = fma(n, -0x1.62e4p-1f, x);  r = fma(n, -0x1.7f7d1cp-20f, r)
+ *      p = 0x1.6850e4p-10f;  p = fma(p, r, 0x1.123bccp-7f);  p = fma(p, r, 0x1.555b98p-5f);
+ *      p = fma(p, r, 0x1.55548ep-3f);  p = fma(p, r, 0x1.fffff8p-2f);
+ *      p = fma(p, r, 1.0f);            p = fma(p, r, 1.0f)
+ *      result = p * 2^n by adding n << 23 to the bits of p    (n in [-126, 127], p in [0.7, 1.42])
+ *
+ * Shapes: M rows of activations x [M][cols], weights W [rows, cols], y [M][ldy]. Nothing aliases unless said.
+ * Kernels allocate nothing, cannot fail, and are safe on disjoint tile or row ranges from several threads.
+ * Pointers to f32 are 4-byte aligned; weight data may be unaligned for row-major types, are 64-byte aligned for
+ * packed types in a container and 16-byte aligned elsewhere. */
+#ifndef SQ_KERNELS_H
+#define SQ_KERNELS_H
+
+#include "quant/quant.h"
+
+/* M rows of activations, in both forms a matrix may want. Columns are padded with zeros to ld, a multiple of 64. */
+typedef struct {
+    int32_t m, cols;
+    int32_t groups;       /* ceil(cols / 64); ld = groups * 64 */
+    const float *f;       /* [m][ld] f32 */
+    const int8_t *q;      /* [m][ld] codes in [-127, 127]; 64-byte aligned rows. NULL if not quantised */
+    const float *scale;   /* [m][groups] */
+    const float *xsum;    /* [m][groups] scale * (float)isum */
+    const int32_t *isum;  /* [m][groups] sum of the 64 codes */
+} sq_act;
+
+/* y[i*ldy + r] = W[r] . x[i] for all i < x->m and rows r of tiles [tile0, tile1). Rows past w->rows are not
+ * written. */
+typedef void sq_gemm_fn(const sq_weight *w, int32_t tile0, int32_t tile1, const sq_act *x, float *y, size_t ldy);
+typedef sq_gemm_fn sq_gemm_f_fn; /* reads x->f */
+typedef sq_gemm_fn sq_gemm_q_fn; /* reads x->q, scale, xsum, isum */
+
+/* Quantise groups [g0, g1) of one row: a = max|x| over the group; scale = a / 127 (0: scale 0, codes 0),
+ * inv = 127 / a, code = rint(x * inv) to nearest even. a < 2^-100 counts as 0: 127 / a must not overflow.
+ * A group with an infinity or a NaN gets codes 0 and scale = xsum = NaN: a broken model is seen, not hidden.
+ * x [ld] f32, q [ld]; scale, xsum, isum [groups], indexed by g. */
+typedef void sq_quant_act_fn(const float *x, int32_t g0, int32_t g1, int8_t *q, float *scale, float *xsum,
+                             int32_t *isum);
+
+/* y[i] = x[i] * r * w[i], r = 1 / sqrt(lanesum(x*x) / n + eps): s = R1 sum; v = s / (float)n; v = v + eps;
+ * r = 1.0f / sqrtf(v); y = (x[i] * r) * w[i]. y may be x. */
+typedef void sq_rmsnorm_fn(const float *x, const float *w, int32_t n, float eps, float *y);
+
+/* Rotate pairs (i, i + half) of one head row x [2*half] in place: a = x[i], b = x[i+half];
+ * x[i] = fma(a, cos[i], -(b * sin[i])); x[i+half] = fma(b, cos[i], a * sin[i]). */
+typedef void sq_rope_fn(float *x, const float *cos, const float *sin, int32_t half);
+
+/* x[i] += y[i] */
+typedef void sq_add_fn(float *x, const float *y, int32_t n);
+
+/* h[i] = act(g[i]) * u[i]; h may be g.
+ *   silu_mul: (g / (1 + sq_exp(-g))) * u
+ *   gelu_mul: (g / (1 + sq_exp(-2 z))) * u, z = (g * 0x1.988454p-1f) * fma(g * g, 0x1.6e4e26p-5f, 1): tanh form */
+typedef void sq_glu_fn(const float *g, const float *u, int32_t n, float *h);
+
+/* ---- attention over tiles of 32 tokens --------------------------------------------------------------- */
+
+enum { SQ_KV_TILE = 32, SQ_ATTN_CHUNK = 256 }; /* tokens; a chunk is 8 tiles */
+
+/* One chunk of one KV head for a block of query rows that share it (G heads times some tokens).
+ *   q     [n_q][d] f32, rotated and multiplied by the softmax scale; row i at q + i * ldq
+ *   k[j]  tile j of the chunk, channel-major f16 [d][32];  v[j] token-major f16 [32][d];
+ *         tiles that no row may see can be NULL, also between tiles that rows do see
+ *   row i sees tokens [lo[i], hi[i]) of the chunk, 0 <= lo <= hi <= 256; none: m = -inf, l = 0, o = 0
+ * attn_f32 reads tiles of the same shape whose elements are f32 (the pointers are cast).
+ * Results: m [n_q] largest score, l [n_q] sum of exp(s - m), o [n_q][d] sum of exp(s - m) * v; row i at
+ * o + i * ldo. d is a multiple of 16, at most 512. Slots a row may not see are finite numbers. */
+typedef struct {
+    const float *q;
+    size_t ldq;
+    int32_t n_q, d;
+    const uint16_t *const *k, *const *v; /* [8] */
+    const int32_t *lo, *hi;              /* [n_q] */
+    float *m, *l, *o;
+    size_t ldo;
+} sq_attn_args;
+typedef void sq_attn_fn(const sq_attn_args *a);
+
+/* Fold a chunk's (mc, lc, oc) into the running (m, l, o) of one row; chunks come in rising order; start with
+ * m = -inf, l = 0, o = 0.
+ *   mc = -inf: nothing. M = max(m, mc); a = sq_exp(m - M); b = sq_exp(mc - M);
+ *   l = fma(lc, b, l * a);  o[c] = fma(oc[c], b, o[c] * a);  m = M */
+typedef void sq_attn_merge_fn(float *m, float *l, float *o, float mc, float lc, const float *oc, int32_t d);
+
+/* Store one token in slot t (0..31) of a tile: k[c][t] = f16(krow[c]), v[t][c] = f16(vrow[c]). Round to nearest
+ * even; values past the range of f16 become +-65504 (never inf). kv_put_f32 stores f32 as they are. */
+typedef void sq_kv_put_fn(const float *krow, const float *vrow, int32_t d, int32_t t, uint16_t *k,
+                          uint16_t *v);
+
+/* ---- the table --------------------------------------------------------------------------------------- */
+
+typedef struct {
+#define SQ_KERNEL(field, fn) fn *field;
+#define SQ_KERNEL_SCALAR_ONLY SQ_KERNEL
+#include "kernels/kernels.def"
+#undef SQ_KERNEL_SCALAR_ONLY
+#undef SQ_KERNEL
+    const char *isa; /* what the table was filled with, e.g. "avx512+vnni" */
+} sq_kernels;
+
+typedef enum { SQ_ISA_SCALAR, SQ_ISA_AVX2, SQ_ISA_AVX512, SQ_ISA_NEON, SQ_ISA_COUNT } sq_isa;
+
+/* Fill the whole table: scalar first, then every ISA that `features` (SQ_CPU_*) has, oldest first, up to isa_max
+ * (SQ_ISA_COUNT: no cap). No entry is ever NULL. */
+void sq_kernels_select(sq_kernels *k, uint32_t features, sq_isa isa_max);
+/* "scalar", "avx2", "avx512", "neon"; false for another name. NULL or "" gives SQ_ISA_COUNT. */
+bool sq_isa_from_name(const char *name, sq_isa *out);
+
+/* Each ISA folder has one function that overrides what it has. */
+void sq_kernels_scalar(sq_kernels *k);
+void sq_kernels_avx2(sq_kernels *k);
+void sq_kernels_avx512(sq_kernels *k, uint32_t features);
+void sq_kernels_neon(sq_kernels *k, uint32_t features);
+
+/* The GEMM for a weight type. */
+static inline sq_gemm_fn *sq_kernels_gemm(const sq_kernels *k, sq_wtype t) {
+    switch (t) {
+    case SQ_W_F32: return k->gemm_f32;
+    case SQ_W_F16: return k->gemm_f16;
+    case SQ_W_BF16: return k->gemm_bf16;
+    case SQ_W_I8_ROW: return k->gemm_i8row;
+    case SQ_W_I8_G64: return k->gemm_i8g64;
+    default: return k->gemm_i4g64;
+    }
+}
+static inline bool sq_wtype_wants_q8(sq_wtype t) { return t >= SQ_W_I8_ROW; }
+
+#endif

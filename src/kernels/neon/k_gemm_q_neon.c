@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * k_gemm_q_neon.c - packed matrices (T16x4) in INT4 and INT8 times quantised activations (R2), for CPUs with
+ * the dot-product instructions (Armv8.2 FEAT_DotProd). The only file of this folder that may use them.
+ *
+ * Lanes are rows: a quarter of a line is 4 rows by 4 columns, one sdot against four codes of x picked by
+ * lane; 16 codes of x are loaded for four lines. Nibbles fit signed bytes as they are. 0.5625 bytes per
+ * weight for I4, 1.03 for I8_G64, 1.0 for I8_ROW, each read once for four tokens: 16 integer accumulators,
+ * eight registers of codes of x, the rest for weights. The f32 sums live on the stack and are touched once in
+ * 64 columns. Built by the cross compiler and compared bit by bit under qemu; no rate is claimed. */
+#include "k_math_neon.h"
+
+enum { C_MAX = 4 }; /* rows of activations that share one pass over a tile */
+
+/* acc[row] += four columns of w[row] * codes 4 lane .. 4 lane + 3 of x. The lane must be a constant in the
+ * end. */
+SQ_INLINE int32x4_t dot_lane(int32x4_t acc, int8x16_t w, int8x16_t x, int lane) {
+    switch (lane) {
+    case 0: return vdotq_laneq_s32(acc, w, x, 0);
+    case 1: return vdotq_laneq_s32(acc, w, x, 1);
+    case 2: return vdotq_laneq_s32(acc, w, x, 2);
+    default: return vdotq_laneq_s32(acc, w, x, 3);
+    }
+}
+
+/* 64 columns of 16 rows by n_c rows of codes, exact. dot[c][j] holds rows 4j..4j+3. */
+SQ_INLINE void idot_i4(int n_c, const uint8_t *lines, const int8_t *q, size_t ldq, int32x4_t dot[C_MAX][4]) {
+    for (int part = 0; part < 2; part++) { /* four lines: columns 16 part .. and 32 + 16 part .. */
+        int8x16_t x_lo[C_MAX], x_hi[C_MAX];
+        for (int c = 0; c < n_c; c++) {
+            x_lo[c] = vld1q_s8(q + (size_t)c * ldq + 16 * part);
+            x_hi[c] = vld1q_s8(q + (size_t)c * ldq + 32 + 16 * part);
+        }
+        for (int l = 0; l < 4; l++)
+            for (int j = 0; j < 4; j++) {
+                const uint8x16_t v = vld1q_u8(lines + 64 * (4 * part + l) + 16 * j);
+                const int8x16_t lo = vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(15)));
+                const int8x16_t hi = vreinterpretq_s8_u8(vshrq_n_u8(v, 4));
+                for (int c = 0; c < n_c; c++)
+                    dot[c][j] = dot_lane(dot_lane(dot[c][j], lo, x_lo[c], l), hi, x_hi[c], l);
+            }
+    }
+}
+
+/* The same for 8-bit codes. */
+SQ_INLINE void idot_i8(int n_c, const uint8_t *lines, const int8_t *q, size_t ldq, int32x4_t dot[C_MAX][4]) {
+    for (int part = 0; part < 4; part++) {
+        int8x16_t xv[C_MAX];
+        for (int c = 0; c < n_c; c++) xv[c] = vld1q_s8(q + (size_t)c * ldq + 16 * part);
+        for (int l = 0; l < 4; l++)
+            for (int j = 0; j < 4; j++) {
+                const int8x16_t v = vreinterpretq_s8_u8(vld1q_u8(lines + 64 * (4 * part + l) + 16 * j));
+                for (int c = 0; c < n_c; c++) dot[c][j] = dot_lane(dot[c][j], v, xv[c], l);
+            }
+    }
+}
+
+/* Four scales or biases as f32. */
+SQ_INLINE float32x4_t scale4(uint8_t scale_type, const uint8_t *p) {
+    return scale_type == SQ_SCALE_F16 ? load4_f16(p) : load4_bf16(p);
+}
+
+/* R2 for group g: the only place where integers meet floats. scales: of 16 rows, then the biases (I4). */
+ */
+SQ_INLINE void add_group(sq_wtype t, int n_c, uint8_t scale_type, const uint8_t *scales, const sq_act *x,
+                         int32_t i, int32_t g, int32x4_t dot[C_MAX][4], float32x4_t acc[C_MAX][4]) {
+    for (int j = 0; j < 4; j++) {
+        const float32x4_t scale = t == SQ_W_I8_ROW ? vdupq_n_f32(1.0f) : scale4(scale_type, scales + 8 * j);
+        const float32x4_t bias =
+            t == SQ_W_I4_G64 ? scale4(scale_type, scales + 32 + 8 * j) : vdupq_n_f32(0.0f);
+        for (int c = 0; c < n_c; c++) {
+            const size_t at = (size_t)(i + c) * (size_t)x->groups + (size_t)g;
+            const float32x4_t sx = vdupq_n_f32(x->scale[at]);
+            const float32x4_t mul = t == SQ_W_I8_ROW ? sx : vmulq_f32(scale, sx);
+            acc[c][j] = vfmaq_f32(acc[c][j], mul, vcvtq_f32_s32(dot[c][j]));
+            if (t == SQ_W_I4_G64) acc[c][j] = vfmaq_f32(acc[c][j], bias, vdupq_n_f32(x->xsum[at]));
+        }
+    }
+}
+
+/* The scales (F16, BF16) of group g, or the f32 scales of an I8_ROW tile. */
+SQ_INLINE const uint8_t *scales_of(sq_wtype t, const sq_weight *w, const uint8_t *tile, int32_t g) {
+    if (t == SQ_W_I4_G64) return tile + (size_t)g * SQ_I4_RECORD + 512;
+    return tile + (size_t)w->groups * SQ_I8_RECORD + (t == SQ_W_I8_G64 ? (size_t)g * 32 : 0);
+}
+
+/* One row tile by rows [i, i + n_c) of x. */
+SQ_INLINE void tile_rows(sq_wtype t, int n_c, const sq_weight *w, int32_t i_tile, const sq_act *x, int32_t i,
+                         float *y, size_t ldy) {
+    const size_t ldq = (size_t)x->groups * SQ_GROUP, record = t == SQ_W_I4_G64 ? SQ_I4_RECORD : SQ_I8_RECORD;
+    const uint8_t *tile = w->data + (size_t)i_tile * w->tile_bytes;
+    const int8_t *q = x->q + (size_t)i * ldq;
+    float32x4_t acc[C_MAX][4];
+    for (int c = 0; c < n_c; c++)
+        for (int j = 0; j < 4; j++) acc[c][j] = vdupq_n_f32(0.0f);
+    for (int32_t g = 0; g < w->groups; g++) {
+        const uint8_t *lines = tile + (size_t)g * record;
+        int32x4_t dot[C_MAX][4];
+        for (int c = 0; c < n_c; c++)
+            for (int j = 0; j < 4; j++) dot[c][j] = vdupq_n_s32(0);
+        if (t == SQ_W_I4_G64)
+            idot_i4(n_c, lines, q + (size_t)g * SQ_GROUP, ldq, dot);
+        else
+            idot_i8(n_c, lines, q + (size_t)g * SQ_GROUP, ldq, dot);
+        add_group(t, n_c, w->scale_type, scales_of(t, w, tile, g), x, i, g, dot, acc);
+    }
+    for (int j = 0; j < 4; j++) {
+        const int32_t r = i_tile * SQ_TILE_ROWS + 4 * j;
+        for (int c = 0; c < n_c && r < w->rows; c++) {
+            float32x4_t v = acc[c][j];
+            if (t == SQ_W_I8_ROW) v = vmulq_f32(v, load4_f32(scales_of(t, w, tile, 0) + 16 * j));
+            store_n(y + (size_t)(i + c) * ldy + (size_t)r, w->rows - r, v);
+        }
+    }
+}
+
+SQ_INLINE void gemm(sq_wtype t, const sq_weight *w, int32_t tile0, int32_t tile1, const sq_act *x, float *y,
+                    size_t ldy) {
+    for (int32_t j = tile0; j < tile1; j++) {
+        int32_t i = 0;
+        for (; i + 4 <= x->m; i += 4) tile_rows(t, 4, w, j, x, i, y, ldy);
+        switch (x->m - i) {
+        case 3: tile_rows(t, 3, w, j, x, i, y, ldy); break;
+        case 2: tile_rows(t, 2, w, j, x, i, y, ldy); break;
+        case 1: tile_rows(t, 1, w, j, x, i, y, ldy); break;
+        default: break;
+        }
+    }
+}
+
+void sq_gemm_i8row__neon(const sq_weight *w, int32_t tile0, int32_t tile1, const sq_act *x, float *y,
+                         size_t ldy) {
+    gemm(SQ_W_I8_ROW, w, tile0, tile1, x, y, ldy);
+}
+
+void sq_gemm_i8g64__neon(const sq_weight *w, int32_t tile0, int32_t tile1, const sq_act *x, float *y,
+                         size_t ldy) {
+    gemm(SQ_W_I8_G64, w, tile0, tile1, x, y, ldy);
+}
+
+void sq_gemm_i4g64__neon(const sq_weight *w, int32_t tile0, int32_t tile1, const sq_act *x, float *y,
+                         size_t ldy) {
+    gemm(SQ_W_I4_G64, w, tile0, tile1, x, y, ldy);
+}
