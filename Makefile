@@ -101,9 +101,15 @@ $(BUILD)/tests/support/%.o: tests/support/%.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -fvisibility=default -MMD -MP -c -o $@ $<
 
-$(BUILD)/tests/%: tests/%.c $(TEST_SUPPORT_OBJ) $(LIB)
+# An archive, so that a test of one room links with that room alone.
+$(BUILD)/tests/support.a: $(TEST_SUPPORT_OBJ)
+	@rm -f $@
+	$(AR) rcs $@ $(TEST_SUPPORT_OBJ)
+
+$(BUILD)/tests/%: tests/%.c $(BUILD)/tests/support.a $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -fvisibility=default $(LDFLAGS) -MMD -MP -o $@ $< $(TEST_SUPPORT_OBJ) $(LIB) $(LIBS) -lcmocka -lutil
+	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -fvisibility=default $(LDFLAGS) -MMD -MP -o $@ $< $(BUILD)/tests/support.a $(LIB) \
+	    $(LIBS) -lcmocka -lutil
 
 # one test program, for work on a room
 unit: $(filter %/$(T),$(TEST_BIN))

@@ -3,8 +3,8 @@
  * squish.h - the one public header of libsquish.
  *
  * Three nouns carry the core. A *model* is immutable once open and may be shared by threads. An *engine* owns
- * threads, kernels, cache memory and scratch for one model. A *seq* is one mutable timeline of tokens with its
- * key/value cache. A *gen* is one answer in the making on a seq.
+ * threads, kernels, cache memory and scratch for one model. A *seq* is one mutable timeline of tokens with
+ * its key/value cache. A *gen* is one answer in the making on a seq.
  *
  *     squish_model *m;  squish_engine *e;  squish_seq *s;  squish_gen *g;  squish_error err = {0};
  *     squish_model_open(&m, "model.sqw", NULL, &err);
@@ -36,7 +36,7 @@ extern "C" {
 #define SQUISH_VERSION_PATCH 0
 #define SQUISH_VERSION "0.1.0"
 
-/* ---- errors ------------------------------------------------------------------------------------------------ */
+/* ---- errors ---------------------------------------------------------------------------------- */
 
 /* One list of codes, names and texts. */
 #define SQUISH_STATUS_LIST(X)                                                     \
@@ -71,7 +71,7 @@ typedef struct {
 const char *squish_status_name(squish_status code); /* "CORRUPT"; "?" for an unknown code */
 const char *squish_status_text(squish_status code); /* the sentence of the list above */
 
-/* ---- memory, progress, logging ------------------------------------------------------------------------------ */
+/* ---- memory, progress, logging --------------------------------------------------------------- */
 
 /* All heap memory of the library goes through one function: resize `ptr` from old_bytes to new_bytes.
  * ptr NULL means allocate, new_bytes 0 means free (returns NULL). Returns NULL on failure, the old block then
@@ -106,7 +106,7 @@ typedef struct {
 void squish_text_free(squish_text *t);
 void squish_tokens_free(squish_tokens *t);
 
-/* ---- models ------------------------------------------------------------------------------------------------- */
+/* ---- models ---------------------------------------------------------------------------------- */
 
 typedef struct squish_model squish_model;
 typedef struct squish_engine squish_engine;
@@ -132,8 +132,8 @@ typedef struct {
 squish_model_options squish_model_options_default(void);
 
 /* Open a model: a Hugging Face directory, a directory of ours (NAME-compressed), a .sqw file, or a GGUF file
- * (its vocabulary and template only; weights UNSUPPORTED in this version unless text_only). Weights are mapped, never copied.
- * Errors: NOT_FOUND, IO, CORRUPT, UNSUPPORTED, NO_MEMORY. */
+ * (its vocabulary and template only; weights UNSUPPORTED in this version unless text_only). Weights are
+ * mapped, never copied. Errors: NOT_FOUND, IO, CORRUPT, UNSUPPORTED, NO_MEMORY. */
 squish_status squish_model_open(squish_model **out, const char *path, const squish_model_options *opt,
                                 squish_error *err);
 /* Engines on the model must be freed first. */
@@ -170,7 +170,7 @@ bool squish_model_tensor(const squish_model *m, size_t i, squish_tensor_info *ou
 const char *squish_model_config_json(const squish_model *m);
 const char *squish_model_generation_json(const squish_model *m);
 
-/* ---- text --------------------------------------------------------------------------------------------------- */
+/* ---- text ------------------------------------------------------------------------------------ */
 
 enum {
     SQUISH_TOK_SPECIAL = 1, /* control tokens written in the text are recognised (never for user content) */
@@ -184,7 +184,8 @@ squish_status squish_tokenize(const squish_model *m, const char *text, size_t by
  * Errors: INVALID (an id out of range, named). */
 squish_status squish_detokenize(const squish_model *m, const int32_t *ids, size_t n, bool with_special,
                                 squish_text *out, squish_error *err);
-/* Raw bytes of one token as it stands in text; false if the id is out of range. Lives as long as the model. */
+/* Raw bytes of one token as it stands in text; false if the id is out of range. Lives as long as the model.
+ */
 bool squish_token_bytes(const squish_model *m, int32_t id, const char **bytes, size_t *n);
 int32_t squish_token_bos(const squish_model *m);              /* -1: none */
 bool squish_token_is_eos(const squish_model *m, int32_t id);  /* ends a turn or the text */
@@ -207,9 +208,10 @@ squish_status squish_template_render(const squish_model *m, const squish_templat
 /* Template source, or NULL. Lives as long as the model. */
 const char *squish_model_template(const squish_model *m);
 
-/* ---- engines and timelines ---------------------------------------------------------------------------------- */
+/* ---- engines and timelines ------------------------------------------------------------------- */
 
-/* How keys and values are kept. F32 adds no rounding of its own, takes twice the memory and is slow: for verification. */
+/* How keys and values are kept. F32 adds no rounding of its own, takes twice the memory and is slow: for
+ * verification. */
 typedef enum { SQUISH_KV_F16, SQUISH_KV_F32 } squish_kv;
 
 typedef struct {
@@ -218,7 +220,8 @@ typedef struct {
     int32_t chunk_tokens; /* prompt tokens per step, 1..2048; default 512. Never changes results */
     uint64_t kv_bytes_max;/* cap on cache memory; 0: what ctx_tokens needs */
     squish_kv kv;
-    const char *isa_max;  /* "scalar", "avx2", "avx512", "neon" or NULL: $SQUISH_ISA is *not* read by the library */
+    const char
+        *isa_max; /* "scalar", "avx2", "avx512", "neon" or NULL: $SQUISH_ISA is *not* read by the library */
 } squish_engine_options;
 squish_engine_options squish_engine_options_default(void);
 
@@ -227,8 +230,8 @@ typedef struct {
     int32_t ctx_tokens;                                          /* after the memory decision */
     uint64_t available_bytes;                                    /* memory the decision was made with */
 } squish_mem_estimate;
-/* What an engine with these options would take; the engine uses the same arithmetic. NO_MEMORY: it would not fit,
- * and the text says what would. */
+/* What an engine with these options would take; the engine uses the same arithmetic. NO_MEMORY: it would not
+ * fit, and the text says what would. */
 squish_status squish_engine_estimate(const squish_model *m, const squish_engine_options *opt,
                                      squish_mem_estimate *out, squish_error *err);
 
@@ -250,27 +253,31 @@ squish_status squish_seq_new(squish_seq **out, squish_engine *e, squish_error *e
 void squish_seq_free(squish_seq *s);
 /* Make the timeline equal to tokens[0..n): keeps the longest shared prefix, evaluates the rest. Afterwards
  * squish_seq_logits() belongs to position n-1. Errors: INVALID (an id out of range, n = 0, or longer than the
- * context: "context_length_exceeded"), NO_MEMORY, NUMERIC, CANCELLED. On error the timeline is a valid shorter one. */
+ * context: "context_length_exceeded"), NO_MEMORY, NUMERIC, CANCELLED. On error the timeline is a valid
+ * shorter one. */
 squish_status squish_seq_sync(squish_seq *s, const int32_t *tokens, size_t n, squish_error *err);
 int32_t squish_seq_length(const squish_seq *s);
 int32_t squish_seq_reused(const squish_seq *s);     /* tokens the last sync did not have to evaluate */
-const float *squish_seq_logits(const squish_seq *s);/* [n_vocab] f32 of the last position; NULL before a sync */
+const float *squish_seq_logits(
+    const squish_seq *s); /* [n_vocab] f32 of the last position; NULL before a sync */
 /* Forget tokens from position n on. */
 void squish_seq_truncate(squish_seq *s, int32_t n);
-/* Stop a running sync or gen on this timeline from another thread or a signal handler (it only stores a flag). */
+/* Stop a running sync or gen on this timeline from another thread or a signal handler (it only stores a
+ * flag). */
 void squish_seq_cancel(squish_seq *s);
 void squish_seq_cancel_clear(squish_seq *s);
 
-/* Evaluate tokens from an empty timeline and hand out the logits of positions first..n-1, in order, one row of
- * n_vocab f32 each, valid during the call only. Return false from fn to stop (CANCELLED). */
+/* Evaluate tokens from an empty timeline and hand out the logits of positions first..n-1, in order, one row
+ * of n_vocab f32 each, valid during the call only. Return false from fn to stop (CANCELLED). */
 typedef bool (*squish_logits_fn)(void *user, int32_t position, const float *logits);
 squish_status squish_seq_score(squish_seq *s, const int32_t *tokens, size_t n, int32_t first,
                                squish_logits_fn fn, void *user, squish_error *err);
 
-/* ---- generation --------------------------------------------------------------------------------------------- */
+/* ---- generation ------------------------------------------------------------------------------ */
 
-/* How logits become a token. Processing order: bias, penalties, DRY, temperature, top-k, typical-p, top-p, min-p,
- * top-n-sigma, XTC, then argmax of l/T + Gumbel noise that depends on (seed, choice, position, token id) alone. */
+/* How logits become a token. Processing order: bias, penalties, DRY, temperature, top-k, typical-p, top-p,
+ * min-p, top-n-sigma, XTC, then argmax of l/T + Gumbel noise that depends on (seed, choice, position, token
+ * id) alone. */
 typedef struct {
     float temperature;        /* 0..5; < 1e-5 is greedy, lowest id wins ties */
     int32_t top_k;            /* 0 or -1: off */
@@ -313,7 +320,8 @@ typedef enum {
 
 typedef struct {
     int32_t id;           /* the token sampled in this call; -1 if this event only closes */
-    const char *text;     /* text that became certain with it, valid UTF-8, may be empty; lives until the next call */
+    const char
+        *text; /* text that became certain with it, valid UTF-8, may be empty; lives until the next call */
     size_t text_bytes;
     squish_finish finish;
     const char *stop_reason; /* the stop string that fired, or NULL */
@@ -327,8 +335,8 @@ typedef struct {
  * model). Errors: as squish_seq_sync, plus INVALID for options out of range (named). */
 squish_status squish_gen_new(squish_gen **out, squish_seq *s, const int32_t *prompt, size_t n,
                              const squish_gen_options *opt, squish_error *err);
-/* One token. Concatenating all texts gives the whole answer, byte for byte; on the last event all held text has
- * been handed out. After a finish further calls are INVALID. Errors: NUMERIC, CANCELLED, NO_MEMORY. */
+/* One token. Concatenating all texts gives the whole answer, byte for byte; on the last event all held text
+ * has been handed out. After a finish further calls are INVALID. Errors: NUMERIC, CANCELLED, NO_MEMORY. */
 squish_status squish_gen_next(squish_gen *g, squish_gen_event *ev, squish_error *err);
 
 typedef struct {
@@ -340,22 +348,23 @@ typedef struct {
 void squish_gen_get_stats(const squish_gen *g, squish_gen_stats *out);
 void squish_gen_free(squish_gen *g);
 
-/* ---- names and places ---------------------------------------------------------------------------------------- */
+/* ---- names and places ------------------------------------------------------------------------ */
 
-/* Turn what a user typed into a path: a path as it is, a name in the store (home, NULL: $SQUISH_HOME or ~/.squish), or the shipped
- * "squish-tiny" (NULL or "" means it). NOT_FOUND names the nearest three. */
+/* Turn what a user typed into a path: a path as it is, a name in the store (home, NULL: $SQUISH_HOME or
+ * ~/.squish), or the shipped "squish-tiny" (NULL or "" means it). NOT_FOUND names the nearest three. */
 squish_status squish_locate(const char *home, const char *name, squish_text *path, squish_error *err);
 /* Names one can type: fn(user, name, path, bytes on disk, ready tiers as text). */
-typedef bool (*squish_list_fn)(void *user, const char *name, const char *path, uint64_t bytes, const char *tiers);
+typedef bool (*squish_list_fn)(void *user, const char *name, const char *path, uint64_t bytes,
+                               const char *tiers);
 squish_status squish_list(const char *home, squish_list_fn fn, void *user, squish_error *err);
 
-/* ---- building tiers ------------------------------------------------------------------------------------------ */
+/* ---- building tiers -------------------------------------------------------------------------- */
 
 typedef enum { SQUISH_METHOD_RTN, SQUISH_METHOD_LSQ } squish_method;
 
 typedef struct {
     const squish_alloc *alloc;
-    const char *out_dir;   /* NULL: SRC-compressed beside the source, or in the store where that is read-only */
+    const char *out_dir; /* NULL: SRC-compressed beside the source, or in the store where that is read-only */
     const char *home;      /* the store; NULL: $SQUISH_HOME or ~/.squish */
     squish_tier tier;      /* SQUISH_TIER_0 or SQUISH_TIER_Q8 */
     squish_method method;  /* of INT4; default LSQ */
@@ -380,14 +389,14 @@ typedef struct {
 } squish_compress_result;
 /* Build one tier of a Hugging Face directory. Crash-safe: either the finished file appears or nothing does.
  * Errors: NOT_FOUND, CORRUPT, UNSUPPORTED, NO_SPACE, IO, CANCELLED, NO_MEMORY, INVALID. */
-squish_status squish_compress(const char *src, const squish_compress_options *opt, squish_compress_result *out,
-                              squish_error *err);
+squish_status squish_compress(const char *src, const squish_compress_options *opt,
+                              squish_compress_result *out, squish_error *err);
 /* The file squish_compress would make (or has made) for tier o->tier of src. IO if
  * no place can be written. `ready` may be NULL. */
-squish_status squish_tier_path(const char *src, const squish_compress_options *opt, squish_text *file, bool *ready,
-                               squish_error *err);
+squish_status squish_tier_path(const char *src, const squish_compress_options *opt, squish_text *file,
+                               bool *ready, squish_error *err);
 
-/* ---- machine ------------------------------------------------------------------------------------------------- */
+/* ---- machine --------------------------------------------------------------------------------- */
 
 typedef struct {
     char cpu[128], arch[32], isa[64]; /* isa: best kernels this machine can run, e.g. "avx512+vnni" */

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * backend.h - the device the model runs on: memory, rows of activations, and the operations of a forward pass.
+ * backend.h - the device the model runs on: memory, rows of activations, and the operations of a forward
+ * pass.
  *
- * The model room speaks only this language. A pointer that came from sq_backend_alloc, and every pointer inside an
- * sq_rows or a weight, is a *device pointer*: only the backend may follow it (on the CPU it happens to be ordinary memory; a
- * CUDA backend gives device addresses and copies ids, positions and page tables itself). Host data in calls are marked.
+ * The model room speaks only this language. A pointer that came from sq_backend_alloc, and every pointer
+ * inside an sq_rows or a weight, is a *device pointer*: only the backend may follow it (on the CPU it happens
+ * to be ordinary memory; a CUDA backend gives device addresses and copies ids, positions and page tables
+ * itself). Host data in calls are marked.
  *
- * Operations run in order. They cannot fail: whatever could is planned and allocated before the first step. Results do
- * not depend on the number of rows in a call, on how rows are grouped, or on the number of threads; see kernels.h.
- * A backend is used by one thread at a time. */
+ * Operations run in order. They cannot fail: whatever could is planned and allocated before the first step.
+ * Results do not depend on the number of rows in a call, on how rows are grouped, or on the number of
+ * threads; see kernels.h. A backend is used by one thread at a time. */
 #ifndef SQ_BACKEND_H
 #define SQ_BACKEND_H
 
@@ -16,7 +18,8 @@
 
 typedef struct sq_backend sq_backend;
 
-/* m rows of activations [m][cols], padded with zeros to ld = groups * 64 columns. If `quantised` the integer form is valid. */
+/* m rows of activations [m][cols], padded with zeros to ld = groups * 64 columns. If `quantised` the integer
+ * form is valid. */
 typedef struct {
     int32_t m, m_max, cols, groups;
     bool quantised;
@@ -27,7 +30,8 @@ typedef struct {
 } sq_rows;
 static inline size_t sq_rows_ld(const sq_rows *r) { return (size_t)r->groups * SQ_GROUP; }
 
-/* One matrix applied to shared rows: y[i][r] = W[r] . x[i] (+ bias[r]); added to what y holds if `accumulate`. */
+/* One matrix applied to shared rows: y[i][r] = W[r] . x[i] (+ bias[r]); added to what y holds if
+ * `accumulate`. */
 typedef struct {
     const sq_weight *w;
     const float *bias; /* [rows] or NULL */
@@ -57,7 +61,7 @@ typedef struct {
     size_t head_stride;    /* bytes from a head's tile to the next head's */
 } sq_attn_shape;
 
-/* ---- life ------------------------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 typedef struct {
     int32_t threads;       /* >= 1 */
@@ -82,30 +86,33 @@ void sq_backend_release(sq_backend *b, void *p, size_t bytes);
 size_t sq_rows_bytes(int32_t m_max, int32_t cols, bool with_q);
 void sq_rows_carve(sq_rows *r, int32_t m_max, int32_t cols, bool with_q, void *memory);
 
-/* ---- operations ---------------------------------------------------------------------------------------------------- */
+/* ---- operations ------------------------------------------------------------------------------ */
 
 /* x[i] = scale * table[ids[i]]; ids host [m], each < table rows; sets x->m. */
-void sq_be_embed(sq_backend *b, const sq_weight *table, const int32_t *ids, int32_t m, float scale, sq_rows *x);
-/* y[i] = rmsnorm(x[pick ? pick[i] : i]) * w for i < m; pick: host [m] or NULL. Quantised too if asked. y may be x if pick is NULL. */
+void sq_be_embed(sq_backend *b, const sq_weight *table, const int32_t *ids, int32_t m, float scale,
+                 sq_rows *x);
+/* y[i] = rmsnorm(x[pick ? pick[i] : i]) * w for i < m; pick: host [m] or NULL. Quantised too if asked. y may
+ * be x if pick is NULL. */
 void sq_be_rmsnorm(sq_backend *b, const sq_rows *x, const int32_t *pick, int32_t m, const float *w, float eps,
                    bool quantise, sq_rows *y);
 /* n <= 4 matrices on the same rows, in one pass over the threads. */
 void sq_be_linear(sq_backend *b, const sq_rows *x, const sq_linear *l, int32_t n);
 /* h = act(Wg x) * (Wu x), quantised if asked. gate_bias and up_bias may be NULL. */
-void sq_be_gated(sq_backend *b, const sq_rows *x, const sq_weight *wg, const float *gate_bias, const sq_weight *wu,
-                 const float *up_bias, sq_activation act, bool quantise, sq_rows *h);
+void sq_be_gated(sq_backend *b, const sq_rows *x, const sq_weight *wg, const float *gate_bias,
+                 const sq_weight *wu, const float *up_bias, sq_activation act, bool quantise, sq_rows *h);
 /* x += y */
 void sq_be_add(sq_backend *b, sq_rows *x, const sq_rows *y);
-/* cos[i][j] = A cos(pos[i] * inv_freq[j]), sin alike; angles in double (an f32 angle is off in the third decimal at position
- * 100k). pos host [m]; inv_freq host [half]. */
-void sq_be_rope_table(sq_backend *b, const int32_t *pos, int32_t m, const double *inv_freq, int32_t half, double A,
-                      float *cos, float *sin);
+/* cos[i][j] = A cos(pos[i] * inv_freq[j]), sin alike; angles in double (an f32 angle is off in the third
+ * decimal at position 100k). pos host [m]; inv_freq host [half]. */
+void sq_be_rope_table(sq_backend *b, const int32_t *pos, int32_t m, const double *inv_freq, int32_t half,
+                      double A, float *cos, float *sin);
 /* Normalise and rotate q and k in place, scale q, and store k and v in the pages of their sequences. */
-void sq_be_attn_prepare(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *segs, int32_t n_segs, sq_rows *q,
-                        sq_rows *k, const sq_rows *v);
-/* out[i] = attention of row i over its sequence's pages. out->cols = n_heads * head_dim. Quantised if asked. */
-void sq_be_attend(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *segs, int32_t n_segs, const sq_rows *q,
-                  bool quantise, sq_rows *out);
+void sq_be_attn_prepare(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *segs, int32_t n_segs,
+                        sq_rows *q, sq_rows *k, const sq_rows *v);
+/* out[i] = attention of row i over its sequence's pages. out->cols = n_heads * head_dim. Quantised if asked.
+ */
+void sq_be_attend(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *segs, int32_t n_segs,
+                  const sq_rows *q, bool quantise, sq_rows *out);
 /* Host view of rows, row i at i * sq_rows_ld(r); valid until r is written again. */
 const float *sq_be_host(sq_backend *b, const sq_rows *r);
 

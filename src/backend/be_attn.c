@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * be_attn.c - attention over pages on the CPU (online softmax: Milakov and Gimelshein, arXiv:1805.02867; tiled as in
- * FlashAttention, Dao et al., arXiv:2205.14135).
+ * be_attn.c - attention over pages on the CPU (online softmax: Milakov and Gimelshein, arXiv:1805.02867;
+ * tiled as in FlashAttention, Dao et al., arXiv:2205.14135).
  *
- * A query row's result is the left-to-right fold of chunk results, chunks being 256 absolute positions. Whether one thread
- * folds as it goes or threads share out the chunks and the fold comes after, the same operations happen in the same order:
- * the split is invisible in the bits. */
+ * A query row's result is the left-to-right fold of chunk results, chunks being 256 absolute positions.
+ * Whether one thread folds as it goes or threads share out the chunks and the fold comes after, the same
+ * operations happen in the same order: the split is invisible in the bits. */
 #include "backend/be_int.h"
 
 #include <math.h>
@@ -13,10 +13,11 @@
 
 enum { CHUNK_TILES = SQ_ATTN_CHUNK / SQ_KV_TILE, HEAD_DIM_MAX = 512 };
 
-/* Kernels and tiles take heads in multiples of 16 channels; the channels added are zeros and change nothing. */
+/* Kernels and tiles take heads in multiples of 16 channels; the channels added are zeros and change nothing.
+ */
 static int32_t padded(const sq_attn_shape *s) { return (int32_t)sq_align_up((size_t)s->head_dim, 16); }
 
-/* ---- rotate and store ----------------------------------------------------------------------------------------------- */
+/* ---- rotate and store ------------------------------------------------------------------------ */
 
 typedef struct {
     sq_backend *b;
@@ -33,7 +34,8 @@ static const sq_attn_seg *seg_of(const sq_attn_seg *segs, int32_t n, int32_t row
     return &segs[i];
 }
 
-static void head_rotate(const sq_kernels *k, const sq_attn_shape *s, float *x, const float *norm, int32_t row) {
+static void head_rotate(const sq_kernels *k, const sq_attn_shape *s, float *x, const float *norm,
+                        int32_t row) {
     const int32_t half = s->head_dim / 2;
     if (norm) k->rmsnorm(x, norm, s->head_dim, s->norm_eps, x);
     k->rope(x, s->cos + (size_t)row * (size_t)half, s->sin + (size_t)row * (size_t)half, half);
@@ -76,13 +78,15 @@ static void prepare_item(void *ctx, int32_t row, int32_t thread) {
     }
 }
 
-void sq_be_attn_prepare(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *segs, int32_t n_segs, sq_rows *q,
-                        sq_rows *k, const sq_rows *v) {
+void sq_be_attn_prepare(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *segs, int32_t n_segs,
+                        sq_rows *q, sq_rows *k, const sq_rows *v) {
     prepare_ctx c = {b, s, segs, n_segs, q, k, v};
     sq_be_run(b, prepare_item, &c, q->m, q->m > 1 ? (int64_t)q->m * (q->cols + k->cols) * 8 : 0);
 }
 
-/* ---- attend ------------------------------------------------------------------------------------------------------------ */
+/* ---- attend
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct {
     sq_backend *b;
@@ -105,10 +109,12 @@ static void visible(const sq_attn_shape *s, int32_t p, int32_t *lo, int32_t *hi)
 static int32_t clip(int32_t x) { return x < 0 ? 0 : x > SQ_ATTN_CHUNK ? SQ_ATTN_CHUNK : x; }
 
 /* Query rows of tokens [tok0, tok0 + n_tok) and one KV head, contiguous: row i * group + g. */
-static void gather_q(const attend_ctx *c, const sq_attn_seg *seg, int32_t kvh, int32_t tok0, int32_t n_tok, float *q) {
+static void gather_q(const attend_ctx *c, const sq_attn_seg *seg, int32_t kvh, int32_t tok0, int32_t n_tok,
+                     float *q) {
     const size_t d = (size_t)c->s->head_dim, dp = (size_t)padded(c->s), group = (size_t)c->group;
     for (size_t i = 0; i < (size_t)n_tok; i++) {
-        const float *row = c->q->f + ((size_t)(seg->row0 + tok0) + i) * sq_rows_ld(c->q) + (size_t)kvh * group * d;
+        const float *row =
+            c->q->f + ((size_t)(seg->row0 + tok0) + i) * sq_rows_ld(c->q) + (size_t)kvh * group * d;
         for (size_t g = 0; g < group; g++) {
             float *dst = memcpy(q + (i * group + g) * dp, row + g * d, d * sizeof(float));
             for (size_t j = d; j < dp; j++) dst[j] = 0.0f;
@@ -117,8 +123,8 @@ static void gather_q(const attend_ctx *c, const sq_attn_seg *seg, int32_t kvh, i
 }
 
 /* Results of one chunk for gathered rows in s->q, into s->mc, s->lc, oc. */
-static void chunk_attend(const attend_ctx *c, const sq_attn_seg *seg, int32_t kvh, int32_t tok0, int32_t n_tok,
-                         int32_t chunk, sq_be_scratch *s) {
+static void chunk_attend(const attend_ctx *c, const sq_attn_seg *seg, int32_t kvh, int32_t tok0,
+                         int32_t n_tok, int32_t chunk, sq_be_scratch *s) {
     const uint16_t *k[CHUNK_TILES] = {0}, *v[CHUNK_TILES] = {0};
     const int32_t start = chunk * SQ_ATTN_CHUNK;
     int32_t seen_lo = SQ_ATTN_CHUNK, seen_hi = 0;
@@ -154,7 +160,8 @@ static float *out_row(const attend_ctx *c, int32_t row, int32_t head) {
 }
 
 /* One KV head, a block of tokens, all their chunks. */
-static void block_attend(const attend_ctx *c, const sq_attn_seg *seg, int32_t kvh, int32_t tok0, int32_t thread) {
+static void block_attend(const attend_ctx *c, const sq_attn_seg *seg, int32_t kvh, int32_t tok0,
+                         int32_t thread) {
     sq_be_scratch *s = &c->b->scratch[thread];
     const int32_t d = padded(c->s), n_tok = tok0 + c->block > seg->n_rows ? seg->n_rows - tok0 : c->block;
     const int32_t rows = n_tok * c->group;
@@ -167,7 +174,8 @@ static void block_attend(const attend_ctx *c, const sq_attn_seg *seg, int32_t kv
     for (int32_t chunk = lo / SQ_ATTN_CHUNK; chunk * SQ_ATTN_CHUNK < hi; chunk++) {
         chunk_attend(c, seg, kvh, tok0, n_tok, chunk, s);
         for (int32_t i = 0; i < rows; i++)
-            c->b->k.attn_merge(&s->m[i], &s->l[i], s->o + (size_t)i * d, s->mc[i], s->lc[i], s->oc + (size_t)i * d, d);
+            c->b->k.attn_merge(&s->m[i], &s->l[i], s->o + (size_t)i * d, s->mc[i], s->lc[i],
+                               s->oc + (size_t)i * d, d);
     }
     for (int32_t i = 0; i < rows; i++)
         finish_row(c, s->l[i], s->o + (size_t)i * d,
@@ -178,11 +186,12 @@ static void attend_item(void *ctx, int32_t item, int32_t thread) {
     const attend_ctx *c = ctx;
     const int32_t kvh = item % c->s->n_kv_heads;
     int32_t block = item / c->s->n_kv_heads, i = 0;
-    for (; block >= sq_div_up(c->segs[i].n_rows, c->block); i++) block -= sq_div_up(c->segs[i].n_rows, c->block);
+    for (; block >= sq_div_up(c->segs[i].n_rows, c->block); i++)
+        block -= sq_div_up(c->segs[i].n_rows, c->block);
     block_attend(c, &c->segs[i], kvh, block * c->block, thread);
 }
 
-/* ---- one long row: the chunks are shared out ------------------------------------------------------------------------- */
+/* ---- one long row: the chunks are shared out ------------------------------------------------- */
 
 /* Partial result of (chunk, head): o [d], then m, l. */
 static float *partial_of(const attend_ctx *c, int32_t chunk, int32_t head) {
@@ -220,8 +229,8 @@ static void split_attend(attend_ctx *c) {
     }
 }
 
-void sq_be_attend(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *segs, int32_t n_segs, const sq_rows *q,
-                  bool quantise, sq_rows *out) {
+void sq_be_attend(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *segs, int32_t n_segs,
+                  const sq_rows *q, bool quantise, sq_rows *out) {
     attend_ctx c = {.b = b, .s = s, .segs = segs, .n_segs = n_segs, .q = q, .out = out};
     c.group = s->n_heads / s->n_kv_heads;
     c.block = SQ_BE_ATTN_ROWS / c.group;

@@ -2,13 +2,16 @@
  *
  * be_cpu.c - the CPU backend: life, rows of activations, and the operations that work row by row.
  *
- * Threads: the owner calls operations; each spreads its items over the pool and returns when all are done. An output
- * element is always made whole by one item in the order kernels.h fixes, so the split never shows in results. */
+ * Threads: the owner calls operations; each spreads its items over the pool and returns when all are done. An
+ * output element is always made whole by one item in the order kernels.h fixes, so the split never shows in
+ * results. */
 #include "backend/be_int.h"
 
 #include <math.h>
 
-/* ---- life --------------------------------------------------------------------------------------------------------- */
+/* ---- life
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 static size_t scratch_per_thread(const sq_backend_options *o) {
     size_t tile = (size_t)o->m_max * SQ_GROUP * sizeof(float);
@@ -18,7 +21,8 @@ static size_t scratch_per_thread(const sq_backend_options *o) {
 
 static size_t partial_bytes(const sq_backend_options *o) {
     size_t chunks = (size_t)sq_div_up(o->ctx_max, SQ_ATTN_CHUNK);
-    return chunks * (size_t)o->heads_max * ((size_t)sq_align_up((size_t)o->head_dim_max, 16) + 16) * sizeof(float);
+    return chunks * (size_t)o->heads_max * ((size_t)sq_align_up((size_t)o->head_dim_max, 16) + 16) *
+           sizeof(float);
 }
 
 uint64_t sq_backend_scratch_bytes(const sq_backend_options *o) {
@@ -104,7 +108,9 @@ void sq_be_run(sq_backend *b, sq_pool_fn fn, void *ctx, int32_t n_items, int64_t
     for (int32_t i = 0; i < n_items; i++) fn(ctx, i, 0);
 }
 
-/* ---- rows --------------------------------------------------------------------------------------------------------- */
+/* ---- rows
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 size_t sq_rows_bytes(int32_t m_max, int32_t cols, bool with_q) {
     size_t m = (size_t)m_max, groups = (size_t)sq_div_up(cols, SQ_GROUP), ld = groups * SQ_GROUP;
@@ -153,7 +159,7 @@ void sq_be_quantise(sq_backend *b, sq_rows *r) {
     r->quantised = true;
 }
 
-/* ---- row operations ------------------------------------------------------------------------------------------------ */
+/* ---- row operations -------------------------------------------------------------------------- */
 
 typedef struct {
     const sq_weight *table;
@@ -171,7 +177,8 @@ static void embed_item(void *ctx, int32_t i, int32_t thread) {
         for (int32_t j = 0; j < c->x->cols; j++) row[j] *= c->scale;
 }
 
-void sq_be_embed(sq_backend *b, const sq_weight *table, const int32_t *ids, int32_t m, float scale, sq_rows *x) {
+void sq_be_embed(sq_backend *b, const sq_weight *table, const int32_t *ids, int32_t m, float scale,
+                 sq_rows *x) {
     x->m = m;
     x->quantised = false;
     embed_ctx c = {table, ids, scale, x};
@@ -192,7 +199,8 @@ static void norm_item(void *ctx, int32_t i, int32_t thread) {
     (void)thread;
     const norm_ctx *c = ctx;
     const size_t from = (size_t)(c->pick ? c->pick[i] : i);
-    c->b->k.rmsnorm(c->x->f + from * sq_rows_ld(c->x), c->w, c->x->cols, c->eps, c->y->f + (size_t)i * sq_rows_ld(c->y));
+    c->b->k.rmsnorm(c->x->f + from * sq_rows_ld(c->x), c->w, c->x->cols, c->eps,
+                    c->y->f + (size_t)i * sq_rows_ld(c->y));
     if (c->quantise) quantise_row(c->b, c->y, i);
 }
 
@@ -241,8 +249,8 @@ static void rope_item(void *ctx, int32_t i, int32_t thread) {
     }
 }
 
-void sq_be_rope_table(sq_backend *b, const int32_t *pos, int32_t m, const double *inv_freq, int32_t half, double A,
-                      float *cs, float *sn) {
+void sq_be_rope_table(sq_backend *b, const int32_t *pos, int32_t m, const double *inv_freq, int32_t half,
+                      double A, float *cs, float *sn) {
     rope_ctx c = {pos, inv_freq, half, A, cs, sn};
     sq_be_run(b, rope_item, &c, m, (int64_t)m * half * 64);
 }

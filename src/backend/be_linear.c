@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * be_linear.c - matrices on the CPU: weights are streamed once, all rows of the step meet each tile while it is in cache.
+ * be_linear.c - matrices on the CPU: weights are streamed once, all rows of the step meet each tile while it
+ * is in cache.
  *
  * An item is a run of row tiles of one matrix for all M rows, so one kernel serves decode (M = 1, bound by
  * memory) and prefill (M large, bound by arithmetic): there is no second path that could differ. */
@@ -52,7 +53,8 @@ static void linear_item(void *ctx, int32_t item, int32_t thread) {
     gemm(&w, 0, sq_weight_tiles(&w), &c->x, y, ldy);
     if (l->bias) add_bias(y, ldy, c->x.m, l->bias + row0, w.rows);
     if (l->accumulate)
-        for (int32_t i = 0; i < c->x.m; i++) c->b->k.add(out + (size_t)i * ld_out, y + (size_t)i * ldy, w.rows);
+        for (int32_t i = 0; i < c->x.m; i++)
+            c->b->k.add(out + (size_t)i * ld_out, y + (size_t)i * ldy, w.rows);
 }
 
 void sq_be_linear(sq_backend *b, const sq_rows *x, const sq_linear *l, int32_t n) {
@@ -76,7 +78,7 @@ void sq_be_linear(sq_backend *b, const sq_rows *x, const sq_linear *l, int32_t n
     }
 }
 
-/* ---- the gated half of a feed-forward block ------------------------------------------------------------------------ */
+/* ---- the gated half of a feed-forward block -------------------------------------------------- */
 
 typedef struct {
     sq_backend *b;
@@ -88,7 +90,8 @@ typedef struct {
     sq_rows *h;
 } gated_ctx;
 
-/* One group of 64 outputs: both matrices, the gate, and the group's quantisation, while everything is in cache. */
+/* One group of 64 outputs: both matrices, the gate, and the group's quantisation, while everything is in
+ * cache. */
 static void gated_item(void *ctx, int32_t group, int32_t thread) {
     const gated_ctx *c = ctx;
     enum { TILES = SQ_GROUP / SQ_TILE_ROWS };
@@ -109,8 +112,8 @@ static void gated_item(void *ctx, int32_t group, int32_t thread) {
     }
 }
 
-void sq_be_gated(sq_backend *b, const sq_rows *x, const sq_weight *wg, const float *gate_bias, const sq_weight *wu,
-                 const float *up_bias, sq_activation act, bool quantise, sq_rows *h) {
+void sq_be_gated(sq_backend *b, const sq_rows *x, const sq_weight *wg, const float *gate_bias,
+                 const sq_weight *wu, const float *up_bias, sq_activation act, bool quantise, sq_rows *h) {
     gated_ctx c = {b, sq_be_act(x), wg, wu, gate_bias, up_bias,
                    act == SQ_ACT_SILU ? b->k.silu_mul : b->k.gelu_mul, quantise, h};
     h->m = x->m;

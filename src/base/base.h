@@ -17,7 +17,7 @@
 static inline size_t sq_align_up(size_t n, size_t a) { return (n + a - 1) / a * a; }
 static inline int32_t sq_div_up(int32_t n, int32_t d) { return (n + d - 1) / d; }
 
-/* ---- errors -------------------------------------------------------------------------------------------- */
+/* ---- errors ---------------------------------------------------------------------------------- */
 
 /* Record a failure unless one is recorded already (the first cause wins), and return code. err may be NULL.
  *     return sq_fail(err, SQUISH_CORRUPT, "tensor '%s': %u columns, not a multiple of 32", name, n); */
@@ -49,7 +49,7 @@ static inline bool sq_mul_ok(uint64_t a, uint64_t b, uint64_t *out) {
     return !__builtin_mul_overflow(a, b, out);
 }
 
-/* ---- memory -------------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 /* a NULL, or an empty table, means the default. */
 squish_alloc sq_alloc_default(void);                         /* malloc family */
@@ -107,7 +107,7 @@ typedef struct {
     size_t n;
 } sq_span;
 
-/* ---- UTF-8 (Unicode 15, table 3-7) --------------------------------------------------------------------- */
+/* ---- UTF-8 (Unicode 15, table 3-7) ----------------------------------------------------------- */
 
 /* Decode one code point at s[0..n), n > 0. Returns its bytes (1..4); ill-formed input gives *cp = 0xFFFD and
  * the length of the maximal ill-formed subpart. *ok (may be NULL) tells them apart. */
@@ -118,18 +118,18 @@ size_t sq_utf8_count(const char *s, size_t n); /* code points */
 /* Bytes at the end of s[0..n) that begin a code point still incomplete (0..3). */
 size_t sq_utf8_pending(const char *s, size_t n);
 
-/* ---- random numbers ------------------------------------------------------------------------------------ */
+/* ---- random numbers -------------------------------------------------------------------------- */
 
 uint64_t sq_splitmix64(uint64_t *state);
 /* Philox4x32-10 (Salmon et al., SC 2011): four words from a counter and a key; no state. */
 void sq_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 
-/* ---- text distance, for "did you mean" ----------------------------------------------------------------- */
+/* ---- text distance, for "did you mean" ------------------------------------------------------- */
 
 /* Damerau-Levenshtein (adjacent swaps) between two strings of at most 63 bytes; longer ones give 99. */
 int sq_edit_distance(const char *a, const char *b);
 
-/* ---- operating system (os_posix.c, os_linux.c, os_darwin.c) -------------------------------------------- */
+/* ---- operating system (os_posix.c, os_linux.c, os_darwin.c) ---------------------------------- */
 
 uint64_t sq_os_now_ns(void);      /* monotonic */
 int64_t sq_os_unix_time(void);
@@ -188,7 +188,7 @@ void sq_os_newfile_abandon(sq_newfile *f); /* after publish or a failed open: no
 squish_status sq_os_lock(int *out_fd, const char *path, squish_error *err);
 void sq_os_unlock(int fd);
 
-/* ---- CPU ----------------------------------------------------------------------------------------------- */
+/* ---- CPU ------------------------------------------------------------------------------------- */
 
 enum {
     SQ_CPU_AVX2 = 1u << 0,        /* AVX2 + FMA + F16C + BMI2, and the OS saves YMM */
@@ -205,7 +205,7 @@ uint32_t sq_cpu_features(void);
 /* Names of the set bits, space separated. */
 void sq_cpu_features_text(uint32_t features, char *out, size_t n);
 
-/* ---- threads ------------------------------------------------------------------------------------------- */
+/* ---- threads --------------------------------------------------------------------------------- */
 
 /* A pool that runs fn over items [0, n): items are claimed one by one from an atomic counter, so a thread
  * whose core is busy simply takes fewer. The caller works too: a pool of T has T-1 workers. Idle workers spin

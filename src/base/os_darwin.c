@@ -18,7 +18,7 @@
 #include <sys/sysctl.h>
 #include <unistd.h>
 
-/* ---- sleeping on a word -------------------------------------------------------------------------------- */
+/* ---- sleeping on a word ---------------------------------------------------------------------- */
 
 bool sq_os_gate_init(sq_os_gate *g) {
     atomic_init(&g->value, 0);
@@ -48,7 +48,7 @@ void sq_os_gate_wake(sq_os_gate *g, int32_t n) {
     pthread_mutex_unlock(&g->lock);
 }
 
-/* ---- files --------------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 uint64_t sq_os_mtime_ns(const struct stat *st) {
     return (uint64_t)st->st_mtimespec.tv_sec * 1000000000u + (uint64_t)st->st_mtimespec.tv_nsec;
@@ -81,7 +81,7 @@ bool sq_os_exe_path(char *out, size_t n) {
     return true;
 }
 
-/* ---- processor ----------------------------------------------------------------------------------------- */
+/* ---- processor ------------------------------------------------------------------------------- */
 
 /* An integer of sysctl, of 4 or 8 bytes; 0 if there is no such name. */
 static uint64_t sysctl_number(const char *name) {
@@ -107,7 +107,7 @@ void sq_os_cpu_name(char *out, size_t n) {
     out[n - 1] = '\0';
 }
 
-/* ---- memory -------------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 uint64_t sq_os_memory_total(void) {
     return sysctl_number("hw.memsize");

@@ -19,7 +19,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-/* ---- sleeping on a word -------------------------------------------------------------------------------- */
+/* ---- sleeping on a word ---------------------------------------------------------------------- */
 
 bool sq_os_gate_init(sq_os_gate *g) {
     atomic_init(&g->value, 0);
@@ -38,7 +38,7 @@ void sq_os_gate_wake(sq_os_gate *g, int32_t n) {
     syscall(SYS_futex, &g->value, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
 }
 
-/* ---- files --------------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 uint64_t sq_os_mtime_ns(const struct stat *st) {
     return (uint64_t)st->st_mtim.tv_sec * 1000000000u + (uint64_t)st->st_mtim.tv_nsec;
@@ -69,7 +69,7 @@ bool sq_os_exe_path(char *out, size_t n) {
     return got > 0;
 }
 
-/* ---- processor ----------------------------------------------------------------------------------------- */
+/* ---- processor ------------------------------------------------------------------------------- */
 
 int32_t sq_os_cores(void) {
     cpu_set_t set;
@@ -114,7 +114,7 @@ void sq_os_cpu_name(char *out, size_t n) {
         snprintf(out, n, "%s", uname(&u) == 0 ? u.machine : "unknown");
 }
 
-/* ---- memory -------------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 /* A line "key: number kB" of a /proc file, in bytes; 0 if absent. */
 static uint64_t proc_kb(const char *path, const char *key) {

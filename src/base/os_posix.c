@@ -21,7 +21,7 @@
 
 enum { PATH_BYTES = 4096 };
 
-/* ---- clock and randomness ------------------------------------------------------------------------------ */
+/* ---- clock and randomness -------------------------------------------------------------------- */
 
 uint64_t sq_os_now_ns(void) {
     struct timespec t;
@@ -44,7 +44,7 @@ bool sq_os_random(void *out, size_t n) {
     return true;
 }
 
-/* ---- mapping ------------------------------------------------------------------------------------------- */
+/* ---- mapping --------------------------------------------------------------------------------- */
 
 /* Open an existing regular file for reading. */
 static squish_status open_regular(const char *path, int *fd, struct stat *st, squish_error *err) {
@@ -110,7 +110,7 @@ void sq_os_release(void *p, size_t bytes) {
     if (p) munmap(p, bytes);
 }
 
-/* ---- small files and questions ------------------------------------------------------------------------- */
+/* ---- small files and questions --------------------------------------------------------------- */
 
 /* Read up to n bytes; the count, or -1 with errno. */
 static ssize_t read_full(int fd, char *out, size_t n) {
@@ -201,7 +201,7 @@ uint64_t sq_os_disk_free(const char *path) {
     return (uint64_t)st.f_bavail * (uint64_t)st.f_frsize;
 }
 
-/* ---- directories --------------------------------------------------------------------------------------- */
+/* ---- directories ----------------------------------------------------------------------------- */
 
 static squish_status mkdir_one(const char *path, squish_error *err) {
     if (mkdir(path, 0777) == 0) return SQUISH_OK;
@@ -274,7 +274,7 @@ squish_status sq_os_list_dir(const char *path, sq_arena *out_arena, char ***name
     return SQUISH_OK;
 }
 
-/* ---- new files and locks ------------------------------------------------------------------------------- */
+/* ---- new files and locks --------------------------------------------------------------------- */
 
 /* The temporary name is the final one plus ".partial", and the writer holds a lock on it. So what a crash
  * left behind is taken over by the next writer instead of piling up, and two writers cannot mix bytes. */

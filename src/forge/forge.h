@@ -7,9 +7,9 @@
  *   SRC-compressed/squish_q8/model.sqw      tier 0'     .squish_q8_ready     sentinel
  *   SRC-compressed/.build/TIER.lock         held while a tier is being built
  *
- * A tier is published whole or not at all: written under a temporary name, read back and compared, renamed, and only
- * then announced by its sentinel, one line of JSON with the file's size and checksum. A tier without a matching sentinel does
- * not exist. */
+ * A tier is published whole or not at all: written under a temporary name, read back and compared, renamed,
+ * and only then announced by its sentinel, one line of JSON with the file's size and checksum. A tier without
+ * a matching sentinel does not exist. */
 #ifndef SQ_FORGE_H
 #define SQ_FORGE_H
 
@@ -23,7 +23,8 @@ typedef struct {
 /* NULL for AUTO and SOURCE. */
 const sq_tier_info *sq_tier_get(squish_tier t);
 
-/* Is a published, intact tier (sentinel and superblock agree) in `compressed`? Fills path [n] with the file. */
+/* Is a published, intact tier (sentinel and superblock agree) in `compressed`? Fills path [n] with the file.
+ */
 bool sq_tier_ready(const char *compressed, squish_tier t, char *path, size_t n);
 
 /* What a tensor becomes. */
@@ -32,9 +33,10 @@ typedef struct {
     sq_scale_type scale;
     sq_quant_method method;
 } sq_recipe;
-/* README of formats: norms and biases f32; body by bits; a tied table 8-bit below 1 G parameters, else 4-bit; untied: embedding 8-bit, head
- * 8-bit below 1 G parameters, else 4-bit. */
-sq_recipe sq_recipe_for(const squish_compress_options *o, const sq_config *c, uint64_t n_params, const sq_want *w);
+/* README of formats: norms and biases f32; body by bits; a tied table 8-bit below 1 G parameters, else 4-bit;
+ * untied: embedding 8-bit, head 8-bit below 1 G parameters, else 4-bit. */
+sq_recipe sq_recipe_for(const squish_compress_options *o, const sq_config *c, uint64_t n_params,
+                        const sq_want *w);
 
 /* Build tier o->tier of src into `compressed` (see squish_compress). */
 squish_status sq_forge_compress(const char *src, const char *compressed, const squish_compress_options *o,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * forge_compress.c - one tier from one checkpoint, streaming: 16 rows at a time and thread, whatever the size of a tensor.
+ * forge_compress.c - one tier from one checkpoint, streaming: 16 rows at a time and thread, whatever the size
+ * of a tensor.
  *
  *   map the checkpoint -> fix the layout from shapes alone -> per tensor, row tiles in parallel:
  *   decode to f32, quantise, decode back, measure, write -> report -> publish -> sentinel
@@ -27,7 +28,7 @@ typedef struct {
     XXH3_state_t *identity;
 } job;
 
-/* ---- one matrix ------------------------------------------------------------------------------------------------------ */
+/* ---- one matrix ------------------------------------------------------------------------------ */
 
 typedef struct {
     job *j;
@@ -59,16 +60,18 @@ static void tile_item(void *ctx, int32_t tile, int32_t thread) {
         sq_fidelity_row(&k->fid[tile], rows + (size_t)i * (size_t)cols, back, cols);
     }
     squish_error err = {0};
-    if (sq_sqw_writer_put(k->j->w, k->index, (uint64_t)tile * k->dst.tile_bytes, out, k->dst.tile_bytes, &err) == SQUISH_OK)
+    if (sq_sqw_writer_put(k->j->w, k->index, (uint64_t)tile * k->dst.tile_bytes, out, k->dst.tile_bytes,
+                          &err) == SQUISH_OK)
         return;
     int expected = 0;
     if (atomic_compare_exchange_strong(&k->failed, &expected, 1)) k->err = err;
 }
 
-static squish_status report_tensor(job *j, const sq_want *w, const matrix_job *k, const sq_fidelity *f, squish_error *err) {
+static squish_status report_tensor(job *j, const sq_want *w, const matrix_job *k, const sq_fidelity *f,
+                                   squish_error *err) {
     if (f->n_nonfinite)
-        return sq_fail(err, SQUISH_CORRUPT, "tensor '%s': %llu of %llu weights are not finite numbers", w->hf_name,
-                       (unsigned long long)f->n_nonfinite, (unsigned long long)f->n);
+        return sq_fail(err, SQUISH_CORRUPT, "tensor '%s': %llu of %llu weights are not finite numbers",
+                       w->hf_name, (unsigned long long)f->n_nonfinite, (unsigned long long)f->n);
     const double cosine = sq_fidelity_cos(f), snr = sq_fidelity_snr_db(f);
     squish_compress_result *out = j->out;
     if (out->n_quantised == 0 || cosine < out->cos_min) {
@@ -79,19 +82,22 @@ static squish_status report_tensor(job *j, const sq_want *w, const matrix_job *k
     out->n_quantised++;
     j->cos_sum += cosine;
     json_t *row = json_pack("{s:s, s:s, s:s, s:f, s:f, s:f, s:f}", "name", w->name, "type",
-                            sq_wtype_get(k->r.type)->name, "reason", "Q", "cos", cosine, "snr_db", snr, "max_abs",
-                            f->max_abs, "worst_row_rel", f->worst_row_rel);
-    if (!row || json_array_append_new(j->report, row) != 0) return sq_fail(err, SQUISH_NO_MEMORY, "report: out of memory");
+                            sq_wtype_get(k->r.type)->name, "reason", "Q", "cos", cosine, "snr_db", snr,
+                            "max_abs", f->max_abs, "worst_row_rel", f->worst_row_rel);
+    if (!row || json_array_append_new(j->report, row) != 0)
+        return sq_fail(err, SQUISH_NO_MEMORY, "report: out of memory");
     return SQUISH_OK;
 }
 
-static squish_status quantise_matrix(job *j, const sq_want *w, const sq_weight *src, size_t index, squish_error *err) {
+static squish_status quantise_matrix(job *j, const sq_want *w, const sq_weight *src, size_t index,
+                                     squish_error *err) {
     const int32_t tiles = sq_weight_tiles(src), threads = sq_pool_threads(j->pool);
     matrix_job k = {.j = j, .src = src, .index = index};
     k.r = sq_recipe_for(j->o, &j->m->cfg, j->m->info.n_params, w);
     k.dst = sq_weight_make(k.r.type, k.r.scale, src->rows, src->cols, NULL);
     k.scratch_bytes = sq_align_up(
-        sq_align_up((size_t)(SQ_TILE_ROWS + 1) * (size_t)src->cols * sizeof(float), 64) + k.dst.tile_bytes, 64);
+        sq_align_up((size_t)(SQ_TILE_ROWS + 1) * (size_t)src->cols * sizeof(float), 64) + k.dst.tile_bytes,
+        64);
     const size_t scratch = k.scratch_bytes * (size_t)threads, fids = (size_t)tiles * sizeof *k.fid;
     k.scratch = sq_alloc_new(&j->alloc, scratch);
     k.fid = sq_alloc_zero(&j->alloc, fids);
@@ -102,17 +108,20 @@ static squish_status quantise_matrix(job *j, const sq_want *w, const sq_weight *
         sq_pool_run(j->pool, tile_item, &k, tiles);
         sq_fidelity all = {0};
         for (int32_t t = 0; t < tiles; t++) sq_fidelity_merge(&all, &k.fid[t]);
-        st = atomic_load(&k.failed) ? sq_fail(err, k.err.code, "%s", k.err.text) : report_tensor(j, w, &k, &all, err);
+        st = atomic_load(&k.failed) ? sq_fail(err, k.err.code, "%s", k.err.text)
+                                    : report_tensor(j, w, &k, &all, err);
     }
     sq_alloc_free(&j->alloc, k.fid, fids);
     sq_alloc_free(&j->alloc, k.scratch, scratch);
     return st;
 }
 
-/* ---- the whole file ---------------------------------------------------------------------------------------------------- */
+/* ---- the whole file -------------------------------------------------------------------------- */
 
 static const sq_weight *matrix_of(const sq_model *m, const sq_want *w) {
-    return w->role == SQ_ROLE_EMBED ? &m->embed : w->role == SQ_ROLE_HEAD ? &m->head : &m->layers[w->layer].mat[w->role];
+    return w->role == SQ_ROLE_EMBED  ? &m->embed
+           : w->role == SQ_ROLE_HEAD ? &m->head
+                                     : &m->layers[w->layer].mat[w->role];
 }
 
 static const float *vector_of(const sq_model *m, const sq_want *w) {
@@ -143,8 +152,11 @@ static squish_status declare_tensors(job *j, squish_error *err) {
     sq_want w;
     for (size_t i = 0; sq_config_want(&j->m->cfg, i, &w); i++) {
         const sq_recipe r = sq_recipe_for(j->o, &j->m->cfg, j->m->info.n_params, &w);
-        sq_sqw_tensor t = {.n_dims = w.vector ? 1 : 2, .scale_type = (uint8_t)r.scale, .dims = {(uint64_t)w.rows},
-                           .wtype = (uint16_t)r.type, .role = (uint16_t)w.role,
+        sq_sqw_tensor t = {.n_dims = w.vector ? 1 : 2,
+                           .scale_type = (uint8_t)r.scale,
+                           .dims = {(uint64_t)w.rows},
+                           .wtype = (uint16_t)r.type,
+                           .role = (uint16_t)w.role,
                            .layer = w.layer < 0 ? 0xFFFF : (uint16_t)w.layer};
         if (!w.vector) t.dims[1] = (uint64_t)w.cols;
         t.group = r.type == SQ_W_I4_G64 || r.type == SQ_W_I8_G64 ? SQ_GROUP : 0;
@@ -165,7 +177,8 @@ static squish_status write_tensors(job *j, squish_error *err) {
         if (w.vector) {
             SQ_TRY(sq_sqw_writer_put(j->w, i, 0, vector_of(j->m, &w), (size_t)w.rows * sizeof(float), err));
             j->out->n_passthrough++;
-            json_t *row = json_pack("{s:s, s:s, s:s}", "name", w.name, "type", "f32", "reason", w.norm ? "P_NORM" : "P_BIAS");
+            json_t *row = json_pack("{s:s, s:s, s:s}", "name", w.name, "type", "f32", "reason",
+                                    w.norm ? "P_NORM" : "P_BIAS");
             if (!row || json_array_append_new(j->report, row) != 0)
                 return sq_fail(err, SQUISH_NO_MEMORY, "report: out of memory");
         } else {
@@ -200,11 +213,15 @@ static squish_status write_sections(job *j, squish_error *err) {
     SQ_TRY(sq_sqw_writer_section(j->w, SQ_SEC_NCFG, &m->cfg, sizeof m->cfg, err));
     SQ_TRY(sq_sqw_writer_section(j->w, SQ_SEC_CONF, m->config_json, strlen(m->config_json) + 1, err));
     if (m->generation_json)
-        SQ_TRY(sq_sqw_writer_section(j->w, SQ_SEC_GENC, m->generation_json, strlen(m->generation_json) + 1, err));
-    if (m->tok_blob.len) SQ_TRY(sq_sqw_writer_section(j->w, SQ_SEC_TOKZ, m->tok_blob.data, m->tok_blob.len, err));
-    if (m->tmpl_blob.len) SQ_TRY(sq_sqw_writer_section(j->w, SQ_SEC_TMPL, m->tmpl_blob.data, m->tmpl_blob.len, err));
-    json_t *recipe = json_pack("{s:s, s:i, s:i, s:s}", "tier", sq_tier_get(j->o->tier)->name, "bits", j->o->bits, "group",
-                               j->o->group, "method", j->o->method == SQUISH_METHOD_LSQ ? "lsq" : "rtn");
+        SQ_TRY(sq_sqw_writer_section(j->w, SQ_SEC_GENC, m->generation_json, strlen(m->generation_json) + 1,
+                                     err));
+    if (m->tok_blob.len)
+        SQ_TRY(sq_sqw_writer_section(j->w, SQ_SEC_TOKZ, m->tok_blob.data, m->tok_blob.len, err));
+    if (m->tmpl_blob.len)
+        SQ_TRY(sq_sqw_writer_section(j->w, SQ_SEC_TMPL, m->tmpl_blob.data, m->tmpl_blob.len, err));
+    json_t *recipe =
+        json_pack("{s:s, s:i, s:i, s:s}", "tier", sq_tier_get(j->o->tier)->name, "bits", j->o->bits, "group",
+                  j->o->group, "method", j->o->method == SQUISH_METHOD_LSQ ? "lsq" : "rtn");
     SQ_TRY(put_json(j, SQ_SEC_RECP, false, recipe, err));
     return sq_sqw_writer_late(j->w, SQ_SEC_FIDL, 1024 + n * REPORT_BYTES_PER_TENSOR, err);
 }
@@ -212,8 +229,8 @@ static squish_status write_sections(job *j, squish_error *err) {
 static squish_status finish(job *j, const char *path, const char *sentinel, squish_error *err) {
     squish_compress_result *out = j->out;
     out->cos_mean = out->n_quantised ? j->cos_sum / out->n_quantised : 1.0;
-    json_t *report = json_pack("{s:f, s:f, s:f, s:O}", "cos_mean", out->cos_mean, "cos_min", out->cos_min, "snr_db_min",
-                               out->snr_db_min, "tensors", j->report);
+    json_t *report = json_pack("{s:f, s:f, s:f, s:O}", "cos_mean", out->cos_mean, "cos_min", out->cos_min,
+                               "snr_db_min", out->snr_db_min, "tensors", j->report);
     SQ_TRY(put_json(j, SQ_SEC_FIDL, true, report, err));
     XXH128_canonical_t id;
     XXH128_canonicalFromHash(&id, XXH3_128bits_digest(j->identity));
@@ -223,7 +240,8 @@ static squish_status finish(job *j, const char *path, const char *sentinel, squi
     return sq_sentinel_write(sentinel, path, out->bytes, sum, err);
 }
 
-static squish_status build(job *j, const char *src, const char *path, const char *sentinel, squish_error *err) {
+static squish_status build(job *j, const char *src, const char *path, const char *sentinel,
+                           squish_error *err) {
     squish_model_options mo = {.alloc = &j->alloc, .tier = SQUISH_TIER_SOURCE};
     SQ_TRY(sq_model_open_hf(&j->m, src, &mo, err));
     if (j->m->tmpl_error.code != SQUISH_OK) sq_buf_deinit(&j->m->tmpl_blob);
@@ -240,15 +258,18 @@ static squish_status build(job *j, const char *src, const char *path, const char
     return SQUISH_OK;
 }
 
-static squish_status resolve(const squish_compress_options *in, squish_compress_options *o, squish_error *err) {
+static squish_status resolve(const squish_compress_options *in, squish_compress_options *o,
+                             squish_error *err) {
     *o = *in;
     if (!sq_tier_get(o->tier)) return sq_fail(err, SQUISH_INVALID, "only tiers 0 and q8 can be built");
     const int32_t bits = o->tier == SQUISH_TIER_0 ? 4 : 8;
     if (o->bits == 0) o->bits = bits;
     if (o->bits != bits)
-        return sq_fail(err, SQUISH_INVALID, "tier %s has %d bits, not %d", sq_tier_get(o->tier)->name, bits, o->bits);
+        return sq_fail(err, SQUISH_INVALID, "tier %s has %d bits, not %d", sq_tier_get(o->tier)->name, bits,
+                       o->bits);
     if (o->group != SQ_GROUP && !(o->group == 0 && bits == 8))
-        return sq_fail(err, SQUISH_INVALID, "group is %d, wanted 64%s", o->group, bits == 8 ? " or 0 (per row)" : "");
+        return sq_fail(err, SQUISH_INVALID, "group is %d, wanted 64%s", o->group,
+                       bits == 8 ? " or 0 (per row)" : "");
     return SQUISH_OK;
 }
 

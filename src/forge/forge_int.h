@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 
-squish_status sq_sentinel_write(const char *path, const char *file, uint64_t bytes, uint64_t sum, squish_error *err);
+squish_status sq_sentinel_write(const char *path, const char *file, uint64_t bytes, uint64_t sum,
+                                squish_error *err);
 
 #endif

@@ -12,7 +12,7 @@ const sq_tier_info *sq_tier_get(squish_tier t) {
     return t == SQUISH_TIER_0 ? &zero : t == SQUISH_TIER_Q8 ? &q8 : NULL;
 }
 
-/* ---- sentinel ------------------------------------------------------------------------------------------------------- */
+/* ---- sentinel -------------------------------------------------------------------------------- */
 
 enum { SENTINEL_MAX = 4096 };
 
@@ -38,11 +38,12 @@ static bool sentinel_read(const char *path, uint64_t *bytes, uint64_t *sum) {
     return ok;
 }
 
-squish_status sq_sentinel_write(const char *path, const char *file, uint64_t bytes, uint64_t sum, squish_error *err) {
+squish_status sq_sentinel_write(const char *path, const char *file, uint64_t bytes, uint64_t sum,
+                                squish_error *err) {
     char hex[17];
     snprintf(hex, sizeof hex, "%016llx", (unsigned long long)sum);
-    json_t *o = json_pack("{s:s, s:s, s:I, s:s, s:s, s:I}", "format", "sqw", "file", file, "size", (json_int_t)bytes,
-                          "superblock", hex, "builder", "squish " SQUISH_VERSION, "time",
+    json_t *o = json_pack("{s:s, s:s, s:I, s:s, s:s, s:I}", "format", "sqw", "file", file, "size",
+                          (json_int_t)bytes, "superblock", hex, "builder", "squish " SQUISH_VERSION, "time",
                           (json_int_t)sq_os_unix_time());
     char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
     json_decref(o);
@@ -73,22 +74,28 @@ bool sq_tier_ready(const char *compressed, squish_tier t, char *path, size_t n) 
     return ok;
 }
 
-/* ---- recipe --------------------------------------------------------------------------------------------------------- */
+/* ---- recipe
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
-static const uint64_t SMALL_MODEL = 1000000000; /* parameters below which tables that feed logits stay at 8 bits */
+static const uint64_t SMALL_MODEL =
+    1000000000; /* parameters below which tables that feed logits stay at 8 bits */
 
 static sq_recipe eight(const squish_compress_options *o) {
     if (o->group == 0) return (sq_recipe){SQ_W_I8_ROW, SQ_SCALE_F32, SQ_QUANT_RTN};
     return (sq_recipe){SQ_W_I8_G64, SQ_SCALE_F16, SQ_QUANT_RTN};
 }
 
-sq_recipe sq_recipe_for(const squish_compress_options *o, const sq_config *c, uint64_t n_params, const sq_want *w) {
+sq_recipe sq_recipe_for(const squish_compress_options *o, const sq_config *c, uint64_t n_params,
+                        const sq_want *w) {
     if (w->vector) return (sq_recipe){SQ_W_F32, SQ_SCALE_F32, SQ_QUANT_RTN};
     if (o->bits == 8) return eight(o);
     const bool table = w->role == SQ_ROLE_EMBED || w->role == SQ_ROLE_HEAD;
     const bool stays_8 = w->role == SQ_ROLE_EMBED && !c->tied;
-    if (table && (stays_8 || n_params < SMALL_MODEL)) return (sq_recipe){SQ_W_I8_G64, SQ_SCALE_F16, SQ_QUANT_RTN};
-    /* bf16 scales are what MLX stores for bf16 checkpoints, so rtn matches it to the bit; lsq uses f16's finer step. */
+    if (table && (stays_8 || n_params < SMALL_MODEL))
+        return (sq_recipe){SQ_W_I8_G64, SQ_SCALE_F16, SQ_QUANT_RTN};
+    /* bf16 scales are what MLX stores for bf16 checkpoints, so rtn matches it to the bit; lsq uses f16's
+     * finer step. */
     if (o->method == SQUISH_METHOD_RTN) return (sq_recipe){SQ_W_I4_G64, SQ_SCALE_BF16, SQ_QUANT_RTN};
     return (sq_recipe){SQ_W_I4_G64, SQ_SCALE_F16, SQ_QUANT_LSQ};
 }

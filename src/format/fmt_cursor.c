@@ -87,7 +87,7 @@ double sq_cur_f64(sq_cur *c) {
     return v;
 }
 
-/* ---- helpers of the room ------------------------------------------------------------------------------- */
+/* ---- helpers of the room --------------------------------------------------------------------- */
 
 const char *sq_fmt_show(sq_shown *out, const char *s, size_t n) {
     size_t w = 0;

@@ -91,7 +91,7 @@ static squish_status read_name(reader *r, const char *field, uint64_t max, sq_sp
     return SQUISH_OK;
 }
 
-/* ---- key/values ---------------------------------------------------------------------------------------- */
+/* ---- key/values ------------------------------------------------------------------------------ */
 
 static squish_status check_bools(reader *r, const char *field, sq_span s) {
     for (size_t i = 0; i < s.n; i++) {
@@ -201,7 +201,7 @@ static squish_status index_keys(reader *r) {
     return SQUISH_OK;
 }
 
-/* ---- tensor infos -------------------------------------------------------------------------------------- */
+/* ---- tensor infos ---------------------------------------------------------------------------- */
 
 /* Bytes from the dims (outermost first) and the type's block geometry. */
 static squish_status tensor_bytes(reader *r, sq_ftensor *t, uint32_t type) {
@@ -353,7 +353,7 @@ static squish_status place_tensors(reader *r) {
     return check_tensors_apart(r);
 }
 
-/* ---- the whole file ------------------------------------------------------------------------------------ */
+/* ---- the whole file -------------------------------------------------------------------------- */
 
 static squish_status read_head(reader *r, uint64_t *n_tensors, uint64_t *n_kv) {
     const char *file = r->g->file;
@@ -458,7 +458,7 @@ void sq_gguf_close(sq_gguf *g) {
     sq_alloc_free(&alloc, g, sizeof *g);
 }
 
-/* ---- getters ------------------------------------------------------------------------------------------- */
+/* ---- getters --------------------------------------------------------------------------------- */
 
 size_t sq_gguf_n_kv(const sq_gguf *g) {
     return g->n_kv;

@@ -68,7 +68,7 @@ squish_status sq_json_parse(const char *bytes, size_t n, int depth_max, const ch
     return SQUISH_OK;
 }
 
-/* ---- typed getters ------------------------------------------------------------------------------------- */
+/* ---- typed getters --------------------------------------------------------------------------- */
 
 /* "the string 'abc'", "4097", "an array": the value found, for a message. */
 static const char *describe(const json_t *v, char *out, size_t n) {

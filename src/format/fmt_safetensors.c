@@ -266,7 +266,7 @@ squish_status sq_st_parse(sq_span file, const char *file_name, sq_arena *out_are
     return st;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 /* The entry of one tensor, whose data begin at `begin`; INVALID if its fields disagree. */
 static squish_status add_entry(json_t *root, const sq_ftensor *t, uint64_t begin, uint64_t end,

@@ -51,7 +51,7 @@ static bool in_file(const checker *k, uint64_t offset, uint64_t bytes) {
     return offset <= k->span.n && bytes <= k->span.n - offset;
 }
 
-/* ---- superblock ---------------------------------------------------------------------------------------- */
+/* ---- superblock ------------------------------------------------------------------------------ */
 
 static squish_status check_identity(const checker *k, const sq_sqw_super *sb) {
     static const uint8_t zero[sizeof sb->magic];
@@ -118,7 +118,7 @@ static squish_status check_super(const checker *k) {
     return SQUISH_OK;
 }
 
-/* ---- sections ------------------------------------------------------------------------------------------ */
+/* ---- sections -------------------------------------------------------------------------------- */
 
 static squish_status check_section(const checker *k, const sq_sqw_section *sec, uint64_t after) {
     char name[5];
@@ -191,7 +191,7 @@ static squish_status check_tables(const checker *k) {
     return check_table(k, SQ_SEC_SUMS, data ? sq_sqw_n_extents(data->bytes) : 0, sizeof(uint64_t));
 }
 
-/* ---- tensors and units --------------------------------------------------------------------------------- */
+/* ---- tensors and units ----------------------------------------------------------------------- */
 
 static squish_status check_name(const checker *k, const sq_sqw *s, uint32_t i) {
     const sq_sqw_tensor *t = &s->tensors[i];
@@ -311,7 +311,7 @@ static squish_status check_units(const checker *k, sq_sqw *s) {
     return SQUISH_OK;
 }
 
-/* ---- open, close --------------------------------------------------------------------------------------- */
+/* ---- open, close ----------------------------------------------------------------------------- */
 
 /* The struct with room for the names' hash table; the tables are known to fit their counts. */
 static sq_sqw *make(sq_span file, const squish_alloc *alloc) {
@@ -386,7 +386,7 @@ void sq_sqw_close(sq_sqw *s) {
     sq_alloc_free(&alloc, s, s->alloc_bytes);
 }
 
-/* ---- views --------------------------------------------------------------------------------------------- */
+/* ---- views ----------------------------------------------------------------------------------- */
 
 sq_span sq_sqw_section_of(const sq_sqw *s, uint32_t fourcc) {
     const sq_sqw_section *sec = find_section(s->file, fourcc);
@@ -423,7 +423,7 @@ const uint8_t *sq_sqw_source_id(const sq_sqw *s) {
     return s->super->source_id;
 }
 
-/* ---- verify -------------------------------------------------------------------------------------------- */
+/* ---- verify ---------------------------------------------------------------------------------- */
 
 /* Extent [begin, end) of the file is damaged: find the tensor whose own sum says so. */
 static squish_status name_damage(const sq_sqw *s, uint64_t begin, uint64_t end, squish_error *err) {

@@ -85,7 +85,7 @@ void sq_sqw_writer_free(sq_sqw_writer *w) {
     sq_alloc_free(&alloc, w, sizeof *w);
 }
 
-/* ---- collecting ---------------------------------------------------------------------------------------- */
+/* ---- collecting ------------------------------------------------------------------------------ */
 
 /* A new part; the room's own sections and repetitions are refused. */
 static squish_status add_part(sq_sqw_writer *w, uint32_t fourcc, part **out, squish_error *err) {
@@ -216,7 +216,7 @@ squish_status sq_sqw_writer_tensor(sq_sqw_writer *w, const char *name, const sq_
     return SQUISH_OK;
 }
 
-/* ---- layout -------------------------------------------------------------------------------------------- */
+/* ---- layout ---------------------------------------------------------------------------------- */
 
 /* *at rounded up to a multiple of align; false on overflow. */
 static bool round_up(uint64_t *at, uint64_t align) {
@@ -314,7 +314,7 @@ squish_status sq_sqw_writer_layout(sq_sqw_writer *w, uint64_t *file_bytes, squis
     return sq_os_newfile_write_at(&w->file, *file_bytes - 1, "", 1, err);
 }
 
-/* ---- filling ------------------------------------------------------------------------------------------- */
+/* ---- filling --------------------------------------------------------------------------------- */
 
 squish_status sq_sqw_writer_put(sq_sqw_writer *w, size_t index, uint64_t at, const void *p, size_t n,
                                 squish_error *err) {
@@ -342,7 +342,7 @@ squish_status sq_sqw_writer_source_sum(sq_sqw_writer *w, size_t index, uint64_t 
     return SQUISH_OK;
 }
 
-/* ---- finish -------------------------------------------------------------------------------------------- */
+/* ---- finish ---------------------------------------------------------------------------------- */
 
 static squish_status check_all_put(sq_sqw_writer *w, squish_error *err) {
     for (uint32_t i = 0; i < w->n_tensors; i++) {

@@ -64,7 +64,7 @@ static squish_status no_memory(opener *o) {
     return sq_fail(o->err, SQUISH_NO_MEMORY, "'%s': no memory for the list of its tensors", o->dir);
 }
 
-/* ---- files --------------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 /* Map and parse file i. */
 static squish_status open_file(opener *o, size_t i) {
@@ -135,7 +135,7 @@ static squish_status merge(opener *o) {
     return SQUISH_OK;
 }
 
-/* ---- index --------------------------------------------------------------------------------------------- */
+/* ---- index ----------------------------------------------------------------------------------- */
 
 /* A shard is a plain file name in the same directory: nothing that leads elsewhere. */
 static squish_status check_shard_name(const char *tensor, const json_t *v, squish_error *err) {
@@ -246,7 +246,7 @@ fail:
     return st;
 }
 
-/* ---- directories and single files ---------------------------------------------------------------------- */
+/* ---- directories and single files ------------------------------------------------------------ */
 
 /* There is no safetensors file here: say what there is instead. */
 static squish_status nothing_here(opener *o, char **names, size_t n) {

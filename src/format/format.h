@@ -10,7 +10,7 @@
 
 #include "base/base.h"
 
-/* ---- bounded cursor ------------------------------------------------------------------------------------ */
+/* ---- bounded cursor -------------------------------------------------------------------------- */
 
 /* Reads little-endian values from p[0..n). After the first fault every read returns 0 and `fault` stays at
  * the offset where it happened (SIZE_MAX: none). */
@@ -30,7 +30,7 @@ double sq_cur_f64(sq_cur *c);
 sq_span sq_cur_bytes(sq_cur *c, uint64_t n);
 void sq_cur_skip(sq_cur *c, uint64_t n);
 
-/* ---- element types of foreign tensors ------------------------------------------------------------------ */
+/* ---- element types of foreign tensors -------------------------------------------------------- */
 
 typedef enum { /* plain dtypes; block types of GGUF are above SQ_DT_GGUF + their id */
     SQ_DT_F32, SQ_DT_F16, SQ_DT_BF16, SQ_DT_F64,
@@ -52,7 +52,7 @@ typedef struct {
     const char *file; /* the shard it lies in, for messages */
 } sq_ftensor;
 
-/* ---- safetensors --------------------------------------------------------------------------------------- */
+/* ---- safetensors ----------------------------------------------------------------------------- */
 
 /* All tensors of a checkpoint directory (one file, an index with shards, or all *.safetensors without an
  * index) or of one file. Shards stay mapped until close. warn (may be NULL) hears of tensors the index does
@@ -74,7 +74,7 @@ squish_status sq_st_parse(sq_span file, const char *file_name, sq_arena *out_are
 /* Write a small safetensors file (results of `squish logits`). Data are taken as they lie. */
 squish_status sq_st_write(const char *path, const sq_ftensor *tensors, size_t n, squish_error *err);
 
-/* ---- GGUF v2/v3 ---------------------------------------------------------------------------------------- */
+/* ---- GGUF v2/v3 ------------------------------------------------------------------------------ */
 
 typedef struct sq_gguf sq_gguf;
 typedef enum {
@@ -105,7 +105,7 @@ squish_status sq_gguf_strings(const sq_gguf *g, const char *key, sq_arena *out_a
 size_t sq_gguf_n_tensors(const sq_gguf *g);
 const sq_ftensor *sq_gguf_tensor(const sq_gguf *g, size_t i); /* dims turned outermost first */
 
-/* ---- .sqw, our container (docs/format-sqw.md) ---------------------------------------------------------- */
+/* ---- .sqw, our container (docs/format-sqw.md) ------------------------------------------------ */
 
 enum {
     SQ_SQW_MAJOR = 1, SQ_SQW_MINOR = 0,

@@ -5,12 +5,12 @@
  * ## One arithmetic on every machine
  *
  * Every kernel of every ISA returns the same bits as the scalar one. That is possible at full speed because
- * each sum has a fixed order that suits vector units, and because each multiply-add is a fused one on every ISA
- * (fmaf in the scalar folder). A kernel computes one output element the same way whatever M, the tile range or
- * the thread, so results cannot depend on batch size, chunking or thread count either. The rules:
+ * each sum has a fixed order that suits vector units, and because each multiply-add is a fused one on every
+ * ISA (fmaf in the scalar folder). A kernel computes one output element the same way whatever M, the tile
+ * range or the thread, so results cannot depend on batch size, chunking or thread count either. The rules:
  *
- *  R1  dot over k of f32 products ("lane sum"): 16 lanes, acc[l] = fma(a[i], b[i], acc[l]) for i = l, l+16, ...
- *      in rising order from acc = +0; missing elements of the last 16 count as a = b = +0. Then the tree:
+ *  R1  dot over k of f32 products ("lane sum"): 16 lanes, acc[l] = fma(a[i], b[i], acc[l]) for i = l, l+16,
+ * ... in rising order from acc = +0; missing elements of the last 16 count as a = b = +0. Then the tree:
  *      acc[l] += acc[l+8] for l < 8, then +4, +2, +1.
  *  R2  integer groups: for k group g in rising order, from acc = +0:
  *          t   = scale_w * scale_x                   (rounded once)
@@ -20,9 +20,9 @@
  *      Lanes are rows: no horizontal sums.
  *  R3  exp is sq_exp of the contract below; division and square root are IEEE.
  *  R4  attention scores of one token: fma over channels c = 0, 1, ..., d-1 from +0 (lanes are tokens).
- *      Probabilities are summed as in R1 without products (acc[t % 16] += p[t]). Values: o[c] = fma(p[t], v[t][c],
- *      o[c]), t rising from +0 (lanes are channels). At the end +0 is added to m and to every o[c]: the sign of a
- *      zero then does not depend on which unseen slots (p = +0) a kernel walked over.
+ *      Probabilities are summed as in R1 without products (acc[t % 16] += p[t]). Values: o[c] = fma(p[t],
+ * v[t][c], o[c]), t rising from +0 (lanes are channels). At the end +0 is added to m and to every o[c]: the
+ * sign of a zero then does not depend on which unseen slots (p = +0) a kernel walked over.
  *
  * sq_exp(x): x < -87 (also -inf) gives +0; x > 88 is taken as 88; NaN stays NaN (any payload). Otherwise
  *      n = rint(x * 0x1.715476p+0f)                    one rounded multiply, then round to nearest even
@@ -34,14 +34,15 @@
  *
  * Shapes: M rows of activations x [M][cols], weights W [rows, cols], y [M][ldy]. Nothing aliases unless said.
  * Kernels allocate nothing, cannot fail, and are safe on disjoint tile or row ranges from several threads.
- * Pointers to f32 are 4-byte aligned; weight data may be unaligned for row-major types, are 64-byte aligned for
- * packed types in a container and 16-byte aligned elsewhere. */
+ * Pointers to f32 are 4-byte aligned; weight data may be unaligned for row-major types, are 64-byte aligned
+ * for packed types in a container and 16-byte aligned elsewhere. */
 #ifndef SQ_KERNELS_H
 #define SQ_KERNELS_H
 
 #include "quant/quant.h"
 
-/* M rows of activations, in both forms a matrix may want. Columns are padded with zeros to ld, a multiple of 64. */
+/* M rows of activations, in both forms a matrix may want. Columns are padded with zeros to ld, a multiple
+ * of 64. */
 typedef struct {
     int32_t m, cols;
     int32_t groups;       /* ceil(cols / 64); ld = groups * 64 */
@@ -54,7 +55,8 @@ typedef struct {
 
 /* y[i*ldy + r] = W[r] . x[i] for all i < x->m and rows r of tiles [tile0, tile1). Rows past w->rows are not
  * written. */
-typedef void sq_gemm_fn(const sq_weight *w, int32_t tile0, int32_t tile1, const sq_act *x, float *y, size_t ldy);
+typedef void sq_gemm_fn(const sq_weight *w, int32_t tile0, int32_t tile1, const sq_act *x, float *y,
+                        size_t ldy);
 typedef sq_gemm_fn sq_gemm_f_fn; /* reads x->f */
 typedef sq_gemm_fn sq_gemm_q_fn; /* reads x->q, scale, xsum, isum */
 
@@ -78,10 +80,11 @@ typedef void sq_add_fn(float *x, const float *y, int32_t n);
 
 /* h[i] = act(g[i]) * u[i]; h may be g.
  *   silu_mul: (g / (1 + sq_exp(-g))) * u
- *   gelu_mul: (g / (1 + sq_exp(-2 z))) * u, z = (g * 0x1.988454p-1f) * fma(g * g, 0x1.6e4e26p-5f, 1): tanh form */
+ *   gelu_mul: (g / (1 + sq_exp(-2 z))) * u, z = (g * 0x1.988454p-1f) * fma(g * g, 0x1.6e4e26p-5f, 1): tanh
+ * form */
 typedef void sq_glu_fn(const float *g, const float *u, int32_t n, float *h);
 
-/* ---- attention over tiles of 32 tokens --------------------------------------------------------------- */
+/* ---- attention over tiles of 32 tokens ------------------------------------------------------- */
 
 enum { SQ_KV_TILE = 32, SQ_ATTN_CHUNK = 256 }; /* tokens; a chunk is 8 tiles */
 
@@ -110,12 +113,13 @@ typedef void sq_attn_fn(const sq_attn_args *a);
  *   l = fma(lc, b, l * a);  o[c] = fma(oc[c], b, o[c] * a);  m = M */
 typedef void sq_attn_merge_fn(float *m, float *l, float *o, float mc, float lc, const float *oc, int32_t d);
 
-/* Store one token in slot t (0..31) of a tile: k[c][t] = f16(krow[c]), v[t][c] = f16(vrow[c]). Round to nearest
- * even; values past the range of f16 become +-65504 (never inf). kv_put_f32 stores f32 as they are. */
+/* Store one token in slot t (0..31) of a tile: k[c][t] = f16(krow[c]), v[t][c] = f16(vrow[c]). Round to
+ * nearest even; values past the range of f16 become +-65504 (never inf). kv_put_f32 stores f32 as they are.
+ */
 typedef void sq_kv_put_fn(const float *krow, const float *vrow, int32_t d, int32_t t, uint16_t *k,
                           uint16_t *v);
 
-/* ---- the table --------------------------------------------------------------------------------------- */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 typedef struct {
 #define SQ_KERNEL(field, fn) fn *field;
@@ -128,8 +132,8 @@ typedef struct {
 
 typedef enum { SQ_ISA_SCALAR, SQ_ISA_AVX2, SQ_ISA_AVX512, SQ_ISA_NEON, SQ_ISA_COUNT } sq_isa;
 
-/* Fill the whole table: scalar first, then every ISA that `features` (SQ_CPU_*) has, oldest first, up to isa_max
- * (SQ_ISA_COUNT: no cap). No entry is ever NULL. */
+/* Fill the whole table: scalar first, then every ISA that `features` (SQ_CPU_*) has, oldest first, up to
+ * isa_max (SQ_ISA_COUNT: no cap). No entry is ever NULL. */
 void sq_kernels_select(sq_kernels *k, uint32_t features, sq_isa isa_max);
 /* "scalar", "avx2", "avx512", "neon"; false for another name. NULL or "" gives SQ_ISA_COUNT. */
 bool sq_isa_from_name(const char *name, sq_isa *out);

@@ -2,20 +2,22 @@
  *
  * kv.h - the paged store of keys and values. One store for every sequence and every format.
  *
- * Unit of everything is the *tile*: 32 consecutive tokens of one KV head in one layer. A *page* holds one layer's tile of
- * 32 token slots for all KV heads; a *column* is the n_layers pages of the same 32 tokens.
+ * Unit of everything is the *tile*: 32 consecutive tokens of one KV head in one layer. A *page* holds one
+ * layer's tile of 32 token slots for all KV heads; a *column* is the n_layers pages of the same 32 tokens.
  *
- *   page:  | header 64 B | head 0: K tile | V tile | head 1: K tile | V tile | ...        every part 64-byte aligned
+ *   page:  | header 64 B | head 0: K tile | V tile | head 1: K tile | V tile | ...        every part 64-byte
+ * aligned
  *
  *   F16 tile of a head of d channels:  K channel-major [d][32] (lanes of a score vector are tokens),
- *                                      V token-major [32][d] (lanes of an output row are channels); 2 * 64 * d bytes
- *   F32 tile: the same order, 4-byte elements
+ *                                      V token-major [32][d] (lanes of an output row are channels); 2 * 64 *
+ * d bytes F32 tile: the same order, 4-byte elements
  *
- * Pages come from an arena: one reserved range of address space, cut in slabs of one size class each; memory is touched
- * only as tokens arrive. Slots beyond a sequence's length hold finite numbers (zeros or old values), never NaN:
- * attention multiplies them by zero.
+ * Pages come from an arena: one reserved range of address space, cut in slabs of one size class each; memory
+ * is touched only as tokens arrive. Slots beyond a sequence's length hold finite numbers (zeros or old
+ * values), never NaN: attention multiplies them by zero.
  *
- * Threads: one owner thread calls these functions; kernels read and write pages of running steps meanwhile. */
+ * Threads: one owner thread calls these functions; kernels read and write pages of running steps meanwhile.
+ */
 #ifndef SQ_KV_H
 #define SQ_KV_H
 
@@ -59,10 +61,12 @@ uint64_t sq_kv_pool_bytes_max(const sq_kv_pool *p);
 const sq_kv_geometry *sq_kv_pool_geometry(const sq_kv_pool *p);
 sq_kv_format sq_kv_pool_format(const sq_kv_pool *p);
 
-/* An empty sequence of at most tokens_max tokens. Its page table is allocated here, so that growing never allocates from the heap. */
+/* An empty sequence of at most tokens_max tokens. Its page table is allocated here, so that growing never
+ * allocates from the heap. */
 squish_status sq_kv_seq_new(sq_kv_seq **out, sq_kv_pool *p, int32_t tokens_max, squish_error *err);
 void sq_kv_seq_free(sq_kv_seq *s);
-/* Make sure pages exist for positions [0, n). NO_MEMORY: the pool is full; the sequence is unchanged. INVALID: n > tokens_max. */
+/* Make sure pages exist for positions [0, n). NO_MEMORY: the pool is full; the sequence is unchanged.
+ * INVALID: n > tokens_max. */
 squish_status sq_kv_seq_reserve(sq_kv_seq *s, int32_t n, squish_error *err);
 /* Forget positions from n on; pages that hold none of the rest go back to the pool. */
 void sq_kv_seq_truncate(sq_kv_seq *s, int32_t n);

@@ -2,9 +2,10 @@
  *
  * kv_pool.c - the arena behind the pages and the page tables of sequences.
  *
- * The arena is one reservation of address space. Pages of one size class are carved from slabs; a freed page goes to
- * its class's free list (the link lives in the page, past its header, so tiles stay finite: a link is written into a header field).
- * With one format there is one class; a further format adds a class, not a second store.
+ * The arena is one reservation of address space. Pages of one size class are carved from slabs; a freed page
+ * goes to its class's free list (the link lives in the page, past its header, so tiles stay finite: a link is
+ * written into a header field). With one format there is one class; a further format adds a class, not a
+ * second store.
  *
  * One thread owns a pool and its sequences. */
 #include "kv/kv.h"
@@ -120,7 +121,8 @@ squish_status sq_kv_seq_new(sq_kv_seq **out, sq_kv_pool *p, int32_t tokens_max, 
     s->pages = sq_alloc_zero(&p->alloc, (size_t)s->tiles_max * (size_t)p->shape.n_layers * sizeof *s->pages);
     if (!s->pages) {
         sq_alloc_free(&p->alloc, s, sizeof *s);
-        return sq_fail(err, SQUISH_NO_MEMORY, "kv sequence: out of memory for the page table of %d tokens", tokens_max);
+        return sq_fail(err, SQUISH_NO_MEMORY, "kv sequence: out of memory for the page table of %d tokens",
+                       tokens_max);
     }
     *out = s;
     return SQUISH_OK;
@@ -152,8 +154,8 @@ squish_status sq_kv_seq_reserve(sq_kv_seq *s, int32_t n, squish_error *err) {
             if (!page) {
                 column_give(s, t, l);
                 sq_kv_seq_truncate(s, had * SQ_KV_TILE_TOKENS);
-                return sq_fail(err, SQUISH_NO_MEMORY, "kv cache is full: %zu of %zu bytes used", s->pool->used,
-                               s->pool->bytes_max);
+                return sq_fail(err, SQUISH_NO_MEMORY, "kv cache is full: %zu of %zu bytes used",
+                               s->pool->used, s->pool->bytes_max);
             }
             s->pages[(size_t)l * (size_t)s->tiles_max + (size_t)t] = page;
         }

@@ -5,10 +5,12 @@
 
 #include <string.h>
 
-squish_engine_options squish_engine_options_default(void) { return (squish_engine_options){.chunk_tokens = 512}; }
+squish_engine_options squish_engine_options_default(void) {
+    return (squish_engine_options){.chunk_tokens = 512};
+}
 
-squish_status squish_engine_estimate(const squish_model *m, const squish_engine_options *opt, squish_mem_estimate *out,
-                                     squish_error *err) {
+squish_status squish_engine_estimate(const squish_model *m, const squish_engine_options *opt,
+                                     squish_mem_estimate *out, squish_error *err) {
     const squish_engine_options o = opt ? *opt : squish_engine_options_default();
     squish_engine_options resolved;
     return sq_engine_plan(m, &o, &resolved, out, err);
@@ -23,12 +25,18 @@ squish_status squish_engine_new(squish_engine **out, const squish_model *m, cons
 void squish_engine_free(squish_engine *e) { sq_engine_free(e); }
 
 void squish_engine_get_info(const squish_engine *e, squish_engine_info *out) {
-    *out = (squish_engine_info){.threads = e->threads, .ctx_tokens = e->ctx, .chunk_tokens = e->chunk,
-                                .isa = sq_backend_isa(e->b), .scratch_bytes = e->scratch_bytes,
-                                .kv_bytes_now = sq_kv_pool_bytes_used(e->kv), .kv_bytes_max = sq_kv_pool_bytes_max(e->kv)};
+    *out = (squish_engine_info){.threads = e->threads,
+                                .ctx_tokens = e->ctx,
+                                .chunk_tokens = e->chunk,
+                                .isa = sq_backend_isa(e->b),
+                                .scratch_bytes = e->scratch_bytes,
+                                .kv_bytes_now = sq_kv_pool_bytes_used(e->kv),
+                                .kv_bytes_max = sq_kv_pool_bytes_max(e->kv)};
 }
 
-squish_status squish_seq_new(squish_seq **out, squish_engine *e, squish_error *err) { return sq_seq_new(out, e, err); }
+squish_status squish_seq_new(squish_seq **out, squish_engine *e, squish_error *err) {
+    return sq_seq_new(out, e, err);
+}
 void squish_seq_free(squish_seq *s) { sq_seq_free(s); }
 
 squish_status squish_seq_sync(squish_seq *s, const int32_t *tokens, size_t n, squish_error *err) {
@@ -42,16 +50,24 @@ void squish_seq_truncate(squish_seq *s, int32_t n) { sq_seq_truncate(s, n); }
 void squish_seq_cancel(squish_seq *s) { atomic_store_explicit(&s->cancel, 1, memory_order_relaxed); }
 void squish_seq_cancel_clear(squish_seq *s) { atomic_store_explicit(&s->cancel, 0, memory_order_relaxed); }
 
-squish_status squish_seq_score(squish_seq *s, const int32_t *tokens, size_t n, int32_t first, squish_logits_fn fn,
-                               void *user, squish_error *err) {
+squish_status squish_seq_score(squish_seq *s, const int32_t *tokens, size_t n, int32_t first,
+                               squish_logits_fn fn, void *user, squish_error *err) {
     return sq_seq_score(s, tokens, n, first, fn, user, err);
 }
 
-/* ---- answers ---------------------------------------------------------------------------------------------------------- */
+/* ---- answers
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 squish_sampling squish_sampling_default(void) {
-    return (squish_sampling){.temperature = 0.7f, .top_p = 0.9f, .typical_p = 1.0f, .repetition_penalty = 1.0f,
-                             .repeat_last_n = -1, .dry_base = 1.75f, .dry_allowed_length = 2, .dry_last_n = -1,
+    return (squish_sampling){.temperature = 0.7f,
+                             .top_p = 0.9f,
+                             .typical_p = 1.0f,
+                             .repetition_penalty = 1.0f,
+                             .repeat_last_n = -1,
+                             .dry_base = 1.75f,
+                             .dry_allowed_length = 2,
+                             .dry_last_n = -1,
                              .seed = -1};
 }
 
@@ -90,6 +106,8 @@ squish_status squish_gen_new(squish_gen **out, squish_seq *s, const int32_t *pro
     return sq_gen_new(out, s, prompt, n, &o, err);
 }
 
-squish_status squish_gen_next(squish_gen *g, squish_gen_event *ev, squish_error *err) { return sq_gen_next(g, ev, err); }
+squish_status squish_gen_next(squish_gen *g, squish_gen_event *ev, squish_error *err) {
+    return sq_gen_next(g, ev, err);
+}
 void squish_gen_get_stats(const squish_gen *g, squish_gen_stats *out) { sq_gen_stats(g, out); }
 void squish_gen_free(squish_gen *g) { sq_gen_free(g); }

@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
-squish_model_options squish_model_options_default(void) { return (squish_model_options){.tier = SQUISH_TIER_AUTO}; }
+squish_model_options squish_model_options_default(void) {
+    return (squish_model_options){.tier = SQUISH_TIER_AUTO};
+}
 
 static bool has_suffix(const char *s, const char *suffix) {
     const size_t n = strlen(s), m = strlen(suffix);
@@ -17,16 +19,21 @@ static bool has_suffix(const char *s, const char *suffix) {
 /* The best ready tier of a directory: the one asked for, or tier 0, then q8. */
 static bool ready_tier(const char *dir, squish_tier tier, char *path, size_t n) {
     char compressed[4096];
-    if (sq_store_compressed_dir(dir, NULL, NULL, compressed, sizeof compressed, NULL) != SQUISH_OK) return false;
+    if (sq_store_compressed_dir(dir, NULL, NULL, compressed, sizeof compressed, NULL) != SQUISH_OK)
+        return false;
     if (tier != SQUISH_TIER_AUTO) return sq_tier_ready(compressed, tier, path, n);
-    return sq_tier_ready(compressed, SQUISH_TIER_0, path, n) || sq_tier_ready(compressed, SQUISH_TIER_Q8, path, n);
+    return sq_tier_ready(compressed, SQUISH_TIER_0, path, n) ||
+           sq_tier_ready(compressed, SQUISH_TIER_Q8, path, n);
 }
 
-static squish_status open_dir(sq_model **out, const char *dir, const squish_model_options *o, squish_error *err) {
+static squish_status open_dir(sq_model **out, const char *dir, const squish_model_options *o,
+                              squish_error *err) {
     char path[4096];
-    if (o->tier != SQUISH_TIER_SOURCE && ready_tier(dir, o->tier, path, sizeof path)) return sq_model_open_sqw(out, path, o, err);
+    if (o->tier != SQUISH_TIER_SOURCE && ready_tier(dir, o->tier, path, sizeof path))
+        return sq_model_open_sqw(out, path, o, err);
     if (o->tier == SQUISH_TIER_0 || o->tier == SQUISH_TIER_Q8)
-        return sq_fail(err, SQUISH_NOT_FOUND, "%s: tier %s is not built (build it with: squish compress %s --tier %s)", dir,
+        return sq_fail(err, SQUISH_NOT_FOUND,
+                       "%s: tier %s is not built (build it with: squish compress %s --tier %s)", dir,
                        sq_tier_get(o->tier)->name, dir, sq_tier_get(o->tier)->name);
     return sq_model_open_hf(out, dir, o, err);
 }
@@ -58,7 +65,7 @@ bool squish_model_tensor(const squish_model *m, size_t i, squish_tensor_info *ou
 const char *squish_model_config_json(const squish_model *m) { return m->config_json; }
 const char *squish_model_generation_json(const squish_model *m) { return m->generation_json; }
 
-/* ---- names and tiers -------------------------------------------------------------------------------------------------- */
+/* ---- names and tiers ------------------------------------------------------------------------- */
 
 static squish_status give_text(const char *s, squish_text *out, squish_error *err) {
     sq_buf b;
@@ -85,7 +92,8 @@ static bool list_one(void *user, const char *name, const char *path) {
     const list_ctx *c = user;
     char dir[4096] = "", file[4096], tiers[64] = "";
     uint64_t bytes = sq_os_is_dir(path) ? sq_store_dir_bytes(path) : sq_os_file_bytes(path);
-    if (sq_os_is_dir(path) && sq_store_compressed_dir(path, NULL, c->home, dir, sizeof dir, NULL) == SQUISH_OK) {
+    if (sq_os_is_dir(path) &&
+        sq_store_compressed_dir(path, NULL, c->home, dir, sizeof dir, NULL) == SQUISH_OK) {
         static const squish_tier all[] = {SQUISH_TIER_0, SQUISH_TIER_Q8};
         for (size_t i = 0; i < SQ_COUNT(all); i++) {
             if (!sq_tier_ready(dir, all[i], file, sizeof file)) continue;
@@ -106,8 +114,8 @@ squish_compress_options squish_compress_options_default(void) {
     return (squish_compress_options){.tier = SQUISH_TIER_0, .method = SQUISH_METHOD_LSQ, .group = SQ_GROUP};
 }
 
-squish_status squish_compress(const char *src, const squish_compress_options *opt, squish_compress_result *out,
-                              squish_error *err) {
+squish_status squish_compress(const char *src, const squish_compress_options *opt,
+                              squish_compress_result *out, squish_error *err) {
     const squish_compress_options o = opt ? *opt : squish_compress_options_default();
     char dir[4096];
     if (!sq_os_is_dir(src))
@@ -118,8 +126,8 @@ squish_status squish_compress(const char *src, const squish_compress_options *op
     return sq_forge_compress(src, dir, &o, out, err);
 }
 
-squish_status squish_tier_path(const char *src, const squish_compress_options *opt, squish_text *file, bool *ready,
-                               squish_error *err) {
+squish_status squish_tier_path(const char *src, const squish_compress_options *opt, squish_text *file,
+                               bool *ready, squish_error *err) {
     const squish_compress_options o = opt ? *opt : squish_compress_options_default();
     char dir[4096], path[4096];
     *file = (squish_text){0};

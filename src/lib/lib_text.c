@@ -7,7 +7,8 @@
 
 static squish_status need_tokenizer(const squish_model *m, squish_error *err) {
     if (m->tok) return SQUISH_OK;
-    return sq_fail(err, SQUISH_UNSUPPORTED, "%s has no tokenizer (only token ids can be used with it)", m->info.path);
+    return sq_fail(err, SQUISH_UNSUPPORTED, "%s has no tokenizer (only token ids can be used with it)",
+                   m->info.path);
 }
 
 squish_status squish_tokenize(const squish_model *m, const char *text, size_t bytes, unsigned flags,
@@ -44,7 +45,8 @@ squish_status squish_detokenize(const squish_model *m, const int32_t *ids, size_
     squish_status st = SQUISH_OK;
     for (size_t i = 0; i < n && st == SQUISH_OK; i++) {
         if (ids[i] < 0 || ids[i] >= sq_tok_count(m->tok))
-            st = sq_fail(err, SQUISH_INVALID, "token %zu is %d, wanted 0 to %d", i, ids[i], sq_tok_count(m->tok) - 1);
+            st = sq_fail(err, SQUISH_INVALID, "token %zu is %d, wanted 0 to %d", i, ids[i],
+                         sq_tok_count(m->tok) - 1);
         else
             sq_detok_push(&d, ids[i], &b);
     }
@@ -66,9 +68,13 @@ bool squish_token_bytes(const squish_model *m, int32_t id, const char **bytes, s
 
 int32_t squish_token_bos(const squish_model *m) { return m->tok ? sq_tok_bos(m->tok) : -1; }
 bool squish_token_is_eos(const squish_model *m, int32_t id) { return m->tok && sq_tok_is_eos(m->tok, id); }
-bool squish_token_is_control(const squish_model *m, int32_t id) { return m->tok && sq_tok_is_control(m->tok, id); }
+bool squish_token_is_control(const squish_model *m, int32_t id) {
+    return m->tok && sq_tok_is_control(m->tok, id);
+}
 
-/* ---- templates ---------------------------------------------------------------------------------------------------------- */
+/* ---- templates
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 squish_template_options squish_template_options_default(void) {
     return (squish_template_options){.add_generation_prompt = true};
@@ -81,7 +87,8 @@ static squish_status set(json_t *vars, const char *key, json_t *value, squish_er
     return sq_fail(err, SQUISH_NO_MEMORY, "template: out of memory");
 }
 
-static squish_status set_token(json_t *vars, const char *key, const squish_model *m, int32_t id, squish_error *err) {
+static squish_status set_token(json_t *vars, const char *key, const squish_model *m, int32_t id,
+                               squish_error *err) {
     sq_span s;
     if (json_object_get(vars, key) || id < 0 || !sq_tok_bytes(m->tok, id, &s)) return SQUISH_OK;
     return set(vars, key, json_stringn((const char *)s.p, s.n), err);
@@ -92,7 +99,8 @@ static squish_status build_vars(const squish_model *m, const squish_template_opt
     json_t *v = NULL;
     *out = NULL;
     if (o->vars_json) {
-        SQ_TRY(sq_json_parse(o->vars_json, strlen(o->vars_json), SQ_JSON_DEPTH, "template variables", out, err));
+        SQ_TRY(
+            sq_json_parse(o->vars_json, strlen(o->vars_json), SQ_JSON_DEPTH, "template variables", out, err));
         if (!json_is_object(*out)) return sq_fail(err, SQUISH_INVALID, "template variables: not an object");
     } else if (!(*out = json_object())) {
         return sq_fail(err, SQUISH_NO_MEMORY, "template: out of memory");
@@ -127,17 +135,19 @@ static squish_status render(const sq_tmpl *t, const squish_model *m, const squis
     return st;
 }
 
-squish_status squish_template_render(const squish_model *m, const squish_template_options *opt, squish_text *out,
-                                     squish_error *err) {
+squish_status squish_template_render(const squish_model *m, const squish_template_options *opt,
+                                     squish_text *out, squish_error *err) {
     *out = (squish_text){0};
     if (!opt || !opt->messages_json) return sq_fail(err, SQUISH_INVALID, "no messages given");
     const squish_alloc a = m ? m->alloc : sq_alloc_default();
     if (!opt->template_source) {
         if (!m) return sq_fail(err, SQUISH_INVALID, "neither a model nor a template given");
         if (!m->tmpl && m->tmpl_error.code != SQUISH_OK)
-            return sq_fail(err, SQUISH_UNSUPPORTED, "%s: its chat template cannot be used: %s", m->info.path, m->tmpl_error.text);
+            return sq_fail(err, SQUISH_UNSUPPORTED, "%s: its chat template cannot be used: %s", m->info.path,
+                           m->tmpl_error.text);
         if (!m->tmpl)
-            return sq_fail(err, SQUISH_UNSUPPORTED, "%s has no chat template (use --raw, or give one with --template)", m->info.path);
+            return sq_fail(err, SQUISH_UNSUPPORTED,
+                           "%s has no chat template (use --raw, or give one with --template)", m->info.path);
         return render(m->tmpl, m, opt, &a, out, err);
     }
     sq_buf blob;

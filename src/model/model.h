@@ -3,8 +3,8 @@
  * model.h - architectures, the binding of weights, and the forward pass.
  *
  *   config.json -> sq_config (one flat struct for every architecture)
- *   checkpoint or .sqw -> sq_model (every matrix bound to its role; nothing copied but norms and biases of a checkpoint)
- *   sq_model + backend -> sq_forward: tokens of one step in, rows of hidden states and logits out
+ *   checkpoint or .sqw -> sq_model (every matrix bound to its role; nothing copied but norms and biases of a
+ * checkpoint) sq_model + backend -> sq_forward: tokens of one step in, rows of hidden states and logits out
  *
  * The six dense families differ in few places, and those are data, not code paths: biases, head norms, norms
  * after a block, the activation, rope per layer type, windows. */
@@ -18,7 +18,7 @@
 #include "kv/kv.h"
 #include "text/text.h"
 
-/* ---- configuration ------------------------------------------------------------------------------------------------ */
+/* ---- configuration --------------------------------------------------------------------------- */
 
 typedef enum { SQ_ROPE_DEFAULT, SQ_ROPE_LINEAR, SQ_ROPE_LLAMA3, SQ_ROPE_YARN } sq_rope_type;
 
@@ -36,7 +36,8 @@ typedef struct {
 enum { SQ_LAYER_WINDOWED = 1, SQ_LAYER_ROPE1 = 2 }; /* SQ_LAYER_ROPE1: uses rope[1] */
 enum { SQ_CONFIG_VERSION = 1 };
 
-/* Normalised configuration; also the NCFG section of a .sqw, byte by byte. Everything checked by sq_config_check. */
+/* Normalised configuration; also the NCFG section of a .sqw, byte by byte. Everything checked by
+ * sq_config_check. */
 typedef struct {
     uint32_t version, bytes;      /* SQ_CONFIG_VERSION, sizeof */
     char arch[24];                /* "qwen2" */
@@ -52,15 +53,15 @@ typedef struct {
     uint8_t layer_flags[SQ_MAX_LAYERS];
 } sq_config;
 
-/* From config.json. UNSUPPORTED names the architecture and the list of those we run, or the field we do not; CORRUPT a missing or
- * absurd field with its value. */
+/* From config.json. UNSUPPORTED names the architecture and the list of those we run, or the field we do not;
+ * CORRUPT a missing or absurd field with its value. */
 squish_status sq_config_from_json(const char *json, size_t n, sq_config *out, squish_error *err);
 squish_status sq_config_check(const sq_config *c, squish_error *err);
 
 /* inv_freq[half] in double and the factor on cos and sin, half = head_dim / 2. */
 void sq_rope_frequencies(const sq_rope_params *p, int32_t half, double *inv_freq, double *attention_factor);
 
-/* ---- roles -------------------------------------------------------------------------------------------------------- */
+/* ---- roles ----------------------------------------------------------------------------------- */
 
 /* What a tensor does. Numbers are on disk (.sqw): append only. */
 typedef enum {
@@ -72,8 +73,8 @@ typedef enum {
     SQ_ROLE_COUNT
 } sq_role;
 
-/* One tensor the model needs: its role and place, its name in a Hugging Face checkpoint, and its shape. A slice of a fused
- * parent has row0 > 0 or parent_rows > rows. */
+/* One tensor the model needs: its role and place, its name in a Hugging Face checkpoint, and its shape. A
+ * slice of a fused parent has row0 > 0 or parent_rows > rows. */
 typedef struct {
     sq_role role;
     int32_t layer;            /* -1: not in a layer */
@@ -87,7 +88,7 @@ typedef struct {
  * role HEAD is simply absent from the list). */
 bool sq_config_want(const sq_config *c, size_t i, sq_want *out);
 
-/* ---- a bound model -------------------------------------------------------------------------------------------------- */
+/* ---- a bound model --------------------------------------------------------------------------- */
 
 typedef struct {
     sq_weight mat[SQ_ROLE_COUNT];       /* indexed by role; rows = 0: absent */
@@ -121,17 +122,22 @@ struct squish_model {
 };
 
 /* Which file to open is the caller's decision; these open exactly what they are given. */
-squish_status sq_model_open_sqw(sq_model **out, const char *path, const squish_model_options *opt, squish_error *err);
-squish_status sq_model_open_hf(sq_model **out, const char *dir, const squish_model_options *opt, squish_error *err);
-squish_status sq_model_open_gguf(sq_model **out, const char *path, const squish_model_options *opt, squish_error *err);
+squish_status sq_model_open_sqw(sq_model **out, const char *path, const squish_model_options *opt,
+                                squish_error *err);
+squish_status sq_model_open_hf(sq_model **out, const char *dir, const squish_model_options *opt,
+                               squish_error *err);
+squish_status sq_model_open_gguf(sq_model **out, const char *path, const squish_model_options *opt,
+                                 squish_error *err);
 void sq_model_close(sq_model *m);
 
-/* Text parts of a Hugging Face directory, compiled (for opening one and for building a .sqw). A missing template leaves tmpl
- * empty; a broken one does too, with the reason in *tmpl_error (the model still completes text). */
+/* Text parts of a Hugging Face directory, compiled (for opening one and for building a .sqw). A missing
+ * template leaves tmpl empty; a broken one does too, with the reason in *tmpl_error (the model still
+ * completes text). */
 squish_status sq_model_compile_text(const char *dir, const squish_alloc *a, sq_buf *tok, sq_buf *tmpl,
-                                    squish_error *tmpl_error, squish_warn_fn warn, void *warn_user, squish_error *err);
+                                    squish_error *tmpl_error, squish_warn_fn warn, void *warn_user,
+                                    squish_error *err);
 
-/* ---- the forward pass ----------------------------------------------------------------------------------------------- */
+/* ---- the forward pass ------------------------------------------------------------------------ */
 
 typedef struct sq_forward sq_forward;
 
@@ -141,17 +147,19 @@ typedef struct {
     int32_t row0, n_rows, pos0;
 } sq_step_seg;
 
-/* Plan and allocate everything for steps of at most m_max rows, n_seg_max sequences and out_max rows of logits.
- * scratch is touched only as far as used. */
-squish_status sq_forward_new(sq_forward **out, const sq_model *m, sq_backend *b, const sq_kv_pool *kv, int32_t m_max,
-                             int32_t n_seg_max, int32_t out_max, const squish_alloc *a,
+/* Plan and allocate everything for steps of at most m_max rows, n_seg_max sequences and out_max rows of
+ * logits. scratch is touched only as far as used. */
+squish_status sq_forward_new(sq_forward **out, const sq_model *m, sq_backend *b, const sq_kv_pool *kv,
+                             int32_t m_max, int32_t n_seg_max, int32_t out_max, const squish_alloc *a,
                              squish_error *err);
 void sq_forward_free(sq_forward *f);
 uint64_t sq_forward_bytes(const sq_model *m, int32_t m_max, int32_t out_max); /* what new would reserve */
 
-/* Run ids [m] (host; each < n_vocab) through all layers and store keys and values. Cannot fail. Segments cover the rows in order. */
+/* Run ids [m] (host; each < n_vocab) through all layers and store keys and values. Cannot fail. Segments
+ * cover the rows in order. */
 void sq_forward_run(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_seg *segs, int32_t n_segs);
-/* Logits of n <= out_max rows of the last run: host memory, row i at sq_forward_logits_ld(f) * i, valid until the next call. */
+/* Logits of n <= out_max rows of the last run: host memory, row i at sq_forward_logits_ld(f) * i, valid until
+ * the next call. */
 const float *sq_forward_logits(sq_forward *f, const int32_t *rows, int32_t n);
 size_t sq_forward_logits_ld(const sq_forward *f);
 

@@ -2,8 +2,9 @@
  *
  * model_config.c - config.json to sq_config.
  *
- * Both spellings in the wild are read: rope_theta + rope_scaling + torch_dtype, and rope_parameters + dtype; where
- * both stand, rope_parameters wins. What a family implies without saying (Qwen2 has biases on q, k, v) is in one table. */
+ * Both spellings in the wild are read: rope_theta + rope_scaling + torch_dtype, and rope_parameters + dtype;
+ * where both stand, rope_parameters wins. What a family implies without saying (Qwen2 has biases on q, k, v)
+ * is in one table. */
 #include "model/model.h"
 
 #include <math.h>
@@ -34,14 +35,16 @@ static const family *family_of(const char *model_type, squish_error *err) {
         size_t n = strlen(list);
         snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "", families[i].model_type);
     }
-    sq_fail(err, SQUISH_UNSUPPORTED, "config.json: model_type '%.40s' is not one this version runs (%s)", model_type,
-            list);
+    sq_fail(err, SQUISH_UNSUPPORTED, "config.json: model_type '%.40s' is not one this version runs (%s)",
+            model_type, list);
     return NULL;
 }
 
 static const char what[] = "config.json";
 
-/* ---- rope ---------------------------------------------------------------------------------------------------------- */
+/* ---- rope
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 static squish_status rope_type_of(const char *name, int32_t *type, squish_error *err) {
     if (strcmp(name, "default") == 0) *type = SQ_ROPE_DEFAULT;
@@ -49,16 +52,25 @@ static squish_status rope_type_of(const char *name, int32_t *type, squish_error 
     else if (strcmp(name, "llama3") == 0) *type = SQ_ROPE_LLAMA3;
     else if (strcmp(name, "yarn") == 0) *type = SQ_ROPE_YARN;
     else
-        return sq_fail(err, SQUISH_UNSUPPORTED,
-                       "config.json: rope type '%.40s' is not one this version runs (default, linear, llama3, yarn)",
-                       name);
+        return sq_fail(
+            err, SQUISH_UNSUPPORTED,
+            "config.json: rope type '%.40s' is not one this version runs (default, linear, llama3, yarn)",
+            name);
     return SQUISH_OK;
 }
 
 /* o: rope_parameters, one entry of it, or rope_scaling; may be NULL. theta: what stands outside. */
-static squish_status rope_read(const json_t *o, double theta, int64_t ctx, sq_rope_params *p, squish_error *err) {
-    *p = (sq_rope_params){.type = SQ_ROPE_DEFAULT, .theta = theta, .factor = 1.0, .low_freq = 1.0, .high_freq = 4.0,
-                          .original_ctx = (double)ctx, .beta_fast = 32.0, .beta_slow = 1.0, .truncate = 1};
+static squish_status rope_read(const json_t *o, double theta, int64_t ctx, sq_rope_params *p,
+                               squish_error *err) {
+    *p = (sq_rope_params){.type = SQ_ROPE_DEFAULT,
+                          .theta = theta,
+                          .factor = 1.0,
+                          .low_freq = 1.0,
+                          .high_freq = 4.0,
+                          .original_ctx = (double)ctx,
+                          .beta_fast = 32.0,
+                          .beta_slow = 1.0,
+                          .truncate = 1};
     if (!json_is_object(o)) return SQUISH_OK;
     const char *type = "default";
     SQ_TRY(sq_json_str(o, "type", false, &type, what, err));
@@ -68,9 +80,10 @@ static squish_status rope_read(const json_t *o, double theta, int64_t ctx, sq_ro
     SQ_TRY(sq_json_f64(o, "rope_theta", false, 1.0, 1e12, &p->theta, what, err));
     SQ_TRY(sq_json_f64(o, "factor", scaled, 1.0, 1e6, &p->factor, what, err));
     SQ_TRY(sq_json_f64(o, "low_freq_factor", p->type == SQ_ROPE_LLAMA3, 1e-3, 1e6, &p->low_freq, what, err));
-    SQ_TRY(sq_json_f64(o, "high_freq_factor", p->type == SQ_ROPE_LLAMA3, 1e-3, 1e6, &p->high_freq, what, err));
-    SQ_TRY(sq_json_f64(o, "original_max_position_embeddings", p->type == SQ_ROPE_LLAMA3, 1.0, 1e9, &p->original_ctx,
-                       what, err));
+    SQ_TRY(
+        sq_json_f64(o, "high_freq_factor", p->type == SQ_ROPE_LLAMA3, 1e-3, 1e6, &p->high_freq, what, err));
+    SQ_TRY(sq_json_f64(o, "original_max_position_embeddings", p->type == SQ_ROPE_LLAMA3, 1.0, 1e9,
+                       &p->original_ctx, what, err));
     SQ_TRY(sq_json_f64(o, "beta_fast", false, 1e-3, 1e6, &p->beta_fast, what, err));
     SQ_TRY(sq_json_f64(o, "beta_slow", false, 1e-3, 1e6, &p->beta_slow, what, err));
     SQ_TRY(sq_json_f64(o, "attention_factor", false, 1e-3, 1e3, &p->attention_factor, what, err));
@@ -82,17 +95,21 @@ static squish_status rope_read(const json_t *o, double theta, int64_t ctx, sq_ro
     double partial = 1.0;
     SQ_TRY(sq_json_f64(o, "partial_rotary_factor", false, 0.0, 1.0, &partial, what, err));
     if (partial != 1.0)
-        return sq_fail(err, SQUISH_UNSUPPORTED, "config.json: partial_rotary_factor %g, only 1 is supported", partial);
+        return sq_fail(err, SQUISH_UNSUPPORTED, "config.json: partial_rotary_factor %g, only 1 is supported",
+                       partial);
     if (p->type == SQ_ROPE_LLAMA3 && p->high_freq <= p->low_freq)
-        return sq_fail(err, SQUISH_CORRUPT, "config.json: high_freq_factor %g is not above low_freq_factor %g",
-                       p->high_freq, p->low_freq);
+        return sq_fail(err, SQUISH_CORRUPT,
+                       "config.json: high_freq_factor %g is not above low_freq_factor %g", p->high_freq,
+                       p->low_freq);
     return SQUISH_OK;
 }
 
-static squish_status rope_all(const json_t *o, const family *f, int64_t ctx, sq_config *c, squish_error *err) {
+static squish_status rope_all(const json_t *o, const family *f, int64_t ctx, sq_config *c,
+                              squish_error *err) {
     double theta = 10000.0, local = 10000.0;
     SQ_TRY(sq_json_f64(o, "rope_theta", false, 1.0, 1e12, &theta, what, err));
-    const json_t *params = json_object_get(o, "rope_parameters"), *scaling = json_object_get(o, "rope_scaling");
+    const json_t *params = json_object_get(o, "rope_parameters"),
+                 *scaling = json_object_get(o, "rope_scaling");
     c->n_rope = 1;
     if (!f->gemma) return rope_read(json_is_object(params) ? params : scaling, theta, ctx, &c->rope[0], err);
     /* Gemma: full-attention layers turn slowly, windowed ones fast. */
@@ -107,7 +124,9 @@ static squish_status rope_all(const json_t *o, const family *f, int64_t ctx, sq_
     return rope_read(NULL, local, ctx, &c->rope[1], err);
 }
 
-/* ---- layers --------------------------------------------------------------------------------------------------------- */
+/* ---- layers
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 static squish_status windows(const json_t *o, const family *f, sq_config *c, squish_error *err) {
     int64_t window = 0, from = 0, pattern = f->gemma ? 6 : 0;
@@ -128,7 +147,8 @@ static squish_status windows(const json_t *o, const family *f, sq_config *c, squ
         if (json_is_array(types)) {
             const char *t = json_string_value(json_array_get(types, (size_t)i));
             if (!t || (strcmp(t, "sliding_attention") != 0 && strcmp(t, "full_attention") != 0))
-                return sq_fail(err, SQUISH_UNSUPPORTED, "config.json: layer_types[%d] is '%.40s'", i, t ? t : "?");
+                return sq_fail(err, SQUISH_UNSUPPORTED, "config.json: layer_types[%d] is '%.40s'", i,
+                               t ? t : "?");
             windowed = strcmp(t, "sliding_attention") == 0;
         }
         if (windowed) c->layer_flags[i] |= SQ_LAYER_WINDOWED;
@@ -143,7 +163,9 @@ static squish_status activation_of(const json_t *o, const family *f, sq_config *
     SQ_TRY(sq_json_str(o, "hidden_activation", false, &act, what, err));
     if (strcmp(act, "silu") == 0) c->activation = SQ_ACT_SILU;
     else if (strcmp(act, "gelu_pytorch_tanh") == 0) c->activation = SQ_ACT_GELU_TANH;
-    else return sq_fail(err, SQUISH_UNSUPPORTED, "config.json: hidden_act '%.40s' (silu and gelu_pytorch_tanh are)", act);
+    else
+        return sq_fail(err, SQUISH_UNSUPPORTED,
+                       "config.json: hidden_act '%.40s' (silu and gelu_pytorch_tanh are)", act);
     return SQUISH_OK;
 }
 
@@ -224,10 +246,11 @@ squish_status sq_config_from_json(const char *json, size_t n, sq_config *out, sq
     return st;
 }
 
-/* ---- check: also for what comes from a .sqw --------------------------------------------------------------------------- */
+/* ---- check: also for what comes from a .sqw -------------------------------------------------- */
 
 static bool rope_ok(const sq_rope_params *p) {
-    const double v[] = {p->theta, p->factor, p->low_freq, p->high_freq, p->original_ctx, p->beta_fast, p->beta_slow};
+    const double v[] = {p->theta,        p->factor,    p->low_freq, p->high_freq,
+                        p->original_ctx, p->beta_fast, p->beta_slow};
     for (size_t i = 0; i < SQ_COUNT(v); i++)
         if (!(v[i] > 0.0 && v[i] <= 1e12)) return false;
     return p->type >= SQ_ROPE_DEFAULT && p->type <= SQ_ROPE_YARN && p->theta >= 1.0 && p->factor >= 1.0 &&
@@ -254,16 +277,20 @@ squish_status sq_config_check(const sq_config *c, squish_error *err) {
         if (range[i].value < range[i].lo || range[i].value > range[i].hi)
             return sq_fail(err, SQUISH_CORRUPT, "config: %s is %lld, wanted %lld to %lld", range[i].name,
                            (long long)range[i].value, (long long)range[i].lo, (long long)range[i].hi);
-    if (memchr(c->arch, 0, sizeof c->arch) == NULL) return sq_fail(err, SQUISH_CORRUPT, "config: unnamed architecture");
+    if (memchr(c->arch, 0, sizeof c->arch) == NULL)
+        return sq_fail(err, SQUISH_CORRUPT, "config: unnamed architecture");
     if (c->n_heads % c->n_kv_heads != 0 || c->n_heads / c->n_kv_heads > 64)
         return sq_fail(err, SQUISH_CORRUPT, "config: %d attention heads over %d key/value heads", c->n_heads,
                        c->n_kv_heads);
     if (c->head_dim % 2 != 0) return sq_fail(err, SQUISH_CORRUPT, "config: head_dim %d is odd", c->head_dim);
     for (int32_t i = 0; i < c->n_rope; i++)
-        if (!rope_ok(&c->rope[i])) return sq_fail(err, SQUISH_CORRUPT, "config: rope parameters out of range");
-    if (!(c->norm_eps > 0.0f && c->norm_eps <= 1.0f) || !(c->softmax_scale > 0.0f && c->softmax_scale <= 1e3f) ||
+        if (!rope_ok(&c->rope[i]))
+            return sq_fail(err, SQUISH_CORRUPT, "config: rope parameters out of range");
+    if (!(c->norm_eps > 0.0f && c->norm_eps <= 1.0f) ||
+        !(c->softmax_scale > 0.0f && c->softmax_scale <= 1e3f) ||
         !(c->embed_scale > 0.0f && c->embed_scale <= 1e6f))
-        return sq_fail(err, SQUISH_CORRUPT, "config: norm_eps %g, softmax scale %g or embedding scale %g out of range",
+        return sq_fail(err, SQUISH_CORRUPT,
+                       "config: norm_eps %g, softmax scale %g or embedding scale %g out of range",
                        (double)c->norm_eps, (double)c->softmax_scale, (double)c->embed_scale);
     return SQUISH_OK;
 }

@@ -2,12 +2,13 @@
  *
  * model_forward.c - the transformer: one step of tokens through all layers.
  *
- * Every buffer is planned when the forward pass is made; a step allocates nothing. Rows of a step may belong to
- * several sequences; only attention knows.
+ * Every buffer is planned when the forward pass is made; a step allocates nothing. Rows of a step may belong
+ * to several sequences; only attention knows.
  *
  *   x [m][hidden]  residual stream        q [m][heads*d]  k, v [m][kv_heads*d]
  *   h [m][hidden]  normalised             a [m][heads*d]  attention output
- *   f [m][ffn]     gated                  y [m][hidden]   a block's output where a norm comes before the sum */
+ *   f [m][ffn]     gated                  y [m][hidden]   a block's output where a norm comes before the sum
+ */
 #include "model/model.h"
 
 #include <string.h>
@@ -30,17 +31,18 @@ struct sq_forward {
     void *host;
 };
 
-/* ---- planning ------------------------------------------------------------------------------------------------------ */
+/* ---- planning -------------------------------------------------------------------------------- */
 
 /* Carve everything on the device from memory, or only count if it is NULL. */
 static size_t plan_device(sq_forward *f, char *memory) {
     const sq_config *c = &f->m->cfg;
     const int32_t wide_q = c->n_heads * c->head_dim, wide_kv = c->n_kv_heads * c->head_dim;
-    const struct { sq_rows *r; int32_t m, cols; bool q; } rows[] = {
-        {&f->x, f->m_max, c->hidden, false}, {&f->h, f->m_max, c->hidden, true}, {&f->q, f->m_max, wide_q, false},
-        {&f->k, f->m_max, wide_kv, false},   {&f->v, f->m_max, wide_kv, false},  {&f->a, f->m_max, wide_q, true},
-        {&f->y, f->m_max, c->hidden, false}, {&f->f, f->m_max, c->ffn, true},    {&f->out, f->out_max, c->hidden, true},
-        {&f->logits, f->out_max, c->n_vocab, false}};
+    const struct { sq_rows *r; int32_t m, cols; bool q;
+    } rows[] = {{&f->x, f->m_max, c->hidden, false},    {&f->h, f->m_max, c->hidden, true},
+                {&f->q, f->m_max, wide_q, false},       {&f->k, f->m_max, wide_kv, false},
+                {&f->v, f->m_max, wide_kv, false},      {&f->a, f->m_max, wide_q, true},
+                {&f->y, f->m_max, c->hidden, false},    {&f->f, f->m_max, c->ffn, true},
+                {&f->out, f->out_max, c->hidden, true}, {&f->logits, f->out_max, c->n_vocab, false}};
     size_t at = 0;
     for (size_t i = 0; i < SQ_COUNT(rows); i++) {
         if (memory) sq_rows_carve(rows[i].r, rows[i].m, rows[i].cols, rows[i].q, memory + at);
@@ -84,7 +86,13 @@ squish_status sq_forward_new(sq_forward **out, const sq_model *m, sq_backend *b,
     *out = NULL;
     sq_forward *f = sq_alloc_zero(a, sizeof *f);
     if (!f) return sq_fail(err, SQUISH_NO_MEMORY, "forward pass: out of memory");
-    *f = (sq_forward){.alloc = *a, .m = m, .b = b, .geo = *sq_kv_pool_geometry(kv), .kv_format = sq_kv_pool_format(kv), .m_max = m_max, .n_seg_max = n_seg_max,
+    *f = (sq_forward){.alloc = *a,
+                      .m = m,
+                      .b = b,
+                      .geo = *sq_kv_pool_geometry(kv),
+                      .kv_format = sq_kv_pool_format(kv),
+                      .m_max = m_max,
+                      .n_seg_max = n_seg_max,
                       .out_max = out_max};
     squish_status st = SQUISH_OK;
     f->device_bytes = plan_device(f, NULL);
@@ -110,7 +118,9 @@ void sq_forward_free(sq_forward *f) {
     sq_alloc_free(&a, f, sizeof *f);
 }
 
-/* ---- a step --------------------------------------------------------------------------------------------------------- */
+/* ---- a step
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 static bool wants_q8(const sq_weight *w) { return sq_wtype_wants_q8((sq_wtype)w->wtype); }
 
@@ -124,18 +134,29 @@ static void attention(sq_forward *f, int32_t i_layer, const sq_step_seg *segs, i
     sq_be_rmsnorm(f->b, &f->x, NULL, f->x.m, l->vec[SQ_ROLE_ATTN_NORM], c->norm_eps, quant, &f->h);
     sq_be_linear(f->b, &f->h, qkv, 3);
     for (int32_t i = 0; i < n_segs; i++)
-        f->segs[i] = (sq_attn_seg){segs[i].row0, segs[i].n_rows, segs[i].pos0, sq_kv_seq_pages(segs[i].kv, i_layer)};
-    const sq_attn_shape shape = {
-        .n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim, .scale = c->softmax_scale,
-        .window = l->windowed ? c->window : 0, .q_norm = l->vec[SQ_ROLE_Q_NORM], .k_norm = l->vec[SQ_ROLE_K_NORM],
-        .norm_eps = c->norm_eps, .cos = f->cos[l->rope], .sin = f->sin[l->rope], .k_off = f->geo.k_off,
-        .v_off = f->geo.v_off, .head_stride = f->geo.head_stride, .kv_f32 = f->kv_format == SQ_KV_F32};
+        f->segs[i] =
+            (sq_attn_seg){segs[i].row0, segs[i].n_rows, segs[i].pos0, sq_kv_seq_pages(segs[i].kv, i_layer)};
+    const sq_attn_shape shape = {.n_heads = c->n_heads,
+                                 .n_kv_heads = c->n_kv_heads,
+                                 .head_dim = c->head_dim,
+                                 .scale = c->softmax_scale,
+                                 .window = l->windowed ? c->window : 0,
+                                 .q_norm = l->vec[SQ_ROLE_Q_NORM],
+                                 .k_norm = l->vec[SQ_ROLE_K_NORM],
+                                 .norm_eps = c->norm_eps,
+                                 .cos = f->cos[l->rope],
+                                 .sin = f->sin[l->rope],
+                                 .k_off = f->geo.k_off,
+                                 .v_off = f->geo.v_off,
+                                 .head_stride = f->geo.head_stride,
+                                 .kv_f32 = f->kv_format == SQ_KV_F32};
     sq_be_attn_prepare(f->b, &shape, f->segs, n_segs, &f->q, &f->k, &f->v);
     sq_be_attend(f->b, &shape, f->segs, n_segs, &f->q, wants_q8(&l->mat[SQ_ROLE_O]), &f->a);
 }
 
 /* x += [post_norm](W in (+ bias)): the end of both blocks. */
-static void close_block(sq_forward *f, const sq_layer *l, sq_role w, sq_role bias, sq_role post_norm, const sq_rows *in) {
+static void close_block(sq_forward *f, const sq_layer *l, sq_role w, sq_role bias, sq_role post_norm,
+                        const sq_rows *in) {
     const float *norm = l->vec[post_norm];
     const sq_linear lin = {&l->mat[w], l->vec[bias], norm ? &f->y : &f->x, norm == NULL};
     sq_be_linear(f->b, in, &lin, 1);
@@ -147,8 +168,8 @@ static void close_block(sq_forward *f, const sq_layer *l, sq_role w, sq_role bia
 static void feed_forward(sq_forward *f, const sq_layer *l) {
     const sq_config *c = &f->m->cfg;
     const sq_weight *gate = &l->mat[SQ_ROLE_GATE], *up = &l->mat[SQ_ROLE_UP];
-    sq_be_rmsnorm(f->b, &f->x, NULL, f->x.m, l->vec[SQ_ROLE_FFN_NORM], c->norm_eps, wants_q8(gate) || wants_q8(up),
-                  &f->h);
+    sq_be_rmsnorm(f->b, &f->x, NULL, f->x.m, l->vec[SQ_ROLE_FFN_NORM], c->norm_eps,
+                  wants_q8(gate) || wants_q8(up), &f->h);
     sq_be_gated(f->b, &f->h, gate, l->vec[SQ_ROLE_GATE_BIAS], up, l->vec[SQ_ROLE_UP_BIAS],
                 (sq_activation)c->activation, wants_q8(&l->mat[SQ_ROLE_DOWN]), &f->f);
 }
@@ -158,7 +179,8 @@ void sq_forward_run(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_
     for (int32_t i = 0; i < n_segs; i++)
         for (int32_t j = 0; j < segs[i].n_rows; j++) f->pos[segs[i].row0 + j] = segs[i].pos0 + j;
     for (int32_t i = 0; i < c->n_rope; i++)
-        sq_be_rope_table(f->b, f->pos, m, f->inv_freq[i], c->head_dim / 2, f->rope_factor[i], f->cos[i], f->sin[i]);
+        sq_be_rope_table(f->b, f->pos, m, f->inv_freq[i], c->head_dim / 2, f->rope_factor[i], f->cos[i],
+                         f->sin[i]);
     sq_be_embed(f->b, &f->m->embed, ids, m, c->embed_scale, &f->x);
     for (int32_t i = 0; i < c->n_layers; i++) {
         const sq_layer *l = &f->m->layers[i];

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * model_open.c - what opening has in common whatever the file: the struct, its arena, binding, and the facts about it.
+ * model_open.c - what opening has in common whatever the file: the struct, its arena, binding, and the facts
+ * about it.
  *
  * A model is written by the thread that opens it and read-only from then on. */
 #include "model/model_int.h"
@@ -41,7 +42,8 @@ squish_status sq_model_make_layers(sq_model *m, squish_error *err) {
     while (sq_config_want(&m->cfg, n, &w)) n++;
     m->layers = SQ_ARENA_ARRAY(&m->load, sq_layer, (size_t)m->cfg.n_layers);
     m->tensors = SQ_ARENA_ARRAY(&m->load, squish_tensor_info, n);
-    if (!m->layers || !m->tensors) return sq_fail(err, SQUISH_NO_MEMORY, "model: out of memory for its layers");
+    if (!m->layers || !m->tensors)
+        return sq_fail(err, SQUISH_NO_MEMORY, "model: out of memory for its layers");
     return SQUISH_OK;
 }
 
@@ -76,7 +78,8 @@ static const char *weight_types(sq_model *m) {
     char text[96];
     int n = snprintf(text, sizeof text, "%s", body);
     if (strcmp(embed, body) != 0) n += snprintf(text + n, sizeof text - (size_t)n, ", embedding %s", embed);
-    if (!m->cfg.tied && strcmp(head, body) != 0) n += snprintf(text + n, sizeof text - (size_t)n, ", head %s", head);
+    if (!m->cfg.tied && strcmp(head, body) != 0)
+        n += snprintf(text + n, sizeof text - (size_t)n, ", head %s", head);
     return sq_arena_strndup(&m->load, text, (size_t)n);
 }
 
@@ -102,8 +105,8 @@ squish_status sq_model_finish(sq_model *m, const char *path, const char *tier, s
         i->n_vocab = c->n_vocab, i->ctx_train = c->ctx, i->window = c->window, i->tied_head = c->tied;
         i->bits_per_weight = 8.0 * (double)i->weight_bytes / (double)i->n_params;
         if (m->tok && i->n_vocab_tokens > c->n_vocab)
-            return sq_fail(err, SQUISH_CORRUPT, "%s: the tokenizer has %d ids, the embedding only %d rows", path,
-                           i->n_vocab_tokens, c->n_vocab);
+            return sq_fail(err, SQUISH_CORRUPT, "%s: the tokenizer has %d ids, the embedding only %d rows",
+                           path, i->n_vocab_tokens, c->n_vocab);
     }
     if (!i->path) return sq_fail(err, SQUISH_NO_MEMORY, "model: out of memory");
     return SQUISH_OK;

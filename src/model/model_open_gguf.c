@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * model_open_gguf.c - opening a GGUF file for its words: vocabulary and chat template. Its tensors are not run. */
+ * model_open_gguf.c - opening a GGUF file for its words: vocabulary and chat template. Its tensors are not
+ * run. */
 #include "model/model_int.h"
 #include "model/model_text.h"
 
-squish_status sq_model_open_gguf(sq_model **out, const char *path, const squish_model_options *opt, squish_error *err) {
+squish_status sq_model_open_gguf(sq_model **out, const char *path, const squish_model_options *opt,
+                                 squish_error *err) {
     *out = NULL;
     sq_model *m = NULL;
     SQ_TRY(sq_model_new(&m, opt, err));
@@ -12,7 +14,8 @@ squish_status sq_model_open_gguf(sq_model **out, const char *path, const squish_
     SQ_GUARD(sq_gguf_open(&m->gguf, path, &m->alloc, err));
     if (!opt->text_only) {
         st = sq_fail(err, SQUISH_UNSUPPORTED,
-                     "%s: GGUF weights cannot be run (only its vocabulary and template can be used; give a Hugging Face folder)",
+                     "%s: GGUF weights cannot be run (only its vocabulary and template can be used; give a "
+                     "Hugging Face folder)",
                      path);
         goto fail;
     }

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * model_open_hf.c - opening a Hugging Face directory as it lies: matrices stay in the mapped shards, norms and biases
- * become f32 in the load arena, tokenizer and template are compiled in memory. */
+ * model_open_hf.c - opening a Hugging Face directory as it lies: matrices stay in the mapped shards, norms
+ * and biases become f32 in the load arena, tokenizer and template are compiled in memory. */
 #include "model/model_int.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* ---- text ----------------------------------------------------------------------------------------------------------- */
+/* ---- text
+ * -----------------------------------------------------------------------------------------------------------
+ */
 
 static squish_status read_optional(const char *dir, const char *name, size_t max, sq_arena *ar, sq_span *out,
                                    squish_error *err) {
@@ -19,20 +21,22 @@ static squish_status read_optional(const char *dir, const char *name, size_t max
     return sq_os_read_file(path, max, ar, out, err);
 }
 
-/* The template's source: chat_template.jinja, else tokenizer_config.json's chat_template, a string or a list of
- * {name, template} of which "default" is taken. */
+/* The template's source: chat_template.jinja, else tokenizer_config.json's chat_template, a string or a list
+ * of {name, template} of which "default" is taken. */
 static squish_status template_source(const char *dir, sq_span tok_config, sq_arena *ar, sq_span *out,
                                      squish_error *err) {
     SQ_TRY(read_optional(dir, "chat_template.jinja", SQ_MAX_TEMPLATE, ar, out, err));
     if (out->n || !tok_config.n) return SQUISH_OK;
     json_t *o = NULL;
-    SQ_TRY(sq_json_parse((const char *)tok_config.p, tok_config.n, SQ_JSON_DEPTH, "tokenizer_config.json", &o, err));
+    SQ_TRY(sq_json_parse((const char *)tok_config.p, tok_config.n, SQ_JSON_DEPTH, "tokenizer_config.json", &o,
+                         err));
     json_t *t = json_object_get(o, "chat_template"), *item;
     size_t i;
     const char *source = json_string_value(t);
     json_array_foreach(t, i, item) {
         const char *name = json_string_value(json_object_get(item, "name"));
-        if (name && strcmp(name, "default") == 0) source = json_string_value(json_object_get(item, "template"));
+        if (name && strcmp(name, "default") == 0)
+            source = json_string_value(json_object_get(item, "template"));
     }
     squish_status st = SQUISH_OK;
     if (source) {
@@ -45,15 +49,18 @@ static squish_status template_source(const char *dir, sq_span tok_config, sq_are
 }
 
 squish_status sq_model_compile_text(const char *dir, const squish_alloc *a, sq_buf *tok, sq_buf *tmpl,
-                                    squish_error *tmpl_error, squish_warn_fn warn, void *warn_user, squish_error *err) {
+                                    squish_error *tmpl_error, squish_warn_fn warn, void *warn_user,
+                                    squish_error *err) {
     sq_arena ar;
     sq_arena_init(&ar, a, 64 << 10, 0);
     sq_tok_hf_source s = {0};
     sq_span source = {0};
     squish_status st = SQUISH_OK;
     SQ_GUARD(read_optional(dir, "tokenizer.json", SQ_MAX_JSON, &ar, &s.tokenizer_json, err));
-    SQ_GUARD(read_optional(dir, "tokenizer_config.json", SQ_MAX_CONFIG_JSON, &ar, &s.tokenizer_config_json, err));
-    SQ_GUARD(read_optional(dir, "generation_config.json", SQ_MAX_CONFIG_JSON, &ar, &s.generation_config_json, err));
+    SQ_GUARD(
+        read_optional(dir, "tokenizer_config.json", SQ_MAX_CONFIG_JSON, &ar, &s.tokenizer_config_json, err));
+    SQ_GUARD(read_optional(dir, "generation_config.json", SQ_MAX_CONFIG_JSON, &ar, &s.generation_config_json,
+                           err));
     SQ_GUARD(read_optional(dir, "config.json", SQ_MAX_CONFIG_JSON, &ar, &s.config_json, err));
     if (s.tokenizer_json.n) SQ_GUARD(sq_tok_compile_hf(&s, a, tok, warn, warn_user, err));
     SQ_GUARD(template_source(dir, s.tokenizer_config_json, &ar, &source, err));
@@ -69,7 +76,9 @@ fail:
     return st;
 }
 
-/* ---- weights ---------------------------------------------------------------------------------------------------------- */
+/* ---- weights
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 static bool wtype_of(sq_dtype t, sq_wtype *out) {
     switch (t) {
@@ -89,13 +98,14 @@ static const sq_ftensor *find(const sq_model *m, const char *name) {
 
 static squish_status check_tensor(const sq_want *w, const sq_ftensor *t, sq_wtype *type, squish_error *err) {
     if (!wtype_of(t->dtype, type))
-        return sq_fail(err, SQUISH_UNSUPPORTED, "%s: tensor '%s' is %s, wanted F32, F16 or BF16", t->file, w->hf_name,
-                       sq_dtype_name(t->dtype));
+        return sq_fail(err, SQUISH_UNSUPPORTED, "%s: tensor '%s' is %s, wanted F32, F16 or BF16", t->file,
+                       w->hf_name, sq_dtype_name(t->dtype));
     const bool ok = w->vector ? t->n_dims == 1 && t->dims[0] == (uint64_t)w->parent_rows
-                              : t->n_dims == 2 && t->dims[0] == (uint64_t)w->parent_rows && t->dims[1] == (uint64_t)w->cols;
+                              : t->n_dims == 2 && t->dims[0] == (uint64_t)w->parent_rows &&
+                                    t->dims[1] == (uint64_t)w->cols;
     if (ok) return SQUISH_OK;
-    return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s' is %llu x %llu (%d dims), config.json wants %d x %d", t->file,
-                   w->hf_name, (unsigned long long)(t->n_dims > 0 ? t->dims[0] : 0),
+    return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s' is %llu x %llu (%d dims), config.json wants %d x %d",
+                   t->file, w->hf_name, (unsigned long long)(t->n_dims > 0 ? t->dims[0] : 0),
                    (unsigned long long)(t->n_dims > 1 ? t->dims[1] : 1), t->n_dims, w->parent_rows, w->cols);
 }
 
@@ -120,14 +130,17 @@ static squish_status bind_one(sq_model *m, const char *dir, const sq_want *w, sq
     return SQUISH_OK;
 }
 
-/* A head of its own in a model that says it is tied: the same bytes are dropped, other bytes are what was trained. */
+/* A head of its own in a model that says it is tied: the same bytes are dropped, other bytes are what was
+ * trained. */
 static void settle_tied_head(sq_model *m, const squish_model_options *opt) {
-    const sq_ftensor *head = sq_st_find(m->st, "lm_head.weight"), *embed = find(m, "model.embed_tokens.weight");
+    const sq_ftensor *head = sq_st_find(m->st, "lm_head.weight"),
+                     *embed = find(m, "model.embed_tokens.weight");
     if (!m->cfg.tied || !head || !embed) return;
     if (head->bytes == embed->bytes && memcmp(head->data, embed->data, head->bytes) == 0) return;
     m->cfg.tied = 0;
     if (opt->warn)
-        opt->warn(opt->warn_user, "config.json says the head is tied, but lm_head.weight differs from the embedding: using lm_head.weight");
+        opt->warn(opt->warn_user, "config.json says the head is tied, but lm_head.weight differs from the "
+                                  "embedding: using lm_head.weight");
 }
 
 static void warn_unused(const sq_model *m, size_t n_bound, const squish_model_options *opt) {
@@ -138,16 +151,19 @@ static void warn_unused(const sq_model *m, size_t n_bound, const squish_model_op
         bool used = strstr(name, "rotary_emb") || strcmp(name, "lm_head.weight") == 0;
         sq_want w;
         for (size_t j = 0; !used && j < n_bound && sq_config_want(&m->cfg, j, &w); j++)
-            used = strcmp(w.hf_name, name) == 0 || (strncmp(w.hf_name, "model.", 6) == 0 && strcmp(w.hf_name + 6, name) == 0);
+            used = strcmp(w.hf_name, name) == 0 ||
+                   (strncmp(w.hf_name, "model.", 6) == 0 && strcmp(w.hf_name + 6, name) == 0);
         if (!used && extra++ == 0) first = name;
     }
     if (!extra || !opt->warn) return;
     char line[300];
-    snprintf(line, sizeof line, "%zu tensors of the checkpoint are not used, the first is '%.200s'", extra, first);
+    snprintf(line, sizeof line, "%zu tensors of the checkpoint are not used, the first is '%.200s'", extra,
+             first);
     opt->warn(opt->warn_user, line);
 }
 
-static squish_status bind_all(sq_model *m, const char *dir, const squish_model_options *opt, squish_error *err) {
+static squish_status bind_all(sq_model *m, const char *dir, const squish_model_options *opt,
+                              squish_error *err) {
     SQ_TRY(sq_st_open(&m->st, dir, &m->alloc, opt->warn, opt->warn_user, err));
     settle_tied_head(m, opt);
     SQ_TRY(sq_model_make_layers(m, err));
@@ -158,7 +174,8 @@ static squish_status bind_all(sq_model *m, const char *dir, const squish_model_o
     return SQUISH_OK;
 }
 
-squish_status sq_model_open_hf(sq_model **out, const char *dir, const squish_model_options *opt, squish_error *err) {
+squish_status sq_model_open_hf(sq_model **out, const char *dir, const squish_model_options *opt,
+                               squish_error *err) {
     *out = NULL;
     sq_model *m = NULL;
     SQ_TRY(sq_model_new(&m, opt, err));
@@ -166,7 +183,8 @@ squish_status sq_model_open_hf(sq_model **out, const char *dir, const squish_mod
     sq_span config = {0}, generation = {0};
     SQ_GUARD(read_optional(dir, "config.json", SQ_MAX_CONFIG_JSON, &m->load, &config, err));
     if (!config.n) {
-        st = sq_fail(err, SQUISH_NOT_FOUND, "%s: no config.json (a model is a Hugging Face directory, a .sqw or a .gguf file)", dir);
+        st = sq_fail(err, SQUISH_NOT_FOUND,
+                     "%s: no config.json (a model is a Hugging Face directory, a .sqw or a .gguf file)", dir);
         goto fail;
     }
     SQ_GUARD(sq_config_from_json((const char *)config.p, config.n, &m->cfg, err));

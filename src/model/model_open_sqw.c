@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * model_open_sqw.c - opening our own container: map, check, point. No vocabulary is parsed, no weight is moved.
+ * model_open_sqw.c - opening our own container: map, check, point. No vocabulary is parsed, no weight is
+ * moved.
  *
- * The tensor records of a .sqw stand in the order sq_config_want gives, so binding walks both lists side by side; any
- * difference is damage. */
+ * The tensor records of a .sqw stand in the order sq_config_want gives, so binding walks both lists side by
+ * side; any difference is damage. */
 #include "model/model_int.h"
 
 #include <string.h>
@@ -11,28 +12,29 @@
 static squish_status read_config(sq_model *m, const char *path, squish_error *err) {
     const sq_span s = sq_sqw_section_of(m->sqw, SQ_SEC_NCFG);
     if (s.n != sizeof m->cfg)
-        return sq_fail(err, SQUISH_CORRUPT, "%s: section NCFG has %zu bytes, wanted %zu (rebuild it with: squish compress)",
-                       path, s.n, sizeof m->cfg);
+        return sq_fail(err, SQUISH_CORRUPT,
+                       "%s: section NCFG has %zu bytes, wanted %zu (rebuild it with: squish compress)", path,
+                       s.n, sizeof m->cfg);
     memcpy(&m->cfg, s.p, sizeof m->cfg);
     return sq_config_check(&m->cfg, err);
 }
 
-static squish_status check_record(const sq_model *m, const char *path, const sq_sqw_tensor *t, const sq_want *w,
-                                  squish_error *err) {
+static squish_status check_record(const sq_model *m, const char *path, const sq_sqw_tensor *t,
+                                  const sq_want *w, squish_error *err) {
     const int32_t layer = t->layer == 0xFFFF ? -1 : t->layer;
     if (t->role != w->role || layer != w->layer)
-        return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s' stands where '%s' belongs", path, sq_sqw_name(m->sqw, t),
-                       w->name);
+        return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s' stands where '%s' belongs", path,
+                       sq_sqw_name(m->sqw, t), w->name);
     const uint64_t rows = t->dims[0], cols = t->n_dims == 2 ? t->dims[1] : 1;
     if (t->n_dims != (w->vector ? 1 : 2) || rows != (uint64_t)w->rows || cols != (uint64_t)w->cols)
-        return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s' is %llu x %llu, the config wants %d x %d", path, w->name,
-                       (unsigned long long)rows, (unsigned long long)cols, w->rows, w->cols);
+        return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s' is %llu x %llu, the config wants %d x %d", path,
+                       w->name, (unsigned long long)rows, (unsigned long long)cols, w->rows, w->cols);
     uint64_t bytes = 0;
     const bool type_ok = w->vector ? t->wtype == SQ_W_F32 : t->wtype < SQ_W_COUNT;
-    if (!type_ok || t->scale_type > SQ_SCALE_F32 || !sq_weight_bytes((sq_wtype)t->wtype, w->rows, w->cols, &bytes) ||
-        bytes != t->data_bytes)
-        return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s': weight type %u with %llu bytes, wanted %llu", path, w->name,
-                       t->wtype, (unsigned long long)t->data_bytes, (unsigned long long)bytes);
+    if (!type_ok || t->scale_type > SQ_SCALE_F32 ||
+        !sq_weight_bytes((sq_wtype)t->wtype, w->rows, w->cols, &bytes) || bytes != t->data_bytes)
+        return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s': weight type %u with %llu bytes, wanted %llu",
+                       path, w->name, t->wtype, (unsigned long long)t->data_bytes, (unsigned long long)bytes);
     return SQUISH_OK;
 }
 
@@ -47,7 +49,8 @@ static squish_status bind(sq_model *m, const char *path, squish_error *err) {
         if (w.vector) {
             sq_model_bind_vector(m, &w, (const float *)(const void *)data);
         } else {
-            const sq_weight view = sq_weight_make((sq_wtype)t[i].wtype, (sq_scale_type)t[i].scale_type, w.rows, w.cols, data);
+            const sq_weight view =
+                sq_weight_make((sq_wtype)t[i].wtype, (sq_scale_type)t[i].scale_type, w.rows, w.cols, data);
             sq_model_bind_matrix(m, &w, &view);
         }
     }
@@ -64,7 +67,8 @@ static squish_status json_section(const sq_model *m, const char *path, uint32_t 
     return SQUISH_OK;
 }
 
-squish_status sq_model_open_sqw(sq_model **out, const char *path, const squish_model_options *opt, squish_error *err) {
+squish_status sq_model_open_sqw(sq_model **out, const char *path, const squish_model_options *opt,
+                                squish_error *err) {
     *out = NULL;
     sq_model *m = NULL;
     SQ_TRY(sq_model_new(&m, opt, err));
@@ -74,7 +78,8 @@ squish_status sq_model_open_sqw(sq_model **out, const char *path, const squish_m
     SQ_GUARD(read_config(m, path, err));
     SQ_GUARD(json_section(m, path, SQ_SEC_CONF, &m->config_json, err));
     SQ_GUARD(json_section(m, path, SQ_SEC_GENC, &m->generation_json, err));
-    SQ_GUARD(sq_model_open_text(m, sq_sqw_section_of(m->sqw, SQ_SEC_TOKZ), sq_sqw_section_of(m->sqw, SQ_SEC_TMPL), err));
+    SQ_GUARD(sq_model_open_text(m, sq_sqw_section_of(m->sqw, SQ_SEC_TOKZ),
+                                sq_sqw_section_of(m->sqw, SQ_SEC_TMPL), err));
     if (!opt->text_only) {
         SQ_GUARD(sq_model_make_layers(m, err));
         SQ_GUARD(bind(m, path, err));

@@ -2,15 +2,24 @@
  *
  * model_roles.c - the tensors a model needs, in execution order: one table for every dense family.
  *
- * A row says under which condition the tensor exists, what it is called in a Hugging Face checkpoint and what shape it
- * has. Names that a family changes (Gemma's four norms, Phi-3's fused parents) are resolved here and nowhere else. */
+ * A row says under which condition the tensor exists, what it is called in a Hugging Face checkpoint and what
+ * shape it has. Names that a family changes (Gemma's four norms, Phi-3's fused parents) are resolved here and
+ * nowhere else. */
 #include "model/model.h"
 
 #include <stdio.h>
 #include <string.h>
 
 typedef enum { DIM_ONE, DIM_HIDDEN, DIM_FFN, DIM_Q, DIM_KV, DIM_HEAD, DIM_VOCAB } dim;
-typedef enum { IF_ALWAYS, IF_QKV_BIAS, IF_O_BIAS, IF_MLP_BIAS, IF_QK_NORM, IF_POST_NORMS, IF_UNTIED } condition;
+typedef enum {
+    IF_ALWAYS,
+    IF_QKV_BIAS,
+    IF_O_BIAS,
+    IF_MLP_BIAS,
+    IF_QK_NORM,
+    IF_POST_NORMS,
+    IF_UNTIED
+} condition;
 typedef enum { FUSE_NONE, FUSE_QKV, FUSE_GATE_UP } fuse;
 
 typedef struct {
@@ -22,7 +31,8 @@ typedef struct {
     dim rows, cols;
 } row;
 
-static const row before[] = {{SQ_ROLE_EMBED, false, IF_ALWAYS, FUSE_NONE, "model.embed_tokens.weight", DIM_VOCAB, DIM_HIDDEN}};
+static const row before[] = {
+    {SQ_ROLE_EMBED, false, IF_ALWAYS, FUSE_NONE, "model.embed_tokens.weight", DIM_VOCAB, DIM_HIDDEN}};
 
 static const row in_layer[] = {
     {SQ_ROLE_ATTN_NORM, true, IF_ALWAYS, FUSE_NONE, "input_layernorm.weight", DIM_HIDDEN, DIM_ONE},
@@ -36,7 +46,8 @@ static const row in_layer[] = {
     {SQ_ROLE_K_NORM, true, IF_QK_NORM, FUSE_NONE, "self_attn.k_norm.weight", DIM_HEAD, DIM_ONE},
     {SQ_ROLE_O, false, IF_ALWAYS, FUSE_NONE, "self_attn.o_proj.weight", DIM_HIDDEN, DIM_Q},
     {SQ_ROLE_O_BIAS, false, IF_O_BIAS, FUSE_NONE, "self_attn.o_proj.bias", DIM_HIDDEN, DIM_ONE},
-    {SQ_ROLE_ATTN_POST_NORM, true, IF_POST_NORMS, FUSE_NONE, "post_attention_layernorm.weight", DIM_HIDDEN, DIM_ONE},
+    {SQ_ROLE_ATTN_POST_NORM, true, IF_POST_NORMS, FUSE_NONE, "post_attention_layernorm.weight", DIM_HIDDEN,
+     DIM_ONE},
     {SQ_ROLE_FFN_NORM, true, IF_ALWAYS, FUSE_NONE, "post_attention_layernorm.weight", DIM_HIDDEN, DIM_ONE},
     {SQ_ROLE_GATE, false, IF_ALWAYS, FUSE_GATE_UP, "mlp.gate_proj.weight", DIM_FFN, DIM_HIDDEN},
     {SQ_ROLE_UP, false, IF_ALWAYS, FUSE_GATE_UP, "mlp.up_proj.weight", DIM_FFN, DIM_HIDDEN},
@@ -44,7 +55,8 @@ static const row in_layer[] = {
     {SQ_ROLE_UP_BIAS, false, IF_MLP_BIAS, FUSE_NONE, "mlp.up_proj.bias", DIM_FFN, DIM_ONE},
     {SQ_ROLE_DOWN, false, IF_ALWAYS, FUSE_NONE, "mlp.down_proj.weight", DIM_HIDDEN, DIM_FFN},
     {SQ_ROLE_DOWN_BIAS, false, IF_MLP_BIAS, FUSE_NONE, "mlp.down_proj.bias", DIM_HIDDEN, DIM_ONE},
-    {SQ_ROLE_FFN_POST_NORM, true, IF_POST_NORMS, FUSE_NONE, "post_feedforward_layernorm.weight", DIM_HIDDEN, DIM_ONE},
+    {SQ_ROLE_FFN_POST_NORM, true, IF_POST_NORMS, FUSE_NONE, "post_feedforward_layernorm.weight", DIM_HIDDEN,
+     DIM_ONE},
 };
 
 static const row after[] = {

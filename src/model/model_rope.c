@@ -2,9 +2,9 @@
  *
  * model_rope.c - rotary frequencies of the known scaling rules, in double.
  *
- * f_i = theta^(-2i/d) for i < d/2. linear divides by the factor; llama3 divides long wavelengths, keeps short ones and
- * interpolates between; YaRN (Peng et al., arXiv:2309.00071) ramps by dimension between two rotation counts and
- * scales cos and sin, which scales the logits by the square. */
+ * f_i = theta^(-2i/d) for i < d/2. linear divides by the factor; llama3 divides long wavelengths, keeps short
+ * ones and interpolates between; YaRN (Peng et al., arXiv:2309.00071) ramps by dimension between two rotation
+ * counts and scales cos and sin, which scales the logits by the square. */
 #include "model/model.h"
 
 #include <math.h>
@@ -25,7 +25,9 @@ static double yarn_dim(const sq_rope_params *p, double d, double n) {
     return d * log(p->original_ctx / (TWO_PI * n)) / (2.0 * log(p->theta));
 }
 
-static double yarn_mscale(double factor, double k) { return factor > 1.0 ? 0.1 * k * log(factor) + 1.0 : 1.0; }
+static double yarn_mscale(double factor, double k) {
+    return factor > 1.0 ? 0.1 * k * log(factor) + 1.0 : 1.0;
+}
 
 static double yarn_attention_factor(const sq_rope_params *p) {
     if (p->attention_factor > 0) return p->attention_factor;

@@ -61,7 +61,7 @@ static inline int32_t sq_weight_tiles(const sq_weight *w) { return (w->rows + 15
 /* Decode row r to f32: out [cols]. The reference of every kernel; also the embedding look-up. */
 void sq_weight_row(const sq_weight *w, int32_t r, float *out);
 
-/* ---- number formats: exact, subnormals honoured, round to nearest even --------------------------------- */
+/* ---- number formats: exact, subnormals honoured, round to nearest even ----------------------- */
 
 float sq_f16_to_f32(uint16_t h);
 uint16_t sq_f32_to_f16(float f);
@@ -73,7 +73,7 @@ uint16_t sq_f32_to_bf16(float f); /* NaN stays quiet */
 float sq_scale_to_f32(sq_scale_type t, uint16_t bits);     /* F16, BF16 */
 uint16_t sq_scale_from_f32(sq_scale_type t, float f);
 
-/* ---- making quantised tiles ---------------------------------------------------------------------------- */
+/* ---- making quantised tiles ------------------------------------------------------------------ */
 
 /* Sources are finite. From others come codes in range and whatever scales: see sq_fidelity.n_nonfinite.
  *
@@ -106,7 +106,7 @@ typedef enum { SQ_QUANT_RTN, SQ_QUANT_LSQ } sq_quant_method; /* of I4; I8 has on
 void sq_quant_tile(sq_wtype t, sq_scale_type st, sq_quant_method m, const float *w, size_t ld, int32_t n_rows,
                    int32_t cols, uint8_t *out);
 
-/* ---- error measures ------------------------------------------------------------------------------------ */
+/* ---- error measures -------------------------------------------------------------------------- */
 
 /* Sums over elements, f64; add up over tiles and threads in a fixed order. Starts as {0}. */
 typedef struct {

@@ -9,7 +9,7 @@
 
 #include <assert.h>
 
-/* ---- number formats ------------------------------------------------------------------------------------ */
+/* ---- number formats -------------------------------------------------------------------------- */
 
 float sq_f16_to_f32(uint16_t h) {
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exp = (h >> 10) & 31u, man = h & 1023u;
@@ -56,7 +56,7 @@ void sq_row_to_f32(sq_wtype t, const uint8_t *p, int32_t n, float *out) {
     }
 }
 
-/* ---- packed rows --------------------------------------------------------------------------------------- */
+/* ---- packed rows ----------------------------------------------------------------------------- */
 
 /* Columns of group g that exist: 64, or fewer in the last group. */
 static int32_t group_cols(const sq_weight *w, int32_t g) {

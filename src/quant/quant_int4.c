@@ -11,8 +11,8 @@
  * from several ranges, shrunk about their middle, because clipping one outlier a little is often worth a
  * finer grid for the other 63; the best is refined, nudged aside and refined again. On Gaussian groups with
  * bf16 scales four starts and four nudges, about 17 passes, reach 21.79 dB; refining three of six starts
- * takes 14 passes to 21.67 dB, and 36 starts refined to the end ten times as many to 21.84 dB. Zero kept on a
- * code in every start: +0.03 dB on half-empty matrices, -0.06 dB else.
+ * takes 14 passes to 21.67 dB, and 36 starts refined to the end reach 21.84 dB at twenty times the cost. Zero
+ * kept on a code in every start: +0.03 dB on half-empty matrices, -0.06 dB else.
  *
  * Every scale and bias is rounded to its 16 stored bits before codes are chosen for it, so the error that is
  * compared is the one a reader gets. The order of every sum is fixed by the source: the same file comes out
@@ -32,7 +32,7 @@ static inline f4 f4_code(f4 x) {
     return f4_round(f4_min(x, f4_all((float)CODE_MAX)));
 }
 
-/* ---- a group ------------------------------------------------------------------------------------------- */
+/* ---- a group --------------------------------------------------------------------------------- */
 
 typedef struct {
     f4 w[VECS]; /* a group shorter than 64 is padded with whatever leaves no trace in the result */
@@ -68,7 +68,7 @@ static void group_init(group *g, const float *w, int32_t n, sq_scale_type st) {
     }
 }
 
-/* ---- round to nearest, as MLX does it ------------------------------------------------------------------ */
+/* ---- round to nearest, as MLX does it -------------------------------------------------------- */
 
 /* Codes come from scale and bias before they are rounded; (w - b) / s is a division. */
 static void round_to_nearest(const group *g, uint8_t codes[SQ_GROUP], uint16_t *scale, uint16_t *bias) {
@@ -97,7 +97,7 @@ void sq_quant_i4_rtn(const float *w, int32_t n, sq_scale_type st, uint8_t *codes
     memcpy(codes, all, (size_t)n);
 }
 
-/* ---- least squares ------------------------------------------------------------------------------------- */
+/* ---- least squares --------------------------------------------------------------------------- */
 
 typedef struct {
     uint16_t scale, bias; /* stored bits, */

@@ -57,7 +57,7 @@ double sq_logsumexp(const float *logits, int32_t n);
 /* Lowest index of the largest value; -1 if a NaN is there or n = 0. */
 int32_t sq_argmax(const float *logits, int32_t n);
 
-/* ---- stop strings ------------------------------------------------------------------------------------ */
+/* ---- stop strings ---------------------------------------------------------------------------- */
 
 /* Aho-Corasick over the bytes of the generated text. Holds back exactly the bytes that could still
  * begin a stop string; no byte handed out is ever taken back. Earliest end wins; of those the longest. */

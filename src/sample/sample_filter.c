@@ -24,7 +24,7 @@ static double z_of(const sq_sample_row *r, float l) {
     return ((double)l - (double)r->top) / (double)r->s->p.temperature;
 }
 
-/* ---- gathering --------------------------------------------------------------------------------------- */
+/* ---- gathering ------------------------------------------------------------------------------- */
 
 static void put(sq_sampler *s, int32_t *n, float l, int32_t id) {
     s->cands[*n].l = l;
@@ -94,7 +94,7 @@ static int32_t select_top_k(const sq_sample_row *r, int32_t k) {
     return n;
 }
 
-/* ---- shortest prefix with a mass --------------------------------------------------------------------- */
+/* ---- shortest prefix with a mass ------------------------------------------------------------- */
 
 /* An order of candidates: by rank, then by id. Top-p ranks by falling logit; typical-p by the distance
  * of z from its mean, because |-ln p - entropy| = |z - sum p z|. */
@@ -170,7 +170,7 @@ static double weigh(const sq_sample_row *r, int32_t n) {
     return sum;
 }
 
-/* ---- the filters ------------------------------------------------------------------------------------- */
+/* ---- the filters ----------------------------------------------------------------------------- */
 
 static int32_t filter_typical(const sq_sample_row *r, int32_t n) {
     sq_sample_cand *c = r->s->cands;

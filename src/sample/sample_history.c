@@ -50,7 +50,7 @@ bool sq_sampler_ban(sq_sampler *s, int32_t id, bool banned) {
     return true;
 }
 
-/* ---- DRY --------------------------------------------------------------------------------------------- */
+/* ---- DRY ------------------------------------------------------------------------------------- */
 
 /* Hash of the dry_key tokens that end at position p; false if they are too few or a breaker is among them. */
 static bool dry_hash(const sq_sampler *s, int32_t p, uint32_t *out) {
@@ -98,7 +98,7 @@ static void dry_match(sq_sampler *s) {
     }
 }
 
-/* ---- the timeline ------------------------------------------------------------------------------------ */
+/* ---- the timeline ---------------------------------------------------------------------------- */
 
 static int32_t id_at(const sq_sampler *s, int32_t p) {
     return s->history[p] < 0 ? -1 - s->history[p] : s->history[p];
@@ -126,7 +126,7 @@ void sq_sampler_accept(sq_sampler *s, int32_t id, bool generated) {
     if (s->dry) dry_extend(s, p);
 }
 
-/* ---- the price --------------------------------------------------------------------------------------- */
+/* ---- the price ------------------------------------------------------------------------------- */
 
 static float dry_penalty(const sq_sampler *s, int32_t length) {
     return (float)(s->p.dry_multiplier * pow(s->p.dry_base, length - s->p.dry_allowed_length));

@@ -100,7 +100,7 @@ static inline int32_t sq_sample_top_k(const squish_sampling *p, int32_t n_ids) {
     return p->top_k > 0 && p->top_k < n_ids ? p->top_k : n_ids;
 }
 
-/* ---- sample_row.c: passes over the logits ------------------------------------------------------------ */
+/* ---- sample_row.c: passes over the logits ---------------------------------------------------- */
 
 /* Fill block_max[]; the index of a logit that is NaN or +inf, or -1. */
 int32_t sq_sample_scan(const float *logits, int32_t n, float *block_max);
@@ -122,14 +122,14 @@ static inline bool sq_sample_before(float l, int32_t id, float l2, int32_t id2) 
     return l > l2 || (l == l2 && id < id2);
 }
 
-/* ---- sample_history.c: entries and what they cost ---------------------------------------------------- */
+/* ---- sample_history.c: entries and what they cost -------------------------------------------- */
 
 /* The entry of id, made if absent; NULL only if the table is full. id in [0, n_vocab). */
 sq_sample_entry *sq_sample_entry_of(sq_sampler *s, int32_t id);
 /* Work out entry.l for the row: bias, penalties, DRY, bans, mask. */
 void sq_sample_process(const sq_sample_row *r);
 
-/* ---- sample_filter.c: from the row to the survivors -------------------------------------------------- */
+/* ---- sample_filter.c: from the row to the survivors ------------------------------------------ */
 
 /* Survivors are either listed in s->cands[0..n), or are all allowed ids with a processed logit >= cut. */
 typedef struct {
@@ -139,7 +139,7 @@ typedef struct {
 } sq_sample_survivors;
 sq_sample_survivors sq_sample_filter(const sq_sample_row *r);
 
-/* ---- sample_draw.c ----------------------------------------------------------------------------------- */
+/* ---- sample_draw.c --------------------------------------------------------------------------- */
 
 /* Noise in (0, 1) from the top 23 bits of a Philox word: (k + 0.5) / 2^23, exact in f32. */
 static inline double sq_sample_uniform(uint32_t word) { return ((double)(word >> 9) + 0.5) * 0x1p-23; }

@@ -34,7 +34,7 @@ struct sq_stops {
     char held[STOP_BYTES_MAX];      /* its path: the last depth bytes of the text */
 };
 
-/* ---- building ---------------------------------------------------------------------------------------- */
+/* ---- building -------------------------------------------------------------------------------- */
 
 static squish_status check(const char *const *strings, int32_t n, size_t *total, squish_error *err) {
     if (n < 0 || n > STOPS_MAX)
@@ -130,7 +130,7 @@ void sq_stops_free(sq_stops *s) {
     sq_alloc_free(&a, s, s->bytes);
 }
 
-/* ---- running ----------------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 /* Hand out the first n bytes of (held bytes, then text). */
 static void hand_out(const sq_stops *s, size_t n_held, const char *text, size_t n, sq_buf *out) {

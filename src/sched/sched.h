@@ -2,11 +2,13 @@
  *
  * sched.h - engines, timelines and answers: who runs when, on which cache.
  *
- * An engine owns the backend, the KV pool and one forward pass that all its timelines take turns on. A timeline (seq) is a list of
- * tokens and the cache that belongs to it. An answer (gen) draws tokens from a timeline and turns them into text.
- * The public handles are these structs; src/lib only checks arguments in front of them.
+ * An engine owns the backend, the KV pool and one forward pass that all its timelines take turns on. A
+ * timeline (seq) is a list of tokens and the cache that belongs to it. An answer (gen) draws tokens from a
+ * timeline and turns them into text. The public handles are these structs; src/lib only checks arguments in
+ * front of them.
  *
- * Threads: an engine and everything on it belong to one thread at a time; only sq_seq_cancel may come from elsewhere. */
+ * Threads: an engine and everything on it belong to one thread at a time; only sq_seq_cancel may come from
+ * elsewhere. */
 #ifndef SQ_SCHED_H
 #define SQ_SCHED_H
 
@@ -37,14 +39,15 @@ struct squish_seq {
     sq_kv_seq *kv;
     int32_t *tokens;      /* [ctx] */
     int32_t n, reused;
-    const float *logits;  /* of position n-1, in the engine's forward pass; valid while e->logits_of is this */
+    const float *logits; /* of position n-1, in the engine's forward pass; valid while e->logits_of is this */
     atomic_int cancel;
 };
 
 /* The memory decision: see squish_engine_estimate. Also resolves threads, ctx and chunk into *resolved. */
-squish_status sq_engine_plan(const sq_model *m, const squish_engine_options *opt, squish_engine_options *resolved,
-                             squish_mem_estimate *est, squish_error *err);
-squish_status sq_engine_new(sq_engine **out, const sq_model *m, const squish_engine_options *opt, squish_error *err);
+squish_status sq_engine_plan(const sq_model *m, const squish_engine_options *opt,
+                             squish_engine_options *resolved, squish_mem_estimate *est, squish_error *err);
+squish_status sq_engine_new(sq_engine **out, const sq_model *m, const squish_engine_options *opt,
+                            squish_error *err);
 void sq_engine_free(sq_engine *e);
 
 squish_status sq_seq_new(sq_seq **out, sq_engine *e, squish_error *err);
@@ -53,15 +56,16 @@ squish_status sq_seq_sync(sq_seq *s, const int32_t *tokens, size_t n, squish_err
 void sq_seq_truncate(sq_seq *s, int32_t n);
 /* Logits of the last position, or NULL if another timeline has used the engine since (or none were made). */
 const float *sq_seq_logits(const sq_seq *s);
-/* The same, made again where they are gone: the last token is evaluated once more, with the same bits. NULL: an error. */
+/* The same, made again where they are gone: the last token is evaluated once more, with the same bits. NULL:
+ * an error. */
 const float *sq_seq_logits_now(sq_seq *s, squish_error *err);
 /* Append one token and evaluate it. */
 squish_status sq_seq_append(sq_seq *s, int32_t id, squish_error *err);
-squish_status sq_seq_score(sq_seq *s, const int32_t *tokens, size_t n, int32_t first, squish_logits_fn fn, void *user,
-                           squish_error *err);
+squish_status sq_seq_score(sq_seq *s, const int32_t *tokens, size_t n, int32_t first, squish_logits_fn fn,
+                           void *user, squish_error *err);
 
-squish_status sq_gen_new(sq_gen **out, sq_seq *s, const int32_t *prompt, size_t n, const squish_gen_options *opt,
-                         squish_error *err);
+squish_status sq_gen_new(sq_gen **out, sq_seq *s, const int32_t *prompt, size_t n,
+                         const squish_gen_options *opt, squish_error *err);
 squish_status sq_gen_next(sq_gen *g, squish_gen_event *ev, squish_error *err);
 void sq_gen_stats(const sq_gen *g, squish_gen_stats *out);
 void sq_gen_free(sq_gen *g);

@@ -2,9 +2,9 @@
  *
  * sched_engine.c - making an engine: how much memory, how many threads, how long a context.
  *
- * Memory is decided once, before anything is allocated, from what the machine has *available* (cgroup and rlimits
- * included), never from what it has in all. Weights are file pages and could be dropped, but a model whose weights do not
- * stay resident crawls, so they are counted in full. */
+ * Memory is decided once, before anything is allocated, from what the machine has *available* (cgroup and
+ * rlimits included), never from what it has in all. Weights are file pages and could be dropped, but a model
+ * whose weights do not stay resident crawls, so they are counted in full. */
 #include "sched/sched.h"
 
 #include <stdio.h>
@@ -22,11 +22,18 @@ static sq_kv_shape kv_shape(const sq_config *c) {
     return (sq_kv_shape){c->n_layers, c->n_kv_heads, c->head_dim};
 }
 
-static sq_kv_format kv_format(const squish_engine_options *o) { return o->kv == SQUISH_KV_F32 ? SQ_KV_F32 : SQ_KV_F16; }
+static sq_kv_format kv_format(const squish_engine_options *o) {
+    return o->kv == SQUISH_KV_F32 ? SQ_KV_F32 : SQ_KV_F16;
+}
 
 static sq_backend_options backend_options(const sq_config *c, const squish_engine_options *o, sq_isa isa) {
-    return (sq_backend_options){.threads = o->threads, .isa_max = isa, .m_max = o->chunk_tokens, .cols_max = c->ffn,
-                                .heads_max = c->n_heads, .head_dim_max = c->head_dim, .ctx_max = o->ctx_tokens};
+    return (sq_backend_options){.threads = o->threads,
+                                .isa_max = isa,
+                                .m_max = o->chunk_tokens,
+                                .cols_max = c->ffn,
+                                .heads_max = c->n_heads,
+                                .head_dim_max = c->head_dim,
+                                .ctx_max = o->ctx_tokens};
 }
 
 static uint64_t scratch_bytes(const sq_model *m, const squish_engine_options *o) {
@@ -38,7 +45,8 @@ static squish_status check_options(const squish_engine_options *o, const sq_conf
     if (o->threads < 0 || o->threads > 1024)
         return sq_fail(err, SQUISH_INVALID, "threads is %d, wanted 0 (all) to 1024", o->threads);
     if (o->chunk_tokens < 1 || o->chunk_tokens > SQ_CHUNK_MAX)
-        return sq_fail(err, SQUISH_INVALID, "chunk is %d tokens, wanted 1 to %d", o->chunk_tokens, SQ_CHUNK_MAX);
+        return sq_fail(err, SQUISH_INVALID, "chunk is %d tokens, wanted 1 to %d", o->chunk_tokens,
+                       SQ_CHUNK_MAX);
     if (o->kv != SQUISH_KV_F16 && o->kv != SQUISH_KV_F32)
         return sq_fail(err, SQUISH_INVALID, "kv format is %d, wanted f16 or f32", (int)o->kv);
     if (o->ctx_tokens < 0 || o->ctx_tokens > ctx_limit(c))
@@ -65,7 +73,8 @@ squish_status sq_engine_plan(const sq_model *m, const squish_engine_options *opt
     *r = *opt;
     memset(est, 0, sizeof *est);
     if (!m->has_weights)
-        return sq_fail(err, SQUISH_UNSUPPORTED, "%s was opened for its text only: it has no weights to run", m->info.path);
+        return sq_fail(err, SQUISH_UNSUPPORTED, "%s was opened for its text only: it has no weights to run",
+                       m->info.path);
     SQ_TRY(check_options(opt, &m->cfg, err));
     if (r->threads == 0) r->threads = sq_os_cores();
     const sq_kv_shape shape = kv_shape(&m->cfg);
@@ -81,11 +90,13 @@ squish_status sq_engine_plan(const sq_model *m, const squish_engine_options *opt
     r->ctx_tokens = opt->ctx_tokens ? opt->ctx_tokens : most;
     if (most == 0 || r->ctx_tokens > most) {
         r->ctx_tokens = opt->ctx_tokens ? opt->ctx_tokens : SQ_ATTN_CHUNK;
-        const double need = (double)(est->weight_bytes + sq_kv_bytes(&shape, kv_format(r), r->ctx_tokens) + scratch_bytes(m, r));
+        const double need = (double)(est->weight_bytes + sq_kv_bytes(&shape, kv_format(r), r->ctx_tokens) +
+                                     scratch_bytes(m, r));
         char fits[96] = "a smaller model or tier is needed";
         if (most > 0) snprintf(fits, sizeof fits, "--ctx %d fits", most);
-        return sq_fail(err, SQUISH_NO_MEMORY, "%s with a context of %d tokens needs %.2f GB, %.2f GB may be used: %s",
-                       m->info.path, r->ctx_tokens, need / 1e9, (double)usable / 1e9, fits);
+        return sq_fail(err, SQUISH_NO_MEMORY,
+                       "%s with a context of %d tokens needs %.2f GB, %.2f GB may be used: %s", m->info.path,
+                       r->ctx_tokens, need / 1e9, (double)usable / 1e9, fits);
     }
     est->ctx_tokens = r->ctx_tokens;
     est->kv_bytes = sq_kv_bytes(&shape, kv_format(r), r->ctx_tokens);
@@ -94,23 +105,30 @@ squish_status sq_engine_plan(const sq_model *m, const squish_engine_options *opt
     return SQUISH_OK;
 }
 
-squish_status sq_engine_new(sq_engine **out, const sq_model *m, const squish_engine_options *opt, squish_error *err) {
+squish_status sq_engine_new(sq_engine **out, const sq_model *m, const squish_engine_options *opt,
+                            squish_error *err) {
     *out = NULL;
     squish_engine_options o;
     squish_mem_estimate est;
     sq_isa isa;
     SQ_TRY(sq_engine_plan(m, opt, &o, &est, err));
     if (!sq_isa_from_name(o.isa_max, &isa))
-        return sq_fail(err, SQUISH_INVALID, "isa '%.20s' is not one of scalar, avx2, avx512, neon", o.isa_max);
+        return sq_fail(err, SQUISH_INVALID, "isa '%.20s' is not one of scalar, avx2, avx512, neon",
+                       o.isa_max);
     sq_engine *e = sq_alloc_zero(&m->alloc, sizeof *e);
     if (!e) return sq_fail(err, SQUISH_NO_MEMORY, "engine: out of memory");
-    *e = (sq_engine){.alloc = m->alloc, .m = m, .threads = o.threads, .ctx = o.ctx_tokens, .chunk = o.chunk_tokens,
+    *e = (sq_engine){.alloc = m->alloc,
+                     .m = m,
+                     .threads = o.threads,
+                     .ctx = o.ctx_tokens,
+                     .chunk = o.chunk_tokens,
                      .scratch_bytes = est.scratch_bytes};
     squish_status st = SQUISH_OK;
     const sq_backend_options bo = backend_options(&m->cfg, &o, isa);
     const sq_kv_shape shape = kv_shape(&m->cfg);
     SQ_GUARD(sq_backend_cpu_new(&e->b, &bo, &e->alloc, err));
-    SQ_GUARD(sq_kv_pool_new(&e->kv, &shape, kv_format(&o), o.kv_bytes_max ? o.kv_bytes_max : est.kv_bytes, &e->alloc, err));
+    SQ_GUARD(sq_kv_pool_new(&e->kv, &shape, kv_format(&o), o.kv_bytes_max ? o.kv_bytes_max : est.kv_bytes,
+                            &e->alloc, err));
     SQ_GUARD(sq_forward_new(&e->f, m, e->b, e->kv, o.chunk_tokens, 1, SQ_LOGIT_ROWS, &e->alloc, err));
     *out = e;
     return SQUISH_OK;

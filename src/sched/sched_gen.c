@@ -2,10 +2,11 @@
  *
  * sched_gen.c - one answer: draw, take the token in, turn it into text that may be shown.
  *
- *   logits -> sampler -> id -> detokenizer (holds incomplete UTF-8) -> stop strings (hold what could begin one) -> text
+ *   logits -> sampler -> id -> detokenizer (holds incomplete UTF-8) -> stop strings (hold what could begin
+ * one) -> text
  *
- * A drawn token is evaluated at the start of the next call, so the first token leaves as soon as the prompt is done and
- * the last one is never evaluated at all. After sq_gen_new nothing allocates. */
+ * A drawn token is evaluated at the start of the next call, so the first token leaves as soon as the prompt
+ * is done and the last one is never evaluated at all. After sq_gen_new nothing allocates. */
 #include "sched/sched.h"
 
 #include <string.h>
@@ -34,7 +35,8 @@ struct squish_gen {
 static squish_status check_options(const squish_gen_options *o, squish_error *err) {
     if (o->n_stop < 0 || o->n_stop > 16)
         return sq_fail(err, SQUISH_INVALID, "%d stop strings, wanted at most 16", o->n_stop);
-    if (o->max_tokens < -1) return sq_fail(err, SQUISH_INVALID, "max_tokens is %d, wanted -1 or more", o->max_tokens);
+    if (o->max_tokens < -1)
+        return sq_fail(err, SQUISH_INVALID, "max_tokens is %d, wanted -1 or more", o->max_tokens);
     if (o->logprobs < -1 || o->logprobs > 20)
         return sq_fail(err, SQUISH_INVALID, "logprobs is %d, wanted -1 to 20", o->logprobs);
     return SQUISH_OK;
@@ -91,8 +93,8 @@ static void ban_ends(sq_gen *g, bool banned) {
         if (sq_tok_is_eos(t, id)) sq_sampler_ban(g->sampler, id, banned);
 }
 
-squish_status sq_gen_new(sq_gen **out, sq_seq *s, const int32_t *prompt, size_t n, const squish_gen_options *o,
-                         squish_error *err) {
+squish_status sq_gen_new(sq_gen **out, sq_seq *s, const int32_t *prompt, size_t n,
+                         const squish_gen_options *o, squish_error *err) {
     *out = NULL;
     SQ_TRY(check_options(o, err));
     const squish_alloc *a = &s->e->alloc;
@@ -199,14 +201,17 @@ squish_status sq_gen_next(sq_gen *g, squish_gen_event *ev, squish_error *err) {
         /* The drawn token needs a place of its own before the next can be drawn. */
         else if (g->n_done == g->max_tokens || s->n + 1 > s->e->ctx) close_text(g, ev, SQUISH_FINISH_LENGTH);
     }
-    if (g->piece.failed || g->text.failed) return sq_fail(err, SQUISH_NO_MEMORY, "answer: text over %d bytes", TEXT_MAX);
+    if (g->piece.failed || g->text.failed)
+        return sq_fail(err, SQUISH_NO_MEMORY, "answer: text over %d bytes", TEXT_MAX);
     if (g->text.len) ev->text = g->text.data;
     ev->text_bytes = g->text.len;
     return SQUISH_OK;
 }
 
 void sq_gen_stats(const sq_gen *g, squish_gen_stats *o) {
-    *o = (squish_gen_stats){.prompt_tokens = g->n_prompt, .reused_tokens = g->n_reused, .completion_tokens = g->n_done,
+    *o = (squish_gen_stats){.prompt_tokens = g->n_prompt,
+                            .reused_tokens = g->n_reused,
+                            .completion_tokens = g->n_done,
                             .seed = sq_sampler_seed(g->sampler)};
     o->prefill_ms = (double)(g->t_prefilled - g->t_begin) / 1e6;
     if (g->n_done > 0) {

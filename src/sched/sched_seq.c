@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * sched_seq.c - a timeline of tokens: the caller states the whole wish, the shared prefix is kept, the rest is evaluated.
+ * sched_seq.c - a timeline of tokens: the caller states the whole wish, the shared prefix is kept, the rest
+ * is evaluated.
  *
- * Prompts run in chunks. Where a chunk ends never shows in the results (kernels.h), so a prompt may be cut anywhere:
- * by the chunk size, by a cancellation, by what was already there. */
+ * Prompts run in chunks. Where a chunk ends never shows in the results (kernels.h), so a prompt may be cut
+ * anywhere: by the chunk size, by a cancellation, by what was already there. */
 #include "sched/sched.h"
 
 #include <string.h>
@@ -48,11 +49,13 @@ void sq_seq_truncate(sq_seq *s, int32_t n) {
 static squish_status check_tokens(const sq_seq *s, const int32_t *tokens, size_t n, squish_error *err) {
     if (n == 0) return sq_fail(err, SQUISH_INVALID, "no tokens to evaluate");
     if (n > (size_t)s->e->ctx)
-        return sq_fail(err, SQUISH_INVALID, "context_length_exceeded: %zu tokens, the context holds %d (raise it with --ctx)",
-                       n, s->e->ctx);
+        return sq_fail(err, SQUISH_INVALID,
+                       "context_length_exceeded: %zu tokens, the context holds %d (raise it with --ctx)", n,
+                       s->e->ctx);
     for (size_t i = 0; i < n; i++)
         if (tokens[i] < 0 || tokens[i] >= s->e->m->cfg.n_vocab)
-            return sq_fail(err, SQUISH_INVALID, "token %zu is %d, wanted 0 to %d", i, tokens[i], s->e->m->cfg.n_vocab - 1);
+            return sq_fail(err, SQUISH_INVALID, "token %zu is %d, wanted 0 to %d", i, tokens[i],
+                           s->e->m->cfg.n_vocab - 1);
     return SQUISH_OK;
 }
 
@@ -106,15 +109,16 @@ squish_status sq_seq_sync(sq_seq *s, const int32_t *tokens, size_t n, squish_err
 
 squish_status sq_seq_append(sq_seq *s, int32_t id, squish_error *err) {
     if (s->n >= s->e->ctx)
-        return sq_fail(err, SQUISH_INVALID, "context_length_exceeded: the context of %d tokens is full", s->e->ctx);
+        return sq_fail(err, SQUISH_INVALID, "context_length_exceeded: the context of %d tokens is full",
+                       s->e->ctx);
     SQ_TRY(run_chunk(s, &id, 1, err));
     last_logits(s, 0);
     return SQUISH_OK;
 }
 
 /* Hand out logits of rows [from, rows) of the chunk that starts at position pos0. */
-static squish_status hand_out(sq_seq *s, int32_t pos0, int32_t from, int32_t rows, squish_logits_fn fn, void *user,
-                              squish_error *err) {
+static squish_status hand_out(sq_seq *s, int32_t pos0, int32_t from, int32_t rows, squish_logits_fn fn,
+                              void *user, squish_error *err) {
     int32_t pick[SQ_LOGIT_ROWS];
     const size_t ld = sq_forward_logits_ld(s->e->f);
     for (int32_t at = from; at < rows;) {
@@ -129,8 +133,8 @@ static squish_status hand_out(sq_seq *s, int32_t pos0, int32_t from, int32_t row
     return SQUISH_OK;
 }
 
-squish_status sq_seq_score(sq_seq *s, const int32_t *tokens, size_t n, int32_t first, squish_logits_fn fn, void *user,
-                           squish_error *err) {
+squish_status sq_seq_score(sq_seq *s, const int32_t *tokens, size_t n, int32_t first, squish_logits_fn fn,
+                           void *user, squish_error *err) {
     SQ_TRY(check_tokens(s, tokens, n, err));
     sq_seq_truncate(s, 0);
     int32_t rows = 0;

@@ -22,7 +22,8 @@ squish_status sq_store_home(const char *home, char *out, size_t n, squish_error 
         return sq_fail(err, SQUISH_INVALID, "%s: path too long", home);
     }
     if (!user_home || !*user_home)
-        return sq_fail(err, SQUISH_INVALID, "neither SQUISH_HOME nor HOME is set (set SQUISH_HOME to a folder for models)");
+        return sq_fail(err, SQUISH_INVALID,
+                       "neither SQUISH_HOME nor HOME is set (set SQUISH_HOME to a folder for models)");
     return join(out, n, err, user_home, ".squish");
 }
 
@@ -61,7 +62,8 @@ static bool is_model_dir(const char *path) {
     return false;
 }
 
-static bool list_root(const char *root, bool (*fn)(void *, const char *, const char *), void *user, sq_arena *ar) {
+static bool list_root(const char *root, bool (*fn)(void *, const char *, const char *), void *user,
+                      sq_arena *ar) {
     char **names = NULL;
     size_t n = 0;
     if (!sq_os_is_dir(root) || sq_os_list_dir(root, ar, &names, &n, NULL) != SQUISH_OK) return true;
@@ -81,8 +83,8 @@ static bool list_root(const char *root, bool (*fn)(void *, const char *, const c
     return true;
 }
 
-squish_status sq_store_list(const char *home, bool (*fn)(void *user, const char *name, const char *path), void *user,
-                            squish_error *err) {
+squish_status sq_store_list(const char *home, bool (*fn)(void *user, const char *name, const char *path),
+                            void *user, squish_error *err) {
     (void)err; /* an unreadable folder holds no models */
     squish_alloc a = sq_alloc_default();
     sq_arena ar;
@@ -95,7 +97,7 @@ squish_status sq_store_list(const char *home, bool (*fn)(void *user, const char 
     return r ? SQUISH_OK : sq_fail(err, SQUISH_NO_MEMORY, "store: out of memory");
 }
 
-/* ---- unknown names ---------------------------------------------------------------------------------------------------- */
+/* ---- unknown names --------------------------------------------------------------------------- */
 
 typedef struct {
     const char *wanted;
@@ -128,13 +130,15 @@ static squish_status not_found(const char *home, const char *name, squish_error 
     nearest k = {.wanted = name};
     sq_store_list(home, consider, &k, NULL);
     if (k.n == 0)
-        return sq_fail(err, SQUISH_NOT_FOUND, "no model '%.100s' (give a folder or a .sqw file, or see: squish list)", name);
+        return sq_fail(err, SQUISH_NOT_FOUND,
+                       "no model '%.100s' (give a folder or a .sqw file, or see: squish list)", name);
     char list[300] = "";
     for (int i = 0; i < k.n; i++) {
         const size_t n = strlen(list);
         snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "", k.best[i].name);
     }
-    return sq_fail(err, SQUISH_NOT_FOUND, "no model '%.100s' (the nearest: %s; all of them: squish list)", name, list);
+    return sq_fail(err, SQUISH_NOT_FOUND, "no model '%.100s' (the nearest: %s; all of them: squish list)",
+                   name, list);
 }
 
 squish_status sq_store_locate(const char *home, const char *name, char *out, size_t n, squish_error *err) {
@@ -149,13 +153,14 @@ squish_status sq_store_locate(const char *home, const char *name, char *out, siz
     for (int i = 0; i < r.n; i++) {
         static const char *const forms[] = {"", "-compressed", ".sqw", ".gguf"};
         for (size_t j = 0; j < SQ_COUNT(forms); j++)
-            if (snprintf(out, n, "%s/%s%s", r.path[i], name, forms[j]) < (int)n && sq_os_exists(out)) return SQUISH_OK;
+            if (snprintf(out, n, "%s/%s%s", r.path[i], name, forms[j]) < (int)n && sq_os_exists(out))
+                return SQUISH_OK;
     }
     return not_found(home, name, err);
 }
 
-squish_status sq_store_compressed_dir(const char *src, const char *out_dir, const char *home, char *out, size_t n,
-                                      squish_error *err) {
+squish_status sq_store_compressed_dir(const char *src, const char *out_dir, const char *home, char *out,
+                                      size_t n, squish_error *err) {
     size_t len = strlen(src);
     while (len > 1 && src[len - 1] == '/') len--;
     if (out_dir) {
@@ -174,7 +179,8 @@ squish_status sq_store_compressed_dir(const char *src, const char *out_dir, cons
     if (snprintf(out, n, "%s/models/%.*s-compressed", store, (int)(src + len - base), base) >= (int)n)
         return sq_fail(err, SQUISH_INVALID, "%s: path too long", store);
     if (sq_os_writable_dir(out)) return SQUISH_OK;
-    return sq_fail(err, SQUISH_IO, "neither %s-compressed nor %s can be written (set SQUISH_HOME or give -o DIR)", src, out);
+    return sq_fail(err, SQUISH_IO,
+                   "neither %s-compressed nor %s can be written (set SQUISH_HOME or give -o DIR)", src, out);
 }
 
 uint64_t sq_store_dir_bytes(const char *dir) {

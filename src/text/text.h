@@ -2,9 +2,10 @@
  *
  * text.h - from text to token ids and back, and chat templates.
  *
- * A tokenizer and a template exist in one form only: a compiled blob, position independent, little-endian, that
- * lies in the .sqw file (sections TOKZ and TMPL) and is used in place: opening it checks tables, allocates nothing,
- * builds nothing. The compilers make that blob from tokenizer.json, from GGUF metadata or from Jinja source.
+ * A tokenizer and a template exist in one form only: a compiled blob, position independent, little-endian,
+ * that lies in the .sqw file (sections TOKZ and TMPL) and is used in place: opening it checks tables,
+ * allocates nothing, builds nothing. The compilers make that blob from tokenizer.json, from GGUF metadata or
+ * from Jinja source.
  *
  * Everything behind a `const sq_tok *` or `const sq_tmpl *` is read-only and safe from several threads. */
 #ifndef SQ_TEXT_H
@@ -14,7 +15,7 @@
 
 struct json_t; /* jansson */
 
-/* ---- tokenizer ---------------------------------------------------------------------------------------------- */
+/* ---- tokenizer ------------------------------------------------------------------------------- */
 
 typedef struct sq_tok sq_tok; /* a view onto a blob; see tok_int.h */
 enum { SQ_TOK_VIEW_BYTES = 512 };
@@ -33,8 +34,8 @@ typedef struct {
     const char *const *extra_eos;  /* token strings that end a turn, NULL-terminated; may be NULL */
 } sq_tok_hf_source;
 
-/* Compile a tokenizer.json: byte-level BPE and SPM-style BPE as sheet "tokenizer.json" says. Writes the blob into
- * out. Unknown pre-tokenizer regexes are kept and run on PCRE2 with match limits (one warn line).
+/* Compile a tokenizer.json: byte-level BPE and SPM-style BPE as sheet "tokenizer.json" says. Writes the blob
+ * into out. Unknown pre-tokenizer regexes are kept and run on PCRE2 with match limits (one warn line).
  * Errors: CORRUPT, UNSUPPORTED, NO_MEMORY, each naming field and value. */
 squish_status sq_tok_compile_hf(const sq_tok_hf_source *src, const squish_alloc *a, sq_buf *out,
                                 squish_warn_fn warn, void *warn_user, squish_error *err);
@@ -44,7 +45,7 @@ typedef struct {
     const char *model, *pre;           /* "gpt2" or "llama"; pre-tokenizer name or NULL */
     int32_t n_tokens, n_merges;
     const sq_span *tokens, *merges;    /* bytes of each, not NUL-terminated */
-    const int32_t *types;              /* may be NULL: all normal. 1 normal 2 unknown 3 control 4 user 5 unused 6 byte */
+    const int32_t *types; /* may be NULL: all normal. 1 normal 2 unknown 3 control 4 user 5 unused 6 byte */
     const float *scores;               /* "llama" only */
     int32_t bos, eos, eot, unk, pad;   /* -1: none */
     int8_t add_bos, add_eos, add_space_prefix; /* -1: not said */
@@ -52,15 +53,16 @@ typedef struct {
 squish_status sq_tok_compile_gguf(const sq_tok_gguf_source *src, const squish_alloc *a, sq_buf *out,
                                   squish_warn_fn warn, void *warn_user, squish_error *err);
 
-/* Check a blob (every offset, count and id) and set up a view on it; the blob must be 8-byte aligned and outlive the view.
- * Allocates only if the pre-tokenizer needs PCRE2. CORRUPT for any inconsistency. */
+/* Check a blob (every offset, count and id) and set up a view on it; the blob must be 8-byte aligned and
+ * outlive the view. Allocates only if the pre-tokenizer needs PCRE2. CORRUPT for any inconsistency. */
 squish_status sq_tok_open(sq_tok_view *view, sq_span blob, const squish_alloc *a, const sq_tok **out,
                           squish_error *err);
 void sq_tok_close(const sq_tok *t);
 
 enum { SQ_TOK_SPECIAL = 1, SQ_TOK_BOS_EOS = 2 }; /* equal to SQUISH_TOK_* */
-/* Encode text[0..n) (ill-formed UTF-8 is read as U+FFFD). ids grow in out_arena. Added tokens that are not special
- * are always recognised; special ones only with SQ_TOK_SPECIAL. NO_MEMORY, UNSUPPORTED (PCRE2 match limit). */
+/* Encode text[0..n) (ill-formed UTF-8 is read as U+FFFD). ids grow in out_arena. Added tokens that are not
+ * special are always recognised; special ones only with SQ_TOK_SPECIAL. NO_MEMORY, UNSUPPORTED (PCRE2 match
+ * limit). */
 squish_status sq_tok_encode(const sq_tok *t, const char *text, size_t n, unsigned flags, sq_arena *out_arena,
                             int32_t **ids, size_t *n_ids, squish_error *err);
 int32_t sq_tok_count(const sq_tok *t);                 /* ids are 0..count-1; gaps have no bytes */
@@ -87,7 +89,7 @@ void sq_detok_init(sq_detok *d, const sq_tok *t, bool with_special, bool at_text
 bool sq_detok_push(sq_detok *d, int32_t id, sq_buf *out);
 bool sq_detok_finish(sq_detok *d, sq_buf *out); /* flush what is held */
 
-/* ---- chat templates (the Jinja subset) ------------------------------------------------------------------------ */
+/* ---- chat templates (the Jinja subset) ------------------------------------------------------- */
 
 typedef struct sq_tmpl sq_tmpl;
 enum { SQ_TMPL_VIEW_BYTES = 256 };
@@ -98,7 +100,8 @@ typedef union {
 
 /* Compile Jinja source (trim_blocks and lstrip_blocks on, final newline dropped) to a blob.
  * UNSUPPORTED or CORRUPT names line and construct. Limits: source 1 MiB, nesting 64. */
-squish_status sq_tmpl_compile(const char *source, size_t n, const squish_alloc *a, sq_buf *out, squish_error *err);
+squish_status sq_tmpl_compile(const char *source, size_t n, const squish_alloc *a, sq_buf *out,
+                              squish_error *err);
 /* Check a blob and set up a view; allocates nothing. */
 squish_status sq_tmpl_open(sq_tmpl_view *view, sq_span blob, const sq_tmpl **out, squish_error *err);
 const char *sq_tmpl_source(const sq_tmpl *t); /* NUL-terminated */
@@ -109,7 +112,8 @@ typedef struct {
     size_t output_max;     /* 0: 16 MiB */
 } sq_tmpl_limits;
 /* Render with the object `vars` (messages, tools, add_generation_prompt, bos_token, ...) into out.
- * INVALID: raise_exception (its words) or a type error as Jinja would raise, with the line. NO_MEMORY: a limit. */
+ * INVALID: raise_exception (its words) or a type error as Jinja would raise, with the line. NO_MEMORY: a
+ * limit. */
 squish_status sq_tmpl_render(const sq_tmpl *t, const struct json_t *vars, const sq_tmpl_limits *limits,
                              const squish_alloc *a, sq_buf *out, squish_error *err);
 

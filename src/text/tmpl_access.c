@@ -113,7 +113,7 @@ squish_status sq_tmpl_getitem(sq_trun *r, const sq_tval *v, const sq_tval *key, 
     return SQUISH_OK;
 }
 
-/* ---- slices ------------------------------------------------------------------------------------------------------------- */
+/* ---- slices ---------------------------------------------------------------------------------- */
 
 /* One bound as Python clamps it. */
 static squish_status slice_bound(sq_trun *r, const sq_tval *v, int64_t n, int64_t step, bool is_start, int64_t *out) {
@@ -197,7 +197,7 @@ squish_status sq_tmpl_slice(sq_trun *r, const sq_tval *v, const sq_tval part[3],
     return SQUISH_OK;
 }
 
-/* ---- paths --------------------------------------------------------------------------------------------------------------- */
+/* ---- paths ----------------------------------------------------------------------------------- */
 
 static bool is_number(const char *s, size_t n) {
     for (size_t i = 0; i < n; i++)

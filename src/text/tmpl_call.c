@@ -5,7 +5,7 @@
  * A macro is a function with the scope it was written in; its result is the text of its body. */
 #include "text/tmpl_int.h"
 
-/* ---- arguments -------------------------------------------------------------------------------------------------------------- */
+/* ---- arguments ------------------------------------------------------------------------------- */
 
 /* f(*list) */
 static squish_status append_star(sq_trun *r, uint32_t node, sq_targs *args) {
@@ -58,7 +58,7 @@ squish_status sq_tmpl_eval_args(sq_trun *r, uint32_t node, sq_targs *out) {
     return SQUISH_OK;
 }
 
-/* ---- macros ------------------------------------------------------------------------------------------------------------------- */
+/* ---- macros ---------------------------------------------------------------------------------- */
 
 /* Take the keyword `name` out of the list. */
 static bool pop_keyword(const sq_trun *r, sq_targs *args, uint32_t name, sq_tval *out) {

@@ -12,7 +12,7 @@ squish_status sq_tmpl_enter(sq_trun *r) {
     return SQUISH_OK;
 }
 
-/* ---- names -------------------------------------------------------------------------------------------------------------- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 static sq_tval *find_in(const sq_tscope *s, uint32_t name) {
     for (uint32_t i = s->n; i-- > 0;)
@@ -61,7 +61,7 @@ squish_status sq_tmpl_bind(sq_trun *r, sq_tscope *scope, uint32_t name, const sq
     return SQUISH_OK;
 }
 
-/* ---- literals ------------------------------------------------------------------------------------------------------------- */
+/* ---- literals -------------------------------------------------------------------------------- */
 
 static const uint32_t *list_of(const sq_trun *r, uint32_t list, uint32_t *n) {
     *n = r->t->lists[list];
@@ -104,7 +104,7 @@ static squish_status eval_dict(sq_trun *r, const sq_tmpl_node *n, sq_tval *out) 
     return SQUISH_OK;
 }
 
-/* ---- operators --------------------------------------------------------------------------------------------------------------- */
+/* ---- operators ------------------------------------------------------------------------------- */
 
 /* and, or: the first operand that decides, as it is. */
 static squish_status eval_logic(sq_trun *r, const sq_tmpl_node *n, sq_tval *out) {
@@ -202,7 +202,7 @@ static squish_status eval_cond(sq_trun *r, const sq_tmpl_node *n, sq_tval *out) 
     return SQUISH_OK;
 }
 
-/* ---- postfix chains ------------------------------------------------------------------------------------------------------------ */
+/* ---- postfix chains -------------------------------------------------------------------------- */
 
 static squish_status slice_part(sq_trun *r, const sq_tmpl_node *n, sq_tval *v) {
     sq_tval part[3] = {{0}};
@@ -256,7 +256,7 @@ squish_status sq_tmpl_eval_parts(sq_trun *r, const sq_tmpl_node *n, sq_tval *v, 
     return SQUISH_OK;
 }
 
-/* ---- all of it --------------------------------------------------------------------------------------------------------------------- */
+/* ---- all of it ------------------------------------------------------------------------------- */
 
 static squish_status eval_node(sq_trun *r, const sq_tmpl_node *n, sq_tval *out) {
     switch (n->kind) {

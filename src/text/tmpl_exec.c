@@ -28,7 +28,7 @@ squish_status sq_tmpl_capture(sq_trun *r, uint32_t body, sq_tscope *scope, sq_tv
     return sq_tmpl_take(r, mark, out);
 }
 
-/* ---- assignment ---------------------------------------------------------------------------------------------------------------- */
+/* ---- assignment ------------------------------------------------------------------------------ */
 
 static squish_status assign_attr(sq_trun *r, const sq_tmpl_node *n, const sq_tval *v) {
     sq_tval space;
@@ -63,7 +63,7 @@ squish_status sq_tmpl_assign(sq_trun *r, uint32_t target, const sq_tval *v) {
     return SQUISH_OK;
 }
 
-/* ---- statements ------------------------------------------------------------------------------------------------------------------ */
+/* ---- statements ------------------------------------------------------------------------------ */
 
 static squish_status exec_print(sq_trun *r, const sq_tmpl_node *n) {
     sq_tval v;
@@ -213,7 +213,7 @@ squish_status sq_tmpl_exec(sq_trun *r, uint32_t body) {
     return SQUISH_OK;
 }
 
-/* ---- render ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- render ---------------------------------------------------------------------------------- */
 
 squish_status sq_tmpl_render(const sq_tmpl *t, const struct json_t *vars, const sq_tmpl_limits *limits,
                              const squish_alloc *a, sq_buf *out, squish_error *err) {

@@ -23,7 +23,7 @@ static squish_status as_method(sq_trun *r, const sq_tval *v, const char *name, c
     return sq_tmpl_call_method(r, &method, &args, out);
 }
 
-/* ---- texts --------------------------------------------------------------------------------------------------------------- */
+/* ---- texts ----------------------------------------------------------------------------------- */
 
 static squish_status f_string(sq_trun *r, const sq_tval *v, const sq_tval *arg, sq_tval *out) {
     (void)arg;
@@ -106,7 +106,7 @@ static squish_status f_indent(sq_trun *r, const sq_tval *v, const sq_tval *arg, 
     return sq_tmpl_take(r, mark, out);
 }
 
-/* ---- numbers ---------------------------------------------------------------------------------------------------------------- */
+/* ---- numbers --------------------------------------------------------------------------------- */
 
 /* float("..."): blanks around, inf and nan, underscores between digits. */
 static bool text_to_float(const sq_tval *v, double *out) {
@@ -243,7 +243,7 @@ static squish_status f_round(sq_trun *r, const sq_tval *v, const sq_tval *arg, s
     return SQUISH_OK;
 }
 
-/* ---- the rest ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the rest -------------------------------------------------------------------------------- */
 
 static squish_status f_default(sq_trun *r, const sq_tval *v, const sq_tval *arg, sq_tval *out) {
     (void)r;

@@ -35,7 +35,7 @@ enum {
 };
 #define SQ_TMPL_NONE UINT32_MAX /* "no node", "no list" */
 
-/* ---- the tree ------------------------------------------------------------------------------------------------ */
+/* ---- the tree -------------------------------------------------------------------------------- */
 
 /* What may stand where. */
 typedef enum {
@@ -155,7 +155,7 @@ squish_status sq_tmpl_check_node(const sq_tmpl *t, uint32_t i, uint32_t *height,
 
 const char *sq_tmpl_operands(int kind); /* its letters */
 
-/* ---- building (tmpl_build.c) ---------------------------------------------------------------------------------- */
+/* ---- building (tmpl_build.c) ----------------------------------------------------------------- */
 
 typedef struct {
     sq_buf nodes, lists, strings, pool, stack;
@@ -181,7 +181,7 @@ squish_status sq_tmpl_build_finish(sq_tmpl_build *b, size_t source_bytes, sq_buf
 /* Decide which names belong to which block (tmpl_scope.c). The root body is the last node. */
 squish_status sq_tmpl_scope(sq_tmpl_build *b);
 
-/* ---- lexer (tmpl_lex.c) ---------------------------------------------------------------------------------------- */
+/* ---- lexer (tmpl_lex.c) ---------------------------------------------------------------------- */
 
 typedef enum {
     SQ_TT_EOF, SQ_TT_DATA, SQ_TT_BLOCK_BEGIN, SQ_TT_BLOCK_END, SQ_TT_VAR_BEGIN, SQ_TT_VAR_END,
@@ -219,7 +219,7 @@ squish_status sq_tmpl_lex(sq_tmpl_lexer *l, sq_tmpl_token *out);
 /* Read a number as Python writes it, whatever the locale. False if s[0..n) is not one. */
 bool sq_tmpl_parse_f64(const char *s, size_t n, double *out);
 
-/* ---- parser (tmpl_parse.c, tmpl_parse_expr.c) ------------------------------------------------------------------ */
+/* ---- parser (tmpl_parse.c, tmpl_parse_expr.c) ------------------------------------------------ */
 
 typedef struct {
     sq_tmpl_lexer lex;
@@ -244,7 +244,7 @@ squish_status sq_tmpl_parse_tuple(sq_tmpl_parser *p, bool cond, const char *end_
 squish_status sq_tmpl_parse_target(sq_tmpl_parser *p, bool with_attr, const char *end_word, uint32_t *out);
 squish_status sq_tmpl_parse_filters(sq_tmpl_parser *p, bool first_is_bare, uint32_t *out);
 
-/* ---- values ----------------------------------------------------------------------------------------------------- */
+/* ---- values ---------------------------------------------------------------------------------- */
 
 typedef enum {
     SQ_TV_UNSET, /* an argument that was not given */
@@ -315,7 +315,7 @@ static inline bool sq_tv_is(const sq_tval *v, const char *s) {
     return v->type == SQ_TV_STR && v->n == strlen(s) && memcmp(v->u.s, s, v->n) == 0;
 }
 
-/* ---- one rendering ------------------------------------------------------------------------------------------------ */
+/* ---- one rendering --------------------------------------------------------------------------- */
 
 /* Names of one block: the template, one turn of a loop, a macro call. */
 typedef struct sq_tscope sq_tscope;

@@ -161,7 +161,7 @@ static squish_status lex_text(sq_tmpl_lexer *l, sq_tmpl_token *out) {
     return SQUISH_OK;
 }
 
-/* ---- inside tags ------------------------------------------------------------------------------------------------ */
+/* ---- inside tags ----------------------------------------------------------------------------- */
 
 /* Digits with single underscores between them. */
 static size_t digits(const sq_tmpl_lexer *l, size_t pos, int base) {

@@ -25,7 +25,7 @@ static squish_status no_operator(sq_trun *r, int op, const sq_tval *a, const sq_
                         sq_tmpl_type_name(b));
 }
 
-/* ---- integers ---------------------------------------------------------------------------------------------------------- */
+/* ---- integers -------------------------------------------------------------------------------- */
 
 static int64_t floor_div(int64_t a, int64_t b) {
     int64_t q = a / b;
@@ -63,7 +63,7 @@ static squish_status int_math(sq_trun *r, int op, int64_t a, int64_t b, sq_tval 
     return bad ? overflow(r) : SQUISH_OK;
 }
 
-/* ---- floats -------------------------------------------------------------------------------------------------------------- */
+/* ---- floats ---------------------------------------------------------------------------------- */
 
 /* Quotient rounded down and remainder with the divisor's sign, as CPython computes them. */
 static void float_divmod(double a, double b, double *div, double *mod) {
@@ -108,7 +108,7 @@ static squish_status float_math(sq_trun *r, int op, double a, double b, sq_tval 
     return SQUISH_OK;
 }
 
-/* ---- texts and lists ------------------------------------------------------------------------------------------------------ */
+/* ---- texts and lists ------------------------------------------------------------------------- */
 
 static squish_status add_texts(sq_trun *r, const sq_tval *a, const sq_tval *b, sq_tval *out) {
     size_t mark = r->scratch.len;
@@ -169,7 +169,7 @@ static squish_status repeat(sq_trun *r, const sq_tval *a, const sq_tval *b, sq_t
     return SQUISH_OK;
 }
 
-/* ---- all of it -------------------------------------------------------------------------------------------------------------- */
+/* ---- all of it ------------------------------------------------------------------------------- */
 
 static bool as_double(const sq_tval *v, double *out) {
     int64_t i;

@@ -6,7 +6,7 @@
  * bounded whatever the source says; chains of any length are loops. */
 #include "text/tmpl_int.h"
 
-/* ---- tokens ------------------------------------------------------------------------------------------------------ */
+/* ---- tokens ---------------------------------------------------------------------------------- */
 
 squish_status sq_tmpl_advance(sq_tmpl_parser *p) {
     if (p->has_next) {
@@ -55,7 +55,7 @@ static squish_status add(sq_tmpl_parser *p, sq_tmpl_kind kind, int op, uint32_t 
     return sq_tmpl_add(p->build, kind, op, line, args, out);
 }
 
-/* ---- blocks ------------------------------------------------------------------------------------------------------- */
+/* ---- blocks ---------------------------------------------------------------------------------- */
 
 static squish_status parse_statement(sq_tmpl_parser *p, uint32_t *out);
 
@@ -112,7 +112,7 @@ static squish_status parse_whole_body(sq_tmpl_parser *p, const char *end, uint32
     return sq_tmpl_advance(p);
 }
 
-/* ---- statements ---------------------------------------------------------------------------------------------------- */
+/* ---- statements ------------------------------------------------------------------------------ */
 
 static squish_status parse_if(sq_tmpl_parser *p, uint32_t line, uint32_t *out) {
     static const char *const ends[] = {"endif", "elif", "else", NULL};
@@ -322,7 +322,7 @@ squish_status sq_tmpl_parse(sq_tmpl_parser *p) {
     return sq_tmpl_scope(p->build);
 }
 
-/* ---- compile -------------------------------------------------------------------------------------------------------- */
+/* ---- compile --------------------------------------------------------------------------------- */
 
 /* \r\n and \r become \n; one final line end is dropped. Returns the bytes left. */
 static size_t normalise(const char *source, size_t n, char *out) {

@@ -32,7 +32,7 @@ static squish_status peek(sq_tmpl_parser *p) {
     return sq_tmpl_lex(&p->lex, &p->next);
 }
 
-/* ---- primaries -------------------------------------------------------------------------------------------------------- */
+/* ---- primaries ------------------------------------------------------------------------------- */
 
 /* Items up to `close`, pairs with colons where `pairs`. A comma may follow the last one. */
 static squish_status parse_items(sq_tmpl_parser *p, sq_tmpl_token_type close, bool pairs, const char *what,
@@ -136,7 +136,7 @@ static squish_status parse_primary(sq_tmpl_parser *p, uint32_t *out) {
     }
 }
 
-/* ---- postfix ------------------------------------------------------------------------------------------------------------ */
+/* ---- postfix --------------------------------------------------------------------------------- */
 
 static squish_status refuse(sq_tmpl_parser *p, const char *why) {
     return sq_fail(p->err, SQUISH_CORRUPT, "template line %u: %s", p->cur.line, why);
@@ -350,7 +350,7 @@ squish_status sq_tmpl_parse_filters(sq_tmpl_parser *p, bool first_is_bare, uint3
     return make_postfix(p, mark, line, SQ_TMPL_NONE, out);
 }
 
-/* ---- operators ------------------------------------------------------------------------------------------------------------ */
+/* ---- operators ------------------------------------------------------------------------------- */
 
 static squish_status parse_sign(sq_tmpl_parser *p, uint32_t *out) {
     uint32_t line = p->cur.line, operand;
@@ -537,7 +537,7 @@ squish_status sq_tmpl_parse_tuple(sq_tmpl_parser *p, bool cond, const char *end_
     return add(p, SQ_TK_TUPLE, 0, line, &list, out);
 }
 
-/* ---- targets of assignments ------------------------------------------------------------------------------------------------ */
+/* ---- targets of assignments ------------------------------------------------------------------ */
 
 static squish_status parse_one_target(sq_tmpl_parser *p, bool with_attr, uint32_t *out) {
     uint32_t line = p->cur.line, args[2];

@@ -33,7 +33,7 @@ squish_status sq_tmpl_take(sq_trun *r, size_t start, sq_tval *out) {
     return SQUISH_OK;
 }
 
-/* ---- floats --------------------------------------------------------------------------------------------------------------- */
+/* ---- floats ---------------------------------------------------------------------------------- */
 
 /* Does m * 10^exponent read as f? Written without a point, so that no locale matters. */
 static bool reads_as(int64_t m, int exponent, double f) {
@@ -89,7 +89,7 @@ void sq_tmpl_float_repr(double f, char out[32]) {
     out[at] = 0;
 }
 
-/* ---- repr ------------------------------------------------------------------------------------------------------------------- */
+/* ---- repr ------------------------------------------------------------------------------------ */
 
 static squish_status repr_char(sq_trun *r, sq_buf *o, const char *s, size_t n, uint32_t cp, char quote) {
     static const char plain[] = "\n\r\t\\", named[] = "nrt\\";

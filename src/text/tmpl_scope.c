@@ -38,7 +38,7 @@ static squish_status touch(scoping *s, uint32_t name, bool sets) {
     return sq_fail(s->b->err, SQUISH_NO_MEMORY, "out of memory compiling a template");
 }
 
-/* ---- first walk: this level -------------------------------------------------------------------------------------------- */
+/* ---- first walk: this level ------------------------------------------------------------------ */
 
 static squish_status look(scoping *s, uint32_t i);
 
@@ -95,7 +95,7 @@ static squish_status look(scoping *s, uint32_t i) {
     }
 }
 
-/* ---- second walk: blocks inside ------------------------------------------------------------------------------------------ */
+/* ---- second walk: blocks inside -------------------------------------------------------------- */
 
 static squish_status enter_blocks(scoping *s, uint32_t body);
 

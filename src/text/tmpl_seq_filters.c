@@ -71,7 +71,7 @@ static squish_status f_reverse(sq_trun *r, const sq_tval *v, const sq_tval *arg,
     return SQUISH_OK;
 }
 
-/* ---- map, select, reject -------------------------------------------------------------------------------------------------- */
+/* ---- map, select, reject --------------------------------------------------------------------- */
 
 static squish_status check_name(sq_trun *r, const sq_tval *name, const char *what) {
     return sq_tmpl_want_str(r, name, what);
@@ -156,7 +156,7 @@ static squish_status f_rejectattr(sq_trun *r, const sq_tval *v, const sq_targs *
     return select_items(r, v, args, true, false, out);
 }
 
-/* ---- order ------------------------------------------------------------------------------------------------------------------- */
+/* ---- order ----------------------------------------------------------------------------------- */
 
 /* What an item is compared by: its attribute, in lower case where texts compare without case. */
 static squish_status sort_key(sq_trun *r, const sq_tval *item, const sq_tval *path, bool with_case, sq_tval *out) {
@@ -278,7 +278,7 @@ static squish_status f_sum(sq_trun *r, const sq_tval *v, const sq_tval *arg, sq_
     return SQUISH_OK;
 }
 
-/* ---- grouping ------------------------------------------------------------------------------------------------------------------ */
+/* ---- grouping -------------------------------------------------------------------------------- */
 
 /* Rows of n items; the last one filled up where a filler is given. */
 static squish_status f_batch(sq_trun *r, const sq_tval *v, const sq_tval *arg, sq_tval *out) {

@@ -11,7 +11,7 @@ static bool given(const sq_tval *v) { return v->type != SQ_TV_UNSET && v->type !
 
 static sq_tval part(const char *from, const char *to) { return sq_tv_str(from, (size_t)(to - from)); }
 
-/* ---- case ------------------------------------------------------------------------------------------------------------------ */
+/* ---- case ------------------------------------------------------------------------------------ */
 
 static squish_status m_upper(sq_trun *r, const sq_tval *s, const sq_tval *arg, sq_tval *out) {
     (void)arg;
@@ -30,7 +30,7 @@ static squish_status m_capitalize(sq_trun *r, const sq_tval *s, const sq_tval *a
     return sq_tmpl_recase(r, SQ_TCASE_CAPITALIZE, s, out);
 }
 
-/* ---- strip -------------------------------------------------------------------------------------------------------------------- */
+/* ---- strip ----------------------------------------------------------------------------------- */
 
 static squish_status strip(sq_trun *r, const sq_tval *s, const sq_tval *chars, bool left, bool right, sq_tval *out) {
     if (given(chars)) SQ_TRY(sq_tmpl_want_str(r, chars, "strip arg"));
@@ -50,7 +50,7 @@ static squish_status m_rstrip(sq_trun *r, const sq_tval *s, const sq_tval *arg, 
     return strip(r, s, &arg[0], false, true, out);
 }
 
-/* ---- looking ------------------------------------------------------------------------------------------------------------------- */
+/* ---- looking --------------------------------------------------------------------------------- */
 
 static const char *find_last(const char *s, size_t n, const char *sub, size_t n_sub) {
     for (size_t at = n_sub <= n ? n - n_sub + 1 : 0; at-- > 0;)
@@ -193,7 +193,7 @@ static squish_status m_isupper(sq_trun *r, const sq_tval *s, const sq_tval *arg,
     return one_case(r, s, true, out);
 }
 
-/* ---- taking apart ---------------------------------------------------------------------------------------------------------------- */
+/* ---- taking apart ---------------------------------------------------------------------------- */
 
 static squish_status push_part(sq_trun *r, sq_tseq *list, const char *from, const char *to) {
     const sq_tval v = part(from, to);
@@ -370,7 +370,7 @@ static squish_status m_removesuffix(sq_trun *r, const sq_tval *s, const sq_tval 
     return SQUISH_OK;
 }
 
-/* ---- putting together --------------------------------------------------------------------------------------------------------------- */
+/* ---- putting together ------------------------------------------------------------------------ */
 
 /* The empty text is found before every character and at the end. */
 static squish_status replace_empty(sq_trun *r, const sq_tval *s, const sq_tval *to, int64_t max) {

@@ -8,7 +8,7 @@
 
 #include <stdio.h>
 
-/* ---- failing, counting, allocating -------------------------------------------------------------------------------- */
+/* ---- failing, counting, allocating ----------------------------------------------------------- */
 
 static squish_status fail_with(sq_trun *r, squish_status code, const char *fmt, va_list ap) {
     char text[400];
@@ -68,7 +68,7 @@ squish_status sq_tmpl_undefined(sq_trun *r, const sq_tval *v) {
     return sq_tmpl_fail(r, "'%s%s' has no attribute '%.*s'", name, suffix, (int)v->n, v->u.s);
 }
 
-/* ---- sequences ------------------------------------------------------------------------------------------------------- */
+/* ---- sequences ------------------------------------------------------------------------------- */
 
 squish_status sq_tmpl_new_seq(sq_trun *r, sq_tval_type type, size_t cap, sq_tval *out) {
     void *seq, *items = NULL;
@@ -103,7 +103,7 @@ squish_status sq_tmpl_pair(sq_trun *r, const sq_tval *a, const sq_tval *b, sq_tv
     return SQUISH_OK;
 }
 
-/* ---- dictionaries ------------------------------------------------------------------------------------------------------ */
+/* ---- dictionaries ---------------------------------------------------------------------------- */
 
 squish_status sq_tmpl_new_dict(sq_trun *r, sq_tval_type type, size_t cap, sq_tval *out) {
     void *dict, *items = NULL;
@@ -159,7 +159,7 @@ squish_status sq_tmpl_dict_put(sq_trun *r, sq_tdict *d, const sq_tval *key, cons
     return SQUISH_OK;
 }
 
-/* ---- from the caller's JSON ---------------------------------------------------------------------------------------------- */
+/* ---- from the caller's JSON ------------------------------------------------------------------ */
 
 static squish_status from_array(sq_trun *r, const json_t *j, int depth, sq_tval *out) {
     size_t n = json_array_size(j);
@@ -204,7 +204,7 @@ squish_status sq_tmpl_from_json(sq_trun *r, const json_t *j, int depth, sq_tval 
     return SQUISH_OK;
 }
 
-/* ---- questions --------------------------------------------------------------------------------------------------------- */
+/* ---- questions ------------------------------------------------------------------------------- */
 
 bool sq_tmpl_truth(const sq_tval *v) {
     switch (v->type) {

@@ -15,7 +15,7 @@
 #error "tokenizer blobs are read in place and are little-endian"
 #endif
 
-/* ---- checks -------------------------------------------------------------------------------------------- */
+/* ---- checks ---------------------------------------------------------------------------------- */
 
 typedef struct {
     sq_span blob;
@@ -223,7 +223,7 @@ static squish_status check_ops(const opening *o) {
     return SQUISH_OK;
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static uint32_t log2_of(uint64_t power) {
     return (uint32_t)__builtin_ctzll(power);
@@ -303,7 +303,7 @@ void tok_blob_seal(uint8_t *blob, size_t n) {
     memcpy(blob + offsetof(tok_header, hash), &sum, sizeof sum);
 }
 
-/* ---- questions ----------------------------------------------------------------------------------------- */
+/* ---- questions ------------------------------------------------------------------------------- */
 
 int32_t tok_find(const sq_tok *t, const uint8_t *p, size_t n) {
     if (n == 0) return -1;

@@ -16,7 +16,7 @@
 #define NO_MERGE UINT32_MAX
 enum { FEW = 96 };
 
-/* ---- units --------------------------------------------------------------------------------------------- */
+/* ---- units ----------------------------------------------------------------------------------- */
 
 /* The token of the unit at p, -1 if it has none; *len: bytes of the unit. */
 static int32_t unit_at(const sq_tok *t, const uint8_t *p, size_t n, size_t *len) {
@@ -54,7 +54,7 @@ static size_t units_of(const sq_tok *t, const uint8_t *p, size_t n, uint32_t *sy
     return count;
 }
 
-/* ---- merging ------------------------------------------------------------------------------------------- */
+/* ---- merging --------------------------------------------------------------------------------- */
 
 static inline void look_up(const sq_tok *t, uint32_t left, uint32_t right, uint32_t *prio, uint32_t *made) {
     const tok_result *r = tok_merge_of(t, left, right);
@@ -182,7 +182,7 @@ static squish_status merge_piece(tok_enc *e, const uint8_t *p, size_t n) {
     return SQUISH_OK;
 }
 
-/* ---- pieces -------------------------------------------------------------------------------------------- */
+/* ---- pieces ---------------------------------------------------------------------------------- */
 
 static inline bool push_whole(tok_enc *e, const uint8_t *p, size_t n, uint8_t attr) {
     const sq_tok *t = e->t;

@@ -20,7 +20,7 @@ static void *section(const build *b, tok_sec sec) {
     return b->blob + b->h->sec[sec].offset;
 }
 
-/* ---- layout -------------------------------------------------------------------------------------------- */
+/* ---- layout ---------------------------------------------------------------------------------- */
 
 static void place(build *b, tok_header *h, tok_sec sec, uint64_t bytes) {
     h->sec[sec] = (tok_section){b->end, bytes};
@@ -77,7 +77,7 @@ static squish_status lay_out(build *b, tok_header *h) {
     return SQUISH_OK;
 }
 
-/* ---- sections ------------------------------------------------------------------------------------------ */
+/* ---- sections -------------------------------------------------------------------------------- */
 
 static void put_tokens(build *b) {
     const tok_ir *ir = b->ir;
@@ -248,7 +248,7 @@ static void put_header(build *b) {
     if (own_token || (ir->unk >= 0 && !(ir->flags & TOK_FUSE_UNK))) h->flags |= TOK_MAY_CUT;
 }
 
-/* ---- whole tokens -------------------------------------------------------------------------------------- */
+/* ---- whole tokens ---------------------------------------------------------------------------- */
 
 static squish_status mark_whole(build *b) {
     tok_ir *ir = b->ir;

@@ -10,7 +10,7 @@
  * Everything here works on one tok_enc on the caller's stack; the tokenizer itself is only read. */
 #include "text/tok_int.h"
 
-/* ---- state --------------------------------------------------------------------------------------------- */
+/* ---- state ----------------------------------------------------------------------------------- */
 
 void tok_enc_init(tok_enc *e, const sq_tok *t, unsigned flags, const squish_alloc *a, squish_error *err) {
     *e = (tok_enc){.t = t, .flags = flags, .alloc = *a, .err = err};
@@ -49,7 +49,7 @@ static squish_status push(tok_enc *e, int32_t id) {
     return SQUISH_OK;
 }
 
-/* ---- added tokens -------------------------------------------------------------------------------------- */
+/* ---- added tokens ---------------------------------------------------------------------------- */
 
 /* Index of the longest token of the list that begins at s.p[at], -1. */
 static int64_t longest_at(const sq_tok *t, int list, sq_span s, size_t at) {
@@ -146,7 +146,7 @@ static bool next_added(const tok_enc *e, int list, sq_span s, size_t at, size_t 
     return false;
 }
 
-/* ---- rounds -------------------------------------------------------------------------------------------- */
+/* ---- rounds ---------------------------------------------------------------------------------- */
 
 /* Round 2: normalised text. first: the raw text it comes from begins where the user's text begins. */
 static squish_status encode_normalized(tok_enc *e, sq_span raw, bool first) {

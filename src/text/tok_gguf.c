@@ -20,7 +20,7 @@ static squish_status no_memory(tok_ir *ir) {
     return sq_fail(ir->err, SQUISH_NO_MEMORY, "no memory to compile a tokenizer");
 }
 
-/* ---- a map from strings to ids, for the time of compiling ---------------------------------------------- */
+/* ---- a map from strings to ids, for the time of compiling ------------------------------------ */
 
 typedef struct {
     const sq_span *keys;
@@ -57,7 +57,7 @@ static int32_t map_find(const map *m, sq_span s) {
     return s.n ? *map_slot(m, s) : -1;
 }
 
-/* ---- tokens -------------------------------------------------------------------------------------------- */
+/* ---- tokens ---------------------------------------------------------------------------------- */
 
 static squish_status fill_normal(tok_ir *ir, sq_span s, tok_item *it) {
     size_t n;
@@ -130,7 +130,7 @@ static squish_status read_tokens(tok_ir *ir, const sq_tok_gguf_source *src) {
     return SQUISH_OK;
 }
 
-/* ---- gpt2: merges and pre-tokenizer -------------------------------------------------------------------- */
+/* ---- gpt2: merges and pre-tokenizer ---------------------------------------------------------- */
 
 static squish_status merge_side(tok_ir *ir, const map *m, int32_t i, sq_span s, uint32_t *out) {
     int32_t id = map_find(m, s);
@@ -269,7 +269,7 @@ static squish_status pre_steps(tok_ir *ir, const char *pre, bool *add_bos) {
                    tok_show(&shown, pre, strlen(pre)));
 }
 
-/* ---- llama: merges from scores ------------------------------------------------------------------------- */
+/* ---- llama: merges from scores --------------------------------------------------------------- */
 
 /* (score, id) in a form whose order as an integer is: higher score first, then lower id. */
 static uint64_t score_key(float score, int32_t id) {
@@ -361,7 +361,7 @@ static squish_status spm_steps(tok_ir *ir, const sq_tok_gguf_source *src) {
     return tok_ir_op(ir, false, TOK_OP_MARK) ? SQUISH_OK : SQUISH_UNSUPPORTED;
 }
 
-/* ---- ids ----------------------------------------------------------------------------------------------- */
+/* ---- ids ------------------------------------------------------------------------------------- */
 
 static squish_status check_id(tok_ir *ir, const char *key, int32_t id) {
     if (id >= -1 && id < ir->n_tokens) return SQUISH_OK;

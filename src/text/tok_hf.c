@@ -21,7 +21,7 @@ static sq_span span_of(const json_t *s) {
     return (sq_span){(const uint8_t *)json_string_value(s), json_string_length(s)};
 }
 
-/* ---- vocabulary ---------------------------------------------------------------------------------------- */
+/* ---- vocabulary ------------------------------------------------------------------------------ */
 
 /* Text space bytes and attributes of a model token. */
 static squish_status fill_item(tok_ir *ir, sq_span s, bool byte_tokens, tok_item *it) {
@@ -108,7 +108,7 @@ static squish_status read_vocab(tok_ir *ir, json_t *vocab, bool byte_tokens) {
     return SQUISH_OK;
 }
 
-/* ---- merges -------------------------------------------------------------------------------------------- */
+/* ---- merges ---------------------------------------------------------------------------------- */
 
 static squish_status bad_merge(tok_ir *ir, size_t i, const char *why, sq_span s) {
     tok_shown shown;
@@ -173,7 +173,7 @@ fail:
     return st;
 }
 
-/* ---- added tokens -------------------------------------------------------------------------------------- */
+/* ---- added tokens ---------------------------------------------------------------------------- */
 
 static squish_status added_flags(tok_ir *ir, const json_t *a, size_t i, uint32_t *flags) {
     static const struct {
@@ -276,7 +276,7 @@ static squish_status normalize_added(tok_ir *ir) {
     return st;
 }
 
-/* ---- the model ----------------------------------------------------------------------------------------- */
+/* ---- the model ------------------------------------------------------------------------------- */
 
 static squish_status must_be_empty(tok_ir *ir, const json_t *model, const char *key) {
     const json_t *v = json_object_get(model, key);
@@ -367,7 +367,7 @@ static squish_status read_tokenizer(tok_ir *ir, const json_t *root) {
     return tok_hf_post_processor(ir, json_object_get(root, "post_processor"), 0);
 }
 
-/* ---- the files beside it ------------------------------------------------------------------------------- */
+/* ---- the files beside it --------------------------------------------------------------------- */
 
 static squish_status parse_beside(tok_ir *ir, sq_span file, const char *what, json_t **out) {
     *out = NULL;

@@ -50,7 +50,7 @@ static squish_status pattern_of(tok_ir *ir, const json_t *j, const char *what, c
 
 static bool is_mark(const char *s) { return strcmp(s, TOK_MARK) == 0; }
 
-/* ---- normalizer ---------------------------------------------------------------------------------------- */
+/* ---- normalizer ------------------------------------------------------------------------------ */
 
 static const char NORM[] = "tokenizer.json: normalizer";
 
@@ -111,7 +111,7 @@ squish_status tok_hf_normalizer(tok_ir *ir, const json_t *j, int depth) {
     return unknown(ir, NORM, type);
 }
 
-/* ---- pre_tokenizer ------------------------------------------------------------------------------------- */
+/* ---- pre_tokenizer --------------------------------------------------------------------------- */
 
 static const char PRE[] = "tokenizer.json: pre_tokenizer";
 
@@ -236,7 +236,7 @@ squish_status tok_hf_pre_tokenizer(tok_ir *ir, const json_t *j, int depth) {
     return unknown(ir, PRE, type);
 }
 
-/* ---- decoder ------------------------------------------------------------------------------------------- */
+/* ---- decoder --------------------------------------------------------------------------------- */
 
 static const char DEC[] = "tokenizer.json: decoder";
 
@@ -278,7 +278,7 @@ squish_status tok_hf_decoder(tok_ir *ir, const json_t *j, int depth) {
     return unknown(ir, DEC, type);
 }
 
-/* ---- post_processor ------------------------------------------------------------------------------------ */
+/* ---- post_processor -------------------------------------------------------------------------- */
 
 static const char POST[] = "tokenizer.json: post_processor";
 

@@ -181,7 +181,7 @@ struct sq_tok {
 };
 _Static_assert(sizeof(struct sq_tok) <= SQ_TOK_VIEW_BYTES, "the view fits its storage");
 
-/* ---- hashing: part of the format ----------------------------------------------------------------------- */
+/* ---- hashing: part of the format ------------------------------------------------------------- */
 
 static inline uint64_t tok_fold(uint64_t a, uint64_t b) {
     unsigned __int128 m = (unsigned __int128)a * b;
@@ -220,7 +220,7 @@ static inline uint64_t tok_pair_key(uint32_t left, uint32_t right, uint32_t id_b
 }
 static inline uint64_t tok_pair_hash(uint64_t key) { return (key ^ key >> 29) * 0x9E3779B97F4A7C15u; }
 
-/* ---- lookups (tok_blob.c) ------------------------------------------------------------------------------ */
+/* ---- lookups (tok_blob.c) -------------------------------------------------------------------- */
 
 /* Id of the token with exactly these bytes, -1. If several have them a TOK_MODEL token is preferred. */
 int32_t tok_find(const sq_tok *t, const uint8_t *p, size_t n);
@@ -237,7 +237,7 @@ static inline const tok_result *tok_merge_of(const sq_tok *t, uint32_t left, uin
     }
 }
 
-/* ---- classes of characters (tok_class.c) --------------------------------------------------------------- */
+/* ---- classes of characters (tok_class.c) ----------------------------------------------------- */
 
 enum {
     TOK_L = 1,
@@ -260,7 +260,7 @@ static inline size_t tok_decode(const uint8_t *p, size_t n, uint32_t *cp) {
     return sq_utf8_decode((const char *)p, n, cp, NULL);
 }
 
-/* ---- encoding (tok_encode.c, tok_norm.c, tok_split.c, tok_bpe.c) --------------------------------------- */
+/* ---- encoding (tok_encode.c, tok_norm.c, tok_split.c, tok_bpe.c) ----------------------------- */
 
 /* State of one sq_tok_encode call: the result so far and scratch. */
 typedef struct {
@@ -290,7 +290,7 @@ squish_status tok_bpe_piece(tok_enc *e, const uint8_t *p, size_t n);
 bool tok_bpe_is_whole(tok_enc *e, const uint8_t *p, size_t n, int32_t id);
 void tok_enc_release(tok_enc *e);
 
-/* ---- regular expressions (tok_regex.c) ----------------------------------------------------------------- */
+/* ---- regular expressions (tok_regex.c) ------------------------------------------------------- */
 
 /* Turn regex source into an op: KNOWN, CLASS, or PCRE when it is neither. Ranges are appended to `ranges`. */
 bool tok_regex_op(const char *source, size_t n, tok_op *op, sq_buf *ranges);
@@ -303,7 +303,7 @@ squish_status tok_regex_next(tok_enc *e, void *code, const uint8_t *p, size_t n,
                              size_t *end);
 void tok_regex_enc_release(tok_enc *e);
 
-/* ---- the compiler -------------------------------------------------------------------------------------- */
+/* ---- the compiler ---------------------------------------------------------------------------- */
 
 typedef struct {
     sq_span bytes; /* in text space */

@@ -73,7 +73,7 @@ squish_status tok_ir_regex(tok_ir *ir, const char *source, size_t n, tok_behavio
     return tok_ir_pool(ir, (sq_span){(const uint8_t *)source, n}, &op->text, &op->text_bytes);
 }
 
-/* ---- end of turn --------------------------------------------------------------------------------------- */
+/* ---- end of turn ----------------------------------------------------------------------------- */
 
 squish_status tok_ir_add_eos(tok_ir *ir, int64_t id, const char *what) {
     if (id < 0 || id >= ir->n_tokens || !(ir->items[id].attr & TOK_PRESENT))
@@ -113,7 +113,7 @@ squish_status tok_ir_known_eos(tok_ir *ir) {
     return SQUISH_OK;
 }
 
-/* ---- alphabets ----------------------------------------------------------------------------------------- */
+/* ---- alphabets ------------------------------------------------------------------------------- */
 
 /* The byte a character of the byte-level alphabet stands for, -1: none. Printable Latin-1 stands for
  * itself; the other 68 bytes, in increasing order, are U+0100, U+0101, ... */

@@ -15,7 +15,7 @@ static squish_status no_memory(tok_enc *e) {
     return sq_fail(e->err, SQUISH_NO_MEMORY, "no memory to normalise a text");
 }
 
-/* ---- Unicode forms ------------------------------------------------------------------------------------- */
+/* ---- Unicode forms --------------------------------------------------------------------------- */
 
 static bool is_hangul(uint32_t cp) { return cp >= 0xAC00 && cp <= 0xD7A3; }
 
@@ -146,7 +146,7 @@ static squish_status apply_form(tok_enc *e, sq_span in, tok_form form, sq_buf *b
     return SQUISH_OK;
 }
 
-/* ---- strings ------------------------------------------------------------------------------------------- */
+/* ---- strings --------------------------------------------------------------------------------- */
 
 static squish_status replace_all(tok_enc *e, sq_span in, sq_span from, sq_span to, sq_buf *buf,
                                  sq_span *out) {

@@ -15,7 +15,7 @@
 
 enum { STEPS_MAX = 1000000, DEPTH_MAX = 100000, HEAP_KIB_MAX = 65536 };
 
-/* ---- recognising --------------------------------------------------------------------------------------- */
+/* ---- recognising ----------------------------------------------------------------------------- */
 
 #define CL100K(digits) "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits \
                        "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
@@ -189,7 +189,7 @@ bool tok_regex_op(const char *source, size_t n, tok_op *op, sq_buf *ranges) {
     return false;
 }
 
-/* ---- PCRE2 --------------------------------------------------------------------------------------------- */
+/* ---- PCRE2 ----------------------------------------------------------------------------------- */
 
 /* PCRE2 frees without telling a size, so each block carries it in front. */
 enum { SIZE_PREFIX = 16 };

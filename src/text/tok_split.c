@@ -12,7 +12,7 @@
  *   GPT-2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
 #include "text/tok_int.h"
 
-/* ---- scanners ------------------------------------------------------------------------------------------ */
+/* ---- scanners -------------------------------------------------------------------------------- */
 
 /* Kind of the character at p (n > 0) and its bytes. */
 static inline uint32_t kind_at(const uint8_t *p, size_t n, size_t *len) {
@@ -106,7 +106,7 @@ static inline size_t scan_known(tok_known known, const uint8_t *p, size_t n, siz
     }
 }
 
-/* ---- runs of a class ----------------------------------------------------------------------------------- */
+/* ---- runs of a class ------------------------------------------------------------------------- */
 
 /* End of the longest run of op's class from at; *breaks: the last place inside it where a line ends, 0
  * none. */
@@ -169,7 +169,7 @@ static squish_status next_match(tok_enc *e, uint32_t i_op, sq_span s, size_t at,
     return SQUISH_OK;
 }
 
-/* ---- steps --------------------------------------------------------------------------------------------- */
+/* ---- steps ----------------------------------------------------------------------------------- */
 
 static squish_status step(tok_enc *e, uint32_t i_op, sq_span s, bool first);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_decode_allocations.c - the decode loop never allocates: counted through the library's allocator table and through malloc
- * itself, over answers long enough to cross pages of the cache. */
+ * test_decode_allocations.c - the decode loop never allocates: counted through the library's allocator table
+ * and through malloc itself, over answers long enough to cross pages of the cache. */
 #include "support/faults.h"
 #include "support/model_run.h"
 

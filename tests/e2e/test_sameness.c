@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_sameness.c - the promise of kernels.h, end to end: the same bits for any number of threads, any chunking of the
- * prompt, every instruction set, prefixes reused or not, and timelines taking turns on one engine. */
+ * test_sameness.c - the promise of kernels.h, end to end: the same bits for any number of threads, any
+ * chunking of the prompt, every instruction set, prefixes reused or not, and timelines taking turns on one
+ * engine. */
 #include "kernels/kernels.h"
 #include "support/model_run.h"
 
@@ -16,7 +17,8 @@ typedef struct {
 
 static bool keep(void *user, int32_t pos, const float *logits) {
     kept *k = user;
-    memcpy(k->rows + (size_t)(pos - k->first) * (size_t)k->n_vocab, logits, (size_t)k->n_vocab * sizeof *logits);
+    memcpy(k->rows + (size_t)(pos - k->first) * (size_t)k->n_vocab, logits,
+           (size_t)k->n_vocab * sizeof *logits);
     return true;
 }
 
@@ -78,7 +80,9 @@ static void the_source_gives_the_same_bits_every_way(void **state) {
     check_all_ways("models/squish-tiny", SQUISH_TIER_SOURCE);
 }
 
-static run compressed(squish_tier tier) { return run_compressed("models/squish-tiny", tier, SQUISH_METHOD_RTN, NULL); }
+static run compressed(squish_tier tier) {
+    return run_compressed("models/squish-tiny", tier, SQUISH_METHOD_RTN, NULL);
+}
 
 static void tiers_give_the_same_bits_every_way(void **state) {
     (void)state;

@@ -40,7 +40,7 @@ static void both_ways(operation op, const char *path, int64_t at_least) {
     assert_true(until_it_succeeds(op, path, true) > at_least);
 }
 
-/* ---- readers ------------------------------------------------------------------------------------------- */
+/* ---- readers --------------------------------------------------------------------------------- */
 
 static squish_status read_gguf(const squish_alloc *a, const char *path, squish_error *err) {
     sq_gguf *g;
@@ -105,7 +105,7 @@ static void a_single_checkpoint_survives(void **state) {
     both_ways(read_checkpoint, "tests/fixtures/architectures/qwen2", 2);
 }
 
-/* ---- .sqw ---------------------------------------------------------------------------------------------- */
+/* ---- .sqw ------------------------------------------------------------------------------------ */
 
 static squish_status fill(sq_sqw_writer *w, squish_error *err) {
     uint64_t total, sum;

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_architectures.c - every dense family against transformers: logits of the last 72 of 200 positions and 24 greedy tokens.
- * The references were made in float32 from the bf16 weights; see tests/fixtures/architectures/README.md. */
+ * test_architectures.c - every dense family against transformers: logits of the last 72 of 200 positions and
+ * 24 greedy tokens. The references were made in float32 from the bf16 weights; see
+ * tests/fixtures/architectures/README.md. */
 #include "support/model_run.h"
 
 #include <math.h>
 #include <stdio.h>
 
-static const char *const families[] = {"qwen2", "qwen2-untied-yarn", "qwen3", "llama3", "mistral-window", "phi3", "gemma3-text"};
+static const char *const families[] = {"qwen2", "qwen2-untied-yarn", "qwen3", "llama3", "mistral-window",
+                                       "phi3",  "gemma3-text"};
 
 typedef struct {
     sq_safetensors *st;
@@ -77,7 +79,8 @@ static bool compare_row(void *user, int32_t pos, const float *logits) {
 static compare score(run *x, const reference *r) {
     compare c = {.r = r, .worst_row_cos = 1};
     squish_error err = {0};
-    assert_ok(squish_seq_score(x->s, r->ids, (size_t)r->n_ids, r->n_ids - r->n_rows, compare_row, &c, &err), &err);
+    assert_ok(squish_seq_score(x->s, r->ids, (size_t)r->n_ids, r->n_ids - r->n_rows, compare_row, &c, &err),
+              &err);
     return c;
 }
 
@@ -92,8 +95,8 @@ static void source_logits_are_transformers_and_greedy_tokens_are_equal(void **st
         exact.kv = SQUISH_KV_F32;
         run x = run_open(path, SQUISH_TIER_SOURCE, &exact);
         const compare c = score(&x, &r);
-        print_message("%-18s max |error| / absmax %.2e, cosine %.8f\n", families[i], (double)(c.worst / r.absmax),
-                      c.dot / sqrt(c.aa * c.bb));
+        print_message("%-18s max |error| / absmax %.2e, cosine %.8f\n", families[i],
+                      (double)(c.worst / r.absmax), c.dot / sqrt(c.aa * c.bb));
         assert_true(c.worst <= 2e-4f * r.absmax);
         int32_t next[24];
         run_greedy(&x, r.prompt, 40, next, 24);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_squish_tiny.c - the shipped model against its references (transformers, float32): five answers token by token,
- * perplexity of text it has not seen, and what INT8 and INT4 may cost. */
+ * test_squish_tiny.c - the shipped model against its references (transformers, float32): five answers token
+ * by token, perplexity of text it has not seen, and what INT8 and INT4 may cost. */
 #include "support/model_run.h"
 
 #include <math.h>
@@ -27,11 +27,13 @@ static void check_prompts(run *x, bool first_only) {
         squish_error err = {0};
         assert_ok(squish_tokenize(x->m, text, strlen(text), 0, &t, &err), &err);
         assert_int_equal(t.count, json_array_size(ids));
-        for (size_t j = 0; j < t.count; j++) assert_int_equal(t.ids[j], json_integer_value(json_array_get(ids, j)));
+        for (size_t j = 0; j < t.count; j++)
+            assert_int_equal(t.ids[j], json_integer_value(json_array_get(ids, j)));
         const int32_t n = first_only ? 1 : (int32_t)json_array_size(next);
         int32_t out[16];
         run_greedy(x, t.ids, t.count, out, n);
-        for (int32_t j = 0; j < n; j++) assert_int_equal(out[j], json_integer_value(json_array_get(next, (size_t)j)));
+        for (int32_t j = 0; j < n; j++)
+            assert_int_equal(out[j], json_integer_value(json_array_get(next, (size_t)j)));
         squish_tokens_free(&t);
     }
     json_decref(ref);
@@ -47,7 +49,8 @@ static double nats(run *x, const char *path, int32_t windows) {
 
 static double reference_nats(const char *text) {
     json_t *ref = reference();
-    const double v = json_real_value(json_object_get(json_object_get(json_object_get(ref, "texts"), text), "nats_per_token"));
+    const double v = json_real_value(
+        json_object_get(json_object_get(json_object_get(ref, "texts"), text), "nats_per_token"));
     json_decref(ref);
     assert_true(v > 0);
     return v;
@@ -63,7 +66,8 @@ static void five_answers_are_equal_token_by_token(void **state) {
 static void perplexity_of_own_prose_is_the_references(void **state) {
     (void)state;
     run x = run_open(model, SQUISH_TIER_SOURCE, NULL);
-    const double got = nats(&x, "tests/fixtures/own-prose.txt", INT32_MAX), want = reference_nats("data/own-prose.txt");
+    const double got = nats(&x, "tests/fixtures/own-prose.txt", INT32_MAX),
+                 want = reference_nats("data/own-prose.txt");
     print_message("own prose: perplexity %.5f, reference %.5f\n", exp(got), exp(want));
     assert_true(fabs(exp(got - want) - 1) <= 1e-3);
     run_close(&x);
@@ -102,10 +106,12 @@ static void int8_costs_at_most_0_3_percent_and_int4_3_percent_of_perplexity(void
     run x = run_open(model, SQUISH_TIER_SOURCE, NULL);
     const double base = nats(&x, text, windows);
     run_close(&x);
-    const struct { squish_tier tier; squish_method method; const char *name; double bar; } tiers[] = {
+    const struct { squish_tier tier; squish_method method; const char *name; double bar;
+    } tiers[] = {
         {SQUISH_TIER_Q8, SQUISH_METHOD_LSQ, "int8", 1.003},
         {SQUISH_TIER_0, SQUISH_METHOD_LSQ, "int4 lsq", 1.03},
-        {SQUISH_TIER_0, SQUISH_METHOD_RTN, "int4 rtn", 1.05}, /* reported beside lsq; the bar only catches a broken quantiser */
+        {SQUISH_TIER_0, SQUISH_METHOD_RTN, "int4 rtn",
+         1.05}, /* reported beside lsq; the bar only catches a broken quantiser */
     };
     for (size_t i = 0; i < sizeof tiers / sizeof *tiers; i++) {
         x = run_compressed(model, tiers[i].tier, tiers[i].method, NULL);

@@ -77,7 +77,7 @@ static void the_shipped_template_renders_as_in_jinja(void **state) {
     assert_int_equal(bad, 0);
 }
 
-/* ---- public templates ------------------------------------------------------------------------------------------------- */
+/* ---- public templates ------------------------------------------------------------------------ */
 
 /* The standing variables, then those of the conversation. */
 static json_t *variables_of(const json_t *conversations, const char *name) {

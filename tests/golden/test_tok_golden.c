@@ -202,7 +202,7 @@ static void own_prose_gives_the_ids_of_the_reference(void **state) {
     sq_test_tok_free(&t);
 }
 
-/* ---- real vocabularies --------------------------------------------------------------------------------- */
+/* ---- real vocabularies ----------------------------------------------------------------------- */
 
 static const char *testdata(void) {
     const char *dir = getenv("SQUISH_TESTDATA");

@@ -64,7 +64,7 @@ static inline bytes st_file(const char *header, size_t data_bytes) {
     return b;
 }
 
-/* ---- scratch directories ------------------------------------------------------------------------------- */
+/* ---- scratch directories --------------------------------------------------------------------- */
 
 typedef struct {
     char path[256];
@@ -114,7 +114,7 @@ static inline void scratch_remove(const scratch *s) {
     sq_arena_deinit(&ar);
 }
 
-/* ---- .sqw ---------------------------------------------------------------------------------------------- */
+/* ---- .sqw ------------------------------------------------------------------------------------ */
 
 /* Make all sums of a damaged file right again, as far as its tables lie inside it. p is 8-byte aligned. */
 static inline void sqw_repair(uint8_t *p, size_t n) {

@@ -19,7 +19,8 @@ run run_open(const char *path, squish_tier tier, const squish_engine_options *op
     return x;
 }
 
-run run_compressed(const char *src, squish_tier tier, squish_method method, const squish_engine_options *opt) {
+run run_compressed(const char *src, squish_tier tier, squish_method method,
+                   const squish_engine_options *opt) {
     char dir[] = "/tmp/squish-test-XXXXXX";
     assert_non_null(mkdtemp(dir));
     squish_error err = {0};

@@ -40,7 +40,8 @@ void run_greedy(run *x, const int32_t *prompt, size_t n_prompt, int32_t *out, in
 
 /* Tokens of a text file through the model's tokenizer. Free with squish_tokens_free. */
 squish_tokens run_tokens(const run *x, const char *path);
-/* Mean negative log-likelihood over non-overlapping windows, as `squish ppl` defines it, over at most max_windows. */
+/* Mean negative log-likelihood over non-overlapping windows, as `squish ppl` defines it, over at most
+ * max_windows. */
 double run_nats(run *x, const squish_tokens *t, int32_t window, int32_t max_windows);
 
 void remove_tree(const char *dir);

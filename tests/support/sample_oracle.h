@@ -43,7 +43,7 @@ static inline double oracle_normal(oracle_rng *g) {
     return sqrt(-2 * log(oracle_unit(g))) * cos(6.283185307179586 * oracle_unit(g));
 }
 
-/* ---- filters ----------------------------------------------------------------------------------------- */
+/* ---- filters --------------------------------------------------------------------------------- */
 
 typedef struct {
     int32_t id;
@@ -136,7 +136,7 @@ static inline void oracle_softmax(const squish_sampling *p, const float *l, int3
     for (int32_t i = 0; i < n; i++) out[i] /= sum;
 }
 
-/* ---- history ----------------------------------------------------------------------------------------- */
+/* ---- history --------------------------------------------------------------------------------- */
 
 /* Longest suffix of h[0..n) that, followed by x, stands inside h[0..n); breakers (is_break) end every
  * match. */

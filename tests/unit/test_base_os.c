@@ -67,8 +67,7 @@ static size_t count_names(void) {
     return n;
 }
 
-/* ---- mapping and reading
- * ------------------------------------------------------------------------------------ */
+/* ---- mapping and reading --------------------------------------------------------------------- */
 
 static void a_mapping_shows_the_file(void **state) {
     (void)state;
@@ -153,8 +152,7 @@ static void reading_has_a_ceiling_and_ends_with_nul(void **state) {
     sq_arena_deinit(&ar);
 }
 
-/* ---- questions and directories
- * ------------------------------------------------------------------------------ */
+/* ---- questions and directories --------------------------------------------------------------- */
 
 static void questions_about_paths_are_answered(void **state) {
     (void)state;
@@ -241,8 +239,7 @@ static void failing_allocations_in_listing_and_reading_are_reported(void **state
     }
 }
 
-/* ---- new files
- * ---------------------------------------------------------------------------------------------- */
+/* ---- new files ------------------------------------------------------------------------------- */
 
 static void a_new_file_appears_only_when_published(void **state) {
     (void)state;
@@ -400,8 +397,7 @@ static void offsets_past_the_largest_are_refused(void **state) {
     sq_os_newfile_abandon(&f);
 }
 
-/* ---- locks
- * -------------------------------------------------------------------------------------------------- */
+/* ---- locks ----------------------------------------------------------------------------------- */
 
 static void a_lock_is_held_by_one_until_released(void **state) {
     (void)state;
@@ -440,8 +436,7 @@ static void a_lock_ends_with_its_process(void **state) {
     close(ready[1]);
 }
 
-/* ---- memory, clock, machine
- * --------------------------------------------------------------------------------- */
+/* ---- memory, clock, machine ------------------------------------------------------------------ */
 
 static void reserved_memory_is_zero_and_can_be_given_back(void **state) {
     (void)state;

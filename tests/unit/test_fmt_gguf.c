@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-/* ---- files made by hand -------------------------------------------------------------------------------- */
+/* ---- files made by hand ---------------------------------------------------------------------- */
 
 static void head(bytes *b, uint32_t version, uint64_t n_tensors, uint64_t n_kv) {
     add(b, "GGUF", 4);
@@ -101,7 +101,7 @@ static squish_status parse(const bytes *b, size_t n, sq_gguf **g, squish_error *
     return sq_gguf_parse(g, (sq_span){*copy, n}, "dir/x.gguf", NULL, err);
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static void every_value_type_reads_back(void **state) {
     (void)state;
@@ -236,7 +236,7 @@ static void a_vocabulary_without_tensors_needs_no_padding(void **state) {
     drop(&b);
 }
 
-/* ---- bad files ----------------------------------------------------------------------------------------- */
+/* ---- bad files ------------------------------------------------------------------------------- */
 
 static void bad_magic(bytes *b) { add(b, "GGUX\3\0\0\0aaaaaaaaaaaaaaaa", 24); }
 static void bad_short(bytes *b) { add(b, "GGUF", 4); }

@@ -316,7 +316,7 @@ static void a_header_of_a_thousand_tensors_takes_milliseconds(void **state) {
     done(&p);
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 static void what_is_written_reads_back(void **state) {
     (void)state;

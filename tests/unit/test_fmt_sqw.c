@@ -113,7 +113,7 @@ static void the_file_itself_is_valid(void **state) {
     if (parse(file_bytes, file_n, &err) != SQUISH_OK) fail_msg("%s", err.text);
 }
 
-/* ---- damage behind right sums -------------------------------------------------------------------------- */
+/* ---- damage behind right sums ---------------------------------------------------------------- */
 
 #define DAMAGE(name, code)                                                                                   \
     static void name(view *v) { code; }
@@ -287,7 +287,7 @@ static void units_that_leave_tensors_over_are_refused(void **state) {
     free(v.p);
 }
 
-/* ---- damage the sums find ------------------------------------------------------------------------------ */
+/* ---- damage the sums find -------------------------------------------------------------------- */
 
 static void every_flipped_bit_of_the_tables_is_found(void **state) {
     (void)state;
@@ -378,7 +378,7 @@ static void a_git_lfs_pointer_is_recognised(void **state) {
     free(p);
 }
 
-/* ---- verify -------------------------------------------------------------------------------------------- */
+/* ---- verify ---------------------------------------------------------------------------------- */
 
 static bool count_calls(void *user, const char *what, uint64_t done, uint64_t total) {
     assert_string_equal(what, "verify");
@@ -416,7 +416,7 @@ static void verification_names_the_damaged_tensor(void **state) {
     free(v.p);
 }
 
-/* ---- cost ---------------------------------------------------------------------------------------------- */
+/* ---- cost ------------------------------------------------------------------------------------ */
 
 static void four_hundred_tensors_open_at_once_with_one_allocation(void **state) {
     (void)state;

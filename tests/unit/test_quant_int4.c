@@ -38,7 +38,7 @@ static double gaussian(uint64_t *seed) {
     return r * cos(6.283185307179586 * uniform(seed));
 }
 
-/* ---- MLX ----------------------------------------------------------------------------------------------- */
+/* ---- MLX ------------------------------------------------------------------------------------- */
 
 typedef struct {
     uint8_t *data;
@@ -102,7 +102,7 @@ static void rtn_equals_mlx_bit_by_bit(void **state) {
     free(g.data);
 }
 
-/* ---- degenerate groups --------------------------------------------------------------------------------- */
+/* ---- degenerate groups ----------------------------------------------------------------------- */
 
 static void equal_weights_come_back_exactly(void **state) {
     (void)state;
@@ -191,7 +191,7 @@ static void weights_that_are_not_numbers_give_codes_in_range(void **state) {
     }
 }
 
-/* ---- least squares ------------------------------------------------------------------------------------- */
+/* ---- least squares --------------------------------------------------------------------------- */
 
 /* One weight of many kinds of group, from even to hopeless. */
 static double sample(int kind, uint64_t *seed) {

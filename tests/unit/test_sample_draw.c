@@ -26,7 +26,7 @@ static int32_t draw(sq_sampler *s, const float *logits, int64_t position) {
     return r.id;
 }
 
-/* ---- exactness --------------------------------------------------------------------------------------- */
+/* ---- exactness ------------------------------------------------------------------------------- */
 
 /* The definition: argmax over the kept ids of l / T - ln(-ln u), u from Philox keyed by
  * splitmix64(seed) and counted by {position, id >> 2, choice, 1}, lane id & 3, 23 bits. */
@@ -125,7 +125,7 @@ static void greedy_takes_the_lowest_of_the_best_allowed_ids(void **state) {
     }
 }
 
-/* ---- distribution ------------------------------------------------------------------------------------ */
+/* ---- distribution ---------------------------------------------------------------------------- */
 
 /* The value that chi-square with k degrees of freedom exceeds once in a thousand (Wilson and Hilferty,
  * 1931). */
@@ -254,7 +254,7 @@ static void different_places_are_independent(void **state) {
     }
 }
 
-/* ---- sameness ---------------------------------------------------------------------------------------- */
+/* ---- sameness -------------------------------------------------------------------------------- */
 
 static void a_token_depends_on_seed_choice_and_position_alone(void **state) {
     (void)state;
@@ -308,7 +308,7 @@ static void a_token_without_effect_on_the_row_changes_nothing(void **state) {
     sq_sampler_free(t);
 }
 
-/* ---- refusals ---------------------------------------------------------------------------------------- */
+/* ---- refusals -------------------------------------------------------------------------------- */
 
 static void refuse(sq_sampler *s, const float *l, const uint64_t *mask, int32_t n_top, squish_status st,
                    const char *text) {
@@ -374,7 +374,7 @@ static void extreme_but_finite_logits_are_drawn(void **state) {
     }
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------ */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static void drawing_and_accepting_allocate_nothing(void **state) {
     (void)state;

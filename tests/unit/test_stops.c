@@ -155,7 +155,7 @@ static void the_largest_automaton_works(void **state) {
     sq_stops_free(s);
 }
 
-/* ---- against a substring search ---------------------------------------------------------------------- */
+/* ---- against a substring search -------------------------------------------------------------- */
 
 /* Earliest end, then longest, then first index; *begin: where it starts. */
 static int32_t search(const char *const *stops, int32_t n_stops, const char *text, size_t n, size_t *begin) {
@@ -225,7 +225,7 @@ static void a_hundred_thousand_random_texts_equal_a_substring_search(void **stat
     for (int i = 0; i < 100000; i++) run_random(&g);
 }
 
-/* ---- faults ------------------------------------------------------------------------------------------ */
+/* ---- faults ---------------------------------------------------------------------------------- */
 
 static void a_failed_allocation_leaves_nothing(void **state) {
     (void)state;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_tok_blob.c - opening: what is accepted, what is refused and by which words, and questions about tokens. */
+ * test_tok_blob.c - opening: what is accepted, what is refused and by which words, and questions about
+ * tokens. */
 #include "support/tok_load.h"
 
 #include "text/tok_int.h"
@@ -14,13 +15,18 @@
 static void tokens_answer_by_id_and_by_bytes(void **state) {
     (void)state;
     sq_test_tok t;
-    assert_int_equal(sq_test_tok_json(&t, "{\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"added_tokens\":[{\"id\":6,\"content\":"
-                                          "\"<|im_end|>\",\"special\":true},{\"id\":4,\"content\":\"<t>\"}],\"model\":{\"vocab\":{"
-                                          "\"\xC4\xA0" "a\":0,\"b\":1,\"\xC3\xA9\":2},\"merges\":[]}}"), SQUISH_OK);
+    assert_int_equal(sq_test_tok_json(&t, "{\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"added_tokens\":[{"
+                                          "\"id\":6,\"content\":"
+                                          "\"<|im_end|>\",\"special\":true},{\"id\":4,\"content\":\"<t>\"}],"
+                                          "\"model\":{\"vocab\":{"
+                                          "\"\xC4\xA0"
+                                          "a\":0,\"b\":1,\"\xC3\xA9\":2},\"merges\":[]}}"),
+                     SQUISH_OK);
     sq_span s;
     assert_int_equal(sq_tok_count(t.tok), 7);
     assert_true(sq_tok_bytes(t.tok, 0, &s) && s.n == 2 && memcmp(s.p, " a", 2) == 0);
-    assert_true(sq_tok_bytes(t.tok, 2, &s) && s.n == 1 && s.p[0] == 0xE9); /* the alphabet's e acute is the byte E9 */
+    assert_true(sq_tok_bytes(t.tok, 2, &s) && s.n == 1 &&
+                s.p[0] == 0xE9); /* the alphabet's e acute is the byte E9 */
     assert_true(sq_tok_bytes(t.tok, 6, &s) && s.n == 10);
     assert_false(sq_tok_bytes(t.tok, 3, &s)); /* a gap */
     assert_false(sq_tok_bytes(t.tok, -1, &s));
@@ -93,7 +99,7 @@ static void opening_allocates_nothing(void **state) {
     sq_test_tok_free(&t);
 }
 
-/* ---- damage --------------------------------------------------------------------------------------------- */
+/* ---- damage ---------------------------------------------------------------------------------- */
 
 static void open_must_fail(uint8_t *blob, size_t n, const char *words) {
     sq_tok_view view;

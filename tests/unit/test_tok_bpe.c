@@ -47,8 +47,9 @@ static void compare(const sq_tok *t, const char *text, size_t n) {
 }
 
 /* The whole text is one piece, so all lengths reach the merge loops. */
-#define ONE_PIECE \
-    "{\"added_tokens\":[],\"post_processor\":null,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false," \
+#define ONE_PIECE                                                                                            \
+    "{\"added_tokens\":[],\"post_processor\":null,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_"   \
+    "space\":false,"                                                                                         \
     "\"use_regex\":false}"
 
 static void every_length_merges_as_the_slow_form_does(void **state) {
@@ -61,7 +62,8 @@ static void every_length_merges_as_the_slow_form_does(void **state) {
     for (size_t k = 0; k < SQ_COUNT(alphabets); k++) {
         for (size_t n = 5; n < 420; n = n < 110 ? n + 1 : n + 31) {
             char text[512];
-            for (size_t i = 0; i < n; i++) text[i] = alphabets[k][sq_splitmix64(&seed) % strlen(alphabets[k])];
+            for (size_t i = 0; i < n; i++)
+                text[i] = alphabets[k][sq_splitmix64(&seed) % strlen(alphabets[k])];
             text[0] = '\x01'; /* no token spans this, so the piece as a whole is none */
             compare(t.tok, text, n);
         }
@@ -83,10 +85,20 @@ static void prose_as_one_piece_merges_as_the_slow_form_does(void **state) {
 
 static void equal_scores_merge_leftmost_first_and_better_ones_before(void **state) {
     (void)state;
-    static const sq_span tokens[] = {{(const uint8_t *)"a", 1}, {(const uint8_t *)"b", 1}, {(const uint8_t *)"c", 1},
-                                     {(const uint8_t *)"ab", 2}, {(const uint8_t *)"bc", 2}, {(const uint8_t *)"aa", 2}};
-    sq_tok_gguf_source src = {.model = "llama", .n_tokens = 6, .tokens = tokens, .bos = -1, .eos = -1, .eot = -1,
-                              .unk = -1, .pad = -1, .add_bos = 0, .add_eos = 0, .add_space_prefix = 0};
+    static const sq_span tokens[] = {{(const uint8_t *)"a", 1},  {(const uint8_t *)"b", 1},
+                                     {(const uint8_t *)"c", 1},  {(const uint8_t *)"ab", 2},
+                                     {(const uint8_t *)"bc", 2}, {(const uint8_t *)"aa", 2}};
+    sq_tok_gguf_source src = {.model = "llama",
+                              .n_tokens = 6,
+                              .tokens = tokens,
+                              .bos = -1,
+                              .eos = -1,
+                              .eot = -1,
+                              .unk = -1,
+                              .pad = -1,
+                              .add_bos = 0,
+                              .add_eos = 0,
+                              .add_space_prefix = 0};
     char out[64];
     sq_test_tok t;
     src.scores = (const float[]){0, 0, 0, -1, -1, -2};
@@ -103,11 +115,16 @@ static void equal_scores_merge_leftmost_first_and_better_ones_before(void **stat
 
 static void a_token_no_merge_yields_is_found_only_with_ignore_merges(void **state) {
     (void)state;
-    static const char *const json[2] = {
-        "{\"pre_tokenizer\":" "{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"ignore_merges\":false,"
-        "\"vocab\":{\"a\":0,\"b\":1,\"abab\":2,\"ab\":3},\"merges\":[\"a b\"]}}",
-        "{\"pre_tokenizer\":" "{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{\"ignore_merges\":true,"
-        "\"vocab\":{\"a\":0,\"b\":1,\"abab\":2,\"ab\":3},\"merges\":[\"a b\"]}}"};
+    static const char *const json[2] = {"{\"pre_tokenizer\":"
+                                        "{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{"
+                                        "\"ignore_merges\":false,"
+                                        "\"vocab\":{\"a\":0,\"b\":1,\"abab\":2,\"ab\":3},\"merges\":[\"a "
+                                        "b\"]}}",
+                                        "{\"pre_tokenizer\":"
+                                        "{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"model\":{"
+                                        "\"ignore_merges\":true,"
+                                        "\"vocab\":{\"a\":0,\"b\":1,\"abab\":2,\"ab\":3},\"merges\":[\"a "
+                                        "b\"]}}"};
     static const char *const want[2] = {"3 3", "2"};
     for (int i = 0; i < 2; i++) {
         sq_test_tok t;
@@ -127,13 +144,15 @@ static void unknown_units_are_spelled_fused_or_dropped(void **state) {
     } cases[] = {
         {"\"unk_token\":\"?\",\"fuse_unk\":true,\"byte_fallback\":false", "1 0 1"},
         {"\"unk_token\":\"?\",\"fuse_unk\":false,\"byte_fallback\":false", "1 0 0 0 1"},
-        {"\"unk_token\":null,\"fuse_unk\":false,\"byte_fallback\":false", "4"}, /* what is dropped lets its neighbours merge */
+        {"\"unk_token\":null,\"fuse_unk\":false,\"byte_fallback\":false",
+         "4"}, /* what is dropped lets its neighbours merge */
         {"\"unk_token\":\"?\",\"fuse_unk\":true,\"byte_fallback\":true", "1 0 2 3 1"},
     };
     for (size_t i = 0; i < SQ_COUNT(cases); i++) {
         char json[512], out[64];
         snprintf(json, sizeof json,
-                 "{\"model\":{%s,\"vocab\":{\"?\":0,\"a\":1,\"<0xC3>\":2,\"<0xA9>\":3,\"aa\":4},\"merges\":[\"a a\"]}}",
+                 "{\"model\":{%s,\"vocab\":{\"?\":0,\"a\":1,\"<0xC3>\":2,\"<0xA9>\":3,\"aa\":4},\"merges\":["
+                 "\"a a\"]}}",
                  cases[i].model);
         sq_test_tok t;
         assert_int_equal(sq_test_tok_json(&t, json), SQUISH_OK);
@@ -165,8 +184,10 @@ static void a_run_beyond_the_ceiling_is_refused_and_a_long_text_is_not(void **st
     (void)state;
     sq_test_tok t;
     /* "aa" merges, so runs of a stay whole; nothing joins a and b. */
-    assert_int_equal(sq_test_tok_json(&t, "{\"model\":{\"unk_token\":\"?\",\"vocab\":{\"?\":0,\"a\":1,\"b\":2,\"aa\":3},"
-                                          "\"merges\":[\"a a\"]}}"), SQUISH_OK);
+    assert_int_equal(sq_test_tok_json(&t, "{\"model\":{\"unk_token\":\"?\",\"vocab\":{\"?\":0,\"a\":1,\"b\":"
+                                          "2,\"aa\":3},"
+                                          "\"merges\":[\"a a\"]}}"),
+                     SQUISH_OK);
     size_t n = TOK_PIECE_UNITS_MAX + 2, n_ids;
     char *text = malloc(n);
     memset(text, 'a', n);

@@ -24,9 +24,9 @@ static void wide_kinds_are_those_of_unicode(void **state) {
     static const struct {
         uint32_t cp, kind;
     } want[] = {
-        {0xE9, TOK_L}, {0x4E2D, TOK_L}, {0x1D504, TOK_L}, {0x2B0, TOK_L}, {0x661, TOK_N}, {0x2160, TOK_N},
-        {0xBD, TOK_N}, {0xA0, TOK_S}, {0x85, TOK_S}, {0x3000, TOK_S}, {0x2028, TOK_S}, {0x200B, 0}, {0xFEFF, 0},
-        {0x301, 0}, {0x1F600, 0}, {0x2014, 0}, {0x180E, 0}, {0x10FFFF, 0},
+        {0xE9, TOK_L}, {0x4E2D, TOK_L}, {0x1D504, TOK_L}, {0x2B0, TOK_L},  {0x661, TOK_N},  {0x2160, TOK_N},
+        {0xBD, TOK_N}, {0xA0, TOK_S},   {0x85, TOK_S},    {0x3000, TOK_S}, {0x2028, TOK_S}, {0x200B, 0},
+        {0xFEFF, 0},   {0x301, 0},      {0x1F600, 0},     {0x2014, 0},     {0x180E, 0},     {0x10FFFF, 0},
     };
     for (size_t i = 0; i < SQ_COUNT(want); i++) assert_int_equal(tok_kind_wide(want[i].cp), want[i].kind);
 }
@@ -56,7 +56,8 @@ static void a_class_joins_categories_space_and_ranges_and_may_be_complemented(vo
         static const uint32_t in[] = {'A', 'x', 'y', 'z', ' ', 0xA0, 0x4E00, 0x4E80, 0x4EFF, 0x1F64F, 0xC9};
         static const uint32_t out[] = {0, 1, 'a', 'w', '{', '0', 0x4DFF, 0x4F00, 0xE9, 0x1F650};
         for (size_t i = 0; i < SQ_COUNT(in); i++) assert_int_equal(tok_class_has(&c, ranges, in[i]), !negate);
-        for (size_t i = 0; i < SQ_COUNT(out); i++) assert_int_equal(tok_class_has(&c, ranges, out[i]), negate);
+        for (size_t i = 0; i < SQ_COUNT(out); i++)
+            assert_int_equal(tok_class_has(&c, ranges, out[i]), negate);
     }
 }
 

@@ -12,8 +12,9 @@
 /* Ids 0..255 are the bytes; 256 "ab", 257 a control token, 258 a gap, 259 "\xE4\xB8" (no character). */
 static void open_bytes(sq_test_tok *t) {
     static char json[16384];
-    int n = snprintf(json, sizeof json, "{\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"added_tokens\":[{\"id\":257,"
-                                        "\"content\":\"<|x|>\",\"special\":true}],\"model\":{\"merges\":[],\"vocab\":{");
+    int n = snprintf(json, sizeof json,
+                     "{\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"added_tokens\":[{\"id\":257,"
+                     "\"content\":\"<|x|>\",\"special\":true}],\"model\":{\"merges\":[],\"vocab\":{");
     uint32_t next = 0x100;
     for (uint32_t b = 0; b < 256; b++) {
         bool self = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
@@ -34,9 +35,27 @@ static void each_push_gives_what_became_certain(void **state) {
         int32_t id;
         const char *text; /* after the push */
     } steps[] = {
-        {'a', "a"}, {0xC3, "a"}, {0xA9, "a\xC3\xA9"}, {256, "a\xC3\xA9" "ab"}, {0xF0, "a\xC3\xA9" "ab"}, {0x9F, "a\xC3\xA9" "ab"},
-        {0x98, "a\xC3\xA9" "ab"}, {0x80, "a\xC3\xA9" "ab\xF0\x9F\x98\x80"}, {258, "a\xC3\xA9" "ab\xF0\x9F\x98\x80"},
-        {-1, "a\xC3\xA9" "ab\xF0\x9F\x98\x80"}, {9999, "a\xC3\xA9" "ab\xF0\x9F\x98\x80"}, {257, "a\xC3\xA9" "ab\xF0\x9F\x98\x80"},
+        {'a', "a"},
+        {0xC3, "a"},
+        {0xA9, "a\xC3\xA9"},
+        {256, "a\xC3\xA9"
+              "ab"},
+        {0xF0, "a\xC3\xA9"
+               "ab"},
+        {0x9F, "a\xC3\xA9"
+               "ab"},
+        {0x98, "a\xC3\xA9"
+               "ab"},
+        {0x80, "a\xC3\xA9"
+               "ab\xF0\x9F\x98\x80"},
+        {258, "a\xC3\xA9"
+              "ab\xF0\x9F\x98\x80"},
+        {-1, "a\xC3\xA9"
+             "ab\xF0\x9F\x98\x80"},
+        {9999, "a\xC3\xA9"
+               "ab\xF0\x9F\x98\x80"},
+        {257, "a\xC3\xA9"
+              "ab\xF0\x9F\x98\x80"},
     };
     sq_buf out;
     sq_buf_init(&out, NULL, 1 << 16);
@@ -72,7 +91,8 @@ static void ill_formed_bytes_become_one_replacement_per_maximal_subpart(void **s
     };
     char out[64];
     for (size_t i = 0; i < SQ_COUNT(cases); i++)
-        assert_string_equal(sq_test_tok_text(t.tok, cases[i].ids, cases[i].n, false, out, sizeof out), cases[i].text);
+        assert_string_equal(sq_test_tok_text(t.tok, cases[i].ids, cases[i].n, false, out, sizeof out),
+                            cases[i].text);
     static const int32_t shown[] = {0xC3, 257, 'a'};
     assert_string_equal(sq_test_tok_text(t.tok, shown, 3, true, out, sizeof out), "\xEF\xBF\xBD<|x|>" "a");
     sq_test_tok_free(&t);
@@ -114,7 +134,8 @@ static void random_ids_stream_to_the_text_of_one_go_and_every_prefix_is_valid(vo
         size_t before = 0;
         for (size_t i = 0; i < n; i++) {
             uint64_t r = sq_splitmix64(&seed);
-            static const uint8_t likely[] = {0xF0, 0x9F, 0x98, 0x80, 0xE2, 0x82, 0xAC, 0xC3, 0xA9, 0xED, 0xA0, 'a'};
+            static const uint8_t likely[] = {0xF0, 0x9F, 0x98, 0x80, 0xE2, 0x82,
+                                             0xAC, 0xC3, 0xA9, 0xED, 0xA0, 'a'};
             ids[i] = round & 1 ? (int32_t)(r % (uint64_t)sq_tok_count(tok))
                                : (int32_t)(r & 1 ? likely[(r >> 8) % SQ_COUNT(likely)] : (r >> 8) % 260);
             assert_true(sq_detok_push(&d, ids[i], &out));
@@ -151,7 +172,8 @@ static void the_first_space_of_a_sentencepiece_text_goes_once(void **state) {
     (void)state;
     sq_test_tok t;
     assert_int_equal(sq_test_tok_base(&t, "spm", NULL), SQUISH_OK);
-    int32_t space = sq_tok_find(t.tok, " ", 1), a = sq_tok_find(t.tok, "a", 1), special = sq_tok_find(t.tok, "<s>", 3);
+    int32_t space = sq_tok_find(t.tok, " ", 1), a = sq_tok_find(t.tok, "a", 1),
+            special = sq_tok_find(t.tok, "<s>", 3);
     assert_true(space >= 0 && a >= 0 && special == 1);
     char out[64];
     const int32_t ids[] = {special, space, space, a, space};

@@ -11,7 +11,9 @@
 #include <cmocka.h>
 
 /* a 0, b 1, space 2, < 3, > 4, s 5, A 6, B 7; added from 10 on. */
-#define MODEL "\"model\":{\"vocab\":{\"a\":0,\"b\":1,\"\xC4\xA0\":2,\"<\":3,\">\":4,\"s\":5,\"A\":6,\"B\":7},\"merges\":[]}"
+#define MODEL                                                                                                \
+    "\"model\":{\"vocab\":{\"a\":0,\"b\":1,\"\xC4\xA0\":2,\"<\":3,\">\":4,\"s\":5,\"A\":6,\"B\":7},"         \
+    "\"merges\":[]}"
 #define BYTES "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}"
 
 static void check(const char *added, const char *text, unsigned flags, const char *want) {
@@ -35,7 +37,8 @@ static void special_tokens_are_recognised_only_on_demand(void **state) {
 
 static void the_leftmost_longest_token_wins(void **state) {
     (void)state;
-    const char *added = ADDED(10, "AB", "") "," ADDED(11, "ABAB", "") "," ADDED(12, "BA", "") "," ADDED(6, "A", "");
+    const char *added =
+        ADDED(10, "AB", "") "," ADDED(11, "ABAB", "") "," ADDED(12, "BA", "") "," ADDED(6, "A", "");
     check(added, "ABABA", 0, "11 6");
     check(added, "ABA", 0, "10 6");
     check(added, "BABA", 0, "12 12");
@@ -74,7 +77,8 @@ static void normalised_tokens_are_matched_in_normalised_text(void **state) {
     assert_string_equal(sq_test_tok_ids(t.tok, "a\xC3\xA9" "b", 4, 0, got, sizeof got), "0 10 1");
     assert_string_equal(sq_test_tok_ids(t.tok, "ae\xCC\x81" "b", 5, 0, got, sizeof got), "0 10 1");
     assert_string_equal(sq_test_tok_ids(t.tok, "o\xCC\x81", 3, 0, got, sizeof got), "11");
-    assert_string_equal(sq_test_tok_ids(t.tok, "\xC3\xB3", 2, 0, got, sizeof got), ""); /* no byte tokens here */
+    assert_string_equal(sq_test_tok_ids(t.tok, "\xC3\xB3", 2, 0, got, sizeof got),
+                        ""); /* no byte tokens here */
     sq_test_tok_free(&t);
 }
 
@@ -82,16 +86,81 @@ static void affixes_are_added_once(void **state) {
     (void)state;
     char got[64];
     sq_test_tok t;
-    assert_int_equal(
-        sq_test_tok_json(&t, "{" BYTES "," MODEL ",\"added_tokens\":[" ADDED(10, "<s>", ",\"special\":true") "],"
-                             "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\","
-                             "\"type_id\":0}},{\"Sequence\":{\"id\":\"A\",\"type_id\":0}},{\"SpecialToken\":{\"id\":\"x\","
-                             "\"type_id\":0}}],\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[10],\"tokens\":[\"<s>\"]},"
-                             "\"x\":{\"id\":\"x\",\"ids\":[7,6],\"tokens\":[\"B\",\"A\"]}}}}"), SQUISH_OK);
+    assert_int_equal(sq_test_tok_json(&t, "{" BYTES "," MODEL
+                                          ",\"added_tokens\":[" ADDED(10, "<s>", ",\"special\":true") "],"
+                                                                                                      "\"post"
+                                                                                                      "_proce"
+                                                                                                      "ssor\""
+                                                                                                      ":{"
+                                                                                                      "\"type"
+                                                                                                      "\":"
+                                                                                                      "\"Temp"
+                                                                                                      "latePr"
+                                                                                                      "ocessi"
+                                                                                                      "ng\","
+                                                                                                      "\"sing"
+                                                                                                      "le\":["
+                                                                                                      "{\"Spe"
+                                                                                                      "cialTo"
+                                                                                                      "ken\":"
+                                                                                                      "{\"id"
+                                                                                                      "\":\"<"
+                                                                                                      "s>\","
+                                                                                                      "\"type"
+                                                                                                      "_id\":"
+                                                                                                      "0}},{"
+                                                                                                      "\"Sequ"
+                                                                                                      "ence\""
+                                                                                                      ":{"
+                                                                                                      "\"id\""
+                                                                                                      ":\"A\""
+                                                                                                      ",\"typ"
+                                                                                                      "e_"
+                                                                                                      "id\":"
+                                                                                                      "0}},{"
+                                                                                                      "\"Spec"
+                                                                                                      "ialTok"
+                                                                                                      "en\":{"
+                                                                                                      "\"id\""
+                                                                                                      ":\"x\""
+                                                                                                      ","
+                                                                                                      "\"type"
+                                                                                                      "_id\":"
+                                                                                                      "0}}],"
+                                                                                                      "\"spec"
+                                                                                                      "ial_"
+                                                                                                      "tokens"
+                                                                                                      "\":{"
+                                                                                                      "\"<s>"
+                                                                                                      "\":{"
+                                                                                                      "\"id\""
+                                                                                                      ":\"<s>"
+                                                                                                      "\","
+                                                                                                      "\"ids"
+                                                                                                      "\":["
+                                                                                                      "10],"
+                                                                                                      "\"toke"
+                                                                                                      "ns\":["
+                                                                                                      "\"<s>"
+                                                                                                      "\"]},"
+                                                                                                      "\"x\":"
+                                                                                                      "{\"id"
+                                                                                                      "\":"
+                                                                                                      "\"x\","
+                                                                                                      "\"ids"
+                                                                                                      "\":[7,"
+                                                                                                      "6],"
+                                                                                                      "\"toke"
+                                                                                                      "ns\":["
+                                                                                                      "\"B\","
+                                                                                                      "\"A\"]"
+                                                                                                      "}}}}"),
+                     SQUISH_OK);
     assert_string_equal(sq_test_tok_ids(t.tok, "a", 1, 0, got, sizeof got), "0");
     assert_string_equal(sq_test_tok_ids(t.tok, "a", 1, SQ_TOK_BOS_EOS, got, sizeof got), "10 0 7 6");
     assert_string_equal(sq_test_tok_ids(t.tok, "", 0, SQ_TOK_BOS_EOS, got, sizeof got), "10 7 6");
-    assert_string_equal(sq_test_tok_ids(t.tok, "<s>a", 4, SQ_TOK_SPECIAL | SQ_TOK_BOS_EOS, got, sizeof got), "10 0 7 6");
+    assert_string_equal(sq_test_tok_ids(t.tok, "<s>a", 4, SQ_TOK_SPECIAL | SQ_TOK_BOS_EOS, got, sizeof got),
+                        "10 0 7 6");
     assert_string_equal(sq_test_tok_ids(t.tok, "aBA", 3, SQ_TOK_BOS_EOS, got, sizeof got), "10 0 7 6");
     sq_test_tok_free(&t);
 }

@@ -42,11 +42,13 @@ static void forms_of_known_texts_are_right(void **state) {
         {"e\xCC\x81", "\xC3\xA9", "e\xCC\x81", "\xC3\xA9"},
         {"x\xC3\xA9y", "x\xC3\xA9y", "xe\xCC\x81y", "x\xC3\xA9y"},
         {"s\xCC\x87\xCC\xA3", "\xE1\xB9\xA9", "s\xCC\xA3\xCC\x87", "\xE1\xB9\xA9"},
-        {"\xE2\x84\xAB", "\xC3\x85", "A\xCC\x8A", "\xC3\x85"},                                 /* Angstrom sign */
-        {"\xEF\xAC\x81", "\xEF\xAC\x81", "\xEF\xAC\x81", "fi"},                                /* ligature */
-        {"\xE1\x84\x80\xE1\x85\xA1\xE1\x86\xA8", "\xEA\xB0\x81", "\xE1\x84\x80\xE1\x85\xA1\xE1\x86\xA8", "\xEA\xB0\x81"},
+        {"\xE2\x84\xAB", "\xC3\x85", "A\xCC\x8A", "\xC3\x85"}, /* Angstrom sign */
+        {"\xEF\xAC\x81", "\xEF\xAC\x81", "\xEF\xAC\x81", "fi"}, /* ligature */
+        {"\xE1\x84\x80\xE1\x85\xA1\xE1\x86\xA8", "\xEA\xB0\x81", "\xE1\x84\x80\xE1\x85\xA1\xE1\x86\xA8",
+         "\xEA\xB0\x81"},
         {"\xEA\xB0\x80\xE1\x86\xA8", "\xEA\xB0\x81", "\xE1\x84\x80\xE1\x85\xA1\xE1\x86\xA8", "\xEA\xB0\x81"},
-        {"\xE0\xA5\x98", "\xE0\xA4\x95\xE0\xA4\xBC", "\xE0\xA4\x95\xE0\xA4\xBC", "\xE0\xA4\x95\xE0\xA4\xBC"}, /* excluded */
+        {"\xE0\xA5\x98", "\xE0\xA4\x95\xE0\xA4\xBC", "\xE0\xA4\x95\xE0\xA4\xBC",
+         "\xE0\xA4\x95\xE0\xA4\xBC"}, /* excluded */
         {"\xC2\xA0", "\xC2\xA0", "\xC2\xA0", " "},
     };
     char out[128];
@@ -59,12 +61,14 @@ static void forms_of_known_texts_are_right(void **state) {
 
 static void random_texts_equal_utf8proc_on_the_whole_text(void **state) {
     (void)state;
-    static const uint32_t pool[] = {'a', ' ', 'e', 0xE9, 0x301, 0x302, 0x316, 0x323, 0x327, 0x345, 0x1100, 0x1161, 0x11A8,
-                                    0xAC00, 0xAC01, 0x1E69, 0x212B, 0x2126, 0x958, 0x93C, 0xCC6, 0xCC2, 0xCD5, 0x304B,
-                                    0x3099, 0xFB01, 0xFDFA, 0x1D15E, 0x1F600, 0x4E2D, 0x344, 0x5AE, 0x315, 0x1EBF};
+    static const uint32_t pool[] = {'a',     ' ',     'e',    0xE9,   0x301,  0x302,  0x316,  0x323,  0x327,
+                                    0x345,   0x1100,  0x1161, 0x11A8, 0xAC00, 0xAC01, 0x1E69, 0x212B, 0x2126,
+                                    0x958,   0x93C,   0xCC6,  0xCC2,  0xCD5,  0x304B, 0x3099, 0xFB01, 0xFDFA,
+                                    0x1D15E, 0x1F600, 0x4E2D, 0x344,  0x5AE,  0x315,  0x1EBF};
     static const utf8proc_option_t options[TOK_FORM_COUNT] = {
         UTF8PROC_STABLE | UTF8PROC_COMPOSE, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE,
-        UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT};
+        UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT,
+        UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT};
     uint64_t seed = 7;
     for (int round = 0; round < 4000; round++) {
         char text[128], out[2048];
@@ -74,7 +78,8 @@ static void random_texts_equal_utf8proc_on_the_whole_text(void **state) {
         text[n] = '\0';
         for (int f = 0; f < TOK_FORM_COUNT; f++) {
             utf8proc_uint8_t *want = NULL;
-            assert_true(utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)n, &want, options[f]) >= 0);
+            assert_true(
+                utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)n, &want, options[f]) >= 0);
             assert_string_equal(form((tok_form)f, text, out, sizeof out), (const char *)want);
             free(want);
         }
@@ -110,7 +115,11 @@ static void steps_run_in_order(void **state) {
     char out[128];
     assert_string_equal(normalize(ops, 1, "> ``\"", "``a`````", out, sizeof out), "\"a\"\"`");
     assert_string_equal(normalize(ops, 2, "> ``\"", "``a", out, sizeof out), "> \"a");
-    assert_string_equal(normalize(ops, 3, "> ``\"", "a\xE2\x96\x81" "b\xE2\x96\x81", out, sizeof out), "> a b ");
+    assert_string_equal(normalize(ops, 3, "> ``\"",
+                                  "a\xE2\x96\x81"
+                                  "b\xE2\x96\x81",
+                                  out, sizeof out),
+                        "> a b ");
     assert_string_equal(normalize(ops, 4, "> ``\"", "a> b", out, sizeof out), "ab");
     assert_string_equal(normalize(ops, 4, "> ``\"", "", out, sizeof out), "");
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_tok_regex.c - which regexes are recognised, that the recognised ones split as PCRE2 splits, and limits. */
+ * test_tok_regex.c - which regexes are recognised, that the recognised ones split as PCRE2 splits, and
+ * limits. */
 #include "support/tok_load.h"
 
 #include "text/tok_int.h"
@@ -27,7 +28,8 @@ static void known_sources_and_single_classes_are_recognised(void **state) {
         tok_lead lead;
         bool at_end;
     } cases[] = {
-        {"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+", TOK_OP_KNOWN, 0, 0, false},
+        {"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+", TOK_OP_KNOWN,
+         0, 0, false},
         {"\\p{N}", TOK_OP_CLASS, 1, 0, false},
         {"\\p{N}+", TOK_OP_CLASS, UINT32_MAX, 0, false},
         {"\\p{N}{1,3}", TOK_OP_CLASS, 3, 0, false},
@@ -79,8 +81,8 @@ static void a_class_keeps_its_ranges_sorted_and_joined(void **state) {
     sq_buf_deinit(&ranges);
 }
 
-/* A byte-level tokenizer without merges whose splits can be seen: "a" is one token of each byte, so the pieces are read
- * off by splitting with Removed, which drops what the regex matches. */
+/* A byte-level tokenizer without merges whose splits can be seen: "a" is one token of each byte, so the
+ * pieces are read off by splitting with Removed, which drops what the regex matches. */
 static void open_split(sq_test_tok *t, const char *regex, const char *behavior, const char *invert) {
     char patch[1024];
     snprintf(patch, sizeof patch,
@@ -95,14 +97,24 @@ static void open_split(sq_test_tok *t, const char *regex, const char *behavior, 
 static void recognised_patterns_split_as_pcre2_does(void **state) {
     (void)state;
     static const char *const sources[] = {
-        "\\\\s?[a-z]+", " ?[^a-m]+", "\\\\p{N}{1,3}", "\\\\s+$", "[\\\\r\\\\n]", "\\\\s?[\xE3\x80\x80-\xE3\x80\x82 x]+", "[\\\\s\\\\p{Lu}]+",
-        "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*"
-        "|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+",
+        "\\\\s?[a-z]+",
+        " ?[^a-m]+",
+        "\\\\p{N}{1,3}",
+        "\\\\s+$",
+        "[\\\\r\\\\n]",
+        "\\\\s?[\xE3\x80\x80-\xE3\x80\x82 x]+",
+        "[\\\\s\\\\p{Lu}]+",
+        ("(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}| "
+         "?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*"
+         "|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"),
         "'s|'t|'re|'ve|'m|'ll|'d| ?\\\\p{L}+| ?\\\\p{N}+| ?[^\\\\s\\\\p{L}\\\\p{N}]+|\\\\s+(?!\\\\S)|\\\\s+",
     };
-    static const char *const bits[] = {"a", "m", "z", "X", " ", "  ", "\n", "\r", "\t", "1", "23", "'s", "'LL", "'", "!",
-                                       "\xC3\xA9", "\xE3\x80\x80", "\xE3\x80\x81", "\xC2\xA0", "\xCC\x81", "\xD9\xA1"};
-    static const char *const behaviors[] = {"Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
+    static const char *const bits[] = {
+        "a",        "m",        "z",       "X",   " ", "  ", "\n",       "\r",           "\t",
+        "1",        "23",       "'s",      "'LL", "'", "!",  "\xC3\xA9", "\xE3\x80\x80", "\xE3\x80\x81",
+        "\xC2\xA0", "\xCC\x81", "\xD9\xA1"};
+    static const char *const behaviors[] = {"Isolated", "Removed", "MergedWithPrevious", "MergedWithNext",
+                                            "Contiguous"};
     uint64_t seed = 11;
     for (size_t i = 0; i < SQ_COUNT(sources); i++) {
         sq_test_tok ours, theirs;
@@ -141,9 +153,9 @@ static void an_unknown_regex_is_warned_about_once_by_name(void **state) {
 static void a_broken_regex_is_refused_with_its_text(void **state) {
     (void)state;
     sq_test_tok t;
-    squish_status st = sq_test_tok_base(
-        &t, "byte",
-        "{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a\"},\"behavior\":\"Isolated\",\"invert\":false}}");
+    squish_status st = sq_test_tok_base(&t, "byte",
+                                        "{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"("
+                                        "a\"},\"behavior\":\"Isolated\",\"invert\":false}}");
     assert_int_equal(st, SQUISH_UNSUPPORTED);
     assert_non_null(strstr(t.err.text, "'(a'"));
     sq_test_tok_free(&t);
@@ -157,7 +169,8 @@ static void a_regex_that_explodes_ends_in_an_error(void **state) {
     memset(text, 'a', sizeof text);
     sq_test_tok_ids(t.tok, text, sizeof text, 0, out, sizeof out);
     assert_non_null(strstr(out, "gave up"));
-    assert_string_not_equal(sq_test_tok_ids(t.tok, "a1", 2, 0, out, sizeof out), ""); /* and the tokenizer lives on */
+    assert_string_not_equal(sq_test_tok_ids(t.tok, "a1", 2, 0, out, sizeof out),
+                            ""); /* and the tokenizer lives on */
     sq_test_tok_free(&t);
 }
 

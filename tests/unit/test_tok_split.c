@@ -2,8 +2,8 @@
  *
  * test_tok_split.c - pieces of pre-tokenizers, seen through a vocabulary without merges.
  *
- * Each test vocabulary joins any two letters of a piece, so ids show where the pieces end: "ab" is one token inside a
- * piece and two across a border. */
+ * Each test vocabulary joins any two letters of a piece, so ids show where the pieces end: "ab" is one
+ * token inside a piece and two across a border. */
 #include "support/tok_load.h"
 
 #include <setjmp.h>
@@ -12,11 +12,13 @@
 
 #include <cmocka.h>
 
-/* Byte level: every byte of the alphabet below is a token, and the borders are marked by a token that only a piece of
- * its own can be: with ignore_merges a piece that is a token is that token, so each expected piece is in the vocabulary. */
+/* Byte level: every byte of the alphabet below is a token, and the borders are marked by a token that only
+ * a piece of its own can be: with ignore_merges a piece that is a token is that token, so each expected
+ * piece is in the vocabulary. */
 static void check_pieces(const char *pre_tokenizer, const char *text, const char *const *pieces) {
     char json[4096];
-    int n = snprintf(json, sizeof json, "{\"pre_tokenizer\":%s,\"model\":{\"ignore_merges\":true,\"merges\":[],\"vocab\":{",
+    int n = snprintf(json, sizeof json,
+                     "{\"pre_tokenizer\":%s,\"model\":{\"ignore_merges\":true,\"merges\":[],\"vocab\":{",
                      pre_tokenizer);
     for (int i = 0; pieces[i]; i++) {
         bool seen = false; /* a piece that comes twice has one token */
@@ -26,7 +28,11 @@ static void check_pieces(const char *pre_tokenizer, const char *text, const char
         for (const char *p = pieces[i]; *p; p++) {
             char mapped[4];
             uint32_t byte = (uint8_t)*p;
-            size_t len = sq_utf8_encode(byte == ' ' ? 0x120 : byte == '\n' ? 0x10A : byte == '\r' ? 0x10D : byte, mapped);
+            size_t len = sq_utf8_encode(byte == ' '    ? 0x120
+                                        : byte == '\n' ? 0x10A
+                                        : byte == '\r' ? 0x10D
+                                                       : byte,
+                                        mapped);
             n += snprintf(json + n, sizeof json - (size_t)n, byte == '"' ? "\\\"" : "%.*s", (int)len, mapped);
         }
         n += snprintf(json + n, sizeof json - (size_t)n, "\":%d", i);
@@ -48,13 +54,20 @@ static void check_pieces(const char *pre_tokenizer, const char *text, const char
 
 #define BYTES "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}"
 #define GPT2 "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":true}"
-#define SPLIT(kind, pattern, behavior, invert)                                                                         \
-    "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"" kind "\":\"" pattern "\"},"        \
+#define SPLIT(kind, pattern, behavior, invert)                                                               \
+    "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"" kind "\":\"" pattern     \
+    "\"},"                                                                                                   \
     "\"behavior\":\"" behavior "\",\"invert\":" invert "}," BYTES "]}"
-#define CL100K(digits)                                                                                                 \
-    SPLIT("Regex",                                                                                                     \
-          "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|" digits                                \
-          "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+",                         \
+#define CL100K(digits)                                                                                       \
+    SPLIT("Regex",                                                                                           \
+          "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|" digits "| "                \
+                                                                                         "?[^\\\\s\\\\p{L}"  \
+                                                                                         "\\\\p{N}]+["       \
+                                                                                         "\\\\r\\\\n]*|"     \
+                                                                                         "\\\\s*["           \
+                                                                                         "\\\\r\\\\n]+|"     \
+                                                                                         "\\\\s+(?!\\\\S)|"  \
+                                                                                         "\\\\s+",           \
           "Isolated", "false")
 
 static void gpt2_pieces(void **state) {
@@ -95,7 +108,8 @@ static void the_five_behaviors_join_matches_as_their_names_say(void **state) {
 
 static void runs_of_a_class_respect_lead_limit_and_line_end(void **state) {
     (void)state;
-    check_pieces(SPLIT("Regex", "\\\\s?[a-c]+", "Isolated", "false"), "ab  cax", PIECES("ab", " ", " ca", "x"));
+    check_pieces(SPLIT("Regex", "\\\\s?[a-c]+", "Isolated", "false"), "ab  cax",
+                 PIECES("ab", " ", " ca", "x"));
     check_pieces(SPLIT("Regex", "\\\\p{N}{1,3}", "Isolated", "false"), "a1234", PIECES("a", "123", "4"));
     check_pieces(SPLIT("Regex", "\\\\s+$", "Isolated", "false"), "a  b  ", PIECES("a  b", "  "));
     check_pieces(SPLIT("Regex", "\\\\s+$", "Isolated", "false"), "a  \n b", PIECES("a", "  ", "\n b"));
@@ -104,8 +118,10 @@ static void runs_of_a_class_respect_lead_limit_and_line_end(void **state) {
 
 static void a_prefix_space_is_put_before_each_piece_without_one(void **state) {
     (void)state;
-    const char *prefix = "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"String\":\"|\"},"
-                         "\"behavior\":\"Removed\",\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_space\":true,"
+    const char *prefix = "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{"
+                         "\"String\":\"|\"},"
+                         "\"behavior\":\"Removed\",\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_"
+                         "space\":true,"
                          "\"use_regex\":false}]}";
     check_pieces(prefix, "a| b|c", PIECES(" a", " b", " c"));
 }
@@ -115,21 +131,39 @@ static void metaspace_schemes_decide_which_piece_gets_a_space(void **state) {
     static const struct {
         const char *scheme, *text, *ids; /* ids: 0 " ", 1 "a", 2 " a", 3 "b", 4 " b", 9 "<t>" */
     } cases[] = {
-        {"always", "a b", "2 4"}, {"always", " a", "2"}, {"always", "\xE2\x96\x81" "a", "2"}, {"always", "a<t>b", "2 5 4"},
-        {"first", "a b", "2 4"}, {"first", "a<t>b", "2 5 3"}, {"first", "<t>a", "5 1"}, {"never", "a b", "1 4"},
-        {"never", "  a", "0 2"}, {"never", "a\xE2\x96\x81" "b", "1 4"},
+        {"always", "a b", "2 4"},
+        {"always", " a", "2"},
+        {"always",
+         "\xE2\x96\x81"
+         "a",
+         "2"},
+        {"always", "a<t>b", "2 5 4"},
+        {"first", "a b", "2 4"},
+        {"first", "a<t>b", "2 5 3"},
+        {"first", "<t>a", "5 1"},
+        {"never", "a b", "1 4"},
+        {"never", "  a", "0 2"},
+        {"never",
+         "a\xE2\x96\x81"
+         "b",
+         "1 4"},
     };
     for (size_t i = 0; i < SQ_COUNT(cases); i++) {
         char json[700], got[64];
         snprintf(json, sizeof json,
-                 "{\"added_tokens\":[{\"id\":5,\"content\":\"<t>\",\"normalized\":false}],\"pre_tokenizer\":{\"type\":"
-                 "\"Metaspace\",\"replacement\":\"\xE2\x96\x81\",\"prepend_scheme\":\"%s\",\"split\":true},\"model\":{"
-                 "\"vocab\":{\"\xE2\x96\x81\":0,\"a\":1,\"\xE2\x96\x81" "a\":2,\"b\":3,\"\xE2\x96\x81" "b\":4},\"merges\":"
+                 "{\"added_tokens\":[{\"id\":5,\"content\":\"<t>\",\"normalized\":false}],\"pre_tokenizer\":{"
+                 "\"type\":"
+                 "\"Metaspace\",\"replacement\":\"\xE2\x96\x81\",\"prepend_scheme\":\"%s\",\"split\":true},"
+                 "\"model\":{"
+                 "\"vocab\":{\"\xE2\x96\x81\":0,\"a\":1,\"\xE2\x96\x81"
+                 "a\":2,\"b\":3,\"\xE2\x96\x81"
+                 "b\":4},\"merges\":"
                  "[[\"\xE2\x96\x81\",\"a\"],[\"\xE2\x96\x81\",\"b\"]]}}",
                  cases[i].scheme);
         sq_test_tok t;
         if (sq_test_tok_json(&t, json) != SQUISH_OK) fail_msg("%s", t.err.text);
-        assert_string_equal(sq_test_tok_ids(t.tok, cases[i].text, strlen(cases[i].text), 0, got, sizeof got), cases[i].ids);
+        assert_string_equal(sq_test_tok_ids(t.tok, cases[i].text, strlen(cases[i].text), 0, got, sizeof got),
+                            cases[i].ids);
         sq_test_tok_free(&t);
     }
 }

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cli.h - the program squish: a client of squish.h like anybody else.
+ *
+ * One table of commands (cli_main.c), one of options (cli_options.def). A command is a function of the parsed
+ * line that returns an exit status: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 quality refused, 5 no
+ * room, 6 network, 130 stopped. Results go to stdout, everything else to stderr. */
+#ifndef SQ_CLI_H
+#define SQ_CLI_H
+
+#include "base/base.h"
+
+#include <jansson.h>
+#include <stdio.h>
+
+typedef enum {
+    CLI_RUN,
+    CLI_CHAT,
+    CLI_COMPRESS,
+    CLI_SHOW,
+    CLI_LIST,
+    CLI_TOKENIZE,
+    CLI_DETOKENIZE,
+    CLI_TEMPLATE,
+    CLI_LOGITS,
+    CLI_PPL,
+    CLI_DOCTOR,
+    CLI_CONFIG,
+    CLI_COMPLETION,
+    CLI_MAN,
+    CLI_COMMANDS
+} cli_command_id;
+
+typedef enum { KIND_FLAG, KIND_INT, KIND_NUM, KIND_TEXT, KIND_LIST, KIND_ENUM } cli_kind;
+typedef enum { CLI_HINT_NONE, CLI_HINT_FILE, CLI_HINT_DIR, CLI_HINT_MODEL } cli_hint;
+typedef enum { CLI_FROM_DEFAULT, CLI_FROM_FILE, CLI_FROM_ENV, CLI_FROM_FLAG } cli_origin;
+
+typedef enum {
+#define CLI_OPT(id, ...) OPT_##id,
+#include "cli/cli_options.def"
+#undef CLI_OPT
+    OPT_COUNT
+} cli_option_id;
+
+typedef struct {
+    const char *name;
+    char letter;
+    cli_kind kind;
+    const char *arg, *initial; /* initial "": no value, the command decides */
+    double low, high;
+    uint32_t commands;         /* bit per cli_command_id */
+    cli_hint hint;
+    const char *help;
+} cli_option;
+extern const cli_option cli_options[OPT_COUNT];
+
+enum { CLI_LIST_MAX = 16, CLI_ARGS_MAX = 64 };
+
+typedef struct {
+    const char *text;          /* as written; NULL only for LIST without entries */
+    cli_origin origin;
+    const char *list[CLI_LIST_MAX];
+    int n_list;
+} cli_value;
+
+typedef struct cli cli;
+typedef struct {
+    const char *name, *args, *summary, *details;
+    int (*run)(cli *c);
+} cli_command;
+extern const cli_command cli_commands[CLI_COMMANDS];
+
+struct cli {
+    const cli_command *command;
+    cli_command_id id;
+    cli_value values[OPT_COUNT];
+    const char *args[CLI_ARGS_MAX];
+    int n_args;
+    sq_arena arena;            /* strings of the line, the environment and squish.ini */
+};
+
+/* ---- the parsed line (cli_options.c) --------------------------------------------------------- */
+
+/* Environment, squish.ini and flags into c->values; checks every value. Returns 0 or the exit status after
+ * saying why. */
+int cli_parse(cli *c, int argc, char **argv);
+/* Check and set one option, as if from origin; false after saying why. */
+bool cli_set(cli *c, cli_option_id id, const char *text, cli_origin origin);
+/* Is text a value of option o? Else puts what was wanted into why [n]. */
+bool cli_value_ok(const cli_option *o, const char *text, char *why, size_t n);
+bool cli_has(const cli *c, cli_option_id id); /* a value is in force */
+bool cli_flag(const cli *c, cli_option_id id);
+int64_t cli_int(const cli *c, cli_option_id id);
+double cli_num(const cli *c, cli_option_id id);
+const char *cli_text(const cli *c, cli_option_id id); /* NULL if none */
+const char *cli_home(const cli *c);                  /* NULL: the library's default */
+const cli_command *cli_command_find(const char *name);
+void cli_env_name(const cli_option *o, char *out, size_t n);
+/* Path of a file in the home folder; false if there is no home. */
+bool cli_home_path(const cli *c, const char *name, char *out, size_t n);
+
+/* ---- saying things (cli_out.c) --------------------------------------------------------------- */
+
+int cli_exit_code(squish_status st);
+/* One line on stderr, and with --json an error object on stdout. Returns the exit status. */
+int cli_fail(const cli *c, const squish_error *err);
+int cli_fail_text(const cli *c, int code, const char *fmt, ...) SQ_PRINTF(3, 4);
+void cli_note(const cli *c, const char *fmt, ...) SQ_PRINTF(2, 3); /* a line on stderr unless --quiet */
+int cli_print_json(json_t *o);                                     /* takes the reference; 0 or 1 */
+int cli_close_stdout(const cli *c, int code);                      /* flush; a failed write turns 0 into 1 */
+bool cli_color(FILE *f);
+/* Human sizes: "1.23 GB". */
+const char *cli_bytes(uint64_t n, char out[32]);
+/* The progress callback: a bar on a terminal, nothing elsewhere. user is the cli. */
+bool cli_progress(void *user, const char *what, uint64_t done, uint64_t total);
+void cli_warn(void *user, const char *line);
+
+/* ---- interruption (cli_signal.c) ------------------------------------------------------------- */
+
+/* Ctrl-C: the first stops what runs (progress callbacks and the watched timeline), the second ends the
+ * program. */
+void cli_signal_install(void);
+void cli_signal_watch(squish_seq *s); /* NULL: none */
+bool cli_signal_seen(void);
+void cli_signal_clear(void);
+/* While somebody talks at a terminal Ctrl-C never ends the program, however often; SIGTERM does, after
+ * leave() put the terminal back (it runs in the handler). NULL: the conversation is over. */
+void cli_signal_converse(void (*leave)(void));
+
+/* ---- models (cli_model.c) -------------------------------------------------------------------- */
+
+typedef struct {
+    squish_model *model;
+    squish_engine *engine;
+    squish_seq *seq;
+    squish_model_info info;
+    squish_sampling sampling;  /* the model's, overridden by options */
+} cli_session;
+/* Find, compress if needed, and open the model named by --model or name (NULL: the shipped one). 0 or exit
+ * status. */
+int cli_open_model(cli *c, const char *name, bool text_only, squish_model **out);
+/* Also make an engine and a timeline, sampling from options. */
+int cli_open_session(cli *c, const char *name, cli_session *s);
+void cli_close_session(cli_session *s);
+/* If the first positional argument names a model, take it off the list and return it; else --model or NULL.
+ */
+const char *cli_take_model(cli *c, bool required_if_two);
+/* Whole file or standard input ("-"); UTF-8 is checked if text. 0 or exit status. */
+int cli_read(cli *c, const char *path, bool text, squish_text *out);
+squish_gen_options cli_gen_options(const cli *c, const cli_session *s);
+const char *cli_finish_name(squish_finish f);
+/* Options that are given, over what is there. */
+void cli_apply_sampling(const cli *c, squish_sampling *s);
+/* Times and counts of an answer, one line on stderr. */
+void cli_print_stats(const cli_session *s, const squish_gen_stats *t);
+
+/* ---- commands
+ * ---------------------------------------------------------------------------------------------------------
+ */
+
+int cli_run(cli *c);
+int cli_chat(cli *c);
+int cli_compress(cli *c);
+int cli_show(cli *c);
+int cli_list(cli *c);
+int cli_tokenize(cli *c);
+int cli_detokenize(cli *c);
+int cli_template(cli *c);
+int cli_logits(cli *c);
+int cli_ppl(cli *c);
+int cli_doctor(cli *c);
+int cli_config(cli *c);
+int cli_completion(cli *c);
+int cli_man(cli *c);
+void cli_help(FILE *f, const cli_command *command); /* NULL: the overview */
+
+/* ---- what the pages made from the tables share (cli_help.c) ---------------------------------- */
+
+enum { CLI_EXAMPLES_MAX = 3 };
+/* Lines to type for each command; NULL after the last. */
+extern const char *const cli_examples[CLI_COMMANDS][CLI_EXAMPLES_MAX];
+bool cli_option_for(const cli_option *o, cli_command_id id);
+/* Argument of an option as shown, "" for a flag; the words of an ENUM are separated by |. */
+void cli_option_arg(const cli_option *o, char *out, size_t n);
+
+#endif

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cli_main.c - the table of commands, and main. */
+#include "cli/cli.h"
+
+#include <locale.h>
+#include <stdlib.h>
+#include <string.h>
+
+const cli_command cli_commands[CLI_COMMANDS] = {
+    [CLI_RUN] = {"run", "[MODEL] [PROMPT]", "answer one prompt, or chat where there is none",
+                 "With PROMPT, or text on standard input, one answer is streamed. With neither it is a chat. "
+                 "The first "
+                 "argument is the model if it names one; a checkpoint without a ready tier is compressed "
+                 "first, once.",
+                 cli_run},
+    [CLI_CHAT] = {"chat", "[MODEL]", "talk with a model",
+                  "Ctrl-C stops an answer, Ctrl-D leaves, /help lists commands.", cli_chat},
+    [CLI_COMPRESS] = {"compress", "SRC", "build a tier of a checkpoint",
+                      "SRC is a Hugging Face folder. The tier goes to SRC-compressed, or to the store where "
+                      "that cannot be "
+                      "written. Nothing half-made ever stays; the source is never changed.",
+                      cli_compress},
+    [CLI_SHOW] = {"show", "[MODEL]", "facts about a model, from its file", NULL, cli_show},
+    [CLI_LIST] = {"list", "", "models on this machine", NULL, cli_list},
+    [CLI_TOKENIZE] = {"tokenize", "[MODEL] [TEXT]", "text to token ids",
+                      "Without TEXT the text comes from --text or standard input.", cli_tokenize},
+    [CLI_DETOKENIZE] = {"detokenize", "[MODEL] IDS", "token ids to text",
+                        "IDS are numbers separated by commas or spaces.", cli_detokenize},
+    [CLI_TEMPLATE] = {"template", "[MODEL] --messages FILE", "render the chat template",
+                      "With --template no model is needed.", cli_template},
+    [CLI_LOGITS] =
+        {"logits", "[MODEL] --ids 1,2,3", "raw scores of the last positions",
+         "With -o FILE.safetensors all scores are written as tensor 'logits' [N, vocabulary], f32.",
+         cli_logits},
+    [CLI_PPL] = {"ppl", "[MODEL] --text FILE", "perplexity of a text",
+                 "Windows do not overlap; each predicts its tokens from the second on and the first of the "
+                 "next window.",
+                 cli_ppl},
+    [CLI_DOCTOR] = {"doctor", "", "check this machine and the shipped model", NULL, cli_doctor},
+    [CLI_CONFIG] = {"config", "", "every option: its value and where it comes from", NULL, cli_config},
+    [CLI_COMPLETION] = {"completion", "bash|zsh|fish", "print a completion script", NULL, cli_completion},
+    [CLI_MAN] = {"man", "", "print the man page", NULL, cli_man},
+};
+
+static int print_version(void) {
+    squish_machine m;
+    squish_machine_get(&m);
+    printf("squish %s\nisa: %s\nfeatures: %s\n", squish_build_info(), m.isa, m.features);
+    return 0;
+}
+
+static int unknown_command(const cli *c, const char *name) {
+    int best = 4;
+    const char *near = NULL;
+    for (int i = 0; i < CLI_COMMANDS; i++) {
+        const int d = sq_edit_distance(name, cli_commands[i].name);
+        if (d < best) best = d, near = cli_commands[i].name;
+    }
+    if (near) return cli_fail_text(c, 2, "unknown command '%.60s' (did you mean %s?)", name, near);
+    return cli_fail_text(c, 2, "unknown command '%.60s' (see: squish --help)", name);
+}
+
+static int overview(const cli *c, int argc, char **argv) {
+    if (argc < 2) {
+        cli_help(stderr, NULL);
+        return 2;
+    }
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) return print_version();
+    const bool help =
+        strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0;
+    if (!help) return unknown_command(c, argv[1]);
+    const cli_command *of = argc > 2 ? cli_command_find(argv[2]) : NULL;
+    if (argc > 2 && !of) return unknown_command(c, argv[2]);
+    cli_help(stdout, of);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    setlocale(LC_CTYPE, "");
+    cli_signal_install();
+    cli c = {0};
+    const squish_alloc a = sq_alloc_default();
+    sq_arena_init(&c.arena, &a, 4096, 0);
+    c.command = argc > 1 ? cli_command_find(argv[1]) : NULL;
+    int code;
+    if (!c.command) {
+        code = overview(&c, argc, argv);
+    } else {
+        c.id = (cli_command_id)(c.command - cli_commands);
+        code = cli_parse(&c, argc - 2, argv + 2);
+        if (code == 0 && cli_flag(&c, OPT_HELP)) cli_help(stdout, c.command);
+        else if (code == 0) code = c.command->run(&c);
+    }
+    code = cli_close_stdout(&c, code);
+    sq_arena_deinit(&c.arena);
+    return code;
+}

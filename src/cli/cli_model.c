@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cli_model.c - from what was typed to a model that can answer. */
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- which model
+ * ------------------------------------------------------------------------------------------------------------
+ */
+
+static bool names_model(const cli *c, const char *arg) {
+    squish_text path = {0};
+    const bool looks_like_text = strchr(arg, ' ') || strchr(arg, '\n') || strlen(arg) > 512;
+    if (looks_like_text && !sq_os_exists(arg)) return false;
+    const bool found = squish_locate(cli_home(c), arg, &path, NULL) == SQUISH_OK;
+    squish_text_free(&path);
+    return found;
+}
+
+const char *cli_take_model(cli *c, bool required_if_two) {
+    if (cli_has(c, OPT_MODEL)) return cli_text(c, OPT_MODEL);
+    if (c->n_args == 0 || !*c->args[0]) return NULL;
+    /* One argument may be a prompt; of two the first must be the model, known or not. */
+    if (!(required_if_two && c->n_args >= 2) && !names_model(c, c->args[0])) return NULL;
+    const char *name = c->args[0];
+    memmove(c->args, c->args + 1, (size_t)--c->n_args * sizeof *c->args);
+    return name;
+}
+
+static squish_tier tier_option(const cli *c) {
+    const char *t = cli_text(c, OPT_TIER);
+    if (strcmp(t, "0") == 0) return SQUISH_TIER_0;
+    if (strcmp(t, "q8") == 0) return SQUISH_TIER_Q8;
+    return strcmp(t, "source") == 0 ? SQUISH_TIER_SOURCE : SQUISH_TIER_AUTO;
+}
+
+/* A checkpoint folder without the tier that is wanted: build it, once. */
+static squish_status ensure_tier(cli *c, const char *path, squish_tier tier, squish_error *err) {
+    char config[4096];
+    squish_compress_options o = squish_compress_options_default();
+    squish_text file = {0};
+    bool ready = false;
+    if (tier == SQUISH_TIER_SOURCE || !sq_os_is_dir(path)) return SQUISH_OK;
+    if (snprintf(config, sizeof config, "%s/config.json", path) >= (int)sizeof config ||
+        !sq_os_exists(config))
+        return SQUISH_OK; /* a folder of tiers only */
+    o.home = cli_home(c);
+    o.tier = SQUISH_TIER_Q8;
+    if (tier == SQUISH_TIER_AUTO) {
+        if (squish_tier_path(path, &o, &file, &ready, NULL) == SQUISH_OK && ready) {
+            squish_text_free(&file);
+            return SQUISH_OK;
+        }
+        squish_text_free(&file);
+    }
+    o.tier = tier == SQUISH_TIER_AUTO ? SQUISH_TIER_0 : tier;
+    SQ_TRY(squish_tier_path(path, &o, &file, &ready, err));
+    squish_status st = SQUISH_OK;
+    if (!ready) {
+        squish_compress_result r;
+        char size[32];
+        o.progress = cli_progress;
+        o.progress_user = c;
+        o.threads = (int32_t)cli_int(c, OPT_THREADS);
+        st = squish_compress(path, &o, &r, err);
+        if (st == SQUISH_OK)
+            cli_note(c, "compressed to %s (%s, %.1f s, once)", r.file, cli_bytes(r.bytes, size), r.seconds);
+    }
+    squish_text_free(&file);
+    return st;
+}
+
+int cli_open_model(cli *c, const char *name, bool text_only, squish_model **out) {
+    squish_error err = {0};
+    squish_text path = {0};
+    squish_model_options o = squish_model_options_default();
+    *out = NULL;
+    o.tier = tier_option(c);
+    o.verify = cli_flag(c, OPT_VERIFY);
+    o.text_only = text_only;
+    o.warn = cli_warn;
+    o.warn_user = c;
+    squish_status st = squish_locate(cli_home(c), name, &path, &err);
+    if (st == SQUISH_OK && !text_only) st = ensure_tier(c, path.data, o.tier, &err);
+    if (st == SQUISH_OK && cli_signal_seen()) st = sq_fail(&err, SQUISH_CANCELLED, "stopped while loading");
+    if (st == SQUISH_OK) st = squish_model_open(out, path.data, &o, &err);
+    squish_text_free(&path);
+    return st == SQUISH_OK ? 0 : cli_fail(c, &err);
+}
+
+/* ---- sessions
+ * ------------------------------------------------------------------------------------------------------------------
+ */
+
+void cli_apply_sampling(const cli *c, squish_sampling *s) {
+    if (cli_has(c, OPT_TEMP)) s->temperature = (float)cli_num(c, OPT_TEMP);
+    if (cli_has(c, OPT_TOP_K)) s->top_k = (int32_t)cli_int(c, OPT_TOP_K);
+    if (cli_has(c, OPT_TOP_P)) s->top_p = (float)cli_num(c, OPT_TOP_P);
+    if (cli_has(c, OPT_MIN_P)) s->min_p = (float)cli_num(c, OPT_MIN_P);
+    if (cli_has(c, OPT_REPEAT_PENALTY)) s->repetition_penalty = (float)cli_num(c, OPT_REPEAT_PENALTY);
+    s->repeat_last_n = (int32_t)cli_int(c, OPT_REPEAT_LAST_N);
+    s->presence_penalty = (float)cli_num(c, OPT_PRESENCE);
+    s->frequency_penalty = (float)cli_num(c, OPT_FREQUENCY);
+    s->seed = cli_int(c, OPT_SEED);
+}
+
+int cli_open_session(cli *c, const char *name, cli_session *s) {
+    memset(s, 0, sizeof *s);
+    int code = cli_open_model(c, name, false, &s->model);
+    if (code) return code;
+    squish_error err = {0};
+    squish_engine_options o = squish_engine_options_default();
+    o.threads = (int32_t)cli_int(c, OPT_THREADS);
+    o.ctx_tokens = (int32_t)cli_int(c, OPT_CTX);
+    o.chunk_tokens = (int32_t)cli_int(c, OPT_CHUNK);
+    o.kv = strcmp(cli_text(c, OPT_KV), "f32") == 0 ? SQUISH_KV_F32 : SQUISH_KV_F16;
+    o.isa_max = cli_text(c, OPT_ISA);
+    squish_status st = squish_engine_new(&s->engine, s->model, &o, &err);
+    if (st == SQUISH_OK) st = squish_seq_new(&s->seq, s->engine, &err);
+    if (st == SQUISH_OK && cli_signal_seen()) st = sq_fail(&err, SQUISH_CANCELLED, "stopped while loading");
+    if (st != SQUISH_OK) {
+        cli_close_session(s);
+        return cli_fail(c, &err);
+    }
+    squish_model_get_info(s->model, &s->info);
+    s->sampling = squish_sampling_for(s->model);
+    cli_apply_sampling(c, &s->sampling);
+    cli_signal_watch(s->seq);
+    return 0;
+}
+
+void cli_close_session(cli_session *s) {
+    cli_signal_watch(NULL);
+    squish_seq_free(s->seq);
+    squish_engine_free(s->engine);
+    squish_model_close(s->model);
+    memset(s, 0, sizeof *s);
+}
+
+squish_gen_options cli_gen_options(const cli *c, const cli_session *s) {
+    squish_gen_options g = squish_gen_options_default();
+    g.sampling = s->sampling;
+    g.max_tokens = (int32_t)cli_int(c, OPT_MAX_TOKENS);
+    g.stop = c->values[OPT_STOP].list;
+    g.n_stop = c->values[OPT_STOP].n_list;
+    g.ignore_eos = cli_flag(c, OPT_IGNORE_EOS);
+    return g;
+}
+
+const char *cli_finish_name(squish_finish f) { return f == SQUISH_FINISH_LENGTH ? "length" : "stop"; }
+
+/* ---- files
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
+
+enum { TEXT_MAX = 1 << 28 };
+
+int cli_read(cli *c, const char *path, bool text, squish_text *out) {
+    const bool from_stdin = strcmp(path, "-") == 0;
+    FILE *f = from_stdin ? stdin : fopen(path, "rb");
+    if (!f) return cli_fail_text(c, errno == ENOENT ? 3 : 1, "%s: %s", path, strerror(errno));
+    const squish_alloc a = sq_alloc_default();
+    sq_buf b;
+    sq_buf_init(&b, &a, TEXT_MAX);
+    char block[1 << 16];
+    size_t n;
+    while ((n = fread(block, 1, sizeof block, f)) > 0 && !cli_signal_seen()) sq_buf_append(&b, block, n);
+    const bool bad = ferror(f);
+    const int why = errno;
+    if (!from_stdin) fclose(f);
+    int code = 0;
+    squish_error err = {0};
+    if (cli_signal_seen()) code = cli_fail_text(c, 130, "stopped");
+    else if (bad) code = cli_fail_text(c, 1, "%s: %s", path, strerror(why));
+    else if (b.failed) code = cli_fail_text(c, 1, "%s: larger than %d MiB", path, TEXT_MAX >> 20);
+    else if (text && !sq_utf8_valid(b.data ? b.data : "", b.len))
+        code = cli_fail_text(c, 1, "%s: not UTF-8 text (convert it first, for example with iconv)", path);
+    else if (sq_buf_take(&b, out, &err) != SQUISH_OK) code = cli_fail(c, &err);
+    sq_buf_deinit(&b);
+    return code;
+}

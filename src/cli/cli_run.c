@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cli_run.c - one prompt, one answer, streamed as it is made. */
+#include "cli/cli.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- the prompt
+ * ---------------------------------------------------------------------------------------------------------------
+ */
+
+static squish_status render(cli *c, const cli_session *s, const char *prompt, squish_text *out,
+                            squish_error *err) {
+    json_t *messages = json_array();
+    squish_template_options o = squish_template_options_default();
+    squish_text file = {0};
+    if (cli_has(c, OPT_SYSTEM))
+        json_array_append_new(messages,
+                              json_pack("{s:s, s:s}", "role", "system", "content", cli_text(c, OPT_SYSTEM)));
+    json_array_append_new(messages, json_pack("{s:s, s:s}", "role", "user", "content", prompt));
+    char *text = json_dumps(messages, JSON_COMPACT);
+    json_decref(messages);
+    if (!text) return sq_fail(err, SQUISH_INVALID, "the prompt is not UTF-8 text");
+    o.messages_json = text;
+    squish_status st = SQUISH_OK;
+    if (cli_has(c, OPT_TEMPLATE)) {
+        if (cli_read(c, cli_text(c, OPT_TEMPLATE), true, &file) != 0) st = SQUISH_NOT_FOUND;
+        o.template_source = file.data;
+    }
+    if (st == SQUISH_OK) st = squish_template_render(s->model, &o, out, err);
+    squish_text_free(&file);
+    free(text); /* jansson's */
+    return st;
+}
+
+/* Prompt text to ids: through the chat template, or as it is. */
+static int prompt_tokens(cli *c, const cli_session *s, const char *prompt, squish_tokens *out) {
+    squish_error err = {0};
+    squish_text text = {0};
+    squish_status st;
+    const bool has_template = s->info.has_template || cli_has(c, OPT_TEMPLATE);
+    if (!has_template && !cli_flag(c, OPT_RAW))
+        cli_note(c, "squish: %s has no chat template: continuing the text as it is (--raw says so)",
+                 s->info.path);
+    if (has_template && !cli_flag(c, OPT_RAW)) {
+        st = render(c, s, prompt, &text, &err);
+        if (st == SQUISH_OK)
+            st = squish_tokenize(s->model, text.data, text.bytes, SQUISH_TOK_SPECIAL, out, &err);
+    } else {
+        st = squish_tokenize(s->model, prompt, strlen(prompt), SQUISH_TOK_BOS_EOS, out, &err);
+    }
+    squish_text_free(&text);
+    if (st != SQUISH_OK && err.code == SQUISH_OK) return 3; /* said already */
+    return st == SQUISH_OK ? 0 : cli_fail(c, &err);
+}
+
+/* ---- the answer
+ * ---------------------------------------------------------------------------------------------------------------
+ */
+
+typedef struct {
+    sq_buf text;
+    json_t *ids;      /* with --json */
+    squish_finish finish;
+    squish_gen_stats stats;
+    bool cancelled;
+} answer;
+
+static squish_status generate(cli *c, const cli_session *s, const squish_tokens *prompt, answer *a,
+                              squish_error *err) {
+    const squish_gen_options o = cli_gen_options(c, s);
+    squish_gen *g = NULL;
+    const bool json = cli_flag(c, OPT_JSON);
+    SQ_TRY(squish_gen_new(&g, s->seq, prompt->ids, prompt->count, &o, err));
+    squish_gen_event ev = {0};
+    squish_status st = SQUISH_OK;
+    while (st == SQUISH_OK && ev.finish == SQUISH_FINISH_NONE && !ferror(stdout)) {
+        st = squish_gen_next(g, &ev, err);
+        if (st != SQUISH_OK) break;
+        if (json) {
+            sq_buf_append(&a->text, ev.text, ev.text_bytes);
+            if (ev.id >= 0) json_array_append_new(a->ids, json_integer(ev.id));
+        } else if (ev.text_bytes) {
+            fwrite(ev.text, 1, ev.text_bytes, stdout);
+            fflush(stdout); /* each token out the moment it exists */
+        }
+    }
+    a->finish = ev.finish;
+    squish_gen_get_stats(g, &a->stats);
+    squish_gen_free(g);
+    return st;
+}
+
+void cli_print_stats(const cli_session *s, const squish_gen_stats *t) {
+    fprintf(stderr,
+            "load %.1f ms, first token %.1f ms, prompt %d tokens (%d reused) %.0f tok/s, answer %d tokens "
+            "%.1f tok/s, seed %lld\n",
+            s->info.load_ms, t->ttft_ms, t->prompt_tokens, t->reused_tokens, t->prefill_tok_s,
+            t->completion_tokens, t->decode_tok_s, (long long)t->seed);
+}
+
+static int print_json(const cli_session *s, answer *a) {
+    const squish_gen_stats *t = &a->stats;
+    json_t *o = json_pack("{s:s%, s:O, s:s, s:i, s:i, s:f, s:f, s:f, s:f, s:I}", "text",
+                          a->text.data ? a->text.data : "", a->text.len, "tokens", a->ids, "finish_reason",
+                          cli_finish_name(a->finish), "prompt_tokens", t->prompt_tokens, "reused_tokens",
+                          t->reused_tokens, "load_ms", s->info.load_ms, "ttft_ms", t->ttft_ms, "decode_tok_s",
+                          t->decode_tok_s, "prefill_tok_s", t->prefill_tok_s, "seed", (json_int_t)t->seed);
+    return cli_print_json(o);
+}
+
+static int answer_prompt(cli *c, const cli_session *s, const char *prompt) {
+    squish_tokens ids = {0};
+    int code = prompt_tokens(c, s, prompt, &ids);
+    if (code) return code;
+    const squish_alloc alloc = sq_alloc_default();
+    answer a = {.ids = json_array()};
+    squish_error err = {0};
+    sq_buf_init(&a.text, &alloc, (size_t)1 << 30);
+    const squish_status st = generate(c, s, &ids, &a, &err);
+    if (st == SQUISH_OK) {
+        if (cli_flag(c, OPT_JSON)) code = print_json(s, &a);
+        else if (!ferror(stdout)) putchar('\n');
+        if (cli_flag(c, OPT_VERBOSE)) cli_print_stats(s, &a.stats);
+    } else {
+        if (!cli_flag(c, OPT_JSON)) putchar('\n');
+        code = cli_fail(c, &err);
+    }
+    json_decref(a.ids);
+    sq_buf_deinit(&a.text);
+    squish_tokens_free(&ids);
+    return code;
+}
+
+int cli_run(cli *c) {
+    const char *model = cli_take_model(c, true);
+    if (c->n_args > 1)
+        return cli_fail_text(c, 2, "one prompt at a time: '%.60s' is too many (quote the prompt)",
+                             c->args[1]);
+    if (c->n_args == 0 && isatty(STDIN_FILENO)) {
+        if (cli_flag(c, OPT_JSON)) return cli_fail_text(c, 2, "--json needs a prompt");
+        if (model) c->args[c->n_args++] = model;
+        return cli_chat(c);
+    }
+    squish_text piped = {0};
+    const char *prompt = c->n_args ? c->args[0] : NULL;
+    int code = 0;
+    if (!prompt) {
+        code = cli_read(c, "-", true, &piped);
+        prompt = piped.data;
+    }
+    if (code == 0 && !*prompt)
+        code = cli_fail_text(c, 2, "the prompt is empty (squish run MODEL \"PROMPT\")");
+    if (code == 0 && !sq_utf8_valid(prompt, strlen(prompt)))
+        code = cli_fail_text(c, 1, "the prompt is not UTF-8 text");
+    cli_session s;
+    if (code == 0 && (code = cli_open_session(c, model, &s)) == 0) {
+        code = answer_prompt(c, &s, prompt);
+        cli_close_session(&s);
+    }
+    squish_text_free(&piped);
+    return code;
+}
