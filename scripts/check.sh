@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# make check: what must hold beyond the tests. Rooms, style, no warnings from gcc and clang, the tests under
+# ASan+UBSan, the threaded ones under TSan, the kernels on aarch64 under qemu, a short fuzz of every parser.
+# Each step counts as one check; closes with one line of totals. FUZZ_SECONDS=N (default 5) per target.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+jobs=$(nproc)
+passed=0 failed=0 skipped=0
+log=build/check.log
+mkdir -p build
+: >"$log"
+
+step() { # step NAME COMMAND...
+    local name=$1 begin=$SECONDS
+    shift
+    if "$@" >"$log.step" 2>&1; then
+        passed=$((passed + 1))
+        echo "ok      $name ($((SECONDS - begin)) s)"
+    else
+        failed=$((failed + 1))
+        echo "FAILED  $name ($((SECONDS - begin)) s)"
+        tail -n 40 "$log.step"
+    fi
+    cat "$log.step" >>"$log"
+}
+
+targets=test-build
+quiet_make() { make --no-print-directory -s -j"$jobs" "$@"; }
+tests_of() { for t in tests/{unit,prop,golden,fault,e2e}/test_*.c; do echo "$1/${t%.c}"; done; }
+asan='-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer'
+
+sanitized_tests() {
+    # Numbers are checked by the plain run; here the long ones would only cost time.
+    local list
+    list=$(tests_of build/asan | grep -vE 'test_(sameness|squish_tiny|sample_draw|decode_allocations|repl)$')
+    # jansson keeps a hash seed for ever; nothing of ours may leak.
+    ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 TEST_TIMEOUT=600 \
+        scripts/run_tests.sh build/asan $list $(for f in fuzz/fuzz_*.c; do echo "build/asan/${f%.c}"; done)
+}
+
+threaded_tests() {
+    TSAN_OPTIONS=halt_on_error=1 TEST_TIMEOUT=600 scripts/run_tests.sh build/tsan build/tsan/tests/unit/test_base_pool \
+        build/tsan/tests/golden/test_architectures
+}
+
+fuzz_all() {
+    local seconds=${FUZZ_SECONDS:-5} status=0 name
+    for f in fuzz/fuzz_*.c; do
+        name=$(basename "${f%.c}")
+        mkdir -p "build/fuzz/corpus/$name"
+        echo "$name"
+    done | xargs -P "$jobs" -I{} sh -c "build/fuzz/fuzz/{} -max_total_time=$seconds -timeout=10 -rss_limit_mb=1024 \
+        -max_len=65536 -artifact_prefix=build/fuzz/{}- build/fuzz/corpus/{} fuzz/seeds/\$(echo {} | sed s/^fuzz_//) \
+        >build/fuzz/{}.log 2>&1 || { echo '{} found something:'; tail -n 30 build/fuzz/{}.log; exit 255; }" || status=1
+    return $status
+}
+
+step "rooms" scripts/check_rooms.sh
+step "style" scripts/check_style.sh
+step "no warnings, gcc" quiet_make CC=gcc WERROR=1 BUILD=build/gcc $targets
+step "no warnings, clang; ASan and UBSan build" quiet_make CC=clang WERROR=1 BUILD=build/asan OPT="-O1 -g" SAN="$asan" $targets
+step "tests under ASan and UBSan" sanitized_tests
+step "TSan build" quiet_make CC=clang BUILD=build/tsan OPT="-O1 -g" SAN="-fsanitize=thread" \
+    build/tsan/tests/unit/test_base_pool build/tsan/tests/golden/test_architectures
+step "threads under TSan" threaded_tests
+step "fuzz build" quiet_make CC=clang BUILD=build/fuzz OPT="-O1 -g" LIBFUZZER=1 SAN="-fsanitize=fuzzer-no-link,address,undefined" fuzz-build
+step "short fuzz of every parser" fuzz_all
+step "kernels on aarch64 under qemu" quiet_make test-arm
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]
