@@ -82,7 +82,7 @@ PROMPT ?= What is the capital of Japan?
 
 run:
 	@scripts/deps.sh run
-	@$(MAKE) --no-print-directory -s all
+	@$(MAKE) --no-print-directory -s -j$(shell nproc) all
 	@$(BUILD)/squish run --temp 0 squish-tiny "$(PROMPT)"
 	@echo
 	@$(BUILD)/squish show squish-tiny --about

@@ -51,12 +51,13 @@ static int width_of(FILE *f) {
 /* Words of text, broken before the width; the cursor stands at column `at`, further lines begin at `indent`. */
 static void wrap(FILE *f, const char *text, int at, int indent) {
     const int width = width_of(f);
-    for (const char *p = text; *p;) {
-        p += strspn(p, " ");
+    for (const char *p = text; *p; p += strspn(p, " ")) {
         const int n = (int)strcspn(p, " ");
-        if (at + n >= width && at > indent) fprintf(f, "\n%*s", indent, ""), at = indent;
-        fprintf(f, "%.*s%s", n, p, p[n] ? " " : "");
-        at += n + 1;
+        const bool first = p == text || at == indent;
+        if (!first && at + 1 + n > width) fprintf(f, "\n%*s", indent, ""), at = indent;
+        else if (!first) putc(' ', f), at++;
+        fprintf(f, "%.*s", n, p);
+        at += n;
         p += n;
     }
     fputc('\n', f);
@@ -65,9 +66,10 @@ static void wrap(FILE *f, const char *text, int at, int indent) {
 enum { LABEL_COLUMNS = 30 };
 
 static void print_option(FILE *f, const cli_option *o) {
-    char label[96], text[256];
+    char label[96], text[256], said[32];
     usage_of(o, label, sizeof label);
-    const bool tell = o->kind != KIND_FLAG && *o->initial && !strstr(o->help, "default");
+    snprintf(said, sizeof said, "(%s:", o->initial); /* "(0: all)" tells as much as "(default: 0)" */
+    const bool tell = o->kind != KIND_FLAG && *o->initial && !strstr(o->help, "default") && !strstr(o->help, said);
     snprintf(text, sizeof text, tell ? "%s (default: %s)" : "%s", o->help, o->initial);
     fprintf(f, "  %-*s", LABEL_COLUMNS, label);
     if (strlen(label) >= LABEL_COLUMNS) fprintf(f, "\n  %*s", LABEL_COLUMNS, "");

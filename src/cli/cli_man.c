@@ -58,7 +58,7 @@ static void option_facts(const cli_option *o) {
         put_quoted(o->initial);
         puts(" .");
     }
-    fputs("Of:", stdout);
+    fputs("Commands:", stdout);
     const char *between = " ";
     uint32_t all = (1u << CLI_COMMANDS) - 1;
     if ((o->commands & all) == all) fputs(" every command", stdout);
@@ -165,7 +165,7 @@ static const char about[] =
     "With\n"
     ".Fl \\-json\n"
     "standard output carries one JSON object; a failure is\n"
-    ".Ql {\"error\": {\"code\": ..., \"message\": ...}} .\n";
+    ".Ql {\\(dqerror\\(dq: {\\(dqcode\\(dq: ..., \\(dqmessage\\(dq: ...}} .\n";
 
 static const char places[] =
     ".Sh ENVIRONMENT\n"

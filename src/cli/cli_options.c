@@ -32,7 +32,10 @@ void cli_env_name(const cli_option *o, char *out, size_t n) {
     for (char *p = out; *p; p++) *p = *p == '-' ? '_' : *p >= 'a' && *p <= 'z' ? (char)(*p - 'a' + 'A') : *p;
 }
 
-static bool applies(const cli *c, cli_option_id id) { return cli_options[id].commands & (1u << c->id); }
+/* config takes every option, to show its effect. */
+static bool applies(const cli *c, cli_option_id id) {
+    return c->id == CLI_CONFIG || (cli_options[id].commands & (1u << c->id));
+}
 
 /* ---- checking
  * -----------------------------------------------------------------------------------------------------------
@@ -165,7 +168,7 @@ static bool ini_line(cli *c, char *line, int number) {
 /* NAME = VALUE a line, # or ; begin a comment. Read before flags, so --home on the line is looked up ahead.
  */
 static bool from_file(cli *c, int argc, char **argv) {
-    for (int i = 1; i < argc; i++) {
+    for (int i = 0; i < argc; i++) {
         if (strcmp(argv[i], "--home") == 0 && i + 1 < argc) c->values[OPT_HOME].text = argv[i + 1];
         if (strncmp(argv[i], "--home=", 7) == 0) c->values[OPT_HOME].text = argv[i] + 7;
     }

@@ -57,7 +57,13 @@ static void put_count(uint64_t n, char out[32]) {
     else snprintf(out, 32, "%llu", (unsigned long long)n);
 }
 
-static bool is_shipped(const char *path) { return strstr(path, "squish-tiny") != NULL; }
+/* The model that comes with the program, or a tier of it. */
+static bool is_shipped(const squish_model_info *m) {
+    const char *at = strstr(m->path, "squish-tiny");
+    if (!at || m->n_params > 100000000 || (at > m->path && at[-1] != '/')) return false;
+    at += strlen("squish-tiny");
+    return *at == 0 || *at == '/' || *at == '.' || strncmp(at, "-compressed", 11) == 0;
+}
 
 static void about(const squish_model_info *m, json_t *o) {
     char count[32], room[32], what[480], next[480];
@@ -65,7 +71,7 @@ static void about(const squish_model_info *m, json_t *o) {
     squish_machine_get(&machine);
     put_count(m->n_params, count);
     const double bits = m->bits_per_weight;
-    if (is_shipped(m->path))
+    if (is_shipped(m))
         snprintf(what, sizeof what,
                  "This is squish-tiny, a demonstration model: %s parameters (%s, tier %s, %.2f bits per weight); it knows a few "
                  "facts and no more.",

@@ -39,11 +39,16 @@ static void find_roots(const char *home, roots *r) {
     if (sq_store_home(home, base, sizeof base, NULL) == SQUISH_OK &&
         join(r->path[r->n], PATH_BYTES, NULL, base, "models") == SQUISH_OK)
         r->n++;
-    char *slash = sq_os_exe_path(exe, sizeof exe) ? strrchr(exe, '/') : NULL;
-    if (slash) {
-        *slash = 0;
-        if (join(r->path[r->n], PATH_BYTES, NULL, exe, "../models") == SQUISH_OK) r->n++;
-        if (join(r->path[r->n], PATH_BYTES, NULL, exe, "../share/squish/models") == SQUISH_OK) r->n++;
+    /* PREFIX/bin/squish or TREE/build/squish: two names up. */
+    bool placed = sq_os_exe_path(exe, sizeof exe);
+    for (int up = 0; placed && up < 2; up++) {
+        char *slash = strrchr(exe, '/');
+        placed = slash != NULL && slash != exe;
+        if (placed) *slash = 0;
+    }
+    if (placed) {
+        if (join(r->path[r->n], PATH_BYTES, NULL, exe, "models") == SQUISH_OK) r->n++;
+        if (join(r->path[r->n], PATH_BYTES, NULL, exe, "share/squish/models") == SQUISH_OK) r->n++;
     }
     snprintf(r->path[r->n++], PATH_BYTES, "models");
 }

@@ -46,14 +46,16 @@ static squish_status keyed_arg(sq_trun *r, fmt_state *f, sq_tval *out) {
 
 static squish_status parse_count(sq_trun *r, fmt_state *f, int64_t max, int64_t *out) {
     *out = 0;
-    if (f->s < f->end && *f->s == '*') {
+    bool star = f->s < f->end && *f->s == '*';
+    if (star) {
         sq_tval v;
         f->s++;
         SQ_TRY(next_arg(r, f, &v));
         if (v.type != SQ_TV_INT) return sq_tmpl_fail(r, "* wants int");
         *out = v.u.i;
     }
-    for (; f->s < f->end && *f->s >= '0' && *f->s <= '9' && *out <= max; f->s++) *out = *out * 10 + (*f->s - '0');
+    for (; !star && f->s < f->end && *f->s >= '0' && *f->s <= '9' && *out <= max; f->s++)
+        *out = *out * 10 + (*f->s - '0');
     if (*out > max || *out < -max) return sq_tmpl_over(r, "a format width of more than %lld", (long long)max);
     return SQUISH_OK;
 }

@@ -311,8 +311,12 @@ static inline sq_tval sq_tv_str(const char *s, size_t n) {
 static inline sq_tval sq_tv_undef(int why, const char *s, size_t n) {
     return (sq_tval){.type = SQ_TV_UNDEF, .sub = (uint8_t)why, .n = (uint32_t)n, .u.s = s};
 }
+/* Is s[0..n), which may hold NUL bytes, this word? */
+static inline bool sq_tmpl_is_word(const char *word, const char *s, size_t n) {
+    return strlen(word) == n && memcmp(word, s, n) == 0;
+}
 static inline bool sq_tv_is(const sq_tval *v, const char *s) {
-    return v->type == SQ_TV_STR && v->n == strlen(s) && memcmp(v->u.s, s, v->n) == 0;
+    return v->type == SQ_TV_STR && sq_tmpl_is_word(s, v->u.s, v->n);
 }
 
 /* ---- one rendering --------------------------------------------------------------------------- */

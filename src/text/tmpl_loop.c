@@ -88,7 +88,7 @@ static squish_status number_attr(sq_trun *r, sq_tloop *l, const char *name, size
                 {"length", 3, 0}, {"depth", 2, 1}, {"depth0", 2, 0}};
     *found = false;
     for (size_t i = 0; i < SQ_COUNT(rows); i++) {
-        if (strncmp(rows[i].name, name, n) != 0 || rows[i].name[n] != 0) continue;
+        if (!sq_tmpl_is_word(rows[i].name, name, n)) continue;
         int64_t length = 0;
         *found = true;
         if (rows[i].sign == -1 || rows[i].sign == 3) SQ_TRY(sq_tmpl_loop_len(r, l, &length));
@@ -100,23 +100,19 @@ static squish_status number_attr(sq_trun *r, sq_tloop *l, const char *name, size
     return SQUISH_OK;
 }
 
-static bool is_name(const char *s, const char *name, size_t n) {
-    return strncmp(s, name, n) == 0 && s[n] == 0;
-}
-
 squish_status sq_tmpl_loop_attr(sq_trun *r, sq_tloop *l, const char *name, size_t n, sq_tval *out, bool *found) {
     static const char no_previous[] = "there is no previous item", no_next[] = "there is no next item";
     SQ_TRY(number_attr(r, l, name, n, out, found));
     if (*found) return SQUISH_OK;
     *found = true;
-    if (is_name("first", name, n)) {
+    if (sq_tmpl_is_word("first", name, n)) {
         *out = sq_tv_bool(l->index0 == 0);
-    } else if (is_name("last", name, n)) {
+    } else if (sq_tmpl_is_word("last", name, n)) {
         SQ_TRY(peek(r, l));
         *out = sq_tv_bool(!l->has_after);
-    } else if (is_name("previtem", name, n)) {
+    } else if (sq_tmpl_is_word("previtem", name, n)) {
         *out = l->index0 > 0 ? l->before : sq_tv_undef(SQ_TU_HINT, no_previous, sizeof no_previous - 1);
-    } else if (is_name("nextitem", name, n)) {
+    } else if (sq_tmpl_is_word("nextitem", name, n)) {
         SQ_TRY(peek(r, l));
         *out = l->has_after ? l->after : sq_tv_undef(SQ_TU_HINT, no_next, sizeof no_next - 1);
     } else {

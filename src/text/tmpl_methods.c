@@ -108,7 +108,7 @@ static const sq_tmpl_native *find(const sq_tval *self, const char *name, size_t 
 bool sq_tmpl_method(const sq_tval *self, const char *name, size_t n, const char **found, bool *forbidden) {
     static const char *const loop_methods[] = {"cycle", "changed"};
     for (size_t i = 0; self->type == SQ_TV_LOOP && i < SQ_COUNT(loop_methods); i++) {
-        if (strlen(loop_methods[i]) != n || memcmp(loop_methods[i], name, n) != 0) continue;
+        if (!sq_tmpl_is_word(loop_methods[i], name, n)) continue;
         *found = loop_methods[i];
         *forbidden = false;
         return true;

@@ -5,7 +5,7 @@
 
 const sq_tmpl_native *sq_tmpl_lookup(const sq_tmpl_native *rows, size_t n_rows, const char *name, size_t n) {
     for (size_t i = 0; i < n_rows; i++)
-        if (strncmp(rows[i].name, name, n) == 0 && rows[i].name[n] == 0) return &rows[i];
+        if (sq_tmpl_is_word(rows[i].name, name, n)) return &rows[i];
     return NULL;
 }
 

@@ -18,7 +18,7 @@ squish_status sq_tmpl_advance(sq_tmpl_parser *p) {
 }
 
 bool sq_tmpl_at_word(const sq_tmpl_parser *p, const char *word) {
-    return p->cur.type == SQ_TT_NAME && p->cur.n == strlen(word) && memcmp(p->cur.p, word, p->cur.n) == 0;
+    return p->cur.type == SQ_TT_NAME && sq_tmpl_is_word(word, p->cur.p, p->cur.n);
 }
 
 squish_status sq_tmpl_skip_word(sq_tmpl_parser *p, const char *word, bool *found) {

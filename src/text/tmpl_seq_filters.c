@@ -129,8 +129,9 @@ static squish_status select_items(sq_trun *r, const sq_tval *v, const sq_targs *
     if (!sq_tmpl_truth(&in)) return SQUISH_OK;
     bool has_test = args->n_pos > off;
     if (has_test) SQ_TRY(check_name(r, &args->pos[off], "the test's name"));
-    const sq_targs rest = {.pos = args->pos + off + has_test, .n_pos = args->n_pos - off - has_test,
-                           .kw = args->kw, .n_kw = args->n_kw};
+    const uint32_t used = off + has_test;
+    const sq_targs rest = {.pos = used ? args->pos + used : NULL, .n_pos = args->n_pos - used, .kw = args->kw,
+                           .n_kw = args->n_kw};
     SQ_TRY(sq_tmpl_iter(r, &in, &it));
     for (bool has, pass;;) {
         SQ_TRY(sq_tmpl_next(r, &it, &item, &has));

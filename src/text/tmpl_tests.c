@@ -131,19 +131,15 @@ static bool type_test(int which, const sq_tval *v) {
     }
 }
 
-static bool is_name(const char *s, const char *name, size_t n) {
-    return strncmp(s, name, n) == 0 && s[n] == 0;
-}
-
 static int find_type_test(const char *name, size_t n) {
     int i = 0;
-    while (i < N_TYPE_TESTS && !is_name(type_tests[i], name, n)) i++;
+    while (i < N_TYPE_TESTS && !sq_tmpl_is_word(type_tests[i], name, n)) i++;
     return i;
 }
 
 static int find_comparison(const char *name, size_t n) {
     for (size_t i = 0; i < SQ_COUNT(comparisons); i++)
-        if (is_name(comparisons[i].name, name, n)) return comparisons[i].op;
+        if (sq_tmpl_is_word(comparisons[i].name, name, n)) return comparisons[i].op;
     return -1;
 }
 

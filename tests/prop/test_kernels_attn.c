@@ -15,7 +15,7 @@
 static sq_test_tables tables;
 static uint64_t rng;
 
-/* ---- a chunk --------------------------------------------------------------------------------- */
+/* ---- a chunk ----------------------------------------------------------------------------------------- */
 
 enum { TILES = SQ_ATTN_CHUNK / SQ_KV_TILE, ROWS_MAX = 24, D_MAX = 512 };
 
@@ -100,7 +100,7 @@ static void result_free(result *r) {
     sq_test_moat_free(&r->om);
 }
 
-/* ---- the oracle ------------------------------------------------------------------------------ */
+/* ---- the oracle -------------------------------------------------------------------------------------- */
 
 static double k_at(const chunk *c, int32_t t, int32_t i) {
     return (double)sq_f16_to_f32(c->k[t / SQ_KV_TILE][(size_t)i * SQ_KV_TILE + (size_t)(t % SQ_KV_TILE)]);
@@ -146,7 +146,7 @@ static void row_agrees_with_double(const chunk *c, const result *r, int32_t i) {
     }
 }
 
-/* ---- attention ------------------------------------------------------------------------------- */
+/* ---- attention --------------------------------------------------------------------------------------- */
 
 static void same_result(const char *isa, const result *want, const result *got, int32_t row0, int32_t n_q) {
     assert_true(sq_test_same("m", isa, want->m + row0, got->m, (size_t)n_q));
@@ -184,6 +184,35 @@ static void attention_is_the_same_everywhere(void **state) {
         }
 }
 
+/* The full-precision cache exists in scalar code only; on values that f16 can hold it has the bits of the f16
+ * one. */
+static void f32_tiles_agree_with_f16_tiles(void **state) {
+    (void)state;
+    enum { D = 48, N_Q = 7 };
+    static float kf[TILES][D * SQ_KV_TILE], vf[TILES][D * SQ_KV_TILE];
+    chunk c;
+    chunk_new(&c, N_Q, D, 1.0f);
+    result want = attend(&tables.scalar, &c, 0, N_Q);
+    for (int32_t j = 0; j < TILES; j++) {
+        if (!c.k[j]) continue;
+        for (int32_t i = 0; i < D * SQ_KV_TILE; i++) {
+            kf[j][i] = sq_f16_to_f32(c.k[j][i]);
+            vf[j][i] = sq_f16_to_f32(c.v[j][i]);
+        }
+        c.k[j] = (const uint16_t *)(const void *)kf[j];
+        c.v[j] = (const uint16_t *)(const void *)vf[j];
+    }
+    for (int32_t k = -1; k < tables.n; k++) {
+        sq_kernels t = k < 0 ? tables.scalar : tables.isa[k];
+        t.attn_f16 = t.attn_f32;
+        result got = attend(&t, &c, 0, N_Q);
+        same_result(t.isa, &want, &got, 0, N_Q);
+        result_free(&got);
+    }
+    result_free(&want);
+    chunk_free(&c);
+}
+
 /* With q = 0 every p is 1, l counts and o adds up. */
 static void a_flat_softmax_counts_tokens(void **state) {
     (void)state;
@@ -197,7 +226,7 @@ static void a_flat_softmax_counts_tokens(void **state) {
     chunk_free(&c);
 }
 
-/* ---- folding chunks -------------------------------------------------------------------------- */
+/* ---- folding chunks ---------------------------------------------------------------------------------- */
 
 static void merge_case(int32_t d) {
     enum { CHUNKS = 6 };
@@ -243,7 +272,7 @@ static void merging_is_the_same_everywhere(void **state) {
         for (int repeat = 0; repeat < 50; repeat++) merge_case(widths[w]);
 }
 
-/* ---- storing tokens -------------------------------------------------------------------------- */
+/* ---- storing tokens ---------------------------------------------------------------------------------- */
 
 /* Values a cache meets, and the edges of f16: ties, subnormals, the largest number, and past it. */
 static float cache_value(void) {
@@ -299,6 +328,20 @@ static void stored_tokens_are_the_same_everywhere(void **state) {
         for (int32_t t = 0; t < SQ_KV_TILE; t++) put_case(widths[w], t);
 }
 
+static void an_f32_cache_stores_what_it_is_given(void **state) {
+    (void)state;
+    enum { D = 64 };
+    static float krow[D], vrow[D], k[D * SQ_KV_TILE], v[D * SQ_KV_TILE];
+    for (int32_t t = 0; t < SQ_KV_TILE; t++) {
+        for (int32_t c = 0; c < D; c++) krow[c] = cache_value(), vrow[c] = cache_value();
+        tables.scalar.kv_put_f32(krow, vrow, D, t, (uint16_t *)(void *)k, (uint16_t *)(void *)v);
+        for (int32_t c = 0; c < D; c++) {
+            assert_memory_equal(&k[c * SQ_KV_TILE + t], &krow[c], sizeof *k);
+            assert_memory_equal(&v[t * D + c], &vrow[c], sizeof *v);
+        }
+    }
+}
+
 static int setup(void **state) {
     (void)state;
     rng = sq_test_seed();
@@ -310,9 +353,11 @@ static int setup(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attention_is_the_same_everywhere),
+        cmocka_unit_test(f32_tiles_agree_with_f16_tiles),
         cmocka_unit_test(a_flat_softmax_counts_tokens),
         cmocka_unit_test(merging_is_the_same_everywhere),
         cmocka_unit_test(stored_tokens_are_the_same_everywhere),
+        cmocka_unit_test(an_f32_cache_stores_what_it_is_given),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }

@@ -11,12 +11,12 @@
  *     rung                                              int4-g64, 0.563 B    int8-g64, 1.031 B
  *     12 tokens a tile, line by line                    91 %, 63 %           88 %, 47 %
  *     ... each tile fetched 6 kB ahead, 8 tokens        95 %, 70 %           86 %, 48 %
- *     8 operands held while 8 tokens pass               97 %, 70 %           87 %, 64 %    (clang: 74 %, 71
- * %)
+ *     8 operands held while 8 tokens pass               97 %, 70 %           87 %, 64 %
  *
  * int8-row reaches 100 % and 1 token needs no fetching there. What fetching is for is 2 to 32 tokens, too
  * slow for the hardware's stream to run ahead: with 8 tokens int4 went from 9 to 19 GB/s of weights, int8
- * from 11 to 26. Next rung: two tiles by 4 tokens, which halves the broadcasts. */
+ * from 11 to 26. Next rung: two tiles by 4 tokens, which halves the broadcasts
+ * (clang 14 already finds 74 % and 71 % in this code). */
 #include "kernels/avx512/k_avx512.h"
 
 enum {
@@ -25,7 +25,7 @@ enum {
     PANEL_BYTES = 384 << 10 /* weights that stay in L2 while tokens pass over them */
 };
 
-/* ---- one record: 16 rows, 64 columns, N tokens ----------------------------------------------- */
+/* ---- one record: 16 rows, 64 columns, N tokens ------------------------------------------------------- */
 
 BLOCK __m512i quad(const int8_t *q) {
     int32_t v;
@@ -91,7 +91,7 @@ BLOCK __m512 scales16(uint8_t scale_type, const uint8_t *p) {
     return scale_type == SQ_SCALE_F16 ? _mm512_cvtph_ps(h) : bf16_widen(h);
 }
 
-/* ---- one row tile, N tokens: R2 -------------------------------------------------------------- */
+/* ---- one row tile, N tokens: R2 ---------------------------------------------------------------------- */
 
 /* y0: output of the first token, first row of the tile; `rows` lanes of it exist. */
 BLOCK void tile_block(sq_wtype type, int N, const sq_weight *w, const uint8_t *tile, const sq_act *x,
@@ -134,7 +134,7 @@ BLOCK void tile_block(sq_wtype type, int N, const sq_weight *w, const uint8_t *t
     }
 }
 
-/* ---- blocking -------------------------------------------------------------------------------- */
+/* ---- blocking ---------------------------------------------------------------------------------------- */
 
 /* One row tile by n tokens from i0 on: the block of exactly that many, so that each tile is unpacked once. */
 BLOCK void tile_tokens(sq_wtype type, const sq_weight *w, int32_t tile, const sq_act *x, int32_t i0,

@@ -20,6 +20,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, here)
+sys.dont_write_bytecode = True
 from cases import CASES  # noqa: E402
 
 prose = open("tests/fixtures/own-prose.txt", encoding="utf-8").read()

@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Measure the rows that have a bar, write results/DATE-COMMIT-MACHINE.json, and make docs/targets.md and
+docs/results.md from what lies in results/. No figure is typed by hand.
+
+    scripts/targets.py [--build build] [--fresh fresh.json]     measure, then write the pages
+    scripts/targets.py --pages                                  only write the pages
+"""
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def run(*command):
+    done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    return done.returncode, done.stdout
+
+
+def machine():
+    info = {}
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        key, _, value = line.partition(":")
+        info.setdefault(key.strip(), value.strip())
+    name = f"{info.get('model name', 'unknown')}, family {info.get('cpu family', '?')} model {info.get('model', '?')}"
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def row(name, bar, value, ok, command, **more):
+    return {"name": name, "bar": bar, "value": value, "ok": bool(ok), "command": command, **more}
+
+
+def architectures(build):
+    program = f"{build}/tests/golden/test_architectures"
+    _, out = run(program)
+    errors = [(float(e), f) for f, e in re.findall(r"^(\S+)\s+max \|error\| / absmax (\S+),", out, re.M)]
+    cosines = [(float(c), f) for f, c in re.findall(r"^(\S+)\s+int8 cosine over all positions (\S+),", out, re.M)]
+    greedy = "[       OK ] source_logits_are_transformers_and_greedy_tokens_are_equal" in out
+    worst, family = max(errors)
+    least, family8 = min(cosines)
+    return [
+        row("seven families, source dtype: largest logit error over absmax; 24 greedy tokens equal", "<= 2e-4, equal",
+            f"{worst:.1e} ({family}), {'equal' if greedy else 'DIFFERENT'}", worst <= 2e-4 and greedy and len(errors) == 7,
+            program),
+        row("seven families, INT8: least cosine over 72 positions", ">= 0.997", f"{least:.5f} ({family8})",
+            least >= 0.997 and len(cosines) == 7, program),
+    ]
+
+
+def squish_tiny(build):
+    program = f"{build}/tests/golden/test_squish_tiny"
+    _, out = run(program)
+    rows = []
+    for text in ("held-out prose", "own prose"):
+        found = re.search(rf"^{text}: perplexity (\S+), reference (\S+)$", out, re.M)
+        if found:
+            got, want = map(float, found.groups())
+            off = abs(got / want - 1)
+            rows.append(row(f"squish-tiny, source dtype: perplexity of {text}", "within 0.1 % of the reference",
+                            f"{got:.5f} against {want:.5f} ({off * 100:.4f} %)", off <= 1e-3, program))
+    for name, bar in (("int8", 1.003), ("int4 lsq", 1.03), ("int4 rtn", None)):
+        found = re.search(rf"^{name}\s+perplexity ratio (\S+)$", out, re.M)
+        if found:
+            ratio = float(found.group(1))
+            rows.append(row(f"squish-tiny, {name}: perplexity ratio to the source", f"<= {bar}" if bar else "reported",
+                            f"{ratio:.5f}", bar is None or ratio <= bar, program))
+    for test, name in (("five_answers_are_equal_token_by_token", "squish-tiny: five answers equal token by token"),
+                       ("int8_costs_at_most_0_3_percent_and_int4_3_percent_of_perplexity",
+                        "squish-tiny, INT8 and INT4: five first tokens equal")):
+        ok = f"[       OK ] {test}" in out
+        rows.append(row(name, "equal", "equal" if ok else "DIFFERENT", ok, program))
+    return rows
+
+
+def passes(build, program, name, bar):
+    path = f"{build}/tests/{program}"
+    code, out = run(path)
+    n = len(re.findall(r"^\[       OK \]", out, re.M))
+    skipped = len(set(re.findall(r"^\[  SKIPPED \] (\S+)$", out, re.M)))
+    value = f"{n} tests passed" + (f", {skipped} skipped" if skipped else "") if code == 0 else "FAILED"
+    return row(name, bar, value, code == 0 and n > 0, path)
+
+
+def load(build):
+    program = f"{build}/tests/e2e/test_load"
+    ms, mb = [], []
+    for _ in range(11):
+        _, out = run(program)
+        found = re.search(r"^load: (\S+) ms, anonymous memory added: \S+ MB open, (\S+) MB ready", out, re.M)
+        ms.append(float(found.group(1)))
+        mb.append(float(found.group(2)))
+    return [
+        row("squish-tiny: open to ready, warm file, median of 11", "<= 5 ms",
+            f"{statistics.median(ms):.2f} ms (least {min(ms):.2f}, most {max(ms):.2f})", statistics.median(ms) <= 5, program),
+        row("squish-tiny: anonymous memory added by model, engine and timeline", "<= 8 MB",
+            f"{statistics.median(mb):.2f} MB", max(mb) <= 8, program),
+    ]
+
+
+def fresh(path):
+    if not path:
+        return []
+    found = json.loads(pathlib.Path(path).read_text())
+    return [
+        row("bare Debian 12 (git, gcc, make): make run answers Tokyo, with all installs", "<= 180 s",
+            f"{found['run_seconds']} s, {'Tokyo' if found['tokyo'] else 'WRONG'}",
+            found["tokyo"] and found["run_seconds"] <= 180, "scripts/fresh_debian.sh"),
+        row("bare Debian 12: make test", "passes", f"{found['totals']} ({found['test_seconds']} s with installs)",
+            " 0 failed" in found["totals"], "scripts/fresh_debian.sh"),
+    ]
+
+
+def measure(build, fresh_file):
+    rows = fresh(fresh_file) + architectures(build) + squish_tiny(build)
+    for program, name, bar in (
+            ("golden/test_tok_golden", "tokenizers: ids of the original vocabularies, round trip of held-out prose", "equal"),
+            ("golden/test_tmpl_golden", "templates: every rendering byte-equal, errors where expected", "equal"),
+            ("unit/test_model_rope", "positions: frequencies and factors of llama3, yarn, linear, Gemma up to 128k", "1e-6"),
+            ("e2e/test_repl", "chat in a pty: keys, history, paste, Ctrl-C, Ctrl-D, commands", "passes"),
+            ("e2e/test_sameness", "same bits: threads 1, 2, 4; chunks 1, 7, 64, 512; every ISA at hand", "equal bits"),
+            ("prop/test_kernels", "matrix kernels of every ISA against the scalar oracle at odd sizes", "equal bits"),
+            ("prop/test_kernels_rows", "row kernels of every ISA against the scalar oracle", "equal bits"),
+            ("prop/test_kernels_attn", "attention kernels of every ISA against the scalar oracle", "equal bits"),
+            ("e2e/test_decode_allocations", "decode loop: heap allocations a token", "0")):
+        rows.append(passes(build, program, name, bar))
+    return rows + load(build)
+
+
+def write_result(rows):
+    _, commit = run("git", "rev-parse", "--short", "HEAD")
+    today = datetime.date.today().isoformat()
+    slug = re.sub(r"[^a-z0-9]+", "-", machine().lower()).strip("-")
+    path = ROOT / "results" / f"{today}-{commit.strip()}-{slug}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"schema_version": 1, "date": today, "commit": commit.strip(), "machine": machine(),
+                                "rows": rows}, indent=1) + "\n")
+
+
+def pages():
+    results = sorted((json.loads(p.read_text()) for p in (ROOT / "results").glob("*.json")), key=lambda r: r["date"])
+    newest = {}
+    for result in results:
+        for r in result["rows"]:
+            newest[r["name"]] = (r, result)
+    head = "<!-- made by scripts/targets.py from results/; do not edit -->\n"
+    lines = [head, "# Targets\n", "| target | bar | measured | met | command | date | machine |", "|---|---|---|---|---|---|---|"]
+    for r, result in newest.values():
+        lines.append(f"| {r['name']} | {r['bar']} | {r['value']} | {'yes' if r['ok'] else '**no**'} | `{r['command']}` | "
+                     f"{result['date']} | {result['machine']} |")
+    (ROOT / "docs" / "targets.md").write_text("\n".join(lines) + "\n")
+    lines = [head, "# Results\n"]
+    for result in reversed(results):
+        lines += [f"## {result['date']}, {result['commit']}, {result['machine']}\n", "| row | measured |", "|---|---|"]
+        lines += [f"| {r['name']} | {r['value']} |" for r in result["rows"]] + [""]
+    (ROOT / "docs" / "results.md").write_text("\n".join(lines))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", default="build")
+    parser.add_argument("--fresh", help="what scripts/fresh_debian.sh wrote")
+    parser.add_argument("--pages", action="store_true")
+    options = parser.parse_args()
+    if not options.pages:
+        write_result(measure(options.build, options.fresh))
+    pages()
+
+
+if __name__ == "__main__":
+    main()
