@@ -2,8 +2,8 @@
  *
  * fuzz_template.c - hostile template source: compile, open what was compiled, render it.
  *
- * Input: template source, then optionally a NUL byte and the variables as JSON. What compiles must open; what renders
- * twice renders the same; limits hold. */
+ * Input: template source, then optionally a NUL byte and the variables as JSON. What compiles must open; what
+ * renders twice renders the same; limits hold. */
 #include "format/json.h"
 #include "text/text.h"
 
@@ -39,7 +39,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (nul) sq_json_parse((const char *)nul + 1, size - n - 1, SQ_JSON_DEPTH, "variables", &vars, NULL);
     if (!vars) vars = json_loads(some_vars, 0, NULL);
     if (sq_tmpl_compile((const char *)data, n, NULL, &blob, &err) == SQUISH_OK) {
-        if (sq_tmpl_open(&view, (sq_span){(const uint8_t *)blob.data, blob.len}, &t, &open_err) != SQUISH_OK) abort();
+        if (sq_tmpl_open(&view, (sq_span){(const uint8_t *)blob.data, blob.len}, &t, &open_err) != SQUISH_OK)
+            abort();
         if (strlen(sq_tmpl_source(t)) != n) abort();
         squish_status first = render(t, vars, &a), second = render(t, vars, &b);
         if (first != second || a.len != b.len || (a.len > 0 && memcmp(a.data, b.data, a.len) != 0)) abort();

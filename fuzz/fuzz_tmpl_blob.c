@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * fuzz_tmpl_blob.c - hostile compiled templates, as they could lie in a .sqw file: open refuses them, or rendering
- * stays inside its limits. Magic and sizes are put right first, so that the checks behind them are reached. */
+ * fuzz_tmpl_blob.c - hostile compiled templates, as they could lie in a .sqw file: open refuses them, or
+ * rendering stays inside its limits. Magic and sizes are put right first, so that the checks behind them are
+ * reached. */
 #include "text/tmpl_int.h"
 
 #include <stdlib.h>
@@ -31,7 +32,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const sq_tmpl *t;
     squish_error err = {0};
     if (sq_tmpl_open(&view, (sq_span){exact, size}, &t, &err) == SQUISH_OK) {
-        json_t *vars = json_loads("{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"x\":[1,2]}", 0, NULL);
+        json_t *vars =
+            json_loads("{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"x\":[1,2]}", 0, NULL);
         sq_buf out;
         sq_buf_init(&out, NULL, 2 << 20);
         squish_status st = sq_tmpl_render(t, vars, &limits, NULL, &out, &err);

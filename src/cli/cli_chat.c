@@ -135,6 +135,7 @@ bool cli_talk_answer(cli_talk *t) {
     squish_status st = make_prompt(t, &prompt, &err);
     if (st == SQUISH_OK) st = stream(t, &prompt, &text, &why, &err);
     const bool stopped = st == SQUISH_CANCELLED;
+    if (t->terminal) cli_signal_clear(); /* also one that came too late to stop anything */
     if (text.len > 0 && text.data[text.len - 1] != '\n') putchar('\n');
     fflush(stdout);
     const bool answered = (st == SQUISH_OK || (stopped && text.len > 0)) &&

@@ -247,8 +247,9 @@ static bool run_help(cli_talk *t, char *rest) {
         snprintf(what, sizeof what, "/%s %s", cli_chat_commands[i].name, cli_chat_commands[i].args);
         printf("%-20s %s\n", what, cli_chat_commands[i].help);
     }
-    puts("\n\"\"\" opens a message of many lines and ends it. Ctrl-C stops an answer or empties the line, Ctrl-D leaves,\n"
-         "the up arrow brings earlier lines, Ctrl-R searches them.");
+    puts("\n\"\"\" opens a message of many lines and ends it.\n"
+         "Ctrl-C stops an answer or empties the line, Ctrl-D leaves.\n"
+         "The up arrow brings earlier lines, Ctrl-R searches them.");
     return true;
 }
 

@@ -208,8 +208,18 @@ static bool has_mark(const cli_repl *r, const char *line) {
 
 /* ---- history --------------------------------------------------------------------------------- */
 
-/* One line more, in memory and at the end of the file. Sessions side by side append to the same file. What was pasted aside is
- * remembered in this session only. */
+/* A line as libedit's history files have it: blanks and anything that is not plain ASCII as \ooo. */
+static void put_encoded(FILE *f, const char *line) {
+    for (; *line; line++) {
+        const unsigned char c = (unsigned char)*line;
+        if (c <= 0x20 || c >= 0x7f || c == '\\') fprintf(f, "\\%03o", c);
+        else putc(c, f);
+    }
+    putc('\n', f);
+}
+
+/* One line more, in memory and at the end of the file; sessions side by side append to the same file. (libedit's own H_NSAVE_FP
+ * writes one line more than it is asked for.) What was pasted aside is remembered in this session only. */
 static void remember(cli_repl *r, const char *line) {
     HistEvent ev;
     if (!r->history || !*line) return;
@@ -218,8 +228,8 @@ static void remember(cli_repl *r, const char *line) {
     const int fd = open(r->history_path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
     FILE *f = fd >= 0 ? fdopen(fd, "a") : NULL;
     if (f) {
-        fseek(f, 0, SEEK_END); /* libedit writes its first line where the position is 0 */
-        history(r->history, &ev, H_NSAVE_FP, (size_t)1, f);
+        if (lseek(fd, 0, SEEK_END) == 0) fputs("_HiStOrY_V2_\n", f);
+        put_encoded(f, line);
         fclose(f);
     } else if (fd >= 0) {
         close(fd);

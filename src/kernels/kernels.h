@@ -10,7 +10,7 @@
  * range or the thread, so results cannot depend on batch size, chunking or thread count either. The rules:
  *
  *  R1  dot over k of f32 products ("lane sum"): 16 lanes, acc[l] = fma(a[i], b[i], acc[l]) for i = l, l+16,
- * ... in rising order from acc = +0; missing elements of the last 16 count as a = b = +0. Then the tree:
+ *      ... in rising order from acc = +0; missing elements of the last 16 count as a = b = +0. Then the tree:
  *      acc[l] += acc[l+8] for l < 8, then +4, +2, +1.
  *  R2  integer groups: for k group g in rising order, from acc = +0:
  *          t   = scale_w * scale_x                   (rounded once)
@@ -20,9 +20,10 @@
  *      Lanes are rows: no horizontal sums.
  *  R3  exp is sq_exp of the contract below; division and square root are IEEE.
  *  R4  attention scores of one token: fma over channels c = 0, 1, ..., d-1 from +0 (lanes are tokens).
- *      Probabilities are summed as in R1 without products (acc[t % 16] += p[t]). Values: o[c] = fma(p[t],
- * v[t][c], o[c]), t rising from +0 (lanes are channels). At the end +0 is added to m and to every o[c]: the
- * sign of a zero then does not depend on which unseen slots (p = +0) a kernel walked over.
+ *      Probabilities are summed as in R1 without products (acc[t % 16] += p[t]).
+ *      Values: o[c] = fma(p[t], v[t][c], o[c]), t rising from +0 (lanes are channels). At the end +0 is added
+ *      to m and to every o[c]: the sign of a zero then does not depend on which unseen slots (p = +0) a
+ *      kernel walked over.
  *
  * sq_exp(x): x < -87 (also -inf) gives +0; x > 88 is taken as 88; NaN stays NaN (any payload). Otherwise
  *      n = rint(x * 0x1.715476p+0f)                    one rounded multiply, then round to nearest even
@@ -80,8 +81,8 @@ typedef void sq_add_fn(float *x, const float *y, int32_t n);
 
 /* h[i] = act(g[i]) * u[i]; h may be g.
  *   silu_mul: (g / (1 + sq_exp(-g))) * u
- *   gelu_mul: (g / (1 + sq_exp(-2 z))) * u, z = (g * 0x1.988454p-1f) * fma(g * g, 0x1.6e4e26p-5f, 1): tanh
- * form */
+ *   gelu_mul: (g / (1 + sq_exp(-2 z))) * u, the tanh form,
+ *             z = (g * 0x1.988454p-1f) * fma(g * g, 0x1.6e4e26p-5f, 1) */
 typedef void sq_glu_fn(const float *g, const float *u, int32_t n, float *h);
 
 /* ---- attention over tiles of 32 tokens ------------------------------------------------------- */
@@ -114,8 +115,7 @@ typedef void sq_attn_fn(const sq_attn_args *a);
 typedef void sq_attn_merge_fn(float *m, float *l, float *o, float mc, float lc, const float *oc, int32_t d);
 
 /* Store one token in slot t (0..31) of a tile: k[c][t] = f16(krow[c]), v[t][c] = f16(vrow[c]). Round to
- * nearest even; values past the range of f16 become +-65504 (never inf). kv_put_f32 stores f32 as they are.
- */
+ * nearest even; values past the range of f16 become +-65504 (never inf). kv_put_f32 stores f32 as is. */
 typedef void sq_kv_put_fn(const float *krow, const float *vrow, int32_t d, int32_t t, uint16_t *k,
                           uint16_t *v);
 

@@ -2,8 +2,9 @@
  *
  * tmpl_access.c - a.b, a['b'], a[0] and slices, with Jinja's two orders of looking.
  *
- * A dot looks for an attribute first and an item second, brackets the other way round; so x.items is the method even
- * where the object has a key of that name, and x['items'] the key. A miss is an undefined value that remembers why. */
+ * A dot looks for an attribute first and an item second, brackets the other way round; so x.items is the
+ * method even where the object has a key of that name, and x['items'] the key. A miss is an undefined value
+ * that remembers why. */
 #include "text/tmpl_int.h"
 
 #include <stdio.h>
@@ -15,7 +16,8 @@ static sq_tval missing(const sq_tval *owner, const char *name, size_t n) {
 }
 
 /* Attributes proper: methods of built-in types, the fields of a loop. */
-static squish_status find_attr(sq_trun *r, const sq_tval *v, const char *name, size_t n, sq_tval *out, bool *found) {
+static squish_status find_attr(sq_trun *r, const sq_tval *v, const char *name, size_t n, sq_tval *out,
+                               bool *found) {
     const char *method;
     bool forbidden = false;
     *found = true;
@@ -27,8 +29,8 @@ static squish_status find_attr(sq_trun *r, const sq_tval *v, const char *name, s
     if (!*found) return SQUISH_OK;
     if (forbidden) {
         char text[120];
-        int len = snprintf(text, sizeof text, "access to attribute '%.*s' of '%s' object is unsafe.", (int)n, name,
-                           sq_tmpl_type_name(v));
+        int len = snprintf(text, sizeof text, "access to attribute '%.*s' of '%s' object is unsafe.", (int)n,
+                           name, sq_tmpl_type_name(v));
         void *kept;
         SQ_TRY(sq_tmpl_alloc(r, (size_t)len, 1, &kept));
         memcpy(kept, text, (size_t)len);
@@ -116,14 +118,16 @@ squish_status sq_tmpl_getitem(sq_trun *r, const sq_tval *v, const sq_tval *key, 
 /* ---- slices ---------------------------------------------------------------------------------- */
 
 /* One bound as Python clamps it. */
-static squish_status slice_bound(sq_trun *r, const sq_tval *v, int64_t n, int64_t step, bool is_start, int64_t *out) {
+static squish_status slice_bound(sq_trun *r, const sq_tval *v, int64_t n, int64_t step, bool is_start,
+                                 int64_t *out) {
     int64_t low = step < 0 ? -1 : 0, high = step < 0 ? n - 1 : n;
     if (v->type == SQ_TV_UNSET || v->type == SQ_TV_NONE) {
         *out = (step < 0) == is_start ? high : low;
         return SQUISH_OK;
     }
     int64_t i;
-    if (!sq_tmpl_as_int(v, &i)) return sq_tmpl_fail(r, "slice indices must be integers or None or have an __index__ method");
+    if (!sq_tmpl_as_int(v, &i))
+        return sq_tmpl_fail(r, "slice indices must be integers or None or have an __index__ method");
     if (i < 0) i = i < -n ? low : i + n;
     *out = i < low ? low : i > high ? high : i;
     return SQUISH_OK;
@@ -138,6 +142,7 @@ static squish_status slice_text(sq_trun *r, const sq_tval *s, int64_t start, int
         *out = sq_tv_str(s->u.s + from, sq_tmpl_offset(s->u.s + from, s->n - from, (uint64_t)count));
         return SQUISH_OK;
     }
+    SQ_TRY(sq_tmpl_charge(r, s->n / 4));
     void *offsets; /* of every character, so that any step is a look-up */
     int64_t n = 0;
     SQ_TRY(sq_tmpl_alloc(r, s->n + 1, sizeof(uint32_t), &offsets));
@@ -174,8 +179,9 @@ squish_status sq_tmpl_slice(sq_trun *r, const sq_tval *v, const sq_tval part[3],
     const sq_tval s = *v;
     if (s.type == SQ_TV_UNDEF) return sq_tmpl_undefined(r, v);
     if (s.type != SQ_TV_STR && s.type != SQ_TV_LIST && s.type != SQ_TV_TUPLE && s.type != SQ_TV_RANGE)
-        return s.type == SQ_TV_DICT ? sq_tmpl_fail(r, "unhashable type: 'slice'")
-                                    : sq_tmpl_fail(r, "'%s' object is not subscriptable", sq_tmpl_type_name(v));
+        return s.type == SQ_TV_DICT
+                   ? sq_tmpl_fail(r, "unhashable type: 'slice'")
+                   : sq_tmpl_fail(r, "'%s' object is not subscriptable", sq_tmpl_type_name(v));
     int64_t n, start, stop, step = 1;
     SQ_TRY(sq_tmpl_len(r, &s, &n));
     if (part[2].type != SQ_TV_UNSET && part[2].type != SQ_TV_NONE && !sq_tmpl_as_int(&part[2], &step))
@@ -205,7 +211,8 @@ static bool is_number(const char *s, size_t n) {
     return n > 0 && n < 10;
 }
 
-squish_status sq_tmpl_getpath(sq_trun *r, const sq_tval *v, const sq_tval *path, const sq_tval *dflt, sq_tval *out) {
+squish_status sq_tmpl_getpath(sq_trun *r, const sq_tval *v, const sq_tval *path, const sq_tval *dflt,
+                              sq_tval *out) {
     *out = *v;
     if (path->type == SQ_TV_UNSET || path->type == SQ_TV_NONE) return SQUISH_OK;
     bool is_str = path->type == SQ_TV_STR;

@@ -2,8 +2,8 @@
  *
  * tmpl_blob.c - opening a compiled template: every table, number and class is checked once, then trusted.
  *
- * After open the interpreter may follow any operand without looking again: it is in range, of the class its place
- * demands, and smaller than its parent. The same check runs on each node while the blob is built. */
+ * After open the interpreter may follow any operand without looking again: it is in range, of the class its
+ * place demands, and smaller than its parent. The same check runs on each node while the blob is built. */
 #include "text/tmpl_int.h"
 
 static const struct {
@@ -53,7 +53,8 @@ static squish_status check_list(const sq_tmpl *t, uint32_t i, char letter, uint3
     if (list >= t->n_lists || t->lists[list] > t->n_lists - list - 1)
         return corrupt(err, "a list out of range under node", i);
     uint32_t n = t->lists[list];
-    if (strchr("PIW", letter) && n % 2) return corrupt(err, "a list of pairs with an odd count under node", i);
+    if (strchr("PIW", letter) && n % 2)
+        return corrupt(err, "a list of pairs with an odd count under node", i);
     *words += n + 1u;
     if (*words > t->n_lists) return corrupt(err, "lists shared between nodes, seen at node", i);
     for (uint32_t k = 0; k < n; k++)
@@ -61,13 +62,15 @@ static squish_status check_list(const sq_tmpl *t, uint32_t i, char letter, uint3
     return SQUISH_OK;
 }
 
-static squish_status check_names(const sq_tmpl *t, uint32_t i, uint32_t list, uint64_t *words, squish_error *err) {
+static squish_status check_names(const sq_tmpl *t, uint32_t i, uint32_t list, uint64_t *words,
+                                 squish_error *err) {
     if (list >= t->n_lists || t->lists[list] > t->n_lists - list - 1)
         return corrupt(err, "a list out of range under node", i);
     *words += t->lists[list] + 1u;
     if (*words > t->n_lists) return corrupt(err, "lists shared between nodes, seen at node", i);
     for (uint32_t k = 0; k < t->lists[list]; k++)
-        if (t->lists[list + 1 + k] >= t->n_strings) return corrupt(err, "a string out of range under node", i);
+        if (t->lists[list + 1 + k] >= t->n_strings)
+            return corrupt(err, "a string out of range under node", i);
     return SQUISH_OK;
 }
 
@@ -97,7 +100,8 @@ squish_status sq_tmpl_check_node(const sq_tmpl *t, uint32_t i, uint32_t *height,
     if (n->kind >= SQ_TK_COUNT) return corrupt(err, "an unknown kind of node", n->kind);
     if (n->op > kinds[n->kind].op_max) return corrupt(err, "an unknown operator in node", i);
     const char *letters = kinds[n->kind].operands;
-    for (size_t k = 0; letters[k]; k++) SQ_TRY(check_operand(t, i, letters[k], n->arg[k], height, list_words, err));
+    for (size_t k = 0; letters[k]; k++)
+        SQ_TRY(check_operand(t, i, letters[k], n->arg[k], height, list_words, err));
     return SQUISH_OK;
 }
 
@@ -106,12 +110,13 @@ static squish_status check_strings(const sq_tmpl *t, uint32_t source_bytes, squi
     uint64_t total = 0;
     for (uint32_t i = 0; i < t->n_strings; i++) {
         const sq_tmpl_string *s = &t->strings[i];
-        if (s->offset <= source_bytes || s->offset >= t->pool_bytes || s->bytes >= t->pool_bytes - s->offset ||
-            t->pool[s->offset + s->bytes] != 0)
+        if (s->offset <= source_bytes || s->offset >= t->pool_bytes ||
+            s->bytes >= t->pool_bytes - s->offset || t->pool[s->offset + s->bytes] != 0)
             return corrupt(err, "a string out of range:", i);
         total += s->bytes;
         if (total > t->pool_bytes) return corrupt(err, "strings that overlap, seen at", i);
-        if (!sq_utf8_valid(t->pool + s->offset, s->bytes)) return corrupt(err, "ill-formed UTF-8 in string", i);
+        if (!sq_utf8_valid(t->pool + s->offset, s->bytes))
+            return corrupt(err, "ill-formed UTF-8 in string", i);
     }
     for (uint32_t i = 0; i < SQ_TMPL_S_COUNT; i++)
         if (i >= t->n_strings || strcmp(t->pool + t->strings[i].offset, sq_tmpl_fixed_strings[i]) != 0)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * tmpl_build.c - the blob in the making: nodes, lists and strings in growing buffers, put together at the end.
+ * tmpl_build.c - the blob in the making: nodes, lists and strings in growing buffers, put together at the
+ * end.
  *
  * Equal strings are stored once, so that the interpreter may compare names by number. */
 #include "text/tmpl_int.h"

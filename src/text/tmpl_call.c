@@ -16,7 +16,8 @@ static squish_status append_star(sq_trun *r, uint32_t node, sq_targs *args) {
     void *pos;
     SQ_TRY(sq_tmpl_alloc(r, n, sizeof(sq_tval), &pos));
     if (args->n_pos > 0) memcpy(pos, args->pos, args->n_pos * sizeof(sq_tval));
-    if (seq.u.seq->n > 0) memcpy((sq_tval *)pos + args->n_pos, seq.u.seq->items, seq.u.seq->n * sizeof(sq_tval));
+    if (seq.u.seq->n > 0)
+        memcpy((sq_tval *)pos + args->n_pos, seq.u.seq->items, seq.u.seq->n * sizeof(sq_tval));
     args->pos = pos;
     args->n_pos = n;
     return SQUISH_OK;
@@ -26,13 +27,15 @@ static squish_status append_star(sq_trun *r, uint32_t node, sq_targs *args) {
 static squish_status append_double_star(sq_trun *r, uint32_t node, sq_targs *args) {
     sq_tval v;
     SQ_TRY(sq_tmpl_eval(r, node, &v));
-    if (v.type != SQ_TV_DICT) return sq_tmpl_fail(r, "argument after ** must be a mapping, not %s", sq_tmpl_type_name(&v));
+    if (v.type != SQ_TV_DICT)
+        return sq_tmpl_fail(r, "argument after ** must be a mapping, not %s", sq_tmpl_type_name(&v));
     sq_tdict all = {.items = args->kw, .n = args->n_kw, .cap = args->n_kw};
     for (uint32_t i = 0; i < v.u.dict->n; i++) {
         const sq_tpair *p = &v.u.dict->items[i];
         if (p->key.type != SQ_TV_STR) return sq_tmpl_fail(r, "keywords must be strings");
         if (sq_tmpl_dict_find_str(&all, p->key.u.s, p->key.n))
-            return sq_tmpl_fail(r, "got multiple values for keyword argument '%.*s'", (int)p->key.n, p->key.u.s);
+            return sq_tmpl_fail(r, "got multiple values for keyword argument '%.*s'", (int)p->key.n,
+                                p->key.u.s);
         SQ_TRY(sq_tmpl_dict_put(r, &all, &p->key, &p->value));
     }
     args->kw = all.items;
@@ -120,7 +123,8 @@ static squish_status bind_rest(sq_trun *r, const sq_tmpl_node *macro, sq_targs *
     for (uint32_t i = 0; i < params[0]; i++)
         explicit_caller |= r->t->nodes[params[1 + i]].arg[0] == SQ_TMPL_S_CALLER;
     if ((macro->op & SQ_TMPL_USES_CALLER) && !explicit_caller) {
-        if (!pop_keyword(r, args, SQ_TMPL_S_CALLER, &v)) v = sq_tv_undef(SQ_TU_HINT, no_caller, sizeof no_caller - 1);
+        if (!pop_keyword(r, args, SQ_TMPL_S_CALLER, &v))
+            v = sq_tv_undef(SQ_TU_HINT, no_caller, sizeof no_caller - 1);
         SQ_TRY(sq_tmpl_bind(r, scope, SQ_TMPL_S_CALLER, &v));
     }
     if (macro->op & SQ_TMPL_USES_KWARGS) {
@@ -134,7 +138,8 @@ static squish_status bind_rest(sq_trun *r, const sq_tmpl_node *macro, sq_targs *
     }
     if (macro->op & SQ_TMPL_USES_VARARGS) {
         SQ_TRY(sq_tmpl_new_seq(r, SQ_TV_TUPLE, 0, &v));
-        for (uint32_t i = params[0]; i < args->n_pos; i++) SQ_TRY(sq_tmpl_seq_push(r, v.u.seq, &args->pos[i]));
+        for (uint32_t i = params[0]; i < args->n_pos; i++)
+            SQ_TRY(sq_tmpl_seq_push(r, v.u.seq, &args->pos[i]));
         return sq_tmpl_bind(r, scope, SQ_TMPL_S_VARARGS, &v);
     }
     if (args->n_pos > params[0])

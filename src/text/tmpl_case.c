@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * tmpl_case.c - upper, lower, title and capitalise a text by the full mappings of Unicode, as Python's str does.
+ * tmpl_case.c - upper, lower, title and capitalise a text by the full mappings of Unicode, as Python's str
+ * does.
  *
- * Most characters map to one; the table holds those whose upper or title form is longer (SpecialCasing of the Unicode
- * database). A capital sigma at the end of a word becomes the final sigma. */
+ * Most characters map to one; the table holds those whose upper or title form is longer (SpecialCasing of the
+ * Unicode database). A capital sigma at the end of a word becomes the final sigma. */
 #include "text/tmpl_int.h"
 
 #include <utf8proc.h>
@@ -143,7 +144,7 @@ squish_status sq_tmpl_recase(sq_trun *r, sq_tmpl_case how, const sq_tval *v, sq_
     const sq_tval s = *v;
     size_t mark = r->scratch.len;
     bool start = true; /* of the text or of a word */
-    SQ_TRY(sq_tmpl_charge(r, s.n / 4));
+    SQ_TRY(sq_tmpl_charge(r, s.n / 2));
     for (size_t at = 0; at < s.n;) {
         uint32_t cp;
         size_t n = sq_utf8_decode(s.u.s + at, s.n - at, &cp, NULL);

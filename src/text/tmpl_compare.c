@@ -2,8 +2,8 @@
  *
  * tmpl_compare.c - ==, <, in, and sorting, with Python's rules across types.
  *
- * Equality never fails; order fails between kinds that have none. Numbers compare by value, an integer with a float
- * exactly, not after rounding. Recursion goes as deep as the values, which a counter bounds. */
+ * Equality never fails; order fails between kinds that have none. Numbers compare by value, an integer with a
+ * float exactly, not after rounding. Recursion goes as deep as the values, which a counter bounds. */
 #include "text/tmpl_int.h"
 
 #include <math.h>
@@ -67,7 +67,8 @@ static bool equal_ranges(const sq_trange *a, const sq_trange *b) {
 }
 
 static squish_status equal(sq_trun *r, const sq_tval *a, const sq_tval *b, int depth, bool *out) {
-    if (depth > SQ_TMPL_VALUE_DEPTH) return sq_tmpl_over(r, "values nested more than %d deep", SQ_TMPL_VALUE_DEPTH);
+    if (depth > SQ_TMPL_VALUE_DEPTH)
+        return sq_tmpl_over(r, "values nested more than %d deep", SQ_TMPL_VALUE_DEPTH);
     SQ_TRY(sq_tmpl_charge(r, 1));
     if (is_number(a) && is_number(b)) {
         *out = compare_numbers(a, b) == 0;
@@ -95,10 +96,12 @@ squish_status sq_tmpl_equal(sq_trun *r, const sq_tval *a, const sq_tval *b, bool
     return equal(r, a, b, 0, out);
 }
 
-static squish_status order(sq_trun *r, const char *op, const sq_tval *a, const sq_tval *b, int depth, int *out);
+static squish_status order(sq_trun *r, const char *op, const sq_tval *a, const sq_tval *b, int depth,
+                           int *out);
 
 /* By the first pair that differs, then by length. */
-static squish_status order_seqs(sq_trun *r, const char *op, const sq_tseq *a, const sq_tseq *b, int depth, int *out) {
+static squish_status order_seqs(sq_trun *r, const char *op, const sq_tseq *a, const sq_tseq *b, int depth,
+                                int *out) {
     for (uint32_t i = 0; i < a->n && i < b->n; i++) {
         bool same;
         SQ_TRY(equal(r, &a->items[i], &b->items[i], depth + 1, &same));
@@ -108,8 +111,10 @@ static squish_status order_seqs(sq_trun *r, const char *op, const sq_tseq *a, co
     return SQUISH_OK;
 }
 
-static squish_status order(sq_trun *r, const char *op, const sq_tval *a, const sq_tval *b, int depth, int *out) {
-    if (depth > SQ_TMPL_VALUE_DEPTH) return sq_tmpl_over(r, "values nested more than %d deep", SQ_TMPL_VALUE_DEPTH);
+static squish_status order(sq_trun *r, const char *op, const sq_tval *a, const sq_tval *b, int depth,
+                           int *out) {
+    if (depth > SQ_TMPL_VALUE_DEPTH)
+        return sq_tmpl_over(r, "values nested more than %d deep", SQ_TMPL_VALUE_DEPTH);
     SQ_TRY(sq_tmpl_charge(r, 1));
     if (a->type == SQ_TV_UNDEF) return sq_tmpl_undefined(r, a);
     if (b->type == SQ_TV_UNDEF) return sq_tmpl_undefined(r, b);
@@ -135,7 +140,8 @@ squish_status sq_tmpl_less(sq_trun *r, const char *op, const sq_tval *a, const s
 }
 
 static squish_status hashable(sq_trun *r, const sq_tval *v, int depth) {
-    if (depth > SQ_TMPL_VALUE_DEPTH) return sq_tmpl_over(r, "values nested more than %d deep", SQ_TMPL_VALUE_DEPTH);
+    if (depth > SQ_TMPL_VALUE_DEPTH)
+        return sq_tmpl_over(r, "values nested more than %d deep", SQ_TMPL_VALUE_DEPTH);
     if (v->type == SQ_TV_LIST || v->type == SQ_TV_DICT)
         return sq_tmpl_fail(r, "unhashable type: '%s'", sq_tmpl_type_name(v));
     for (uint32_t i = 0; v->type == SQ_TV_TUPLE && i < v->u.seq->n; i++)
@@ -153,9 +159,10 @@ squish_status sq_tmpl_contains(sq_trun *r, const sq_tval *container, const sq_tv
         if (v->type != SQ_TV_STR)
             return v->type == SQ_TV_UNDEF
                        ? sq_tmpl_fail(r, "'in <string>' requires string as left operand, not Undefined")
-                       : sq_tmpl_fail(r, "'in <string>' requires string as left operand, not %s", sq_tmpl_type_name(v));
+                       : sq_tmpl_fail(r, "'in <string>' requires string as left operand, not %s",
+                                      sq_tmpl_type_name(v));
         *out = sq_tmpl_find(container->u.s, container->n, v->u.s, v->n) != NULL;
-        return sq_tmpl_charge(r, container->n / 32);
+        return sq_tmpl_charge(r, container->n / 16);
     }
     if (container->type == SQ_TV_DICT) {
         sq_tval *found;
@@ -199,7 +206,8 @@ squish_status sq_tmpl_compare(sq_trun *r, int op, const sq_tval *a, const sq_tva
     return SQUISH_OK;
 }
 
-/* Bottom-up merge sort on numbers of keys: stable, no recursion. Reversed keeps equals in order too, as Python. */
+/* Bottom-up merge sort on numbers of keys: stable, no recursion. Reversed keeps equals in order too, as
+ * Python. */
 squish_status sq_tmpl_sort(sq_trun *r, const sq_tval *keys, uint32_t n, bool reverse, uint32_t *perm) {
     void *other;
     SQ_TRY(sq_tmpl_alloc(r, n, sizeof(uint32_t), &other));
@@ -207,7 +215,8 @@ squish_status sq_tmpl_sort(sq_trun *r, const sq_tval *keys, uint32_t n, bool rev
     for (uint32_t i = 0; i < n; i++) perm[i] = i;
     for (uint64_t width = 1; width < n; width *= 2) {
         for (uint64_t low = 0; low < n; low += 2 * width) {
-            uint64_t mid = low + width < n ? low + width : n, high = low + 2 * width < n ? low + 2 * width : n;
+            uint64_t mid = low + width < n ? low + width : n,
+                     high = low + 2 * width < n ? low + 2 * width : n;
             uint64_t i = low, j = mid;
             for (uint64_t k = low; k < high; k++) {
                 bool take_right = i == mid;

@@ -2,12 +2,13 @@
  *
  * tmpl_eval.c - expressions: from a node to a value.
  *
- * Recursion follows the nesting of the source; `depth` counts it together with macro calls, so that neither a tree
- * nor a template that calls itself can exhaust the C stack. */
+ * Recursion follows the nesting of the source; `depth` counts it together with macro calls, so that neither a
+ * tree nor a template that calls itself can exhaust the C stack. */
 #include "text/tmpl_int.h"
 
 squish_status sq_tmpl_enter(sq_trun *r) {
-    if (r->depth >= SQ_TMPL_DEPTH) return sq_tmpl_over(r, "evaluation nested more than %d deep", SQ_TMPL_DEPTH);
+    if (r->depth >= SQ_TMPL_DEPTH)
+        return sq_tmpl_over(r, "evaluation nested more than %d deep", SQ_TMPL_DEPTH);
     r->depth++;
     return SQUISH_OK;
 }
@@ -260,27 +261,27 @@ squish_status sq_tmpl_eval_parts(sq_trun *r, const sq_tmpl_node *n, sq_tval *v, 
 
 static squish_status eval_node(sq_trun *r, const sq_tmpl_node *n, sq_tval *out) {
     switch (n->kind) {
-        case SQ_TK_STR: *out = sq_tv_str(sq_tmpl_str(r, n->arg[0]), sq_tmpl_str_bytes(r, n->arg[0])); return SQUISH_OK;
-        case SQ_TK_INT:
-        case SQ_TK_FLOAT: *out = number(n); return SQUISH_OK;
-        case SQ_TK_CONST: *out = constant(n->op); return SQUISH_OK;
-        case SQ_TK_NAME: return sq_tmpl_lookup_name(r, n->arg[0], out);
-        case SQ_TK_LIST:
-        case SQ_TK_TUPLE: return eval_seq(r, n, out);
-        case SQ_TK_DICT: return eval_dict(r, n, out);
-        case SQ_TK_NOT:
-        case SQ_TK_NEG:
-        case SQ_TK_POS: return eval_unary(r, n, out);
-        case SQ_TK_COND: return eval_cond(r, n, out);
-        case SQ_TK_AND:
-        case SQ_TK_OR: return eval_logic(r, n, out);
-        case SQ_TK_CONCAT: return eval_concat(r, n, out);
-        case SQ_TK_COMPARE: return eval_compare(r, n, out);
-        case SQ_TK_MATH: return eval_math(r, n, out);
-        case SQ_TK_POSTFIX:
-            *out = sq_tv(SQ_TV_NONE);
-            return sq_tmpl_eval_parts(r, n, out, UINT32_MAX);
-        default: return sq_tmpl_damaged(r);
+    case SQ_TK_STR:
+        *out = sq_tv_str(sq_tmpl_str(r, n->arg[0]), sq_tmpl_str_bytes(r, n->arg[0]));
+        return SQUISH_OK;
+    case SQ_TK_INT:
+    case SQ_TK_FLOAT: *out = number(n); return SQUISH_OK;
+    case SQ_TK_CONST: *out = constant(n->op); return SQUISH_OK;
+    case SQ_TK_NAME: return sq_tmpl_lookup_name(r, n->arg[0], out);
+    case SQ_TK_LIST:
+    case SQ_TK_TUPLE: return eval_seq(r, n, out);
+    case SQ_TK_DICT: return eval_dict(r, n, out);
+    case SQ_TK_NOT:
+    case SQ_TK_NEG:
+    case SQ_TK_POS: return eval_unary(r, n, out);
+    case SQ_TK_COND: return eval_cond(r, n, out);
+    case SQ_TK_AND:
+    case SQ_TK_OR: return eval_logic(r, n, out);
+    case SQ_TK_CONCAT: return eval_concat(r, n, out);
+    case SQ_TK_COMPARE: return eval_compare(r, n, out);
+    case SQ_TK_MATH: return eval_math(r, n, out);
+    case SQ_TK_POSTFIX: *out = sq_tv(SQ_TV_NONE); return sq_tmpl_eval_parts(r, n, out, UINT32_MAX);
+    default: return sq_tmpl_damaged(r);
     }
 }
 

@@ -2,8 +2,8 @@
  *
  * tmpl_exec.c - statements, scopes, and sq_tmpl_render.
  *
- * Text goes to the caller's buffer, or to scratch while a block is being captured. Loops, macros and captured blocks
- * have scopes of their own; `if` has none. */
+ * Text goes to the caller's buffer, or to scratch while a block is being captured. Loops, macros and captured
+ * blocks have scopes of their own; `if` has none. */
 #include "text/tmpl_int.h"
 
 static sq_buf *target_of(sq_trun *r) { return r->captures > 0 ? &r->scratch : r->out; }
@@ -33,7 +33,8 @@ squish_status sq_tmpl_capture(sq_trun *r, uint32_t body, sq_tscope *scope, sq_tv
 static squish_status assign_attr(sq_trun *r, const sq_tmpl_node *n, const sq_tval *v) {
     sq_tval space;
     SQ_TRY(sq_tmpl_lookup_name(r, n->arg[0], &space));
-    if (space.type != SQ_TV_NAMESPACE) return sq_tmpl_fail(r, "cannot assign attribute on non-namespace object");
+    if (space.type != SQ_TV_NAMESPACE)
+        return sq_tmpl_fail(r, "cannot assign attribute on non-namespace object");
     const sq_tval key = sq_tv_str(sq_tmpl_str(r, n->arg[1]), sq_tmpl_str_bytes(r, n->arg[1]));
     return sq_tmpl_dict_put(r, space.u.dict, &key, v);
 }
@@ -217,11 +218,18 @@ squish_status sq_tmpl_exec(sq_trun *r, uint32_t body) {
 
 squish_status sq_tmpl_render(const sq_tmpl *t, const struct json_t *vars, const sq_tmpl_limits *limits,
                              const squish_alloc *a, sq_buf *out, squish_error *err) {
-    if (vars && !json_is_object(vars)) return sq_fail(err, SQUISH_INVALID, "template variables: an object is wanted");
+    if (vars && !json_is_object(vars))
+        return sq_fail(err, SQUISH_INVALID, "template variables: an object is wanted");
     const sq_tmpl_limits none = {0};
     if (!limits) limits = &none;
     sq_tscope root = {0};
-    sq_trun r = {.t = t, .vars = vars, .out = out, .out_start = out->len, .err = err, .line = 1, .scope = &root,
+    sq_trun r = {.t = t,
+                 .vars = vars,
+                 .out = out,
+                 .out_start = out->len,
+                 .err = err,
+                 .line = 1,
+                 .scope = &root,
                  .now_unix = limits->now_unix,
                  .steps_max = limits->steps_max ? limits->steps_max : SQ_TMPL_STEPS,
                  .output_max = limits->output_max ? limits->output_max : SQ_TMPL_OUTPUT};

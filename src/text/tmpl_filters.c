@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * tmpl_filters.c - filters on one value: texts, numbers, defaults, JSON. Those on sequences are in tmpl_seq_filters.c.
+ * tmpl_filters.c - filters on one value: texts, numbers, defaults, JSON. Those on sequences are in
+ * tmpl_seq_filters.c.
  *
- * Where Jinja turns the input into text first (trim, upper, replace, ...) so does this; nothing is marked or escaped
- * for HTML, as chat templates run without autoescape, and `safe` therefore changes nothing. */
+ * Where Jinja turns the input into text first (trim, upper, replace, ...) so does this; nothing is marked or
+ * escaped for HTML, as chat templates run without autoescape, and `safe` therefore changes nothing. */
 #include "text/tmpl_int.h"
 
 #include <math.h>
@@ -129,15 +130,11 @@ static bool text_to_float(const sq_tval *v, double *out) {
     }
     for (size_t i = 0; i < s.n; i++) {
         if (p[i] == 0 || !strchr(allowed, p[i])) return false;
-        bool inner = i > 0 && i + 1 < s.n && p[i - 1] >= '0' && p[i - 1] <= '9' && p[i + 1] >= '0' && p[i + 1] <= '9';
+        bool inner =
+            i > 0 && i + 1 < s.n && p[i - 1] >= '0' && p[i - 1] <= '9' && p[i + 1] >= '0' && p[i + 1] <= '9';
         if (p[i] == '_' && !inner) return false;
     }
     return sq_tmpl_parse_f64(p, s.n, out);
-}
-
-static int digit_of(char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    return (c | 32) >= 'a' && (c | 32) <= 'z' ? (c | 32) - 'a' + 10 : 99;
 }
 
 /* int("...", base): sign, prefix, underscores. False: no integer. *over: one, but too long. */
@@ -146,14 +143,18 @@ static bool text_to_int(const sq_tval *v, int64_t base, int64_t *out, bool *over
     const char *p = (const char *)s.p, *end = p + s.n;
     bool negative = p < end && *p == '-', digits = false;
     if (p < end && (*p == '-' || *p == '+')) p++;
-    int prefix = end - p > 2 && p[0] == '0' ? (p[1] | 32) == 'x' ? 16 : (p[1] | 32) == 'o' ? 8 : (p[1] | 32) == 'b' ? 2 : 0 : 0;
+    int prefix = 0; /* the base that 0x, 0o or 0b announces */
+    if (end - p > 2 && p[0] == '0') {
+        char kind = (char)(p[1] | 32);
+        prefix = kind == 'x' ? 16 : kind == 'o' ? 8 : kind == 'b' ? 2 : 0;
+    }
     if (prefix && (base == 0 || base == prefix)) base = prefix, p += 2;
     if (base == 0) base = 10;
     *out = 0;
     *over = false;
     for (; p < end; p++) {
         if (*p == '_' && digits && p + 1 < end && p[1] != '_') continue;
-        int d = digit_of(*p);
+        int d = sq_tmpl_digit(*p);
         if (d >= base) return false;
         digits = true;
         if (__builtin_mul_overflow(*out, base, out) || __builtin_sub_overflow(*out, d, out)) *over = true;
@@ -168,7 +169,8 @@ static squish_status f_int(sq_trun *r, const sq_tval *v, const sq_tval *arg, sq_
     bool over = false;
     if (v->type == SQ_TV_UNDEF) return sq_tmpl_undefined(r, v);
     if (given(&arg[1])) SQ_TRY(sq_tmpl_want_int(r, &arg[1], &base));
-    if (base != 0 && (base < 2 || base > 36)) return sq_tmpl_fail(r, "int() base must be >= 2 and <= 36, or 0");
+    if (base != 0 && (base < 2 || base > 36))
+        return sq_tmpl_fail(r, "int() base must be >= 2 and <= 36, or 0");
     *out = arg[0].type == SQ_TV_UNSET ? sq_tv_int(0) : arg[0];
     bool is_int = v->type == SQ_TV_STR ? text_to_int(v, base, &i, &over) : sq_tmpl_as_int(v, &i);
     if (over) return sq_tmpl_fail(r, "an integer of more than 64 bits");
@@ -176,7 +178,8 @@ static squish_status f_int(sq_trun *r, const sq_tval *v, const sq_tval *arg, sq_
         *out = sq_tv_int(i);
         return SQUISH_OK;
     }
-    bool is_float = v->type == SQ_TV_FLOAT ? (f = v->u.f, true) : v->type == SQ_TV_STR && text_to_float(v, &f);
+    bool is_float =
+        v->type == SQ_TV_FLOAT ? (f = v->u.f, true) : v->type == SQ_TV_STR && text_to_float(v, &f);
     if (!is_float || !isfinite(f)) return SQUISH_OK;
     if (fabs(f) >= 9223372036854775808.0) return sq_tmpl_fail(r, "an integer of more than 64 bits");
     *out = sq_tv_int((int64_t)f);
@@ -202,7 +205,8 @@ static squish_status f_abs(sq_trun *r, const sq_tval *v, const sq_tval *arg, sq_
         *out = sq_tv_float(fabs(v->u.f));
         return SQUISH_OK;
     }
-    if (!sq_tmpl_as_int(v, &i)) return sq_tmpl_fail(r, "bad operand type for abs(): '%s'", sq_tmpl_type_name(v));
+    if (!sq_tmpl_as_int(v, &i))
+        return sq_tmpl_fail(r, "bad operand type for abs(): '%s'", sq_tmpl_type_name(v));
     *out = sq_tv_int(i);
     return i < 0 ? sq_tmpl_negate(r, v, out) : SQUISH_OK;
 }
@@ -230,7 +234,8 @@ static squish_status f_round(sq_trun *r, const sq_tval *v, const sq_tval *arg, s
     bool ceiling = sq_tv_is(&arg[1], "ceil");
     if (!common && !ceiling && !sq_tv_is(&arg[1], "floor"))
         return sq_tmpl_fail(r, "method must be common, ceil or floor");
-    if (!is_int && v->type != SQ_TV_FLOAT) return sq_tmpl_fail(r, "type %s has no rounding", sq_tmpl_type_name(v));
+    if (!is_int && v->type != SQ_TV_FLOAT)
+        return sq_tmpl_fail(r, "type %s has no rounding", sq_tmpl_type_name(v));
     if (places > 300 || places < -300) return sq_tmpl_over(r, "a precision of more than 300");
     if (common && is_int && places >= 0) {
         *out = sq_tv_int(i);
@@ -285,8 +290,12 @@ static squish_status json_separators(sq_trun *r, const sq_tval *pair, sq_tjson *
 /* The tojson of transformers: (ensure_ascii=false, indent=none, separators=none, sort_keys=false). */
 static squish_status f_tojson(sq_trun *r, const sq_tval *v, const sq_tval *arg, sq_tval *out) {
     const sq_tval space = sq_tv_str(" ", 1);
-    sq_tjson how = {.ascii = flag(&arg[0]), .sort_keys = flag(&arg[3]), .pretty = given(&arg[1]),
-                    .indent = sq_tv_str("", 0), .item_sep = sq_tv_str(", ", 2), .key_sep = sq_tv_str(": ", 2)};
+    sq_tjson how = {.ascii = flag(&arg[0]),
+                    .sort_keys = flag(&arg[3]),
+                    .pretty = given(&arg[1]),
+                    .indent = sq_tv_str("", 0),
+                    .item_sep = sq_tv_str(", ", 2),
+                    .key_sep = sq_tv_str(": ", 2)};
     if (how.pretty) how.item_sep.n = 1;
     if (arg[1].type == SQ_TV_STR) how.indent = arg[1];
     else if (how.pretty) SQ_TRY(sq_tmpl_math(r, SQ_TOP_MUL, &space, &arg[1], &how.indent));

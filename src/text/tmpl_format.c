@@ -2,8 +2,8 @@
  *
  * tmpl_format.c - "%s is %5.2f" % (name, x): Python's printf-style formatting.
  *
- * Conversions s r d i u x X o e E f F g G c %, flags # 0 - + space, width and precision (also *), and %(key)s from
- * an object. Numbers go through snprintf with a format of our own making, never the template's. */
+ * Conversions s r d i u x X o e E f F g G c %, flags # 0 - + space, width and precision (also *), and %(key)s
+ * from an object. Numbers go through snprintf with a format of our own making, never the template's. */
 #include "text/tmpl_int.h"
 
 #include <math.h>
@@ -25,7 +25,8 @@ typedef struct {
 
 static squish_status next_arg(sq_trun *r, fmt_state *f, sq_tval *out) {
     bool tuple = f->args->type == SQ_TV_TUPLE;
-    if (f->used >= (tuple ? f->args->u.seq->n : 1u)) return sq_tmpl_fail(r, "not enough arguments for format string");
+    if (f->used >= (tuple ? f->args->u.seq->n : 1u))
+        return sq_tmpl_fail(r, "not enough arguments for format string");
     *out = tuple ? f->args->u.seq->items[f->used] : *f->args;
     f->used++;
     return SQUISH_OK;
@@ -91,7 +92,8 @@ static squish_status put_many(sq_trun *r, char c, int64_t n) {
 }
 
 /* text padded to the width; `sign_bytes` of it stand before padding zeros. */
-static squish_status put_padded(sq_trun *r, const fmt_spec *spec, const char *text, size_t n, size_t sign_bytes) {
+static squish_status put_padded(sq_trun *r, const fmt_spec *spec, const char *text, size_t n,
+                                size_t sign_bytes) {
     int64_t pad = spec->width - (int64_t)sq_utf8_count(text, n);
     bool zeros = spec->zero && !spec->left && sign_bytes != SIZE_MAX;
     if (sign_bytes == SIZE_MAX || !zeros) sign_bytes = 0;
@@ -126,7 +128,8 @@ static size_t put_sign(const fmt_spec *spec, bool negative, const char *prefix, 
 static squish_status want_number(sq_trun *r, const sq_tval *v, char conversion) {
     if (v->type == SQ_TV_BOOL || v->type == SQ_TV_INT || v->type == SQ_TV_FLOAT) return SQUISH_OK;
     if (v->type == SQ_TV_UNDEF) return sq_tmpl_undefined(r, v);
-    return sq_tmpl_fail(r, "%%%c format: a real number is required, not %s", conversion, sq_tmpl_type_name(v));
+    return sq_tmpl_fail(r, "%%%c format: a real number is required, not %s", conversion,
+                        sq_tmpl_type_name(v));
 }
 
 static squish_status put_integer(sq_trun *r, const fmt_spec *spec, char conversion) {
@@ -141,11 +144,16 @@ static squish_status put_integer(sq_trun *r, const fmt_spec *spec, char conversi
         sq_tmpl_as_int(&spec->arg, &v);
     }
     unsigned long long u = v < 0 ? 0ull - (unsigned long long)v : (unsigned long long)v;
-    const char *prefix = !spec->alt || decimal ? "" : conversion == 'o' ? "0o" : conversion == 'x' ? "0x" : "0X";
+    static const struct {
+        char conversion;
+        const char *prefix, *fmt;
+    } rows[] = {{'x', "0x", "%llx"}, {'X', "0X", "%llX"}, {'o', "0o", "%llo"}, {0, "", "%llu"}};
+    size_t row = 0; /* the last one serves d, i and u */
+    while (rows[row].conversion && rows[row].conversion != conversion) row++;
     char digits[32], text[PRECISION_MAX + 64];
-    snprintf(digits, sizeof digits, conversion == 'x' ? "%llx" : conversion == 'X' ? "%llX" : decimal ? "%llu" : "%llo", u);
+    snprintf(digits, sizeof digits, rows[row].fmt, u);
     if (spec->precision > PRECISION_MAX) return sq_tmpl_over(r, "a precision of more than %d", PRECISION_MAX);
-    size_t sign = put_sign(spec, v < 0, prefix, text);
+    size_t sign = put_sign(spec, v < 0, spec->alt ? rows[row].prefix : "", text);
     int zeros = (int)(spec->precision - (int64_t)strlen(digits));
     if (zeros < 0) zeros = 0;
     memset(text + sign, '0', (size_t)zeros);
@@ -155,8 +163,9 @@ static squish_status put_integer(sq_trun *r, const fmt_spec *spec, char conversi
 
 static squish_status put_float(sq_trun *r, const fmt_spec *spec, char conversion) {
     SQ_TRY(want_number(r, &spec->arg, conversion));
-    double v = spec->arg.type == SQ_TV_FLOAT ? spec->arg.u.f : spec->arg.type == SQ_TV_INT ? (double)spec->arg.u.i
-                                                                                          : spec->arg.u.b;
+    double v = spec->arg.type == SQ_TV_FLOAT ? spec->arg.u.f
+               : spec->arg.type == SQ_TV_INT ? (double)spec->arg.u.i
+                                             : spec->arg.u.b;
     int precision = spec->precision < 0 ? 6 : (int)spec->precision;
     if (precision > PRECISION_MAX) return sq_tmpl_over(r, "a precision of more than %d", PRECISION_MAX);
     char fmt[8] = "%", text[4 + 320 + PRECISION_MAX + 8];
@@ -169,7 +178,8 @@ static squish_status put_float(sq_trun *r, const fmt_spec *spec, char conversion
 static squish_status put_char(sq_trun *r, const fmt_spec *spec) {
     const sq_tval *v = &spec->arg;
     char utf8[4];
-    if (v->type == SQ_TV_STR && sq_utf8_count(v->u.s, v->n) == 1) return put_padded(r, spec, v->u.s, v->n, SIZE_MAX);
+    if (v->type == SQ_TV_STR && sq_utf8_count(v->u.s, v->n) == 1)
+        return put_padded(r, spec, v->u.s, v->n, SIZE_MAX);
     if (v->type != SQ_TV_INT || v->u.i < 0 || v->u.i > 0x10ffff || (v->u.i >= 0xd800 && v->u.i < 0xe000))
         return sq_tmpl_fail(r, "%%c requires int or char");
     return put_padded(r, spec, utf8, sq_utf8_encode((uint32_t)v->u.i, utf8), SIZE_MAX);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * tmpl_globals.c - the functions every template knows: range, dict, namespace, raise_exception, strftime_now. */
+ * tmpl_globals.c - functions every template knows: range, dict, namespace, raise_exception, strftime_now. */
 #include "text/tmpl_int.h"
 
 static squish_status g_range(sq_trun *r, const sq_tval *self, const sq_tval *arg, sq_tval *out) {
@@ -31,7 +31,8 @@ static squish_status put_pair(sq_trun *r, sq_tdict *d, const sq_tval *item) {
     sq_tval pair;
     SQ_TRY(sq_tmpl_to_seq(r, item, SQ_TV_TUPLE, &pair));
     if (pair.u.seq->n != 2)
-        return sq_tmpl_fail(r, "dictionary update sequence element has length %u; 2 is required", pair.u.seq->n);
+        return sq_tmpl_fail(r, "dictionary update sequence element has length %u; 2 is required",
+                            pair.u.seq->n);
     return sq_tmpl_dict_put(r, d, &pair.u.seq->items[0], &pair.u.seq->items[1]);
 }
 

@@ -8,10 +8,11 @@
  *
  *     | header | nodes, 28 B each | lists, u32 | strings, {offset, bytes} | pool: source, NUL, strings |
  *
- * A node is a fixed record; children are node numbers, always smaller than the parent's, so a walk ends. A list is
- * a place in `lists`: a count, then that many node numbers. `height` is 1 + the largest height below, so a reader
- * knows how deep recursion can go without walking the tree. Chains (a + b - c, x.y[0]|trim) are one node with a list,
- * not a tower of nodes: height follows the nesting a person wrote, not the length of a line. */
+ * A node is a fixed record; children are node numbers, always smaller than the parent's, so a walk ends. A
+ * list is a place in `lists`: a count, then that many node numbers. `height` is 1 + the largest height below,
+ * so a reader knows how deep recursion can go without walking the tree. Chains (a + b - c, x.y[0]|trim) are
+ * one node with a list, not a tower of nodes: height follows the nesting a person wrote, not the length of a
+ * line. */
 #ifndef SQ_TMPL_INT_H
 #define SQ_TMPL_INT_H
 
@@ -52,10 +53,16 @@ typedef enum {
 } sq_tmpl_class;
 
 /* Kind, class, largest op, operands. Operand letters:
- *   s string   i any number   e expression   b body   t target   m macro   a arguments   (E B A: may be absent)
- *   U list of strings, may be absent
- * and lists of:  S statements   X expressions   P expression pairs   I (expression, body)   T targets
- *                W (target, expression)   M parameters   O operands   Q parts of a postfix chain   K keyword arguments */
+ *
+ *   s string   i any number   e expression   b body   t target   m macro   a arguments
+ *   E B A      the same as their small letters, but may be absent
+ *   U          list of strings, may be absent
+ *
+ * and lists of nodes:
+ *
+ *   S statements               X expressions    P expression pairs        I (expression, body)
+ *   W (target, expression)     T targets        O operands                M parameters
+ *   Q parts of a postfix chain                  K keyword arguments */
 #define SQ_TMPL_KINDS(X)                                                                          \
     X(TEXT, STMT, 0, "s")                                                                         \
     X(PRINT, STMT, 0, "e")                                                                        \
@@ -148,8 +155,9 @@ struct sq_tmpl {
 };
 _Static_assert(sizeof(struct sq_tmpl) <= SQ_TMPL_VIEW_BYTES, "a view fits its storage");
 
-/* Check node i against its kind: classes, ranges, order. *height is what its children demand; *list_words grows by
- * the list words it uses. Shared by the builder, which stores the height, and by open, which compares it. */
+/* Check node i against its kind: classes, ranges, order. *height is what its children demand; *list_words
+ * grows by the list words it uses. Shared by the builder, which stores the height, and by open, which
+ * compares it. */
 squish_status sq_tmpl_check_node(const sq_tmpl *t, uint32_t i, uint32_t *height, uint64_t *list_words,
                                  squish_error *err);
 
@@ -248,8 +256,23 @@ squish_status sq_tmpl_parse_filters(sq_tmpl_parser *p, bool first_is_bare, uint3
 
 typedef enum {
     SQ_TV_UNSET, /* an argument that was not given */
-    SQ_TV_UNDEF, SQ_TV_NONE, SQ_TV_BOOL, SQ_TV_INT, SQ_TV_FLOAT, SQ_TV_STR, SQ_TV_LIST, SQ_TV_TUPLE, SQ_TV_DICT,
-    SQ_TV_NAMESPACE, SQ_TV_RANGE, SQ_TV_GENERATOR, SQ_TV_VIEW, SQ_TV_LOOP, SQ_TV_MACRO, SQ_TV_METHOD, SQ_TV_GLOBAL
+    SQ_TV_UNDEF,
+    SQ_TV_NONE,
+    SQ_TV_BOOL,
+    SQ_TV_INT,
+    SQ_TV_FLOAT,
+    SQ_TV_STR,
+    SQ_TV_LIST,
+    SQ_TV_TUPLE,
+    SQ_TV_DICT,
+    SQ_TV_NAMESPACE,
+    SQ_TV_RANGE,
+    SQ_TV_GENERATOR,
+    SQ_TV_VIEW,
+    SQ_TV_LOOP,
+    SQ_TV_MACRO,
+    SQ_TV_METHOD,
+    SQ_TV_GLOBAL
 } sq_tval_type;
 
 typedef struct sq_tval sq_tval;
@@ -410,7 +433,8 @@ squish_status sq_tmpl_getattr(sq_trun *r, const sq_tval *v, const char *name, si
 squish_status sq_tmpl_getitem(sq_trun *r, const sq_tval *v, const sq_tval *key, sq_tval *out);
 squish_status sq_tmpl_slice(sq_trun *r, const sq_tval *v, const sq_tval part[3], sq_tval *out);
 /* "a.b.0" as filters take it; `path` may be an int. UNSET: the value itself. */
-squish_status sq_tmpl_getpath(sq_trun *r, const sq_tval *v, const sq_tval *path, const sq_tval *dflt, sq_tval *out);
+squish_status sq_tmpl_getpath(sq_trun *r, const sq_tval *v, const sq_tval *path, const sq_tval *dflt,
+                              sq_tval *out);
 
 /* Comparison (tmpl_compare.c). */
 squish_status sq_tmpl_equal(sq_trun *r, const sq_tval *a, const sq_tval *b, bool *out);
@@ -440,9 +464,16 @@ void sq_tmpl_float_repr(double f, char out[32]);
 bool sq_tmpl_is_space(uint32_t cp);
 bool sq_tmpl_is_printable(uint32_t cp);
 sq_span sq_tmpl_strip(const char *s, size_t n, const sq_tval *chars, bool left, bool right);
+int sq_tmpl_digit(char c); /* value of a digit or letter: 0..35, else 99 */
 size_t sq_tmpl_offset(const char *s, size_t n, uint64_t chars); /* bytes of the first `chars` code points */
 const char *sq_tmpl_find(const char *s, size_t n, const char *sub, size_t n_sub);
-typedef enum { SQ_TCASE_LOWER, SQ_TCASE_UPPER, SQ_TCASE_TITLE, SQ_TCASE_CAPITALIZE, SQ_TCASE_WORDS } sq_tmpl_case;
+typedef enum {
+    SQ_TCASE_LOWER,
+    SQ_TCASE_UPPER,
+    SQ_TCASE_TITLE,
+    SQ_TCASE_CAPITALIZE,
+    SQ_TCASE_WORDS
+} sq_tmpl_case;
 squish_status sq_tmpl_recase(sq_trun *r, sq_tmpl_case how, const sq_tval *s, sq_tval *out);
 
 /* JSON (tmpl_json.c, tmpl_json_read.c). */
@@ -457,7 +488,8 @@ squish_status sq_tmpl_load_json(sq_trun *r, const sq_tval *text, sq_tval *out);
 /* strftime in UTC and English (tmpl_time.c). False: an unknown directive, named in *bad. */
 bool sq_tmpl_strftime(int64_t unix_time, const char *fmt, size_t n, sq_buf *out, char *bad);
 
-/* Native functions: a table row names the parameters, so that keywords work everywhere. arg[i] is UNSET if absent. */
+/* Native functions: a table row names the parameters, so that keywords work everywhere. arg[i] is UNSET if
+ * absent. */
 typedef squish_status (*sq_tmpl_fn)(sq_trun *r, const sq_tval *self, const sq_tval *arg, sq_tval *out);
 typedef squish_status (*sq_tmpl_raw_fn)(sq_trun *r, const sq_tval *self, const sq_targs *args, sq_tval *out);
 enum { SQ_TMPL_PARAMS = 5 };
@@ -481,7 +513,8 @@ extern const sq_tmpl_native sq_tmpl_seq_filters[];
 extern const size_t sq_tmpl_n_seq_filters;
 extern const sq_tmpl_native sq_tmpl_str_methods[];
 extern const size_t sq_tmpl_n_str_methods;
-/* Attributes of built-in objects that are methods. False: no such method. A list stays writable through append. */
+/* Attributes of built-in objects that are methods. False: no such method. A list stays writable through
+ * append. */
 bool sq_tmpl_method(const sq_tval *self, const char *name, size_t n, const char **found, bool *forbidden);
 squish_status sq_tmpl_call_method(sq_trun *r, const sq_tmethod *m, const sq_targs *args, sq_tval *out);
 bool sq_tmpl_global(const char *name, size_t n, sq_tval *out);
@@ -501,9 +534,11 @@ squish_status sq_tmpl_capture(sq_trun *r, uint32_t body, sq_tscope *scope, sq_tv
 squish_status sq_tmpl_call(sq_trun *r, const sq_tval *f, const sq_targs *args, sq_tval *out);
 squish_status sq_tmpl_call_macro(sq_trun *r, sq_tmacro *m, const sq_targs *args, sq_tval *out);
 squish_status sq_tmpl_exec_for(sq_trun *r, const sq_tmpl_node *n);
-squish_status sq_tmpl_loop_attr(sq_trun *r, sq_tloop *l, const char *name, size_t n, sq_tval *out, bool *found);
+squish_status sq_tmpl_loop_attr(sq_trun *r, sq_tloop *l, const char *name, size_t n, sq_tval *out,
+                                bool *found);
 squish_status sq_tmpl_loop_len(sq_trun *r, sq_tloop *l, int64_t *out);
 squish_status sq_tmpl_call_loop(sq_trun *r, sq_tloop *l, const sq_targs *args, sq_tval *out);
-squish_status sq_tmpl_loop_method(sq_trun *r, sq_tloop *l, const char *name, const sq_targs *args, sq_tval *out);
+squish_status sq_tmpl_loop_method(sq_trun *r, sq_tloop *l, const char *name, const sq_targs *args,
+                                  sq_tval *out);
 
 #endif

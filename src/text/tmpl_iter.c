@@ -60,7 +60,8 @@ squish_status sq_tmpl_next(sq_trun *r, sq_titer *it, sq_tval *out, bool *has) {
         case SQ_TV_DICT:
         case SQ_TV_VIEW:
             *has = it->pos < v->u.dict->n;
-            return *has ? next_of_view(r, &v->u.dict->items[it->pos++], v->type == SQ_TV_VIEW ? v->sub : 0, out)
+            return *has ? next_of_view(r, &v->u.dict->items[it->pos++], v->type == SQ_TV_VIEW ? v->sub : 0,
+                                       out)
                         : SQUISH_OK;
         case SQ_TV_RANGE:
             *has = (int64_t)it->pos < v->u.range->n;

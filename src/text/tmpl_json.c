@@ -2,8 +2,8 @@
  *
  * tmpl_json.c - values as JSON, byte for byte what Python's json.dumps writes.
  *
- * The tojson of chat templates keeps insertion order, writes ", " and ": " (only "," in front of line ends when
- * indenting), leaves non-ASCII text alone unless asked, and escapes nothing for HTML. */
+ * The tojson of chat templates keeps insertion order, writes ", " and ": " (only "," in front of line ends
+ * when indenting), leaves non-ASCII text alone unless asked, and escapes nothing for HTML. */
 #include "text/tmpl_int.h"
 
 #include <math.h>
@@ -110,7 +110,8 @@ static squish_status dump_object(sq_trun *r, const sq_tjson *how, const sq_tdict
 }
 
 static squish_status dump(sq_trun *r, const sq_tjson *how, const sq_tval *v, int depth) {
-    if (depth > SQ_TMPL_VALUE_DEPTH) return sq_tmpl_over(r, "values nested more than %d deep", SQ_TMPL_VALUE_DEPTH);
+    if (depth > SQ_TMPL_VALUE_DEPTH)
+        return sq_tmpl_over(r, "values nested more than %d deep", SQ_TMPL_VALUE_DEPTH);
     SQ_TRY(sq_tmpl_charge(r, 1));
     switch (v->type) {
         case SQ_TV_NONE: return sq_tmpl_puts(r, &r->scratch, "null");

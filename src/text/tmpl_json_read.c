@@ -2,8 +2,9 @@
  *
  * tmpl_json_read.c - the from_json filter: text inside a message becomes values.
  *
- * Tool calls arrive with their arguments as JSON text now and then. A small reader of strict JSON straight into the
- * arena: rendering must not allocate anywhere else. A key that comes twice keeps its last value, as in Python. */
+ * Tool calls arrive with their arguments as JSON text now and then. A small reader of strict JSON straight
+ * into the arena: rendering must not allocate anywhere else. A key that comes twice keeps its last value, as
+ * in Python. */
 #include "text/tmpl_int.h"
 
 #include <math.h>
@@ -34,9 +35,8 @@ static bool hex4(reader *j, uint32_t *out) {
     if (j->end - j->p < 4) return false;
     *out = 0;
     for (int i = 0; i < 4; i++) {
-        char c = *j->p++;
-        int d = c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
-        if (d < 0) return false;
+        int d = sq_tmpl_digit(*j->p++);
+        if (d > 15) return false;
         *out = *out * 16 + (uint32_t)d;
     }
     return true;
@@ -113,7 +113,8 @@ static squish_status read_number(reader *j, sq_tval *out) {
     for (const char *d = digits; d < p; d++)
         if (__builtin_mul_overflow(v, 10, &v) || __builtin_sub_overflow(v, *d - '0', &v))
             return bad(j, "an integer of more than 64 bits");
-    if (*start != '-' && __builtin_sub_overflow((int64_t)0, v, &v)) return bad(j, "an integer of more than 64 bits");
+    if (*start != '-' && __builtin_sub_overflow((int64_t)0, v, &v))
+        return bad(j, "an integer of more than 64 bits");
     *out = sq_tv_int(v);
     return SQUISH_OK;
 }

@@ -2,10 +2,10 @@
  *
  * tmpl_lex.c - from Jinja source to tokens, white space control included.
  *
- * Outside tags, text runs to the next "{%", "{{" or "{#". A minus sign inside a tag eats the white space on that
- * side; without one, a block or comment alone at the start of its line loses the blanks before it (lstrip_blocks) and
- * the line end after it (trim_blocks); a plus sign keeps them. Inside tags an end mark counts only when no bracket
- * is open, so that {{ {"a": {}}}} closes where it should. */
+ * Outside tags, text runs to the next "{%", "{{" or "{#". A minus sign inside a tag eats the white space on
+ * that side; without one, a block or comment alone at the start of its line loses the blanks before it
+ * (lstrip_blocks) and the line end after it (trim_blocks); a plus sign keeps them. Inside tags an end mark
+ * counts only when no bracket is open, so that {{ {"a": {}}}} closes where it should. */
 #include "text/tmpl_int.h"
 
 #include <locale.h>
@@ -57,7 +57,8 @@ static size_t word_tag(const sq_tmpl_lexer *l, size_t pos, const char *word, cha
     return skip_space(l, pos + strlen(word));
 }
 
-/* Text from l->pos to `end`, where a tag with this sign stands: emitted unless white space control leaves nothing. */
+/* Text from l->pos to `end`, where a tag with this sign stands: emitted unless white space control leaves
+ * nothing. */
 static squish_status text_token(sq_tmpl_lexer *l, size_t end, char sign, bool can_lstrip, sq_tmpl_token *out,
                                 bool *emitted) {
     const char *text = l->s + l->pos;
@@ -124,7 +125,8 @@ static size_t next_tag(const sq_tmpl_lexer *l, size_t pos) {
     return l->n;
 }
 
-/* Step over the opening mark at l->pos. What it opens is remembered in `pending` (EOF: a comment, now skipped). */
+/* Step over the opening mark at l->pos. What it opens is remembered in `pending` (EOF: a comment, now
+ * skipped). */
 static squish_status open_tag(sq_tmpl_lexer *l, sq_tmpl_token *out, bool *emitted) {
     *emitted = false;
     if (at(l, l->pos, "{#")) return skip_comment(l);
@@ -155,7 +157,8 @@ static squish_status lex_text(sq_tmpl_lexer *l, sq_tmpl_token *out) {
             continue;
         }
         char sign = '+';
-        if (tag < l->n) sign = tag + 2 < l->n && (l->s[tag + 2] == '-' || l->s[tag + 2] == '+') ? l->s[tag + 2] : 0;
+        if (tag < l->n)
+            sign = tag + 2 < l->n && (l->s[tag + 2] == '-' || l->s[tag + 2] == '+') ? l->s[tag + 2] : 0;
         SQ_TRY(text_token(l, tag, sign, !at(l, tag, "{{"), out, &emitted));
     }
     return SQUISH_OK;
@@ -170,7 +173,7 @@ static size_t digits(const sq_tmpl_lexer *l, size_t pos, int base) {
         char c = l->s[pos];
         if (c == '_' && pos > start && pos + 1 < l->n) c = l->s[pos + 1];
         else if (c == '_') break;
-        int v = c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : 99;
+        int v = sq_tmpl_digit(c);
         if (v >= base) break;
         pos += l->s[pos] == '_' ? 2 : 1;
     }
@@ -213,8 +216,9 @@ static squish_status lex_integer(sq_tmpl_lexer *l, size_t start, sq_tmpl_token *
     for (size_t i = first; i < end; i++) {
         char c = l->s[i];
         if (c == '_') continue;
-        uint64_t digit = (uint64_t)(c <= '9' ? c - '0' : (c | 32) - 'a' + 10);
-        if (!sq_mul_ok(value, (uint64_t)base, &value) || !sq_add_ok(value, digit, &value) || value > INT64_MAX)
+        uint64_t digit = (uint64_t)sq_tmpl_digit(c);
+        if (!sq_mul_ok(value, (uint64_t)base, &value) || !sq_add_ok(value, digit, &value) ||
+            value > INT64_MAX)
             return fail(l, SQUISH_UNSUPPORTED, "an integer of more than 63 bits");
     }
     if (base == 10 && l->s[start] == '0' && value != 0)
@@ -269,7 +273,7 @@ static size_t word_end(const sq_tmpl_lexer *l, size_t pos) {
     return pos;
 }
 
-/* \xHH, \uHHHH, \UHHHHHHHH and octal: the code point, and the bytes used behind the backslash (0: malformed). */
+/* \xHH, \uHHHH, \UHHHHHHHH and octal: the code point, and the bytes used behind the backslash; 0: malformed. */
 static size_t numeric_escape(const char *s, size_t n, uint32_t *cp) {
     size_t max = s[0] == 'x' ? 2 : s[0] == 'u' ? 4 : s[0] == 'U' ? 8 : 3;
     int base = max == 3 ? 8 : 16;
@@ -277,7 +281,7 @@ static size_t numeric_escape(const char *s, size_t n, uint32_t *cp) {
     uint64_t v = 0;
     for (; used < max && i < n; used++, i++) {
         char c = s[i];
-        int d = c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : 99;
+        int d = sq_tmpl_digit(c);
         if (d >= base) break;
         v = v * (uint64_t)base + (uint64_t)d;
     }
@@ -325,7 +329,8 @@ static squish_status lex_string(sq_tmpl_lexer *l, sq_tmpl_token *out) {
         }
         size_t used = unescape(l->s + i + 1, end - i - 1, &text);
         if (used == 0)
-            st = fail(l, SQUISH_UNSUPPORTED, "a string escape that is malformed, named, NUL or half a surrogate pair");
+            st = fail(l, SQUISH_UNSUPPORTED,
+                      "a string escape that is malformed, named, NUL or half a surrogate pair");
         i += 1 + used;
     }
     if (st == SQUISH_OK && text.failed) st = fail(l, SQUISH_NO_MEMORY, "out of memory");
@@ -340,18 +345,21 @@ static const struct {
     char text[3];
     uint8_t type;
 } operators[] = {
-    {"//", SQ_TT_FLOORDIV}, {"**", SQ_TT_POW}, {"==", SQ_TT_EQ}, {"!=", SQ_TT_NE}, {"<=", SQ_TT_LE},
-    {">=", SQ_TT_GE}, {"+", SQ_TT_ADD}, {"-", SQ_TT_SUB}, {"*", SQ_TT_MUL}, {"/", SQ_TT_DIV}, {"%", SQ_TT_MOD},
-    {"~", SQ_TT_TILDE}, {"<", SQ_TT_LT}, {">", SQ_TT_GT}, {"=", SQ_TT_ASSIGN}, {".", SQ_TT_DOT}, {",", SQ_TT_COMMA},
-    {":", SQ_TT_COLON}, {"|", SQ_TT_PIPE}, {";", SQ_TT_SEMICOLON}, {"(", SQ_TT_LPAREN}, {")", SQ_TT_RPAREN},
-    {"[", SQ_TT_LBRACKET}, {"]", SQ_TT_RBRACKET}, {"{", SQ_TT_LBRACE}, {"}", SQ_TT_RBRACE},
+    {"//", SQ_TT_FLOORDIV}, {"**", SQ_TT_POW},   {"==", SQ_TT_EQ},      {"!=", SQ_TT_NE},
+    {"<=", SQ_TT_LE},       {">=", SQ_TT_GE},    {"+", SQ_TT_ADD},      {"-", SQ_TT_SUB},
+    {"*", SQ_TT_MUL},       {"/", SQ_TT_DIV},    {"%", SQ_TT_MOD},      {"~", SQ_TT_TILDE},
+    {"<", SQ_TT_LT},        {">", SQ_TT_GT},     {"=", SQ_TT_ASSIGN},   {".", SQ_TT_DOT},
+    {",", SQ_TT_COMMA},     {":", SQ_TT_COLON},  {"|", SQ_TT_PIPE},     {";", SQ_TT_SEMICOLON},
+    {"(", SQ_TT_LPAREN},    {")", SQ_TT_RPAREN}, {"[", SQ_TT_LBRACKET}, {"]", SQ_TT_RBRACKET},
+    {"{", SQ_TT_LBRACE},    {"}", SQ_TT_RBRACE},
 };
 
 /* Brackets must pair, or the end of the tag could not be told. */
 static squish_status balance(sq_tmpl_lexer *l, const char *op) {
     const char *open = strchr("([{", op[0]);
     if (open) {
-        if (l->n_closers == sizeof l->closers) return fail(l, SQUISH_UNSUPPORTED, "brackets nested too deeply");
+        if (l->n_closers == sizeof l->closers)
+            return fail(l, SQUISH_UNSUPPORTED, "brackets nested too deeply");
         l->closers[l->n_closers++] = ")]}"[open - "([{"];
         return SQUISH_OK;
     }
@@ -371,8 +379,8 @@ static squish_status lex_operator(sq_tmpl_lexer *l, sq_tmpl_token *out) {
     }
     uint32_t cp;
     size_t n = sq_utf8_decode(l->s + l->pos, l->n - l->pos, &cp, NULL);
-    return sq_fail(l->build->err, SQUISH_CORRUPT, "template line %u: unexpected character '%.*s'", l->line, (int)n,
-                   l->s + l->pos);
+    return sq_fail(l->build->err, SQUISH_CORRUPT, "template line %u: unexpected character '%.*s'", l->line,
+                   (int)n, l->s + l->pos);
 }
 
 /* The end of the tag we are in, if it is here: where text goes on. 0: not here. */

@@ -2,8 +2,8 @@
  *
  * tmpl_loop.c - for loops and the `loop` object.
  *
- * Items are pulled one by one through the loop's filter, at most one ahead (for loop.last and loop.nextitem), so that
- * a filter that looks at a namespace sees what the turns before it did, as in Jinja. */
+ * Items are pulled one by one through the loop's filter, at most one ahead (for loop.last and loop.nextitem),
+ * so that a filter that looks at a namespace sees what the turns before it did, as in Jinja. */
 #include "text/tmpl_int.h"
 
 struct sq_tloop {
@@ -80,27 +80,31 @@ squish_status sq_tmpl_loop_len(sq_trun *r, sq_tloop *l, int64_t *out) {
     return SQUISH_OK;
 }
 
-static squish_status number_attr(sq_trun *r, sq_tloop *l, const char *name, size_t n, sq_tval *out, bool *found) {
+static squish_status number_attr(sq_trun *r, sq_tloop *l, const char *name, size_t n, sq_tval *out,
+                                 bool *found) {
+    enum { FROM_START, FROM_END, DEPTH, LENGTH };
     static const struct {
         const char *name;
-        int8_t sign, offset; /* sign 1: index0 + offset; -1: length - index0 + offset; 2: depth0 + offset; 3: length */
-    } rows[] = {{"index", 1, 1}, {"index0", 1, 0}, {"revindex", -1, 0}, {"revindex0", -1, -1},
-                {"length", 3, 0}, {"depth", 2, 1}, {"depth0", 2, 0}};
+        uint8_t base;
+        int8_t offset;
+    } rows[] = {{"index", FROM_START, 1},   {"index0", FROM_START, 0}, {"revindex", FROM_END, 0},
+                {"revindex0", FROM_END, -1}, {"length", LENGTH, 0},     {"depth", DEPTH, 1},
+                {"depth0", DEPTH, 0}};
     *found = false;
     for (size_t i = 0; i < SQ_COUNT(rows); i++) {
         if (!sq_tmpl_is_word(rows[i].name, name, n)) continue;
-        int64_t length = 0;
+        int64_t base = rows[i].base == DEPTH ? l->depth0 : l->index0;
         *found = true;
-        if (rows[i].sign == -1 || rows[i].sign == 3) SQ_TRY(sq_tmpl_loop_len(r, l, &length));
-        int64_t base = rows[i].sign == 1 ? l->index0 : rows[i].sign == 2 ? l->depth0 : length;
-        if (rows[i].sign == -1) base -= l->index0;
+        if (rows[i].base == LENGTH || rows[i].base == FROM_END) SQ_TRY(sq_tmpl_loop_len(r, l, &base));
+        if (rows[i].base == FROM_END) base -= l->index0;
         *out = sq_tv_int(base + rows[i].offset);
         return SQUISH_OK;
     }
     return SQUISH_OK;
 }
 
-squish_status sq_tmpl_loop_attr(sq_trun *r, sq_tloop *l, const char *name, size_t n, sq_tval *out, bool *found) {
+squish_status sq_tmpl_loop_attr(sq_trun *r, sq_tloop *l, const char *name, size_t n, sq_tval *out,
+                                bool *found) {
     static const char no_previous[] = "there is no previous item", no_next[] = "there is no next item";
     SQ_TRY(number_attr(r, l, name, n, out, found));
     if (*found) return SQUISH_OK;
@@ -121,7 +125,8 @@ squish_status sq_tmpl_loop_attr(sq_trun *r, sq_tloop *l, const char *name, size_
     return SQUISH_OK;
 }
 
-squish_status sq_tmpl_loop_method(sq_trun *r, sq_tloop *l, const char *name, const sq_targs *args, sq_tval *out) {
+squish_status sq_tmpl_loop_method(sq_trun *r, sq_tloop *l, const char *name, const sq_targs *args,
+                                  sq_tval *out) {
     if (args->n_kw > 0) return sq_tmpl_fail(r, "loop.%s takes no keyword arguments", name);
     if (strcmp(name, "cycle") == 0) {
         if (args->n_pos == 0) return sq_tmpl_fail(r, "no items for cycling given");
@@ -139,7 +144,8 @@ squish_status sq_tmpl_loop_method(sq_trun *r, sq_tloop *l, const char *name, con
 }
 
 /* One turn. *finished: the body ran to its end. */
-static squish_status run_turn(sq_trun *r, const sq_tmpl_node *n, sq_tloop *l, sq_tscope **scope, bool *finished) {
+static squish_status run_turn(sq_trun *r, const sq_tmpl_node *n, sq_tloop *l, sq_tscope **scope,
+                              bool *finished) {
     sq_tval loop = sq_tv(SQ_TV_LOOP);
     loop.u.loop = l;
     if (!*scope || (*scope)->captured) SQ_TRY(sq_tmpl_new_scope(r, l->outer, scope));
@@ -153,13 +159,19 @@ static squish_status run_turn(sq_trun *r, const sq_tmpl_node *n, sq_tloop *l, sq
     return SQUISH_OK;
 }
 
-static squish_status run_loop(sq_trun *r, const sq_tmpl_node *n, const sq_tval *items, sq_tscope *outer, int32_t depth0) {
+static squish_status run_loop(sq_trun *r, const sq_tmpl_node *n, const sq_tval *items, sq_tscope *outer,
+                              int32_t depth0) {
     void *memory;
     sq_tscope *scope = NULL, *before = r->scope;
-    bool ran = false; /* Jinja's else runs unless some turn came to its end: break and continue do not count */
+    bool ran =
+        false; /* Jinja's else runs unless some turn came to its end: break and continue do not count */
     SQ_TRY(sq_tmpl_alloc(r, 1, sizeof(sq_tloop), &memory));
     sq_tloop *l = memory;
-    *l = (sq_tloop){.node = n, .outer = outer, .filtered = n->arg[2] != SQ_TMPL_NONE, .index0 = -1, .length = -1,
+    *l = (sq_tloop){.node = n,
+                    .outer = outer,
+                    .filtered = n->arg[2] != SQ_TMPL_NONE,
+                    .index0 = -1,
+                    .length = -1,
                     .depth0 = depth0};
     SQ_TRY(sq_tmpl_iter(r, items, &l->it));
     for (bool has, finished;;) {

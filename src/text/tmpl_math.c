@@ -2,8 +2,8 @@
  *
  * tmpl_math.c - + - * / // % ** with Python's meaning.
  *
- * Integers have 64 bits; where Python would go on with a longer number the rendering stops with an error. // rounds
- * down and % takes the sign of the divisor. Texts and lists add and repeat. */
+ * Integers have 64 bits; where Python would go on with a longer number the rendering stops with an error. //
+ * rounds down and % takes the sign of the divisor. Texts and lists add and repeat. */
 #include "text/tmpl_int.h"
 
 #include <math.h>
@@ -17,12 +17,13 @@ static squish_status overflow(sq_trun *r) {
 static squish_status no_operator(sq_trun *r, int op, const sq_tval *a, const sq_tval *b) {
     if (a->type == SQ_TV_UNDEF) return sq_tmpl_undefined(r, a);
     if (b->type == SQ_TV_UNDEF) return sq_tmpl_undefined(r, b);
-    bool joins = op == SQ_TOP_ADD && (a->type == SQ_TV_STR || a->type == SQ_TV_LIST || a->type == SQ_TV_TUPLE);
+    bool joins =
+        op == SQ_TOP_ADD && (a->type == SQ_TV_STR || a->type == SQ_TV_LIST || a->type == SQ_TV_TUPLE);
     if (joins)
         return sq_tmpl_fail(r, "can only concatenate %s (not \"%s\") to %s", sq_tmpl_type_name(a),
                             sq_tmpl_type_name(b), sq_tmpl_type_name(a));
-    return sq_tmpl_fail(r, "unsupported operand type(s) for %s: '%s' and '%s'", op_names[op], sq_tmpl_type_name(a),
-                        sq_tmpl_type_name(b));
+    return sq_tmpl_fail(r, "unsupported operand type(s) for %s: '%s' and '%s'", op_names[op],
+                        sq_tmpl_type_name(a), sq_tmpl_type_name(b));
 }
 
 /* ---- integers -------------------------------------------------------------------------------- */
@@ -48,8 +49,10 @@ static squish_status int_math(sq_trun *r, int op, int64_t a, int64_t b, sq_tval 
     int64_t v = 0;
     bool divides = op == SQ_TOP_FLOORDIV || op == SQ_TOP_MOD;
     if (divides && b == 0)
-        return sq_tmpl_fail(r, op == SQ_TOP_MOD ? "integer modulo by zero" : "integer division or modulo by zero");
-    if (divides && b == -1 && a == INT64_MIN) return op == SQ_TOP_MOD ? (*out = sq_tv_int(0), SQUISH_OK) : overflow(r);
+        return sq_tmpl_fail(r, op == SQ_TOP_MOD ? "integer modulo by zero"
+                                                : "integer division or modulo by zero");
+    if (divides && b == -1 && a == INT64_MIN)
+        return op == SQ_TOP_MOD ? (*out = sq_tv_int(0), SQUISH_OK) : overflow(r);
     bool bad = false;
     switch (op) {
         case SQ_TOP_ADD: bad = __builtin_add_overflow(a, b, &v); break;
@@ -117,7 +120,8 @@ static squish_status add_texts(sq_trun *r, const sq_tval *a, const sq_tval *b, s
     return sq_tmpl_take(r, mark, out);
 }
 
-static squish_status add_seqs(sq_trun *r, const sq_tseq *a, const sq_tseq *b, sq_tval_type type, sq_tval *out) {
+static squish_status add_seqs(sq_trun *r, const sq_tseq *a, const sq_tseq *b, sq_tval_type type,
+                              sq_tval *out) {
     SQ_TRY(sq_tmpl_charge(r, ((uint64_t)a->n + b->n) / 4));
     SQ_TRY(sq_tmpl_new_seq(r, type, (size_t)a->n + b->n, out));
     sq_tseq *sum = out->u.seq;
@@ -205,6 +209,7 @@ squish_status sq_tmpl_negate(sq_trun *r, const sq_tval *a, sq_tval *out) {
         return SQUISH_OK;
     }
     if (a->type == SQ_TV_UNDEF) return sq_tmpl_undefined(r, a);
-    if (!sq_tmpl_as_int(a, &i)) return sq_tmpl_fail(r, "bad operand type for unary -: '%s'", sq_tmpl_type_name(a));
+    if (!sq_tmpl_as_int(a, &i))
+        return sq_tmpl_fail(r, "bad operand type for unary -: '%s'", sq_tmpl_type_name(a));
     return int_math(r, SQ_TOP_SUB, 0, i, out);
 }

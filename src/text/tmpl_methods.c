@@ -2,8 +2,9 @@
  *
  * tmpl_methods.c - methods of objects and lists, and the way from a value and a name to any method.
  *
- * Chat templates run in Jinja's immutable sandbox: what would change an object or a list in place is undefined there,
- * whatever its keys are called, and so it is here. The one exception is append, which templates in the wild expect. */
+ * Chat templates run in Jinja's immutable sandbox: what would change an object or a list in place is
+ * undefined there, whatever its keys are called, and so it is here. The one exception is append, which
+ * templates in the wild expect. */
 #include "text/tmpl_int.h"
 
 static squish_status m_get(sq_trun *r, const sq_tval *d, const sq_tval *arg, sq_tval *out) {
@@ -79,16 +80,20 @@ static squish_status m_count(sq_trun *r, const sq_tval *list, const sq_tval *arg
 }
 
 static const sq_tmpl_native dict_methods[] = {
-    {"items", m_items, NULL, 0, 0, {0}},   {"get", m_get, NULL, 1, 2, {0}},         {"keys", m_keys, NULL, 0, 0, {0}},
-    {"values", m_values, NULL, 0, 0, {0}}, {"copy", m_copy_dict, NULL, 0, 0, {0}},  {"clear", NULL, NULL, 0, 0, {0}},
-    {"pop", NULL, NULL, 0, 0, {0}},        {"popitem", NULL, NULL, 0, 0, {0}},      {"setdefault", NULL, NULL, 0, 0, {0}},
-    {"update", NULL, NULL, 0, 0, {0}},     {"fromkeys", NULL, NULL, 0, 0, {0}},
+    {"items", m_items, NULL, 0, 0, {0}},    {"get", m_get, NULL, 1, 2, {0}},
+    {"keys", m_keys, NULL, 0, 0, {0}},      {"values", m_values, NULL, 0, 0, {0}},
+    {"copy", m_copy_dict, NULL, 0, 0, {0}}, {"clear", NULL, NULL, 0, 0, {0}},
+    {"pop", NULL, NULL, 0, 0, {0}},         {"popitem", NULL, NULL, 0, 0, {0}},
+    {"setdefault", NULL, NULL, 0, 0, {0}},  {"update", NULL, NULL, 0, 0, {0}},
+    {"fromkeys", NULL, NULL, 0, 0, {0}},
 };
 static const sq_tmpl_native list_methods[] = {
-    {"append", m_append, NULL, 1, 1, {0}}, {"copy", m_copy_list, NULL, 0, 0, {0}}, {"index", m_index, NULL, 1, 1, {0}},
-    {"count", m_count, NULL, 1, 1, {0}},   {"clear", NULL, NULL, 0, 0, {0}},       {"extend", NULL, NULL, 0, 0, {0}},
-    {"insert", NULL, NULL, 0, 0, {0}},     {"pop", NULL, NULL, 0, 0, {0}},         {"remove", NULL, NULL, 0, 0, {0}},
-    {"reverse", NULL, NULL, 0, 0, {0}},    {"sort", NULL, NULL, 0, 0, {0}},
+    {"append", m_append, NULL, 1, 1, {0}}, {"copy", m_copy_list, NULL, 0, 0, {0}},
+    {"index", m_index, NULL, 1, 1, {0}},   {"count", m_count, NULL, 1, 1, {0}},
+    {"clear", NULL, NULL, 0, 0, {0}},      {"extend", NULL, NULL, 0, 0, {0}},
+    {"insert", NULL, NULL, 0, 0, {0}},     {"pop", NULL, NULL, 0, 0, {0}},
+    {"remove", NULL, NULL, 0, 0, {0}},     {"reverse", NULL, NULL, 0, 0, {0}},
+    {"sort", NULL, NULL, 0, 0, {0}},
 };
 static const sq_tmpl_native tuple_methods[] = {
     {"index", m_index, NULL, 1, 1, {0}},

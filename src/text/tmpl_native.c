@@ -21,13 +21,15 @@ squish_status sq_tmpl_invoke(sq_trun *r, const sq_tmpl_native *row, const sq_tva
     if (row->raw) return row->raw(r, self, args, out);
     sq_tval arg[SQ_TMPL_PARAMS] = {{0}}; /* UNSET */
     if (args->n_pos > row->n_max)
-        return sq_tmpl_fail(r, "%s takes at most %u arguments (%u given)", row->name, row->n_max, args->n_pos);
+        return sq_tmpl_fail(r, "%s takes at most %u arguments (%u given)", row->name, row->n_max,
+                            args->n_pos);
     for (uint32_t i = 0; i < args->n_pos; i++) arg[i] = args->pos[i];
     for (uint32_t i = 0; i < args->n_kw; i++) {
         const sq_tval *key = &args->kw[i].key;
         uint32_t at = param_of(row, key);
         if (at == row->n_max)
-            return sq_tmpl_fail(r, "%s got an unexpected keyword argument '%.*s'", row->name, (int)key->n, key->u.s);
+            return sq_tmpl_fail(r, "%s got an unexpected keyword argument '%.*s'", row->name, (int)key->n,
+                                key->u.s);
         if (arg[at].type != SQ_TV_UNSET)
             return sq_tmpl_fail(r, "%s got multiple values for argument '%s'", row->name, row->params[at]);
         arg[at] = args->kw[i].value;

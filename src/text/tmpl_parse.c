@@ -2,8 +2,8 @@
  *
  * tmpl_parse.c - statements of a template, and sq_tmpl_compile.
  *
- * Recursive descent with one token of look-ahead. What recurses on the source passes sq_tmpl_nest, so the C stack is
- * bounded whatever the source says; chains of any length are loops. */
+ * Recursive descent with one token of look-ahead. What recurses on the source passes sq_tmpl_nest, so the C
+ * stack is bounded whatever the source says; chains of any length are loops. */
 #include "text/tmpl_int.h"
 
 /* ---- tokens ---------------------------------------------------------------------------------- */
@@ -30,7 +30,8 @@ squish_status sq_tmpl_skip_word(sq_tmpl_parser *p, const char *word, bool *found
 squish_status sq_tmpl_unexpected(sq_tmpl_parser *p, const char *wanted) {
     const sq_tmpl_token *t = &p->cur;
     if (t->type == SQ_TT_EOF)
-        return sq_fail(p->err, SQUISH_CORRUPT, "template line %u: expected %s, found the end", t->line, wanted);
+        return sq_fail(p->err, SQUISH_CORRUPT, "template line %u: expected %s, found the end", t->line,
+                       wanted);
     static const char *const marks[] = {"", "text", "{%", "%}", "{{", "}}"};
     bool is_mark = t->type < SQ_COUNT(marks);
     int n = t->n > 40 ? 40 : (int)t->n;
@@ -73,8 +74,8 @@ static squish_status parse_print(sq_tmpl_parser *p, uint32_t *out) {
     return add(p, SQ_TK_PRINT, 0, line, &expr, out);
 }
 
-/* Text, prints and statements up to a block that begins with one of `ends` (which stays the current token), or to
- * the end of the source where ends is NULL. */
+/* Text, prints and statements up to a block that begins with one of `ends` (which stays the current token),
+ * or to the end of the source where ends is NULL. */
 static squish_status parse_until(sq_tmpl_parser *p, const char *const *ends, uint32_t *out) {
     size_t mark = sq_tmpl_mark(p->build);
     uint32_t line = p->cur.line, node, args[2] = {0, SQ_TMPL_NONE};
@@ -93,7 +94,8 @@ static squish_status parse_until(sq_tmpl_parser *p, const char *const *ends, uin
         SQ_TRY(sq_tmpl_push(p->build, node));
     }
     if (ends && p->cur.type == SQ_TT_EOF)
-        return sq_fail(p->err, SQUISH_CORRUPT, "template line %u: the block opened here has no '%s'", line, ends[0]);
+        return sq_fail(p->err, SQUISH_CORRUPT, "template line %u: the block opened here has no '%s'", line,
+                       ends[0]);
     SQ_TRY(sq_tmpl_list(p->build, mark, &args[0]));
     return add(p, SQ_TK_BODY, 0, line, args, out);
 }
@@ -184,7 +186,8 @@ static squish_status parse_param(sq_tmpl_parser *p, bool *has_default, uint32_t 
         SQ_TRY(sq_tmpl_parse_expr(p, true, &args[1]));
         *has_default = true;
     } else if (*has_default) {
-        return sq_fail(p->err, SQUISH_CORRUPT, "template line %u: a parameter without default behind one with", line);
+        return sq_fail(p->err, SQUISH_CORRUPT,
+                       "template line %u: a parameter without default behind one with", line);
     }
     return add(p, SQ_TK_PARAM, 0, line, args, out);
 }
@@ -205,7 +208,8 @@ static squish_status parse_params(sq_tmpl_parser *p, uint32_t *out) {
     return sq_tmpl_list(p->build, mark, out);
 }
 
-/* The body of a macro is a function: loops around it end at its border, and it is seen which special names it uses. */
+/* The body of a macro is a function: loops around it end at its border, and it is seen which special names it
+ * uses. */
 static squish_status parse_macro_body(sq_tmpl_parser *p, uint32_t line, const char *end, uint32_t *args,
                                       uint32_t *out) {
     int loop_depth = p->loop_depth, uses = p->macro_uses;
@@ -235,10 +239,12 @@ static squish_status parse_call_block(sq_tmpl_parser *p, uint32_t line, uint32_t
     SQ_TRY(sq_tmpl_parse_expr(p, true, &args[0]));
     const sq_tmpl_node *call = (const sq_tmpl_node *)(const void *)p->build->nodes.data + args[0];
     const uint32_t *parts = (const uint32_t *)(const void *)p->build->lists.data + call->arg[1];
-    const sq_tmpl_node *last = call->kind == SQ_TK_POSTFIX && parts[0] > 0
-                                   ? (const sq_tmpl_node *)(const void *)p->build->nodes.data + parts[parts[0]]
-                                   : NULL;
-    if (!last || last->kind != SQ_TK_CALL) return sq_fail(p->err, SQUISH_CORRUPT, "template line %u: a call is expected here", line);
+    const sq_tmpl_node *last =
+        call->kind == SQ_TK_POSTFIX && parts[0] > 0
+            ? (const sq_tmpl_node *)(const void *)p->build->nodes.data + parts[parts[0]]
+            : NULL;
+    if (!last || last->kind != SQ_TK_CALL)
+        return sq_fail(p->err, SQUISH_CORRUPT, "template line %u: a call is expected here", line);
     SQ_TRY(parse_macro_body(p, line, "endcall", macro, &args[1]));
     return add(p, SQ_TK_CALL_BLOCK, 0, line, args, out);
 }
@@ -259,8 +265,8 @@ static squish_status parse_with(sq_tmpl_parser *p, uint32_t line, uint32_t *out)
     return add(p, SQ_TK_WITH, 0, line, args, out);
 }
 
-/* {% generation %} marks what an assistant says, for training. Its text is the text of its body, in a scope of its
- * own: a `with` without names. */
+/* {% generation %} marks what an assistant says, for training. Its text is the text of its body, in a scope
+ * of its own: a `with` without names. */
 static squish_status parse_generation(sq_tmpl_parser *p, uint32_t line, uint32_t *out) {
     uint32_t args[2];
     SQ_TRY(sq_tmpl_list(p->build, sq_tmpl_mark(p->build), &args[0]));
@@ -310,8 +316,8 @@ static squish_status parse_statement(sq_tmpl_parser *p, uint32_t *out) {
     bool is_end = (p->cur.n > 3 && memcmp(p->cur.p, "end", 3) == 0) || sq_tmpl_at_word(p, "else") ||
                   sq_tmpl_at_word(p, "elif");
     int n = p->cur.n > 40 ? 40 : (int)p->cur.n;
-    return sq_fail(p->err, is_end ? SQUISH_CORRUPT : SQUISH_UNSUPPORTED, "template line %u: %s '%.*s'", p->cur.line,
-                   is_end ? "nothing is open for" : "unsupported statement", n, p->cur.p);
+    return sq_fail(p->err, is_end ? SQUISH_CORRUPT : SQUISH_UNSUPPORTED, "template line %u: %s '%.*s'",
+                   p->cur.line, is_end ? "nothing is open for" : "unsupported statement", n, p->cur.p);
 }
 
 /* The root is added last of all, as open expects. */
@@ -346,7 +352,8 @@ static squish_status check_source(const char *source, size_t n, squish_error *er
     return SQUISH_OK;
 }
 
-squish_status sq_tmpl_compile(const char *source, size_t n, const squish_alloc *a, sq_buf *out, squish_error *err) {
+squish_status sq_tmpl_compile(const char *source, size_t n, const squish_alloc *a, sq_buf *out,
+                              squish_error *err) {
     SQ_TRY(check_source(source, n, err));
     sq_tmpl_build build;
     char *text = NULL;

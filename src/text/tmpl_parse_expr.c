@@ -241,7 +241,8 @@ static squish_status parse_call(sq_tmpl_parser *p, uint32_t *out) {
 
 static squish_status unknown(sq_tmpl_parser *p, const char *what) {
     int n = p->cur.n > 60 ? 60 : (int)p->cur.n;
-    return sq_fail(p->err, SQUISH_UNSUPPORTED, "template line %u: unknown %s '%.*s'", p->cur.line, what, n, p->cur.p);
+    return sq_fail(p->err, SQUISH_UNSUPPORTED, "template line %u: unknown %s '%.*s'", p->cur.line, what, n,
+                   p->cur.p);
 }
 
 /* A filter from its name on. */
@@ -268,7 +269,8 @@ static squish_status push_postfix(sq_tmpl_parser *p) {
 }
 
 /* base and the parts pushed since mark; the base alone if there are none. */
-static squish_status make_postfix(sq_tmpl_parser *p, size_t mark, uint32_t line, uint32_t base, uint32_t *out) {
+static squish_status make_postfix(sq_tmpl_parser *p, size_t mark, uint32_t line, uint32_t base,
+                                  uint32_t *out) {
     uint32_t args[2] = {base, 0};
     if (sq_tmpl_mark(p->build) == mark) {
         *out = base;
@@ -337,7 +339,7 @@ static squish_status push_filters(sq_tmpl_parser *p) {
     }
 }
 
-/* The chain of a filter or set block; its input is the block's text. first_is_bare: no '|' before the first. */
+/* The chain of a filter or set block, whose input is the block's text. first_is_bare: no '|' before the first. */
 squish_status sq_tmpl_parse_filters(sq_tmpl_parser *p, bool first_is_bare, uint32_t *out) {
     size_t mark = sq_tmpl_mark(p->build);
     uint32_t line = p->cur.line, part;
@@ -517,7 +519,8 @@ squish_status sq_tmpl_parse_expr(sq_tmpl_parser *p, bool cond, uint32_t *out) {
 
 static bool ends_tuple(const sq_tmpl_parser *p, const char *end_word) {
     return p->cur.type == SQ_TT_VAR_END || p->cur.type == SQ_TT_BLOCK_END || p->cur.type == SQ_TT_RPAREN ||
-           p->cur.type == SQ_TT_RBRACKET || p->cur.type == SQ_TT_ASSIGN || (end_word && sq_tmpl_at_word(p, end_word));
+           p->cur.type == SQ_TT_RBRACKET || p->cur.type == SQ_TT_ASSIGN ||
+           (end_word && sq_tmpl_at_word(p, end_word));
 }
 
 /* a, or the tuple a, b with or without a comma at the end. */

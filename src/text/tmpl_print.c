@@ -2,8 +2,8 @@
  *
  * tmpl_print.c - values as text: Python's str() and repr().
  *
- * Texts in the making live on top of each other in one scratch buffer: remember its length, append, take what was
- * appended. Blocks that are captured use the same stack. */
+ * Texts in the making live on top of each other in one scratch buffer: remember its length, append, take what
+ * was appended. Blocks that are captured use the same stack. */
 #include "text/tmpl_int.h"
 
 #include <math.h>
@@ -42,10 +42,12 @@ static bool reads_as(int64_t m, int exponent, double f) {
     return strtod(text, NULL) == f;
 }
 
-/* The fewest digits that read back as f > 0 (or 0), as an integer and a power of ten. At a power of two the nearest
- * short number may miss while its neighbour hits, so both neighbours are tried. Returns the digits' text. */
+/* The fewest digits that read back as f > 0 (or 0), as an integer and a power of ten. At a power of two the
+ * nearest short number may miss while its neighbour hits, so both neighbours are tried. Returns the digits'
+ * text. */
 static int shortest_digits(double f, char digits[32], int *exponent) {
-    /* 15 digits always survive the way into a normal double and back: anything shorter is those without zeros */
+    /* 15 digits always survive the way into a normal double and back: anything shorter is those without zeros
+     */
     for (int p = f < 2.3e-308 ? 0 : 14; p <= 16; p++) {
         char text[48];
         snprintf(text, sizeof text, "%.*e", p, f);
@@ -106,7 +108,8 @@ static squish_status repr_char(sq_trun *r, sq_buf *o, const char *s, size_t n, u
 
 /* In single quotes, unless that would need an escape and double quotes would not. */
 static squish_status repr_text(sq_trun *r, sq_buf *o, const sq_tval *v) {
-    bool has_single = v->n > 0 && memchr(v->u.s, '\'', v->n), has_double = v->n > 0 && memchr(v->u.s, '"', v->n);
+    bool has_single = v->n > 0 && memchr(v->u.s, '\'', v->n),
+         has_double = v->n > 0 && memchr(v->u.s, '"', v->n);
     char quote = has_single && !has_double ? '"' : '\'';
     SQ_TRY(sq_tmpl_charge(r, v->n / 4));
     SQ_TRY(sq_tmpl_put(r, o, &quote, 1));
@@ -180,7 +183,8 @@ static squish_status print_number(sq_trun *r, sq_buf *o, const sq_tval *v) {
 }
 
 squish_status sq_tmpl_repr(sq_trun *r, sq_buf *o, const sq_tval *v, int depth) {
-    if (depth > SQ_TMPL_VALUE_DEPTH) return sq_tmpl_over(r, "values nested more than %d deep", SQ_TMPL_VALUE_DEPTH);
+    if (depth > SQ_TMPL_VALUE_DEPTH)
+        return sq_tmpl_over(r, "values nested more than %d deep", SQ_TMPL_VALUE_DEPTH);
     SQ_TRY(sq_tmpl_charge(r, 1));
     switch (v->type) {
         case SQ_TV_UNDEF: return sq_tmpl_puts(r, o, "Undefined");

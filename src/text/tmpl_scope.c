@@ -2,13 +2,15 @@
  *
  * tmpl_scope.c - which names of a block are its own from the start.
  *
- * Jinja decides the scope of names before a template runs. A block (the template, a loop's body, a macro, ...) that
- * sets a name outright before it reads it anywhere, while no block around it knows the name, owns that name from its
- * beginning: what is nested inside and runs before the `set` sees it undefined, even if the caller gave a variable of
- * that name. After parsing this pass lists such names with the block's body, and running the body declares them.
+ * Jinja decides the scope of names before a template runs. A block (the template, a loop's body, a macro,
+ * ...) that sets a name outright before it reads it anywhere, while no block around it knows the name, owns
+ * that name from its beginning: what is nested inside and runs before the `set` sees it undefined, even if
+ * the caller gave a variable of that name. After parsing this pass lists such names with the block's body,
+ * and running the body declares them.
  *
- * A block is walked twice: once at its own level, to see what it touches first and how, then once more to enter the
- * blocks inside it, when all names of this one are known. A `set` inside an `if` may not happen, so it owns nothing. */
+ * A block is walked twice: once at its own level, to see what it touches first and how, then once more to
+ * enter the blocks inside it, when all names of this one are known. A `set` inside an `if` may not happen, so
+ * it owns nothing. */
 #include "text/tmpl_int.h"
 
 typedef struct {
@@ -68,7 +70,8 @@ static squish_status look_if(scoping *s, const sq_tmpl_node *n) {
 static squish_status look_all(scoping *s, const sq_tmpl_node *n) {
     const char *letters = sq_tmpl_operands(n->kind);
     for (int k = 0; letters[k]; k++) {
-        if (n->arg[k] == SQ_TMPL_NONE || letters[k] == 's' || letters[k] == 'i' || letters[k] == 'U') continue;
+        if (n->arg[k] == SQ_TMPL_NONE || letters[k] == 's' || letters[k] == 'i' || letters[k] == 'U')
+            continue;
         bool is_list = strchr("SXPITWMOQK", letters[k]) != NULL;
         SQ_TRY(is_list ? look_list(s, n->arg[k], 0, 1) : look(s, n->arg[k]));
     }
@@ -213,7 +216,8 @@ static squish_status enter_blocks(scoping *s, uint32_t body) {
 squish_status sq_tmpl_scope(sq_tmpl_build *b) {
     size_t n_names = b->strings.len / sizeof(sq_tmpl_string), bytes = n_names * sizeof(uint32_t);
     uint32_t root = (uint32_t)(b->nodes.len / sizeof(sq_tmpl_node)) - 1;
-    scoping s = {.b = b, .known = sq_alloc_zero(&b->alloc, bytes), .touched = sq_alloc_zero(&b->alloc, bytes)};
+    scoping s = {
+        .b = b, .known = sq_alloc_zero(&b->alloc, bytes), .touched = sq_alloc_zero(&b->alloc, bytes)};
     sq_buf_init(&s.names, &b->alloc, b->nodes.max);
     squish_status st = SQUISH_OK;
     if (!s.known || !s.touched) st = sq_fail(b->err, SQUISH_NO_MEMORY, "out of memory compiling a template");

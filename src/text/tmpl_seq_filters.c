@@ -2,8 +2,8 @@
  *
  * tmpl_seq_filters.c - filters that walk over a sequence: map, select, sort, join and their like.
  *
- * What is a generator in Jinja is one here: it can be walked over once and has no length and no index, so a template
- * that works here works there. */
+ * What is a generator in Jinja is one here: it can be walked over once and has no length and no index, so a
+ * template that works here works there. */
 #include "text/tmpl_int.h"
 
 static bool given(const sq_tval *v) { return v->type != SQ_TV_UNSET && v->type != SQ_TV_NONE; }
@@ -84,7 +84,9 @@ static squish_status map_attribute(sq_trun *r, const sq_tval *v, const sq_targs 
     for (uint32_t i = 0; i < args->n_kw; i++) {
         if (sq_tv_is(&args->kw[i].key, "attribute")) path = &args->kw[i].value;
         else if (sq_tv_is(&args->kw[i].key, "default")) dflt = args->kw[i].value;
-        else return sq_tmpl_fail(r, "Unexpected keyword argument '%.*s'", (int)args->kw[i].key.n, args->kw[i].key.u.s);
+        else
+            return sq_tmpl_fail(r, "Unexpected keyword argument '%.*s'", (int)args->kw[i].key.n,
+                                args->kw[i].key.u.s);
     }
     if (!path) return sq_tmpl_fail(r, "map requires a filter argument");
     sq_titer it;
@@ -106,7 +108,8 @@ static squish_status f_map(sq_trun *r, const sq_tval *v, const sq_targs *args, s
     if (!sq_tmpl_truth(&in)) return SQUISH_OK; /* nothing to map, and no complaint about what it is */
     if (args->n_pos == 0) return map_attribute(r, &in, args, &made);
     SQ_TRY(check_name(r, &args->pos[0], "the filter's name"));
-    const sq_targs rest = {.pos = args->pos + 1, .n_pos = args->n_pos - 1, .kw = args->kw, .n_kw = args->n_kw};
+    const sq_targs rest = {
+        .pos = args->pos + 1, .n_pos = args->n_pos - 1, .kw = args->kw, .n_kw = args->n_kw};
     SQ_TRY(sq_tmpl_iter(r, &in, &it));
     for (bool has;;) {
         SQ_TRY(sq_tmpl_next(r, &it, &item, &has));
@@ -160,15 +163,17 @@ static squish_status f_rejectattr(sq_trun *r, const sq_tval *v, const sq_targs *
 /* ---- order ----------------------------------------------------------------------------------- */
 
 /* What an item is compared by: its attribute, in lower case where texts compare without case. */
-static squish_status sort_key(sq_trun *r, const sq_tval *item, const sq_tval *path, bool with_case, sq_tval *out) {
+static squish_status sort_key(sq_trun *r, const sq_tval *item, const sq_tval *path, bool with_case,
+                              sq_tval *out) {
     const sq_tval none = sq_tv(SQ_TV_UNSET);
     SQ_TRY(sq_tmpl_getpath(r, item, path, &none, out));
     return out->type == SQ_TV_STR && !with_case ? sq_tmpl_recase(r, SQ_TCASE_LOWER, out, out) : SQUISH_OK;
 }
 
-/* The key of "a,b": a list with one key per name. A single key is a list, too: lists compare their items for equality
- * before order, and so two items without the attribute may stand in one list. */
-static squish_status multi_key(sq_trun *r, const sq_tval *item, const sq_tval *paths, bool with_case, sq_tval *out) {
+/* The key of "a,b": a list with one key per name. A single key is a list, too: lists compare their items for
+ * equality before order, and so two items without the attribute may stand in one list. */
+static squish_status multi_key(sq_trun *r, const sq_tval *item, const sq_tval *paths, bool with_case,
+                               sq_tval *out) {
     sq_tval key;
     SQ_TRY(sq_tmpl_new_seq(r, SQ_TV_LIST, 1, out));
     if (paths->type != SQ_TV_STR) {
@@ -187,7 +192,8 @@ static squish_status multi_key(sq_trun *r, const sq_tval *item, const sq_tval *p
 }
 
 /* list, in the order of its keys. */
-static squish_status sorted(sq_trun *r, const sq_tseq *list, const sq_tval *keys, bool reverse, sq_tval *out) {
+static squish_status sorted(sq_trun *r, const sq_tseq *list, const sq_tval *keys, bool reverse,
+                            sq_tval *out) {
     void *perm;
     SQ_TRY(sq_tmpl_alloc(r, list->n, sizeof(uint32_t), &perm));
     SQ_TRY(sq_tmpl_sort(r, keys, list->n, reverse, perm));
@@ -214,7 +220,8 @@ static squish_status f_dictsort(sq_trun *r, const sq_tval *v, const sq_tval *arg
     if (given(&arg[1]) && !by_value && !sq_tv_is(&arg[1], "key"))
         return sq_tmpl_fail(r, "You can only sort by either \"key\" or \"value\"");
     if (v->type == SQ_TV_UNDEF) return sq_tmpl_undefined(r, v);
-    if (v->type != SQ_TV_DICT) return sq_tmpl_fail(r, "'%s' object has no attribute 'items'", sq_tmpl_type_name(v));
+    if (v->type != SQ_TV_DICT)
+        return sq_tmpl_fail(r, "'%s' object has no attribute 'items'", sq_tmpl_type_name(v));
     const sq_tval view = {.type = SQ_TV_VIEW, .sub = 2, .u.dict = v->u.dict};
     const sq_tval args[3] = {arg[2], arg[0], which};
     return f_sort(r, &view, args, out);

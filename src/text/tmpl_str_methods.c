@@ -32,12 +32,13 @@ static squish_status m_capitalize(sq_trun *r, const sq_tval *s, const sq_tval *a
 
 /* ---- strip ----------------------------------------------------------------------------------- */
 
-static squish_status strip(sq_trun *r, const sq_tval *s, const sq_tval *chars, bool left, bool right, sq_tval *out) {
+static squish_status strip(sq_trun *r, const sq_tval *s, const sq_tval *chars, bool left, bool right,
+                           sq_tval *out) {
     if (given(chars)) SQ_TRY(sq_tmpl_want_str(r, chars, "strip arg"));
     sq_span kept = sq_tmpl_strip(s->u.s, s->n, given(chars) ? chars : NULL, left, right);
     *out = sq_tv_str((const char *)kept.p, kept.n);
     /* Each stripped character was looked for in the set. */
-    return sq_tmpl_charge(r, (s->n - kept.n) / 16 * (given(chars) ? chars->n + 1u : 1u));
+    return sq_tmpl_charge(r, (s->n - kept.n) / 8 * (given(chars) ? chars->n + 1u : 1u));
 }
 
 static squish_status m_strip(sq_trun *r, const sq_tval *s, const sq_tval *arg, sq_tval *out) {
@@ -86,10 +87,12 @@ static squish_status m_endswith(sq_trun *r, const sq_tval *s, const sq_tval *arg
 }
 
 /* The position of a substring in code points; where it is missing -1 or, if `must`, an error. */
-static squish_status position(sq_trun *r, const sq_tval *s, const sq_tval *sub, bool last, bool must, sq_tval *out) {
+static squish_status position(sq_trun *r, const sq_tval *s, const sq_tval *sub, bool last, bool must,
+                              sq_tval *out) {
     SQ_TRY(sq_tmpl_want_str(r, sub, "the substring"));
     SQ_TRY(sq_tmpl_charge(r, s->n / 8));
-    const char *at = last ? find_last(s->u.s, s->n, sub->u.s, sub->n) : sq_tmpl_find(s->u.s, s->n, sub->u.s, sub->n);
+    const char *at =
+        last ? find_last(s->u.s, s->n, sub->u.s, sub->n) : sq_tmpl_find(s->u.s, s->n, sub->u.s, sub->n);
     if (!at && must) return sq_tmpl_fail(r, "substring not found");
     *out = sq_tv_int(at ? (int64_t)sq_utf8_count(s->u.s, (size_t)(at - s->u.s)) : -1);
     return SQUISH_OK;
@@ -114,7 +117,8 @@ static squish_status m_count(sq_trun *r, const sq_tval *s, const sq_tval *arg, s
     int64_t n = 0;
     const char *end = s->u.s + s->n;
     if (arg[0].n == 0) n = (int64_t)sq_utf8_count(s->u.s, s->n) + 1;
-    for (const char *p = s->u.s; arg[0].n > 0 && (p = sq_tmpl_find(p, (size_t)(end - p), arg[0].u.s, arg[0].n));) {
+    for (const char *p = s->u.s;
+         arg[0].n > 0 && (p = sq_tmpl_find(p, (size_t)(end - p), arg[0].u.s, arg[0].n));) {
         p += arg[0].n;
         n++;
     }
@@ -139,7 +143,9 @@ static bool is_alpha(uint32_t cp) {
     utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
     return c >= UTF8PROC_CATEGORY_LU && c <= UTF8PROC_CATEGORY_LO;
 }
-static bool is_decimal(uint32_t cp) { return utf8proc_category((utf8proc_int32_t)cp) == UTF8PROC_CATEGORY_ND; }
+static bool is_decimal(uint32_t cp) {
+    return utf8proc_category((utf8proc_int32_t)cp) == UTF8PROC_CATEGORY_ND;
+}
 static bool is_digit(uint32_t cp) {
     bool raised = cp == 0xb2 || cp == 0xb3 || cp == 0xb9 || cp == 0x2070 || (cp >= 0x2074 && cp <= 0x2079);
     return is_decimal(cp) || raised || (cp >= 0x2080 && cp <= 0x2089);
@@ -177,7 +183,8 @@ static squish_status one_case(sq_trun *r, const sq_tval *s, bool upper, sq_tval 
     for (size_t at = 0; at < s->n && clean;) {
         uint32_t cp;
         at += sq_utf8_decode(s->u.s + at, s->n - at, &cp, NULL);
-        bool is_upper = utf8proc_isupper((utf8proc_int32_t)cp), is_lower = utf8proc_islower((utf8proc_int32_t)cp);
+        bool is_upper = utf8proc_isupper((utf8proc_int32_t)cp),
+             is_lower = utf8proc_islower((utf8proc_int32_t)cp);
         some |= upper ? is_upper : is_lower;
         clean = !(upper ? is_lower : is_upper);
     }
@@ -249,7 +256,7 @@ static bool first_word(const char *s, size_t n, const char **from, const char **
     return rest.n > 0;
 }
 
-/* At runs of white space; the rest behind the last split keeps its inner blanks but not the ones before it. */
+/* At runs of white space; the rest behind the last split keeps its inner blanks, not those before it. */
 static squish_status split_words(sq_trun *r, const sq_tval *s, int64_t max, sq_tseq *list) {
     const char *at = s->u.s, *end = at + s->n, *from, *to;
     for (; first_word(at, (size_t)(end - at), &from, &to); at = to, max--) {
@@ -289,7 +296,8 @@ static squish_status split(sq_trun *r, const sq_tval *s, const sq_tval *arg, boo
     SQ_TRY(sq_tmpl_charge(r, s->n / 16));
     sq_tval list;
     SQ_TRY(sq_tmpl_new_seq(r, SQ_TV_LIST, 0, &list));
-    if (by_words) SQ_TRY(from_right ? rsplit_words(r, s, max, list.u.seq) : split_words(r, s, max, list.u.seq));
+    if (by_words)
+        SQ_TRY(from_right ? rsplit_words(r, s, max, list.u.seq) : split_words(r, s, max, list.u.seq));
     else SQ_TRY((from_right ? rsplit_at : split_at)(r, s, &arg[0], max, list.u.seq));
     *out = list;
     return SQUISH_OK;
@@ -303,7 +311,8 @@ static squish_status m_rsplit(sq_trun *r, const sq_tval *s, const sq_tval *arg, 
 }
 
 static bool ends_line(uint32_t cp) {
-    return (cp >= '\n' && cp <= '\r') || (cp >= 0x1c && cp <= 0x1e) || cp == 0x85 || cp == 0x2028 || cp == 0x2029;
+    return (cp >= '\n' && cp <= '\r') || (cp >= 0x1c && cp <= 0x1e) || cp == 0x85 || cp == 0x2028 ||
+           cp == 0x2029;
 }
 
 static squish_status m_splitlines(sq_trun *r, const sq_tval *s, const sq_tval *arg, sq_tval *out) {
@@ -332,7 +341,8 @@ static squish_status partition(sq_trun *r, const sq_tval *s, const sq_tval *sep,
     if (sep->n == 0) return sq_tmpl_fail(r, "empty separator");
     SQ_TRY(sq_tmpl_charge(r, s->n / 8));
     const char *from = s->u.s, *end = from + s->n;
-    const char *hit = last ? find_last(from, s->n, sep->u.s, sep->n) : sq_tmpl_find(from, s->n, sep->u.s, sep->n);
+    const char *hit =
+        last ? find_last(from, s->n, sep->u.s, sep->n) : sq_tmpl_find(from, s->n, sep->u.s, sep->n);
     sq_tval parts;
     SQ_TRY(sq_tmpl_new_seq(r, SQ_TV_TUPLE, 3, &parts));
     sq_tval *p = parts.u.seq->items;
@@ -385,7 +395,8 @@ static squish_status replace_empty(sq_trun *r, const sq_tval *s, const sq_tval *
     return at < s->n ? sq_tmpl_put(r, &r->scratch, s->u.s + at, s->n - at) : SQUISH_OK;
 }
 
-static squish_status replace_all(sq_trun *r, const sq_tval *s, const sq_tval *from, const sq_tval *to, int64_t max) {
+static squish_status replace_all(sq_trun *r, const sq_tval *s, const sq_tval *from, const sq_tval *to,
+                                 int64_t max) {
     const char *p = s->u.s, *end = p + s->n;
     for (; max != 0; max--) {
         const char *hit = sq_tmpl_find(p, (size_t)(end - p), from->u.s, from->n);
@@ -423,8 +434,8 @@ static squish_status m_join(sq_trun *r, const sq_tval *s, const sq_tval *arg, sq
         SQ_TRY(sq_tmpl_next(r, &it, &item, &has));
         if (!has) break;
         if (item.type != SQ_TV_STR)
-            return sq_tmpl_fail(r, "sequence item %llu: expected str instance, %s found", (unsigned long long)i,
-                                sq_tmpl_type_name(&item));
+            return sq_tmpl_fail(r, "sequence item %llu: expected str instance, %s found",
+                                (unsigned long long)i, sq_tmpl_type_name(&item));
         if (i > 0) SQ_TRY(sq_tmpl_put(r, &r->scratch, s->u.s, s->n));
         SQ_TRY(sq_tmpl_put(r, &r->scratch, item.u.s, item.n));
     }
@@ -439,7 +450,8 @@ static squish_status pad(sq_trun *r, const sq_tval *s, const sq_tval *arg, int l
     SQ_TRY(sq_tmpl_want_str(r, &fill, "the fill character"));
     if (sq_utf8_count(fill.u.s, fill.n) != 1)
         return sq_tmpl_fail(r, "The fill character must be exactly one character long");
-    if (width > SQ_TMPL_REPEAT_MAX / 4) return sq_tmpl_over(r, "a width of more than %d", SQ_TMPL_REPEAT_MAX / 4);
+    if (width > SQ_TMPL_REPEAT_MAX / 4)
+        return sq_tmpl_over(r, "a width of more than %d", SQ_TMPL_REPEAT_MAX / 4);
     int64_t n = width - (int64_t)sq_utf8_count(s->u.s, s->n);
     if (n < 0) n = 0;
     /* center puts the odd blank on the left if the width is odd: CPython's rule */
@@ -462,7 +474,8 @@ static squish_status m_rjust(sq_trun *r, const sq_tval *s, const sq_tval *arg, s
     return pad(r, s, arg, 2, out);
 }
 
-/* Methods Python has and this does not: there, so that looking at them tells nothing new, but not to be called. */
+/* Methods Python has and this does not: there, so that looking at them tells nothing new, but not to be
+ * called. */
 static squish_status m_unsupported(sq_trun *r, const sq_tval *s, const sq_targs *args, sq_tval *out) {
     (void)s;
     (void)args;

@@ -100,11 +100,27 @@ static const struct {
 };
 
 /* Tests that look at the type alone. */
-enum { DEFINED, UNDEFINED, NONE, BOOLEAN, TRUE_, FALSE_, INTEGER, FLOAT_, NUMBER, STRING, MAPPING, SEQUENCE, ITERABLE,
-       CALLABLE, ESCAPED, N_TYPE_TESTS };
-static const char *const type_tests[N_TYPE_TESTS] = {"defined", "undefined", "none", "boolean", "true", "false",
-                                                     "integer", "float", "number", "string", "mapping", "sequence",
-                                                     "iterable", "callable", "escaped"};
+enum {
+    DEFINED,
+    UNDEFINED,
+    NONE,
+    BOOLEAN,
+    TRUE_,
+    FALSE_,
+    INTEGER,
+    FLOAT_,
+    NUMBER,
+    STRING,
+    MAPPING,
+    SEQUENCE,
+    ITERABLE,
+    CALLABLE,
+    ESCAPED,
+    N_TYPE_TESTS
+};
+static const char *const type_tests[N_TYPE_TESTS] = {
+    "defined", "undefined", "none",    "boolean",  "true",     "false",    "integer", "float",
+    "number",  "string",    "mapping", "sequence", "iterable", "callable", "escaped"};
 
 static bool type_test(int which, const sq_tval *v) {
     bool is_bool = v->type == SQ_TV_BOOL;
@@ -121,8 +137,8 @@ static bool type_test(int which, const sq_tval *v) {
         case STRING: return v->type == SQ_TV_STR;
         case MAPPING: return v->type == SQ_TV_DICT;
         case SEQUENCE: /* has a length and an index: the undefined, too, in Jinja */
-            return v->type == SQ_TV_STR || v->type == SQ_TV_LIST || v->type == SQ_TV_TUPLE || v->type == SQ_TV_DICT ||
-                   v->type == SQ_TV_RANGE || v->type == SQ_TV_UNDEF;
+            return v->type == SQ_TV_STR || v->type == SQ_TV_LIST || v->type == SQ_TV_TUPLE ||
+                   v->type == SQ_TV_DICT || v->type == SQ_TV_RANGE || v->type == SQ_TV_UNDEF;
         case ITERABLE: return v->type == SQ_TV_LOOP || sq_tmpl_is_iterable(v);
         case CALLABLE:
             return v->type == SQ_TV_MACRO || v->type == SQ_TV_METHOD || v->type == SQ_TV_GLOBAL ||

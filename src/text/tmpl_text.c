@@ -2,8 +2,8 @@
  *
  * tmpl_text.c - strings by code points, as Python counts and strips them.
  *
- * Template strings are UTF-8; Python's are sequences of code points. Searching may stay with bytes (UTF-8 is self
- * synchronising), but lengths, indexes and sets of characters may not. */
+ * Template strings are UTF-8; Python's are sequences of code points. Searching may stay with bytes (UTF-8 is
+ * self synchronising), but lengths, indexes and sets of characters may not. */
 #include "text/tmpl_int.h"
 
 #include <utf8proc.h>
@@ -29,6 +29,11 @@ bool sq_tmpl_is_printable(uint32_t cp) {
         case UTF8PROC_CATEGORY_ZS: return false;
         default: return true;
     }
+}
+
+int sq_tmpl_digit(char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    return (c | 32) >= 'a' && (c | 32) <= 'z' ? (c | 32) - 'a' + 10 : 99;
 }
 
 static bool in_set(uint32_t cp, const sq_tval *chars) {

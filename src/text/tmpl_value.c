@@ -2,8 +2,8 @@
  *
  * tmpl_value.c - the values a template computes with: Python's, as far as templates see them.
  *
- * A value is 16 bytes; containers lie in the arena of the rendering and are shared by reference. Strings from the
- * caller's JSON and from the blob are viewed, not copied. */
+ * A value is 16 bytes; containers lie in the arena of the rendering and are shared by reference. Strings from
+ * the caller's JSON and from the blob are viewed, not copied. */
 #include "text/tmpl_int.h"
 
 #include <stdio.h>
@@ -51,9 +51,10 @@ squish_status sq_tmpl_alloc(sq_trun *r, size_t n, size_t size, void **out) {
 }
 
 const char *sq_tmpl_type_name(const sq_tval *v) {
-    static const char *const names[] = {"unset", "Undefined", "NoneType", "bool", "int", "float", "str", "list",
-                                        "tuple", "dict", "Namespace", "range", "generator", "dict_view",
-                                        "LoopContext", "Macro", "method", "function"};
+    static const char *const names[] = {"unset",     "Undefined", "NoneType",  "bool",      "int",
+                                        "float",     "str",       "list",      "tuple",     "dict",
+                                        "Namespace", "range",     "generator", "dict_view", "LoopContext",
+                                        "Macro",     "method",    "function"};
     _Static_assert(SQ_COUNT(names) == SQ_TV_GLOBAL + 1, "one name per type");
     return names[v->type];
 }
@@ -165,7 +166,8 @@ static squish_status from_array(sq_trun *r, const json_t *j, int depth, sq_tval 
     size_t n = json_array_size(j);
     SQ_TRY(sq_tmpl_new_seq(r, SQ_TV_LIST, n, out));
     sq_tseq *seq = out->u.seq;
-    for (size_t i = 0; i < n; i++) SQ_TRY(sq_tmpl_from_json(r, json_array_get(j, i), depth + 1, &seq->items[i]));
+    for (size_t i = 0; i < n; i++)
+        SQ_TRY(sq_tmpl_from_json(r, json_array_get(j, i), depth + 1, &seq->items[i]));
     seq->n = (uint32_t)n;
     return SQUISH_OK;
 }
@@ -186,7 +188,8 @@ static squish_status from_object(sq_trun *r, const json_t *j, int depth, sq_tval
 
 /* Convert a JSON value once; strings stay where they are. */
 squish_status sq_tmpl_from_json(sq_trun *r, const json_t *j, int depth, sq_tval *out) {
-    if (depth > SQ_TMPL_VALUE_DEPTH) return sq_tmpl_over(r, "values nested more than %d deep", SQ_TMPL_VALUE_DEPTH);
+    if (depth > SQ_TMPL_VALUE_DEPTH)
+        return sq_tmpl_over(r, "values nested more than %d deep", SQ_TMPL_VALUE_DEPTH);
     SQ_TRY(sq_tmpl_charge(r, 1));
     switch (json_typeof(j)) {
         case JSON_NULL: *out = sq_tv(SQ_TV_NONE); return SQUISH_OK;

@@ -2,9 +2,9 @@
  *
  * test_tmpl_golden.c - chat templates byte for byte against what Python's Jinja renders.
  *
- * cases.json holds small templates for every rule, squish-tiny.json the shipped model's own template; both come from
- * make_goldens.py beside them. Public templates of other models are test data that does not belong to the project:
- * they are looked for under $SQUISH_TESTDATA. */
+ * cases.json holds small templates for every rule, squish-tiny.json the shipped model's own template; both
+ * come from make_goldens.py beside them. Public templates of other models are test data that does not belong
+ * to the project: they are looked for under $SQUISH_TESTDATA. */
 #include "support/tmpl_run.h"
 
 #include <setjmp.h>
@@ -35,11 +35,12 @@ static int differs(const char *name, const char *source, size_t n, const json_t 
     const char *error = json_string_value(json_object_get(wanted, "error"));
     size_t text_bytes = json_string_length(json_object_get(wanted, "text"));
     bool same = error ? t.st != SQUISH_OK && t.err.text[0] != 0
-                      : t.st == SQUISH_OK && t.out.len == text_bytes && memcmp(sq_test_text(&t), text, text_bytes) == 0;
+                      : t.st == SQUISH_OK && t.out.len == text_bytes &&
+                            memcmp(sq_test_text(&t), text, text_bytes) == 0;
     if (error && same && words_count(error)) same = strstr(t.err.text, strstr(error, ": ") + 2) != NULL;
     if (!same)
-        print_error("%s\n  template: %.300s\n  wanted: %s\n  got:    %s%s\n", name, source, error ? error : text,
-                    sq_test_text(&t), t.err.text);
+        print_error("%s\n  template: %.300s\n  wanted: %s\n  got:    %s%s\n", name, source,
+                    error ? error : text, sq_test_text(&t), t.err.text);
     sq_test_tmpl_free(&t);
     return !same;
 }
@@ -54,7 +55,8 @@ static void small_templates_render_as_in_jinja(void **state) {
         const json_t *c = json_array_get(cases, i), *source = json_object_get(c, "template");
         char name[32];
         snprintf(name, sizeof name, "case %zu", i);
-        bad += differs(name, json_string_value(source), json_string_length(source), json_object_get(c, "vars"), c);
+        bad += differs(name, json_string_value(source), json_string_length(source),
+                       json_object_get(c, "vars"), c);
     }
     json_decref(file);
     assert_int_equal(bad, 0);
@@ -84,7 +86,8 @@ static json_t *variables_of(const json_t *conversations, const char *name) {
     static const char *const standing[] = {"bos_token", "eos_token", "date_string"};
     json_t *vars = json_object();
     for (size_t i = 0; i < SQ_COUNT(standing); i++)
-        json_object_set(vars, standing[i], json_object_get(json_object_get(conversations, "variables"), standing[i]));
+        json_object_set(vars, standing[i],
+                        json_object_get(json_object_get(conversations, "variables"), standing[i]));
     json_object_set_new(vars, "add_generation_prompt", json_true());
     json_object_update(vars, json_object_get(json_object_get(conversations, "conversations"), name));
     return vars;

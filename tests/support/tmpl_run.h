@@ -18,8 +18,8 @@ typedef struct {
 /* 2026-01-02 03:04:05 UTC, the clock of every golden file. */
 enum { SQ_TEST_NOW = 1767323045 };
 
-static inline sq_test_tmpl sq_test_render_json(const char *source, size_t n, const json_t *vars, const squish_alloc *a,
-                                               const sq_tmpl_limits *limits) {
+static inline sq_test_tmpl sq_test_render_json(const char *source, size_t n, const json_t *vars,
+                                               const squish_alloc *a, const sq_tmpl_limits *limits) {
     sq_test_tmpl t = {0};
     const sq_tmpl_limits standard = {.now_unix = SQ_TEST_NOW};
     sq_tmpl_view view;
@@ -28,7 +28,8 @@ static inline sq_test_tmpl sq_test_render_json(const char *source, size_t n, con
     sq_buf_init(&t.out, a, 64 << 20);
     t.st = sq_tmpl_compile(source, n, a, &t.blob, &t.err);
     if (t.st == SQUISH_OK)
-        t.st = sq_tmpl_open(&view, (sq_span){.p = (const uint8_t *)t.blob.data, .n = t.blob.len}, &tmpl, &t.err);
+        t.st =
+            sq_tmpl_open(&view, (sq_span){.p = (const uint8_t *)t.blob.data, .n = t.blob.len}, &tmpl, &t.err);
     if (t.st == SQUISH_OK) t.st = sq_tmpl_render(tmpl, vars, limits ? limits : &standard, a, &t.out, &t.err);
     return t;
 }

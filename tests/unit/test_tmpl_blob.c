@@ -8,7 +8,8 @@
 #include <cmocka.h>
 
 static const char source[] =
-    "{% macro m(a, b=1) %}{{ a ~ b }}{% endmacro %}{% for x in [1, 2.5, 'é'] if x != 3 %}{{ m(x, b=loop.index)|trim }}"
+    "{% macro m(a, b=1) %}{{ a ~ b }}{% endmacro %}{% for x in [1, 2.5, 'é'] if x != 3 %}{{ m(x, "
+    "b=loop.index)|trim }}"
     "{% else %}none{% endfor %}{% set y = {'k': (1,)} %}{{ y.k[0:1] is defined and 1 < 2 }}";
 static const char rendered[] = "112.52é3True";
 
@@ -103,7 +104,8 @@ static void a_blob_off_its_alignment_is_refused(void **state) {
     sq_buf_deinit(&out);
 }
 
-/* ---- single lies -------------------------------------------------------------------------------------------------- */
+/* ---- single lies
+ * -------------------------------------------------------------------------------------------------- */
 
 static sq_tmpl_header *header(sq_buf *b) { return (sq_tmpl_header *)(void *)b->data; }
 static sq_tmpl_node *nodes(sq_buf *b) { return (sq_tmpl_node *)(void *)(b->data + sizeof(sq_tmpl_header)); }

@@ -22,7 +22,8 @@ static void text_survives_the_way_there_and_back(void **state) {
             sq_buf_append(&text, utf8, sq_utf8_encode(cp, utf8));
         }
         json_object_set_new(vars, "x", json_stringn(text.data, text.len));
-        const char *source = "{{ x|tojson|from_json == x }} {{ x|tojson(true)|from_json == x }} {{ [x]|string != x }}";
+        const char *source =
+            "{{ x|tojson|from_json == x }} {{ x|tojson(true)|from_json == x }} {{ [x]|string != x }}";
         sq_test_tmpl t = sq_test_render_json(source, strlen(source), vars, NULL, NULL);
         assert_string_equal(t.err.text, "");
         assert_string_equal(sq_test_text(&t), "True True True");
@@ -34,12 +35,14 @@ static void text_survives_the_way_there_and_back(void **state) {
 
 static void output_is_what_json_dumps_writes(void **state) {
     (void)state;
-    assert_renders("{{ x|tojson }}", "{\"x\": {\"b\": [1, 2.0, 1e30, -0.5], \"a\": \"<'&\\u00e9\\u007f/\\\"\\\\\"}}",
+    assert_renders("{{ x|tojson }}",
+                   "{\"x\": {\"b\": [1, 2.0, 1e30, -0.5], \"a\": \"<'&\\u00e9\\u007f/\\\"\\\\\"}}",
                    "{\"b\": [1, 2.0, 1e+30, -0.5], \"a\": \"<'&é\x7f/\\\"\\\\\"}");
     assert_renders("{{ x|tojson(ensure_ascii=true) }}", "{\"x\": \"\\u00e9\\ud83d\\ude00\\u007f\"}",
                    "\"\\u00e9\\ud83d\\ude00\\u007f\"");
-    assert_renders("{{ x|tojson(indent=2) }}", "{\"x\": {\"a\": [], \"b\": {}, \"c\": [1, {\"d\": null}]}}",
-                   "{\n  \"a\": [],\n  \"b\": {},\n  \"c\": [\n    1,\n    {\n      \"d\": null\n    }\n  ]\n}");
+    assert_renders(
+        "{{ x|tojson(indent=2) }}", "{\"x\": {\"a\": [], \"b\": {}, \"c\": [1, {\"d\": null}]}}",
+        "{\n  \"a\": [],\n  \"b\": {},\n  \"c\": [\n    1,\n    {\n      \"d\": null\n    }\n  ]\n}");
 }
 
 static void from_json_keeps_the_last_of_equal_keys_and_the_order(void **state) {
@@ -66,7 +69,8 @@ static void depth_is_bounded(void **state) {
         const char *source = "{{ x|from_json|tojson == x }}";
         sq_test_tmpl t = sq_test_render_json(source, strlen(source), vars, NULL, NULL);
         assert_int_equal(t.st, depth == 60 ? SQUISH_OK : SQUISH_INVALID);
-        assert_string_equal(t.err.text, depth == 60 ? "" : "template line 1: from_json: nested too deeply at byte 65");
+        assert_string_equal(t.err.text,
+                            depth == 60 ? "" : "template line 1: from_json: nested too deeply at byte 65");
         sq_test_tmpl_free(&t);
     }
     json_decref(vars);

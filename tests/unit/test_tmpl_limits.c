@@ -29,19 +29,24 @@ static const char *const bombs[] = {
     "{{ [0] * 10**9 }}",
     "{% set ns = namespace(s='x') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
     "{% set ns = namespace(l=[1]) %}{% for i in range(99) %}{% set ns.l = ns.l + ns.l %}{% endfor %}",
-    "{% set ns = namespace(l=[1]) %}{% for i in range(99) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l }}",
-    "{% set ns = namespace(l=[1]) %}{% for i in range(150) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l == ns.l[:] }}",
+    "{% set ns = namespace(l=[1]) %}{% for i in range(99) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l "
+    "}}",
+    "{% set ns = namespace(l=[1]) %}{% for i in range(150) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ "
+    "ns.l == ns.l[:] }}",
     "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
     "{% macro m(n) %}{{ m(n) }}{{ m(n) }}{% endmacro %}{{ m(1) }}",
     "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
     "{% macro m(n) %}{{ n }}{% if n < 10**6 %}{{ m(n + 1) }}{% endif %}{% endmacro %}{{ m(0) }}",
-    "{% for i in range(99999) %}{% for j in range(99) %}{{ 'abcdefghijklmnopqrstuvwxyz' * 400 }}{% endfor %}{% endfor %}",
+    "{% for i in range(99999) %}{% for j in range(99) %}{{ 'abcdefghijklmnopqrstuvwxyz' * 400 }}{% endfor "
+    "%}{% endfor %}",
     "{% set s = 'ab' * 500000 %}{% for i in range(99999) %}{% set x = s|upper %}{% endfor %}",
-    "{% set s = 'ab' * 500000 %}{% for i in range(99999) %}{% if 'ba' * 9 ~ 'x' in s %}y{% endif %}{% endfor %}",
+    "{% set s = 'ab' * 500000 %}{% for i in range(99999) %}{% if 'ba' * 9 ~ 'x' in s %}y{% endif %}{% endfor "
+    "%}",
     "{% set s = 'ab' * 500000 %}{% for i in range(99999) %}{{ s[::-1]|length }}{% endfor %}",
     "{% set s = 'ab' * 500000 %}{% for i in range(99999) %}{{ s.split('a')|length }}{% endfor %}",
     "{% set s = 'ab' * 500000 %}{% for i in range(99999) %}{{ s.replace('a', s) }}{% endfor %}",
-    "{% set s = ' ' * 1000000 %}{% for i in range(99999) %}{{ s.strip('abcdefghijklmnopqrstuvwxyz ') }}{% endfor %}",
+    "{% set s = ' ' * 1000000 %}{% for i in range(99999) %}{{ s.strip('abcdefghijklmnopqrstuvwxyz ') }}{% "
+    "endfor %}",
     "{% set s = 'Σ' * 500000 %}{{ s|lower }}",
     "{% set l = range(99999)|list %}{% for i in range(99999) %}{% if -1 in l %}y{% endif %}{% endfor %}",
     "{% set l = range(99999)|list %}{% for i in range(999) %}{% set x = l|sort(reverse=true) %}{% endfor %}",
@@ -51,7 +56,8 @@ static const char *const bombs[] = {
     "{{ 2 ** 10 ** 10 }}",
     "{{ '%100000000d' % 5 }}{{ '%.99999999f' % 1.5 }}",
     "{{ 'a'.center(10 ** 12) }}",
-    "{% for i in range(99999) %}{% set x = x|default('') ~ 'x' * 99999 %}{{ x|tojson|tojson|tojson }}{% endfor %}",
+    "{% for i in range(99999) %}{% set x = x|default('') ~ 'x' * 99999 %}{{ x|tojson|tojson|tojson }}{% "
+    "endfor %}",
     "{% filter indent(100000) %}{{ '\n x' * 100000 }}{% endfilter %}",
 };
 
@@ -69,7 +75,6 @@ static void bombs_end_in_a_clean_error(void **state) {
         if (ms > MS_MAX) print_error("%s: %.0f ms\n", bombs[i], ms);
         assert_true(ms < MS_MAX);
         if (ms > slowest) slowest = ms;
-        if (getenv("V")) print_message("%7.1f ms %.100s | %s\n", ms, bombs[i], t.err.text);
         sq_test_tmpl_free(&t);
     }
     print_message("slowest bomb: %.0f ms\n", slowest);
@@ -92,8 +97,9 @@ static void a_million_set_statements_end(void **state) {
     assert_int_equal(t.st, SQUISH_UNSUPPORTED);
     sq_test_tmpl_free(&t);
     sq_buf_deinit(&source);
-    assert_refused("{% for i in range(99999) %}{% for j in range(99) %}{% set x = j %}{% endfor %}{% endfor %}", NULL,
-                   SQUISH_NO_MEMORY, "template line 1: more than 5000000 steps");
+    assert_refused(
+        "{% for i in range(99999) %}{% for j in range(99) %}{% set x = j %}{% endfor %}{% endfor %}", NULL,
+        SQUISH_NO_MEMORY, "template line 1: more than 5000000 steps");
 }
 
 /* Many names, all different: looking them up must not grow with the square. */
@@ -101,7 +107,8 @@ static void many_names_end(void **state) {
     (void)state;
     sq_buf source;
     sq_buf_init(&source, NULL, 16 << 20);
-    for (int i = 0; source.len + 40 < SQ_MAX_TEMPLATE; i++) sq_buf_printf(&source, "{%% set n%d = m%d %%}", i, i);
+    for (int i = 0; source.len + 40 < SQ_MAX_TEMPLATE; i++)
+        sq_buf_printf(&source, "{%% set n%d = m%d %%}", i, i);
     uint64_t start = sq_os_now_ns();
     sq_test_tmpl t = sq_test_render_json(source.data, source.len, NULL, NULL, NULL);
     assert_int_equal(t.st, SQUISH_NO_MEMORY);
@@ -133,14 +140,17 @@ static void limits_of_the_caller_hold(void **state) {
 /* A long conversation must not come near the limits that stop bombs. */
 static void a_megabyte_of_conversation_passes(void **state) {
     (void)state;
-    const char *source = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content.split('</think>')[-1].lstrip('\\n')"
-                         " + '<|im_end|>\\n' }}{% if '</think>' in m.content and m.content|trim|length %}{{ m|tojson }}"
-                         "{% endif %}{% endfor %}";
+    const char *source =
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + "
+        "m.content.split('</think>')[-1].lstrip('\\n')"
+        " + '<|im_end|>\\n' }}{% if '</think>' in m.content and m.content|trim|length %}{{ m|tojson }}"
+        "{% endif %}{% endfor %}";
     json_t *vars = json_object(), *messages = json_array();
     char *text = malloc(10000);
     memset(text, 'w', 10000);
     for (int i = 0; i < 200; i++)
-        json_array_append_new(messages, json_pack("{s:s, s:s%}", "role", i % 2 ? "user" : "assistant", "content", text, (size_t)10000));
+        json_array_append_new(messages, json_pack("{s:s, s:s%}", "role", i % 2 ? "user" : "assistant",
+                                                  "content", text, (size_t)10000));
     json_object_set_new(vars, "messages", messages);
     sq_test_tmpl t = sq_test_render_json(source, strlen(source), vars, NULL, NULL);
     assert_string_equal(t.err.text, "");

@@ -16,15 +16,35 @@ static void floats_print_as_in_python(void **state) {
         double f;
         const char *text;
     } rows[] = {
-        {0.0, "0.0"}, {-0.0, "-0.0"}, {1.0, "1.0"}, {-1.5, "-1.5"}, {0.1, "0.1"}, {1.0 / 3, "0.3333333333333333"},
-        {100.0, "100.0"}, {123456789.125, "123456789.125"}, {1e15, "1000000000000000.0"},
-        {9999999999999998.0, "9999999999999998.0"}, {1e16, "1e+16"}, {1.5e16, "1.5e+16"}, {1e22, "1e+22"},
-        {1e100, "1e+100"}, {0.0001, "0.0001"}, {0.00012345, "0.00012345"}, {0.00001, "1e-05"}, {1.25e-7, "1.25e-07"},
-        {5e-324, "5e-324"}, {2.2250738585072014e-308, "2.2250738585072014e-308"},
-        {2.225073858507201e-308, "2.225073858507201e-308"}, {DBL_MAX, "1.7976931348623157e+308"},
+        {0.0, "0.0"},
+        {-0.0, "-0.0"},
+        {1.0, "1.0"},
+        {-1.5, "-1.5"},
+        {0.1, "0.1"},
+        {1.0 / 3, "0.3333333333333333"},
+        {100.0, "100.0"},
+        {123456789.125, "123456789.125"},
+        {1e15, "1000000000000000.0"},
+        {9999999999999998.0, "9999999999999998.0"},
+        {1e16, "1e+16"},
+        {1.5e16, "1.5e+16"},
+        {1e22, "1e+22"},
+        {1e100, "1e+100"},
+        {0.0001, "0.0001"},
+        {0.00012345, "0.00012345"},
+        {0.00001, "1e-05"},
+        {1.25e-7, "1.25e-07"},
+        {5e-324, "5e-324"},
+        {2.2250738585072014e-308, "2.2250738585072014e-308"},
+        {2.225073858507201e-308, "2.225073858507201e-308"},
+        {DBL_MAX, "1.7976931348623157e+308"},
         {0x1p-44, "5.684341886080802e-14"}, /* the neighbour of the nearest 16 digits */
-        {9007199254740993.0, "9007199254740992.0"}, {0.1 + 0.2, "0.30000000000000004"}, {2.675, "2.675"},
-        {INFINITY, "inf"}, {-INFINITY, "-inf"}, {NAN, "nan"},
+        {9007199254740993.0, "9007199254740992.0"},
+        {0.1 + 0.2, "0.30000000000000004"},
+        {2.675, "2.675"},
+        {INFINITY, "inf"},
+        {-INFINITY, "-inf"},
+        {NAN, "nan"},
     };
     for (size_t i = 0; i < SQ_COUNT(rows); i++) {
         char text[32];
@@ -57,7 +77,8 @@ static void printed_floats_read_back(void **state) {
             started |= *p >= '1' && *p <= '9';
             significant += started && *p >= '0' && *p <= '9';
         }
-        if (strstr(text, ".0") && !strchr(text, 'e')) continue; /* zeros in front of the point are no digits to spare */
+        if (strstr(text, ".0") && !strchr(text, 'e'))
+            continue; /* zeros in front of the point are no digits to spare */
         snprintf(shorter, sizeof shorter, "%.*e", significant - 2, f);
         assert_true(strtod(shorter, NULL) != f);
     }
@@ -77,8 +98,9 @@ static void values_that_hold_themselves_do_not_print_for_ever(void **state) {
     const char *words = "template line 1: values nested more than 200 deep";
     assert_refused("{% set x = [] %}{% set y = x.append(x) %}{{ x }}", NULL, SQUISH_NO_MEMORY, words);
     assert_refused("{% set x = [] %}{% set y = x.append(x) %}{{ x|tojson }}", NULL, SQUISH_NO_MEMORY, words);
-    assert_refused("{% set x = [] %}{% set z = [] %}{% set y = x.append(x) %}{% set y = z.append(z) %}{{ x == z }}", NULL,
-                   SQUISH_NO_MEMORY, words);
+    assert_refused(
+        "{% set x = [] %}{% set z = [] %}{% set y = x.append(x) %}{% set y = z.append(z) %}{{ x == z }}",
+        NULL, SQUISH_NO_MEMORY, words);
     assert_refused("{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}", NULL, SQUISH_NO_MEMORY, words);
 }
 

@@ -23,7 +23,8 @@ static void known_dates(void **state) {
     assert_time(-1, "%F %T", "1969-12-31 23:59:59");
     assert_time(951782400, "%d %B %Y", "29 February 2000");
     assert_time(1735689599, "%F %T %U %W %V %G %u %w", "2024-12-31 23:59:59 52 53 01 2025 2 2");
-    assert_time(SQ_TEST_NOW, "%d %b %Y|%-d/%-m|%_d|%e|%I %p|%y|%%|%s", "02 Jan 2026|2/1| 2| 2|03 AM|26|%|1767323045");
+    assert_time(SQ_TEST_NOW, "%d %b %Y|%-d/%-m|%_d|%e|%I %p|%y|%%|%s",
+                "02 Jan 2026|2/1| 2| 2|03 AM|26|%|1767323045");
     assert_time(253402300799, "%c", "Fri Dec 31 23:59:59 9999");
     assert_time(-62135596800, "%F", "0001-01-01");
 }
@@ -34,7 +35,8 @@ static void every_directive_agrees_with_the_c_library(void **state) {
     for (int i = 0; i < 20000; i++) {
         /* any second between 1583 and 9999 */
         time_t t = (time_t)(sq_splitmix64(&seed) % 265614854400ull) - 12212553600;
-        const char *fmt = "%a|%A|%b|%B|%C|%d|%D|%e|%F|%g|%G|%H|%I|%j|%k|%l|%m|%M|%p|%P|%R|%r|%S|%T|%u|%U|%V|%w|%W|%y|%Y|%c";
+        const char *fmt =
+            "%a|%A|%b|%B|%C|%d|%D|%e|%F|%g|%G|%H|%I|%j|%k|%l|%m|%M|%p|%P|%R|%r|%S|%T|%u|%U|%V|%w|%W|%y|%Y|%c";
         char wanted[400];
         struct tm tm;
         gmtime_r(&t, &tm);

@@ -61,7 +61,6 @@ SQ_INLINE float32x4_t scale4(uint8_t scale_type, const uint8_t *p) {
 }
 
 /* R2 for group g: the only place where integers meet floats. scales: of 16 rows, then the biases (I4). */
- */
 SQ_INLINE void add_group(sq_wtype t, int n_c, uint8_t scale_type, const uint8_t *scales, const sq_act *x,
                          int32_t i, int32_t g, int32x4_t dot[C_MAX][4], float32x4_t acc[C_MAX][4]) {
     for (int j = 0; j < 4; j++) {
