@@ -91,10 +91,11 @@ static bool add_nats(void *user, int32_t pos, const float *logits) {
     nats *k = user;
     const size_t next = k->base + (size_t)pos + 1;
     if (next >= k->n) return true;
-    double m = -INFINITY, sum = 0;
-    for (int32_t i = 0; i < k->n_vocab; i++) m = fmax(m, (double)logits[i]);
-    for (int32_t i = 0; i < k->n_vocab; i++) sum += exp((double)logits[i] - m);
-    k->sum += m + log(sum) - (double)logits[k->tokens[next]];
+    float m = -INFINITY;
+    double sum = 0;
+    for (int32_t i = 0; i < k->n_vocab; i++) m = logits[i] > m ? logits[i] : m;
+    for (int32_t i = 0; i < k->n_vocab; i++) sum += (double)expf(logits[i] - m);
+    k->sum += (double)m + log(sum) - (double)logits[k->tokens[next]];
     k->count++;
     return true;
 }
