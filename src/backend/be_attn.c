@@ -8,6 +8,7 @@
  * operations happen in the same order: the split is invisible in the bits. */
 #include "backend/be_int.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -41,17 +42,21 @@ static void head_rotate(const sq_kernels *k, const sq_attn_shape *s, float *x, c
     k->rope(x, s->cos + (size_t)row * (size_t)half, s->sin + (size_t)row * (size_t)half, half);
 }
 
+/* x [d] held within +-limit, NaN as 0, padded with zeros to dp channels. A page outlives what is in it: an infinity
+ * in a slot nobody looks at any more would meet a probability of zero in the next timeline's sums and become NaN. */
+static void hold(const float *x, int32_t d, int32_t dp, float limit, float *out) {
+    for (int32_t i = 0; i < d; i++) out[i] = x[i] > limit ? limit : x[i] < -limit ? -limit : x[i] == x[i] ? x[i] : 0.0f;
+    for (int32_t i = d; i < dp; i++) out[i] = 0.0f;
+}
+
 static void put(const sq_kernels *k, const sq_attn_shape *s, const float *kr, const float *vr, int32_t slot,
                 uint16_t *ktile, uint16_t *vtile) {
     float kp[HEAD_DIM_MAX], vp[HEAD_DIM_MAX];
     const int32_t d = s->head_dim, dp = padded(s);
-    if (dp != d) {
-        memset(kp + d, 0, (size_t)(dp - d) * sizeof(float));
-        memset(vp + d, 0, (size_t)(dp - d) * sizeof(float));
-        kr = memcpy(kp, kr, (size_t)d * sizeof(float));
-        vr = memcpy(vp, vr, (size_t)d * sizeof(float));
-    }
-    (s->kv_f32 ? k->kv_put_f32 : k->kv_put_f16)(kr, vr, dp, slot, ktile, vtile);
+    const float limit = s->kv_f32 ? FLT_MAX : 65504.0f; /* the largest f16 */
+    hold(kr, d, dp, limit, kp);
+    hold(vr, d, dp, limit, vp);
+    (s->kv_f32 ? k->kv_put_f32 : k->kv_put_f16)(kp, vp, dp, slot, ktile, vtile);
 }
 
 static void prepare_item(void *ctx, int32_t row, int32_t thread) {

@@ -10,6 +10,7 @@
  * measures are added up in tile order. */
 #include "forge/forge_int.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <stdatomic.h>
@@ -26,6 +27,7 @@ typedef struct {
     uint64_t done_bytes, total_bytes;
     double cos_sum;
     XXH3_state_t *identity;
+    bool published;            /* the file has its final name */
 } job;
 
 /* ---- one matrix ------------------------------------------------------------------------------ */
@@ -169,12 +171,20 @@ static squish_status declare_tensors(job *j, squish_error *err) {
     return SQUISH_OK;
 }
 
+static squish_status check_vector(const sq_want *w, const float *v, squish_error *err) {
+    for (int32_t i = 0; i < w->rows; i++)
+        if (!isfinite(v[i]))
+            return sq_fail(err, SQUISH_CORRUPT, "tensor '%s': value %d is not a finite number", w->hf_name, i);
+    return SQUISH_OK;
+}
+
 static squish_status write_tensors(job *j, squish_error *err) {
     sq_want w;
     for (size_t i = 0; sq_config_want(&j->m->cfg, i, &w); i++) {
         const uint64_t sum = hash_source(j, &w);
         SQ_TRY(sq_sqw_writer_source_sum(j->w, i, sum, err));
         if (w.vector) {
+            SQ_TRY(check_vector(&w, vector_of(j->m, &w), err));
             SQ_TRY(sq_sqw_writer_put(j->w, i, 0, vector_of(j->m, &w), (size_t)w.rows * sizeof(float), err));
             j->out->n_passthrough++;
             json_t *row = json_pack("{s:s, s:s, s:s}", "name", w.name, "type", "f32", "reason",
@@ -236,6 +246,7 @@ static squish_status finish(job *j, const char *path, const char *sentinel, squi
     XXH128_canonicalFromHash(&id, XXH3_128bits_digest(j->identity));
     uint64_t sum = 0;
     SQ_TRY(sq_sqw_writer_finish(j->w, id.digest, &sum, err));
+    j->published = true;
     out->bytes = sq_os_file_bytes(path);
     return sq_sentinel_write(sentinel, path, out->bytes, sum, err);
 }
@@ -270,7 +281,40 @@ static squish_status resolve(const squish_compress_options *in, squish_compress_
     if (o->group != SQ_GROUP && !(o->group == 0 && bits == 8))
         return sq_fail(err, SQUISH_INVALID, "group is %d, wanted 64%s", o->group,
                        bits == 8 ? " or 0 (per row)" : "");
+    if (o->method != SQUISH_METHOD_RTN && o->method != SQUISH_METHOD_LSQ)
+        return sq_fail(err, SQUISH_INVALID, "method is %d, wanted rtn or lsq", (int)o->method);
+    if (o->threads < 0 || o->threads > 1024)
+        return sq_fail(err, SQUISH_INVALID, "threads is %d, wanted 0 (all) to 1024", o->threads);
     return SQUISH_OK;
+}
+
+/* Folders and names of one build. */
+typedef struct {
+    char compressed[1024], build[1100], lock[1200], dir[1100], file[1024], sentinel[1100];
+    bool compressed_was_there;
+} places;
+
+static squish_status find_places(const char *compressed, const sq_tier_info *tier, places *p, squish_error *err) {
+    if (snprintf(p->file, sizeof p->file, "%s/%s/model.sqw", compressed, tier->dir) >= (int)sizeof p->file)
+        return sq_fail(err, SQUISH_INVALID, "%s: path too long", compressed);
+    snprintf(p->compressed, sizeof p->compressed, "%s", compressed);
+    snprintf(p->dir, sizeof p->dir, "%s/%s", p->compressed, tier->dir);
+    snprintf(p->sentinel, sizeof p->sentinel, "%s/%s", p->compressed, tier->sentinel);
+    snprintf(p->build, sizeof p->build, "%s/.build", p->compressed);
+    snprintf(p->lock, sizeof p->lock, "%s/%s.lock", p->build, tier->name);
+    p->compressed_was_there = sq_os_is_dir(p->compressed);
+    return SQUISH_OK;
+}
+
+/* Take away what the build no longer needs; after a failure also what it made. Folders go only if empty. The lock
+ * is still held: who waits for it finds it gone and starts with a new one. */
+static void tidy(const places *p, bool failed, bool published) {
+    remove(p->lock);
+    remove(p->build);
+    if (!failed) return;
+    if (published) remove(p->file); /* without its sentinel it is not a tier */
+    remove(p->dir);
+    if (!p->compressed_was_there) remove(p->compressed);
 }
 
 squish_status sq_forge_compress(const char *src, const char *compressed, const squish_compress_options *in,
@@ -278,25 +322,18 @@ squish_status sq_forge_compress(const char *src, const char *compressed, const s
     memset(out, 0, sizeof *out);
     squish_compress_options o;
     SQ_TRY(resolve(in, &o, err));
-    const sq_tier_info *tier = sq_tier_get(o.tier);
-    char dir[4096], lock[4096], path[1024], sentinel[4096];
-    if (snprintf(path, sizeof path, "%s/%s/model.sqw", compressed, tier->dir) >= (int)sizeof path)
-        return sq_fail(err, SQUISH_INVALID, "%s: path too long", compressed);
-    snprintf(dir, sizeof dir, "%s/%s", compressed, tier->dir);
-    snprintf(sentinel, sizeof sentinel, "%s/%s", compressed, tier->sentinel);
-    snprintf(lock, sizeof lock, "%s/.build/%s.lock", compressed, tier->name);
-    snprintf(out->file, sizeof out->file, "%s", path);
-    if (!o.force && sq_tier_ready(compressed, o.tier, path, sizeof path)) {
+    places p;
+    SQ_TRY(find_places(compressed, sq_tier_get(o.tier), &p, err));
+    snprintf(out->file, sizeof out->file, "%s", p.file);
+    if (!o.force && sq_tier_ready(compressed, o.tier, p.file, sizeof p.file)) {
         out->reused = true;
-        out->bytes = sq_os_file_bytes(path);
+        out->bytes = sq_os_file_bytes(p.file);
         return SQUISH_OK;
     }
-    char build_dir[4096];
-    snprintf(build_dir, sizeof build_dir, "%s/.build", compressed);
-    SQ_TRY(sq_os_mkdirs(build_dir, err));
-    SQ_TRY(sq_os_mkdirs(dir, err));
     int lock_fd = -1;
-    SQ_TRY(sq_os_lock(&lock_fd, lock, err));
+    SQ_TRY(sq_os_mkdirs(p.build, err));
+    SQ_TRY(sq_os_mkdirs(p.dir, err));
+    SQ_TRY(sq_os_lock(&lock_fd, p.lock, err));
     job j = {.alloc = in->alloc ? *in->alloc : sq_alloc_default(), .o = &o, .out = out};
     squish_status st = SQUISH_OK;
     const uint64_t begin = sq_os_now_ns();
@@ -305,7 +342,7 @@ squish_status sq_forge_compress(const char *src, const char *compressed, const s
     if (!j.report || !j.identity) st = sq_fail(err, SQUISH_NO_MEMORY, "compress: out of memory");
     if (st == SQUISH_OK) {
         XXH3_128bits_reset(j.identity);
-        st = build(&j, src, path, sentinel, err);
+        st = build(&j, src, p.file, p.sentinel, err);
     }
     out->seconds = (double)(sq_os_now_ns() - begin) / 1e9;
     out->gb_per_s = (double)out->source_bytes / 1e9 / out->seconds;
@@ -314,6 +351,7 @@ squish_status sq_forge_compress(const char *src, const char *compressed, const s
     sq_sqw_writer_free(j.w);
     sq_pool_free(j.pool);
     sq_model_close(j.m);
+    tidy(&p, st != SQUISH_OK, j.published);
     sq_os_unlock(lock_fd);
     return st;
 }

@@ -89,7 +89,7 @@ squish_sampling squish_sampling_for(const squish_model *m) {
     override(o, "min_p", &s.min_p);
     override(o, "typical_p", &s.typical_p);
     override(o, "repetition_penalty", &s.repetition_penalty);
-    s.top_k = (int32_t)top_k;
+    s.top_k = top_k >= 0.0f && top_k <= 0x1p24f ? (int32_t)top_k : 0; /* beyond any vocabulary: off */
     if (json_is_false(json_object_get(o, "do_sample"))) s.temperature = 0.0f;
     json_decref(o);
     return s;

@@ -16,15 +16,16 @@ typedef struct {
     bool qkv_bias, qk_norm, fused;
     bool gemma;            /* four norms meaning 1 + w, scaled embedding, GELU, two ropes */
     bool window_default;   /* sliding_window applies unless use_sliding_window is false */
+    int32_t window, from;  /* where config.json has no sliding_window, no max_window_layers */
 } family;
 
 static const family families[] = {
-    {"qwen2", .qkv_bias = true, .window_default = false},
-    {"qwen3", .qk_norm = true, .window_default = false},
+    {"qwen2", .qkv_bias = true, .window_default = false, .window = 4096, .from = 28},
+    {"qwen3", .qk_norm = true, .window_default = false, .window = 4096, .from = 28},
     {"llama", .window_default = false},
-    {"mistral", .window_default = true},
+    {"mistral", .window_default = true, .window = 4096},
     {"phi3", .fused = true, .window_default = true},
-    {"gemma3_text", .qk_norm = true, .gemma = true, .window_default = true},
+    {"gemma3_text", .qk_norm = true, .gemma = true, .window_default = true, .window = 4096},
 };
 
 static const family *family_of(const char *model_type, squish_error *err) {
@@ -71,7 +72,7 @@ static squish_status rope_read(const json_t *o, double theta, int64_t ctx, sq_ro
                           .beta_fast = 32.0,
                           .beta_slow = 1.0,
                           .truncate = 1};
-    if (!json_is_object(o)) return SQUISH_OK;
+    if (!o || json_is_null(o)) return SQUISH_OK;
     const char *type = "default";
     SQ_TRY(sq_json_str(o, "type", false, &type, what, err));
     SQ_TRY(sq_json_str(o, "rope_type", false, &type, what, err));
@@ -115,6 +116,9 @@ static squish_status rope_all(const json_t *o, const family *f, int64_t ctx, sq_
     /* Gemma: full-attention layers turn slowly, windowed ones fast. */
     c->n_rope = 2;
     if (json_is_object(params)) {
+        if (!json_object_get(params, "full_attention") || !json_object_get(params, "sliding_attention"))
+            return sq_fail(err, SQUISH_CORRUPT,
+                           "config.json: rope_parameters: wanted full_attention and sliding_attention");
         SQ_TRY(rope_read(json_object_get(params, "full_attention"), 1e6, ctx, &c->rope[0], err));
         return rope_read(json_object_get(params, "sliding_attention"), 1e4, ctx, &c->rope[1], err);
     }
@@ -128,30 +132,41 @@ static squish_status rope_all(const json_t *o, const family *f, int64_t ctx, sq_
  * ---------------------------------------------------------------------------------------------------------
  */
 
+/* Entry i of layer_types: is it windowed? */
+static squish_status layer_type(const json_t *types, int32_t i, bool *windowed, squish_error *err) {
+    const char *t = json_string_value(json_array_get(types, (size_t)i));
+    *windowed = t && strcmp(t, "sliding_attention") == 0;
+    if (*windowed || (t && strcmp(t, "full_attention") == 0)) return SQUISH_OK;
+    return sq_fail(err, SQUISH_UNSUPPORTED,
+                   "config.json: layer_types[%d] is '%.40s', wanted full_attention or sliding_attention", i,
+                   t ? t : "not a string");
+}
+
 static squish_status windows(const json_t *o, const family *f, sq_config *c, squish_error *err) {
-    int64_t window = 0, from = 0, pattern = f->gemma ? 6 : 0;
+    int64_t window = json_object_get(o, "sliding_window") ? 0 : f->window, from = f->from;
+    int64_t pattern = f->gemma ? 6 : 0;
     bool use = f->window_default;
     SQ_TRY(sq_json_i64(o, "sliding_window", false, 0, SQ_MAX_CTX, &window, what, err));
     SQ_TRY(sq_json_bool(o, "use_sliding_window", false, &use, what, err));
     SQ_TRY(sq_json_i64(o, "max_window_layers", false, 0, 1 << 20, &from, what, err));
     SQ_TRY(sq_json_i64(o, "sliding_window_pattern", false, 1, 1 << 20, &pattern, what, err));
     SQ_TRY(sq_json_i64(o, "_sliding_window_pattern", false, 1, 1 << 20, &pattern, what, err));
-    if (!use || window == 0) return SQUISH_OK;
+    if (!use) window = 0;
     c->window = (int32_t)window;
     const json_t *types = json_object_get(o, "layer_types");
-    if (json_is_array(types) && json_array_size(types) != (size_t)c->n_layers)
+    if (json_is_null(types)) types = NULL;
+    if (types && !json_is_array(types))
+        return sq_fail(err, SQUISH_CORRUPT, "config.json: layer_types is not an array");
+    if (types && json_array_size(types) != (size_t)c->n_layers)
         return sq_fail(err, SQUISH_CORRUPT, "config.json: layer_types has %zu entries for %d layers",
                        json_array_size(types), c->n_layers);
     for (int32_t i = 0; i < c->n_layers; i++) {
         bool windowed = pattern ? (i + 1) % pattern != 0 : i >= from;
-        if (json_is_array(types)) {
-            const char *t = json_string_value(json_array_get(types, (size_t)i));
-            if (!t || (strcmp(t, "sliding_attention") != 0 && strcmp(t, "full_attention") != 0))
-                return sq_fail(err, SQUISH_UNSUPPORTED, "config.json: layer_types[%d] is '%.40s'", i,
-                               t ? t : "?");
-            windowed = strcmp(t, "sliding_attention") == 0;
-        }
-        if (windowed) c->layer_flags[i] |= SQ_LAYER_WINDOWED;
+        if (types) SQ_TRY(layer_type(types, i, &windowed, err));
+        if (types && windowed && window == 0)
+            return sq_fail(err, SQUISH_CORRUPT,
+                           "config.json: layer_types[%d] is sliding_attention, but sliding_window is not set", i);
+        if (windowed && window > 0) c->layer_flags[i] |= SQ_LAYER_WINDOWED;
         if (windowed && f->gemma) c->layer_flags[i] |= SQ_LAYER_ROPE1;
     }
     return SQUISH_OK;
@@ -226,7 +241,7 @@ static squish_status from_object(const json_t *o, sq_config *c, squish_error *er
     c->qk_norm = f->qk_norm;
     c->post_norms = c->norm_plus_one = f->gemma;
     c->fused = f->fused;
-    double eps = 1e-6, scalar = c->head_dim;
+    double eps = 1e-6, scalar = f->gemma ? 256.0 : c->head_dim;
     SQ_TRY(sq_json_f64(o, "rms_norm_eps", false, 1e-12, 1.0, &eps, what, err));
     if (f->gemma) SQ_TRY(sq_json_f64(o, "query_pre_attn_scalar", false, 1e-3, 1e6, &scalar, what, err));
     c->norm_eps = (float)eps;
@@ -253,8 +268,11 @@ static bool rope_ok(const sq_rope_params *p) {
                         p->original_ctx, p->beta_fast, p->beta_slow};
     for (size_t i = 0; i < SQ_COUNT(v); i++)
         if (!(v[i] > 0.0 && v[i] <= 1e12)) return false;
-    return p->type >= SQ_ROPE_DEFAULT && p->type <= SQ_ROPE_YARN && p->theta >= 1.0 && p->factor >= 1.0 &&
-           isfinite(p->attention_factor) && isfinite(p->mscale) && isfinite(p->mscale_all_dim);
+    const double scales[] = {p->attention_factor, p->mscale, p->mscale_all_dim};
+    for (size_t i = 0; i < SQ_COUNT(scales); i++)
+        if (!(scales[i] >= 0.0 && scales[i] <= 1e3)) return false;
+    if (p->type == SQ_ROPE_LLAMA3 && p->high_freq <= p->low_freq) return false;
+    return p->type >= SQ_ROPE_DEFAULT && p->type <= SQ_ROPE_YARN && p->theta >= 1.0 && p->factor >= 1.0;
 }
 
 squish_status sq_config_check(const sq_config *c, squish_error *err) {

@@ -108,7 +108,9 @@ squish_status sq_model_finish(sq_model *m, const char *path, const char *tier, s
             return sq_fail(err, SQUISH_CORRUPT, "%s: the tokenizer has %d ids, the embedding only %d rows",
                            path, i->n_vocab_tokens, c->n_vocab);
     }
-    if (!i->path) return sq_fail(err, SQUISH_NO_MEMORY, "model: out of memory");
+    bool named = i->path && (!m->layers || i->weight_types);
+    for (size_t t = 0; t < m->n_tensors; t++) named = named && m->tensors[t].name;
+    if (!named) return sq_fail(err, SQUISH_NO_MEMORY, "model: out of memory for its names");
     return SQUISH_OK;
 }
 

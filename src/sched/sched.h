@@ -56,9 +56,9 @@ squish_status sq_seq_sync(sq_seq *s, const int32_t *tokens, size_t n, squish_err
 void sq_seq_truncate(sq_seq *s, int32_t n);
 /* Logits of the last position, or NULL if another timeline has used the engine since (or none were made). */
 const float *sq_seq_logits(const sq_seq *s);
-/* The same, made again where they are gone: the last token is evaluated once more, with the same bits. NULL:
- * an error. */
-const float *sq_seq_logits_now(sq_seq *s, squish_error *err);
+/* The same, made again where they are gone: the last token is evaluated once more, with the same bits.
+ * INVALID: the timeline is empty. CANCELLED leaves the timeline as it was. */
+squish_status sq_seq_logits_now(sq_seq *s, const float **out, squish_error *err);
 /* Append one token and evaluate it. */
 squish_status sq_seq_append(sq_seq *s, int32_t id, squish_error *err);
 squish_status sq_seq_score(sq_seq *s, const int32_t *tokens, size_t n, int32_t first, squish_logits_fn fn,

@@ -55,14 +55,20 @@ static squish_status check_options(const squish_engine_options *o, const sq_conf
     return SQUISH_OK;
 }
 
-/* Longest context whose cache and scratch fit into `room` bytes, in steps of a chunk of attention. */
-static int32_t longest_ctx(const sq_model *m, squish_engine_options *o, uint64_t room) {
+/* Do cache and scratch for o->ctx_tokens fit into `room` bytes, and the cache under its own cap? */
+static bool fits_room(const sq_model *m, const squish_engine_options *o, uint64_t room) {
     const sq_kv_shape shape = kv_shape(&m->cfg);
+    const uint64_t kv = sq_kv_bytes(&shape, kv_format(o), o->ctx_tokens);
+    return (o->kv_bytes_max == 0 || kv <= o->kv_bytes_max) && kv + scratch_bytes(m, o) <= room;
+}
+
+/* Longest context that fits, in steps of a chunk of attention. */
+static int32_t longest_ctx(const sq_model *m, squish_engine_options *o, uint64_t room) {
     int32_t lo = 0, hi = ctx_limit(&m->cfg) / SQ_ATTN_CHUNK + 1;
     while (hi - lo > 1) {
         const int32_t mid = lo + (hi - lo) / 2;
         o->ctx_tokens = mid * SQ_ATTN_CHUNK;
-        if (sq_kv_bytes(&shape, kv_format(o), o->ctx_tokens) + scratch_bytes(m, o) <= room) lo = mid;
+        if (fits_room(m, o, room)) lo = mid;
         else hi = mid;
     }
     return lo * SQ_ATTN_CHUNK;
@@ -82,18 +88,18 @@ squish_status sq_engine_plan(const sq_model *m, const squish_engine_options *opt
     est->available_bytes = sq_os_memory_available();
     est->weight_bytes = m->info.weight_bytes;
     const uint64_t usable = est->available_bytes / 10 * 9;
-    uint64_t room = usable > est->weight_bytes ? usable - est->weight_bytes : 0;
-    if (r->kv_bytes_max && r->kv_bytes_max < room) room = r->kv_bytes_max;
-    r->ctx_tokens = limit;
-    const bool all_fits = sq_kv_bytes(&shape, kv_format(r), limit) + scratch_bytes(m, r) <= room;
-    const int32_t most = all_fits ? limit : longest_ctx(m, r, room);
-    r->ctx_tokens = opt->ctx_tokens ? opt->ctx_tokens : most;
-    if (most == 0 || r->ctx_tokens > most) {
+    const uint64_t room = usable > est->weight_bytes ? usable - est->weight_bytes : 0;
+    r->ctx_tokens = opt->ctx_tokens ? opt->ctx_tokens : limit;
+    const bool as_wished = fits_room(m, r, room);
+    const int32_t most = as_wished ? r->ctx_tokens : longest_ctx(m, r, room);
+    r->ctx_tokens = most;
+    if (!as_wished && (most == 0 || opt->ctx_tokens)) {
         r->ctx_tokens = opt->ctx_tokens ? opt->ctx_tokens : SQ_ATTN_CHUNK;
         const double need = (double)(est->weight_bytes + sq_kv_bytes(&shape, kv_format(r), r->ctx_tokens) +
                                      scratch_bytes(m, r));
         char fits[96] = "a smaller model or tier is needed";
         if (most > 0) snprintf(fits, sizeof fits, "--ctx %d fits", most);
+        else if (r->kv_bytes_max) snprintf(fits, sizeof fits, "a larger cache cap is needed");
         return sq_fail(err, SQUISH_NO_MEMORY,
                        "%s with a context of %d tokens needs %.2f GB, %.2f GB may be used: %s", m->info.path,
                        r->ctx_tokens, need / 1e9, (double)usable / 1e9, fits);

@@ -37,6 +37,8 @@ static squish_status check_options(const squish_gen_options *o, squish_error *er
         return sq_fail(err, SQUISH_INVALID, "%d stop strings, wanted at most 16", o->n_stop);
     if (o->max_tokens < -1)
         return sq_fail(err, SQUISH_INVALID, "max_tokens is %d, wanted -1 or more", o->max_tokens);
+    if (o->min_tokens < 0)
+        return sq_fail(err, SQUISH_INVALID, "min_tokens is %d, wanted 0 or more", o->min_tokens);
     if (o->logprobs < -1 || o->logprobs > 20)
         return sq_fail(err, SQUISH_INVALID, "logprobs is %d, wanted -1 to 20", o->logprobs);
     return SQUISH_OK;
@@ -167,8 +169,8 @@ static bool show(sq_gen *g, int32_t id, squish_gen_event *ev) {
 
 static squish_status draw(sq_gen *g, squish_gen_event *ev, squish_error *err) {
     sq_seq *s = g->s;
-    const float *logits = sq_seq_logits_now(s, err);
-    if (!logits) return SQUISH_INVALID;
+    const float *logits = NULL;
+    SQ_TRY(sq_seq_logits_now(s, &logits, err));
     SQ_TRY(sq_sampler_draw(g->sampler, logits, NULL, s->n, g->n_top, &g->drawn, err));
     const int32_t id = g->drawn.id;
     sq_sampler_accept(g->sampler, id, true);

@@ -59,10 +59,14 @@ static squish_status check_tokens(const sq_seq *s, const int32_t *tokens, size_t
     return SQUISH_OK;
 }
 
+static squish_status check_cancel(const sq_seq *s, squish_error *err) {
+    if (!atomic_load_explicit(&s->cancel, memory_order_relaxed)) return SQUISH_OK;
+    return sq_fail(err, SQUISH_CANCELLED, "stopped at %d tokens", s->n);
+}
+
 /* Evaluate n <= chunk tokens at the end of the timeline. */
 static squish_status run_chunk(sq_seq *s, const int32_t *tokens, int32_t n, squish_error *err) {
-    if (atomic_load_explicit(&s->cancel, memory_order_relaxed))
-        return sq_fail(err, SQUISH_CANCELLED, "stopped at %d tokens", s->n);
+    SQ_TRY(check_cancel(s, err));
     SQ_TRY(sq_kv_seq_reserve(s->kv, s->n + n, err));
     const sq_step_seg seg = {s->kv, 0, n, s->n};
     s->e->logits_of = NULL;
@@ -79,14 +83,17 @@ static void last_logits(sq_seq *s, int32_t row) {
 
 const float *sq_seq_logits(const sq_seq *s) { return s->n > 0 && s->e->logits_of == s ? s->logits : NULL; }
 
-const float *sq_seq_logits_now(sq_seq *s, squish_error *err) {
-    if (!sq_seq_logits(s) && s->n > 0) {
+squish_status sq_seq_logits_now(sq_seq *s, const float **out, squish_error *err) {
+    *out = NULL;
+    if (s->n == 0) return sq_fail(err, SQUISH_INVALID, "the timeline is empty");
+    if (!sq_seq_logits(s)) {
+        SQ_TRY(check_cancel(s, err)); /* before the last token is given up */
         const int32_t last = s->tokens[s->n - 1];
         sq_seq_truncate(s, s->n - 1);
-        if (sq_seq_append(s, last, err) != SQUISH_OK) return NULL;
+        SQ_TRY(sq_seq_append(s, last, err));
     }
-    if (s->n == 0) sq_fail(err, SQUISH_INVALID, "the timeline is empty");
-    return sq_seq_logits(s);
+    *out = sq_seq_logits(s);
+    return SQUISH_OK;
 }
 
 squish_status sq_seq_sync(sq_seq *s, const int32_t *tokens, size_t n, squish_error *err) {

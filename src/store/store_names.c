@@ -67,8 +67,24 @@ static bool is_model_dir(const char *path) {
     return false;
 }
 
+typedef struct seen {
+    struct seen *next;
+    const char *name;
+} seen;
+
+/* The first root that has a name hides it in later ones, as it does when a name is looked up. */
+static bool is_new(seen **list, const char *name, sq_arena *ar) {
+    for (const seen *s = *list; s; s = s->next)
+        if (strcmp(s->name, name) == 0) return false;
+    seen *one = SQ_ARENA_NEW(ar, seen);
+    if (!one) return false;
+    *one = (seen){*list, name};
+    *list = one;
+    return true;
+}
+
 static bool list_root(const char *root, bool (*fn)(void *, const char *, const char *), void *user,
-                      sq_arena *ar) {
+                      seen **list, sq_arena *ar) {
     char **names = NULL;
     size_t n = 0;
     if (!sq_os_is_dir(root) || sq_os_list_dir(root, ar, &names, &n, NULL) != SQUISH_OK) return true;
@@ -83,7 +99,7 @@ static bool list_root(const char *root, bool (*fn)(void *, const char *, const c
         } else if (!is_model_dir(path) && !has_suffix(names[i], ".sqw") && !has_suffix(names[i], ".gguf")) {
             continue;
         }
-        if (!fn(user, names[i], path)) return false;
+        if (is_new(list, names[i], ar) && !fn(user, names[i], path)) return false;
     }
     return true;
 }
@@ -94,10 +110,11 @@ squish_status sq_store_list(const char *home, bool (*fn)(void *user, const char 
     squish_alloc a = sq_alloc_default();
     sq_arena ar;
     sq_arena_init(&ar, &a, 16 << 10, 0);
+    seen *list = NULL;
     roots *r = SQ_ARENA_NEW(&ar, roots);
     bool more = r != NULL;
     if (r) find_roots(home, r);
-    for (int i = 0; more && i < r->n; i++) more = list_root(r->path[i], fn, user, &ar);
+    for (int i = 0; more && i < r->n; i++) more = list_root(r->path[i], fn, user, &list, &ar);
     sq_arena_deinit(&ar);
     return r ? SQUISH_OK : sq_fail(err, SQUISH_NO_MEMORY, "store: out of memory");
 }
@@ -166,13 +183,19 @@ squish_status sq_store_locate(const char *home, const char *name, char *out, siz
 
 squish_status sq_store_compressed_dir(const char *src, const char *out_dir, const char *home, char *out,
                                       size_t n, squish_error *err) {
+    char whole[PATH_BYTES];
     size_t len = strlen(src);
     while (len > 1 && src[len - 1] == '/') len--;
+    if (src[len - 1] == '.' && realpath(src, whole)) { /* "." and ".." have no name to add to */
+        src = whole;
+        len = strlen(src);
+    }
     if (out_dir) {
         if (snprintf(out, n, "%s", out_dir) < (int)n) return SQUISH_OK;
         return sq_fail(err, SQUISH_INVALID, "%s: path too long", out_dir);
     }
-    if (has_suffix(src, "-compressed")) {
+    static const char suffix[] = "-compressed";
+    if (len >= sizeof suffix - 1 && memcmp(src + len - (sizeof suffix - 1), suffix, sizeof suffix - 1) == 0) {
         if (snprintf(out, n, "%.*s", (int)len, src) < (int)n) return SQUISH_OK;
     } else if (snprintf(out, n, "%.*s-compressed", (int)len, src) < (int)n) {
         if (sq_os_writable_dir(out) || sq_os_is_dir(out)) return SQUISH_OK;

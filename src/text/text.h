@@ -103,7 +103,8 @@ typedef union {
  * UNSUPPORTED or CORRUPT names line and construct. Limits: source 1 MiB, nesting 64. */
 squish_status sq_tmpl_compile(const char *source, size_t n, const squish_alloc *a, sq_buf *out,
                               squish_error *err);
-/* Check a blob and set up a view; allocates nothing. */
+/* Check a blob (every offset, class and order) and set up a view on it; allocates nothing. The blob must be
+ * 4-byte aligned and outlive the view. CORRUPT for any inconsistency. */
 squish_status sq_tmpl_open(sq_tmpl_view *view, sq_span blob, const sq_tmpl **out, squish_error *err);
 const char *sq_tmpl_source(const sq_tmpl *t); /* NUL-terminated */
 

@@ -142,7 +142,7 @@ static squish_status slice_text(sq_trun *r, const sq_tval *s, int64_t start, int
         *out = sq_tv_str(s->u.s + from, sq_tmpl_offset(s->u.s + from, s->n - from, (uint64_t)count));
         return SQUISH_OK;
     }
-    SQ_TRY(sq_tmpl_charge(r, s->n / 4));
+    SQ_TRY(sq_tmpl_charge(r, s->n / 2));
     void *offsets; /* of every character, so that any step is a look-up */
     int64_t n = 0;
     SQ_TRY(sq_tmpl_alloc(r, s->n + 1, sizeof(uint32_t), &offsets));

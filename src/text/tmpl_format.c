@@ -172,6 +172,8 @@ static squish_status put_float(sq_trun *r, const fmt_spec *spec, char conversion
     snprintf(fmt + 1, sizeof fmt - 1, "%s.*%c", spec->alt ? "#" : "", conversion);
     size_t sign = put_sign(spec, signbit(v) && !isnan(v), "", text);
     int n = snprintf(text + sign, sizeof text - sign, fmt, precision, fabs(v));
+    for (char *p = text + sign; p < text + sign + n; p++) /* whatever the locale wrote as its point */
+        if (!strchr("0123456789eE+-infaINFA", *p)) *p = '.';
     return put_padded(r, spec, text, sign + (size_t)n, sign);
 }
 

@@ -273,7 +273,7 @@ static size_t word_end(const sq_tmpl_lexer *l, size_t pos) {
     return pos;
 }
 
-/* \xHH, \uHHHH, \UHHHHHHHH and octal: the code point, and the bytes used behind the backslash; 0: malformed. */
+/* \xHH, \uHHHH, \UHHHHHHHH, octal: the code point, and the bytes used behind the backslash; 0: malformed. */
 static size_t numeric_escape(const char *s, size_t n, uint32_t *cp) {
     size_t max = s[0] == 'x' ? 2 : s[0] == 'u' ? 4 : s[0] == 'U' ? 8 : 3;
     int base = max == 3 ? 8 : 16;

@@ -339,7 +339,7 @@ static squish_status push_filters(sq_tmpl_parser *p) {
     }
 }
 
-/* The chain of a filter or set block, whose input is the block's text. first_is_bare: no '|' before the first. */
+/* The filters of a filter or set block, whose input is its text. first_is_bare: no '|' before the first. */
 squish_status sq_tmpl_parse_filters(sq_tmpl_parser *p, bool first_is_bare, uint32_t *out) {
     size_t mark = sq_tmpl_mark(p->build);
     uint32_t line = p->cur.line, part;

@@ -38,7 +38,7 @@ static squish_status strip(sq_trun *r, const sq_tval *s, const sq_tval *chars, b
     sq_span kept = sq_tmpl_strip(s->u.s, s->n, given(chars) ? chars : NULL, left, right);
     *out = sq_tv_str((const char *)kept.p, kept.n);
     /* Each stripped character was looked for in the set. */
-    return sq_tmpl_charge(r, (s->n - kept.n) / 8 * (given(chars) ? chars->n + 1u : 1u));
+    return sq_tmpl_charge(r, (s->n - kept.n) / 4 * (given(chars) ? chars->n + 1u : 1u));
 }
 
 static squish_status m_strip(sq_trun *r, const sq_tval *s, const sq_tval *arg, sq_tval *out) {

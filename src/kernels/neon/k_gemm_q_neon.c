@@ -23,35 +23,52 @@ SQ_INLINE int32x4_t dot_lane(int32x4_t acc, int8x16_t w, int8x16_t x, int lane) 
     }
 }
 
-/* 64 columns of 16 rows by n_c rows of codes, exact. dot[c][j] holds rows 4j..4j+3. */
+/* One line: four columns (I4: twice four) of 16 rows by n_c rows of codes. dot[c][j] holds rows 4j..4j+3. */
+SQ_INLINE void line_i4(int n_c, const uint8_t *line, int lane, const int8x16_t x_lo[C_MAX],
+                       const int8x16_t x_hi[C_MAX], int32x4_t dot[C_MAX][4]) {
+    for (int j = 0; j < 4; j++) {
+        const uint8x16_t v = vld1q_u8(line + 16 * j);
+        const int8x16_t lo = vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(15)));
+        const int8x16_t hi = vreinterpretq_s8_u8(vshrq_n_u8(v, 4));
+        for (int c = 0; c < n_c; c++)
+            dot[c][j] = dot_lane(dot_lane(dot[c][j], lo, x_lo[c], lane), hi, x_hi[c], lane);
+    }
+}
+
+SQ_INLINE void line_i8(int n_c, const uint8_t *line, int lane, const int8x16_t xv[C_MAX],
+                       int32x4_t dot[C_MAX][4]) {
+    for (int j = 0; j < 4; j++) {
+        const int8x16_t v = vreinterpretq_s8_u8(vld1q_u8(line + 16 * j));
+        for (int c = 0; c < n_c; c++) dot[c][j] = dot_lane(dot[c][j], v, xv[c], lane);
+    }
+}
+
+/* 64 columns of 16 rows by n_c rows of codes, exact. Sixteen codes of x serve four lines, which are spelled
+ * out: the lane of an instruction is part of its encoding, and a loop might stay one. */
 SQ_INLINE void idot_i4(int n_c, const uint8_t *lines, const int8_t *q, size_t ldq, int32x4_t dot[C_MAX][4]) {
-    for (int part = 0; part < 2; part++) { /* four lines: columns 16 part .. and 32 + 16 part .. */
+    for (int part = 0; part < 2; part++) {
+        const uint8_t *p = lines + 256 * part;
         int8x16_t x_lo[C_MAX], x_hi[C_MAX];
         for (int c = 0; c < n_c; c++) {
             x_lo[c] = vld1q_s8(q + (size_t)c * ldq + 16 * part);
             x_hi[c] = vld1q_s8(q + (size_t)c * ldq + 32 + 16 * part);
         }
-        for (int l = 0; l < 4; l++)
-            for (int j = 0; j < 4; j++) {
-                const uint8x16_t v = vld1q_u8(lines + 64 * (4 * part + l) + 16 * j);
-                const int8x16_t lo = vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(15)));
-                const int8x16_t hi = vreinterpretq_s8_u8(vshrq_n_u8(v, 4));
-                for (int c = 0; c < n_c; c++)
-                    dot[c][j] = dot_lane(dot_lane(dot[c][j], lo, x_lo[c], l), hi, x_hi[c], l);
-            }
+        line_i4(n_c, p, 0, x_lo, x_hi, dot);
+        line_i4(n_c, p + 64, 1, x_lo, x_hi, dot);
+        line_i4(n_c, p + 128, 2, x_lo, x_hi, dot);
+        line_i4(n_c, p + 192, 3, x_lo, x_hi, dot);
     }
 }
 
-/* The same for 8-bit codes. */
 SQ_INLINE void idot_i8(int n_c, const uint8_t *lines, const int8_t *q, size_t ldq, int32x4_t dot[C_MAX][4]) {
     for (int part = 0; part < 4; part++) {
+        const uint8_t *p = lines + 256 * part;
         int8x16_t xv[C_MAX];
         for (int c = 0; c < n_c; c++) xv[c] = vld1q_s8(q + (size_t)c * ldq + 16 * part);
-        for (int l = 0; l < 4; l++)
-            for (int j = 0; j < 4; j++) {
-                const int8x16_t v = vreinterpretq_s8_u8(vld1q_u8(lines + 64 * (4 * part + l) + 16 * j));
-                for (int c = 0; c < n_c; c++) dot[c][j] = dot_lane(dot[c][j], v, xv[c], l);
-            }
+        line_i8(n_c, p, 0, xv, dot);
+        line_i8(n_c, p + 64, 1, xv, dot);
+        line_i8(n_c, p + 128, 2, xv, dot);
+        line_i8(n_c, p + 192, 3, xv, dot);
     }
 }
 
