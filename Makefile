@@ -5,7 +5,7 @@
 # make deps       install what is missing (Debian)      make install PREFIX=/usr/local
 #
 # One portable build: instruction sets are chosen at start, ISA flags belong to single folders (see "kernels").
-# For work on a few rooms: make BUILD=build/mine ROOMS="base text" unit T=test_tok
+# For work on a few rooms: make BUILD=build/mine ROOMS="base sample" unit T=test_stops
 
 CC      ?= gcc
 AR      ?= ar
@@ -173,5 +173,7 @@ install: all $(BUILD)/squish.1 $(BUILD)/squish.pc
 
 clean:
 	rm -rf $(BUILD)
+
+-include mk/arm.mk
 
 .PHONY: all run deps test test-build fuzz-build check check-rooms check-style man install clean unit

@@ -143,7 +143,7 @@ typedef struct {
     const char *path;         /* file or directory actually opened */
     const char *architecture; /* "qwen2", "llama", ... */
     const char *tier;         /* "0", "q8", "source", or "gguf" (text only) */
-    const char *weight_types; /* e.g. "int4-g64 + int8-g64 embedding" */
+    const char *weight_types; /* e.g. "int4-g64, embedding int8-g64" */
     uint64_t n_params;        /* weights of the network, tied tables counted once */
     uint64_t weight_bytes;    /* bytes mapped for weights */
     double bits_per_weight;
@@ -235,7 +235,7 @@ typedef struct {
 squish_status squish_engine_estimate(const squish_model *m, const squish_engine_options *opt,
                                      squish_mem_estimate *out, squish_error *err);
 
-/* Errors: INVALID, NO_MEMORY, NO_HARDWARE, UNSUPPORTED. */
+/* Errors: INVALID, NO_MEMORY, UNSUPPORTED. */
 squish_status squish_engine_new(squish_engine **out, const squish_model *m, const squish_engine_options *opt,
                                 squish_error *err);
 /* Timelines of the engine must be freed first. */
@@ -253,13 +253,14 @@ squish_status squish_seq_new(squish_seq **out, squish_engine *e, squish_error *e
 void squish_seq_free(squish_seq *s);
 /* Make the timeline equal to tokens[0..n): keeps the longest shared prefix, evaluates the rest. Afterwards
  * squish_seq_logits() belongs to position n-1. Errors: INVALID (an id out of range, n = 0, or longer than the
- * context: "context_length_exceeded"), NO_MEMORY, NUMERIC, CANCELLED. On error the timeline is a valid
+ * context: "context_length_exceeded"), NO_MEMORY, CANCELLED. On error the timeline is a valid
  * shorter one. */
 squish_status squish_seq_sync(squish_seq *s, const int32_t *tokens, size_t n, squish_error *err);
 int32_t squish_seq_length(const squish_seq *s);
 int32_t squish_seq_reused(const squish_seq *s);     /* tokens the last sync did not have to evaluate */
-const float *squish_seq_logits(
-    const squish_seq *s); /* [n_vocab] f32 of the last position; NULL before a sync */
+/* [n_vocab] f32 of the last position. NULL where there are none: before a sync, after a truncate or a score, or when
+ * another timeline has used the engine since. */
+const float *squish_seq_logits(const squish_seq *s);
 /* Forget tokens from position n on. */
 void squish_seq_truncate(squish_seq *s, int32_t n);
 /* Stop a running sync or gen on this timeline from another thread or a signal handler (it only stores a

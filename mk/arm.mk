@@ -3,10 +3,10 @@
 # arm.mk - aarch64 from an x86 machine: cross build, and tests under qemu-user.
 #
 # make arm         library and program in build/arm, for any aarch64 Linux
-# make test-arm    tests of ARM_TESTS under qemu: once on a CPU that has everything, the kernels once more on one without
-#                  the dot-product instructions
+# make test-arm    tests of ARM_TESTS under qemu: once on a CPU that has everything, the kernels once more on
+#                  one without the dot-product instructions
 #
-# Needs gcc-aarch64-linux-gnu, qemu-user and, for the libraries, a Debian whose archive has arm64 (scripts/arm_sysroot.sh).
+# Needs gcc-aarch64-linux-gnu and qemu-user; scripts/arm_sysroot.sh fetches the libraries.
 
 ARM_PREFIX  ?= aarch64-linux-gnu-
 ARM_SYSROOT ?= $(CURDIR)/build/arm-sysroot
@@ -15,21 +15,22 @@ ARM_TESTS   ?= test_kernels test_kernels_rows test_kernels_attn
 ARM_QEMU    ?= qemu-aarch64 -L $(ARM_SYSROOT)
 
 ARM_LIBDIR := $(ARM_SYSROOT)/usr/lib/aarch64-linux-gnu
-ARM_MAKE   := PKG_CONFIG_SYSROOT_DIR=$(ARM_SYSROOT) PKG_CONFIG_LIBDIR=$(ARM_LIBDIR)/pkgconfig:$(ARM_SYSROOT)/usr/share/pkgconfig \
-              $(MAKE) --no-print-directory CC="$(ARM_PREFIX)gcc --sysroot=$(ARM_SYSROOT)" AR=$(ARM_PREFIX)ar ARCH=aarch64 \
-              BUILD=$(ARM_BUILD)
+ARM_MAKE    = PKG_CONFIG_SYSROOT_DIR=$(ARM_SYSROOT) \
+              PKG_CONFIG_LIBDIR=$(ARM_LIBDIR)/pkgconfig:$(ARM_SYSROOT)/usr/share/pkgconfig \
+              $(MAKE) --no-print-directory CC="$(ARM_PREFIX)gcc --sysroot=$(ARM_SYSROOT)" AR=$(ARM_PREFIX)ar \
+              ARCH=aarch64 BUILD=$(ARM_BUILD)
 arm_bin     = $(foreach t,$(1),$(patsubst %.c,$(ARM_BUILD)/%,$(filter %/$(t).c,$(TEST_SRC))))
 
 $(ARM_SYSROOT)/.complete:
 	@scripts/arm_sysroot.sh $(ARM_SYSROOT)
 
 arm: $(ARM_SYSROOT)/.complete
-	@$(ARM_MAKE) all
+	+@$(ARM_MAKE) all
 
-# Files of the neon folder share their flags, so the compiler could use sdot in any of them; only one file is selected by
-# that feature of the CPU.
+# Files of the neon folder share their flags, so the compiler could use sdot in any of them; only one file is
+# selected by that feature of the CPU.
 test-arm: $(ARM_SYSROOT)/.complete
-	@$(ARM_MAKE) $(call arm_bin,$(ARM_TESTS))
+	+@$(ARM_MAKE) $(call arm_bin,$(ARM_TESTS))
 	@for o in $(ARM_BUILD)/src/kernels/neon/*.o; do \
 	    case $$o in */k_gemm_q_neon.o) continue ;; esac; \
 	    if $(ARM_PREFIX)objdump -d $$o | grep -qE '[[:space:]][su]dot[[:space:]]'; then \
@@ -37,6 +38,7 @@ test-arm: $(ARM_SYSROOT)/.complete
 	@echo "aarch64, every feature:"
 	@RUNNER="$(ARM_QEMU) -cpu max" scripts/run_tests.sh $(ARM_BUILD) $(call arm_bin,$(ARM_TESTS))
 	@echo "aarch64, no dot product (cortex-a57):"
-	@RUNNER="$(ARM_QEMU) -cpu cortex-a57" scripts/run_tests.sh $(ARM_BUILD) $(call arm_bin,$(filter test_kernels%,$(ARM_TESTS)))
+	@RUNNER="$(ARM_QEMU) -cpu cortex-a57" scripts/run_tests.sh $(ARM_BUILD) \
+	    $(call arm_bin,$(filter test_kernels%,$(ARM_TESTS)))
 
 .PHONY: arm test-arm

@@ -67,7 +67,6 @@ typedef struct {
     int32_t threads;       /* >= 1 */
     sq_isa isa_max;
     int32_t m_max;         /* most rows in one step */
-    int32_t cols_max;      /* widest output of sq_be_gated and sq_be_linear */
     int32_t heads_max;     /* most query heads */
     int32_t head_dim_max, ctx_max;
 } sq_backend_options;

@@ -28,7 +28,7 @@ struct sq_backend {
     sq_be_scratch *scratch; /* [threads] */
     void *scratch_mem;
     size_t scratch_bytes;
-    float *partial;         /* chunk results of a split decode: [chunks][heads][head_dim + 2] */
+    float *partial;         /* chunk results of a split decode: [chunks][heads][head_dim to 16, + 16] */
     size_t partial_bytes;
 };
 

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- messages --------------------------------------------------------------------------------------------------- */
+/* ---- messages -------------------------------------------------------------------------------- */
 
 json_t *cli_talk_last(const cli_talk *t, const char *role) {
     const size_t n = json_array_size(t->messages);
@@ -28,7 +28,7 @@ static bool append(cli_talk *t, const char *role, const char *text, size_t n) {
     return json_array_append_new(t->messages, json_pack("{s:s, s:s%}", "role", role, "content", text, n)) == 0;
 }
 
-/* ---- the prompt ------------------------------------------------------------------------------------------------- */
+/* ---- the prompt ------------------------------------------------------------------------------ */
 
 /* Without a template a conversation is one text that goes on. */
 static squish_status join_contents(const cli_talk *t, squish_text *out, squish_error *err) {
@@ -77,19 +77,7 @@ static squish_status make_prompt(const cli_talk *t, squish_tokens *out, squish_e
     return st;
 }
 
-/* ---- the answer ------------------------------------------------------------------------------------------------- */
-
-void cli_put_text(FILE *f, const char *text, size_t n) {
-    const bool eyes = isatty(fileno(f));
-    for (size_t i = 0; i < n; i++) {
-        const unsigned char c = (unsigned char)text[i];
-        const bool c1 = c == 0xc2 && i + 1 < n && (unsigned char)text[i + 1] < 0xa0;
-        const bool control = (c < 0x20 && c != '\n' && c != '\t') || c == 0x7f || c1;
-        if (eyes && control) fputs("\xef\xbf\xbd", f), i += c1;
-        else putc(c, f);
-    }
-    fflush(f); /* each token out the moment it exists */
-}
+/* ---- the answer ------------------------------------------------------------------------------ */
 
 static squish_status stream(cli_talk *t, const squish_tokens *prompt, sq_buf *text, squish_finish *why, squish_error *err) {
     const squish_gen_options o = cli_gen_options(t->c, &t->s);
@@ -148,7 +136,7 @@ bool cli_talk_answer(cli_talk *t) {
     return answered;
 }
 
-/* ---- the loop --------------------------------------------------------------------------------------------------- */
+/* ---- the loop -------------------------------------------------------------------------------- */
 
 static void take_message(cli_talk *t, cli_repl *r, const sq_buf *text) {
     if (!sq_utf8_valid(text->data, text->len)) {

@@ -46,8 +46,6 @@ typedef struct {
 bool cli_talk_answer(cli_talk *t);
 json_t *cli_talk_last(const cli_talk *t, const char *role); /* the last message if it is this role's, else NULL */
 void cli_talk_drop_last(cli_talk *t);
-/* Text of a model: on a terminal control characters are shown as U+FFFD, so that it cannot drive the terminal. */
-void cli_put_text(FILE *f, const char *text, size_t n);
 
 /* ---- slash commands (cli_chat_commands.c) ---------------------------------------------------- */
 

@@ -13,7 +13,7 @@ static char *trim(char *s) {
     return s;
 }
 
-/* ---- /set ------------------------------------------------------------------------------------------------------- */
+/* ---- /set ------------------------------------------------------------------------------------ */
 
 /* The names are those of the options with _ for -, and this one's common name. */
 static const cli_option_id settings[] = {OPT_TEMP, OPT_TOP_K, OPT_TOP_P, OPT_MIN_P, OPT_REPEAT_PENALTY, OPT_REPEAT_LAST_N,
@@ -88,7 +88,7 @@ static bool run_set(cli_talk *t, char *rest) {
     return true;
 }
 
-/* ---- the conversation ------------------------------------------------------------------------------------------- */
+/* ---- the conversation ------------------------------------------------------------------------ */
 
 static json_t *system_message(const cli_talk *t) {
     json_t *first = json_array_get(t->messages, 0);
@@ -153,7 +153,7 @@ static bool run_stats(cli_talk *t, char *rest) {
     return true;
 }
 
-/* ---- files ------------------------------------------------------------------------------------------------------ */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 /* "~/x" as shells read it. */
 static bool expand(const cli_talk *t, const char *file, char *out, size_t n) {
@@ -233,7 +233,7 @@ static bool run_load(cli_talk *t, char *rest) {
     return true;
 }
 
-/* ---- the table -------------------------------------------------------------------------------------------------- */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 static bool run_bye(cli_talk *t, char *rest) {
     (void)t, (void)rest;

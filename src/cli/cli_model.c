@@ -177,7 +177,8 @@ int cli_read(cli *c, const char *path, bool text, squish_text *out) {
     else if (bad) code = cli_fail_text(c, 1, "%s: %s", path, strerror(why));
     else if (b.failed) code = cli_fail_text(c, 1, "%s: larger than %d MiB", path, TEXT_MAX >> 20);
     else if (text && !sq_utf8_valid(b.data ? b.data : "", b.len))
-        code = cli_fail_text(c, 1, "%s: not UTF-8 text (convert it first, for example with iconv)", path);
+        code = cli_fail_text(c, 1, "%s: not UTF-8 text (convert it first, for example with iconv)",
+                             from_stdin ? "standard input" : path);
     else if (sq_buf_take(&b, out, &err) != SQUISH_OK) code = cli_fail(c, &err);
     sq_buf_deinit(&b);
     return code;

@@ -194,7 +194,9 @@ static bool from_file(cli *c, int argc, char **argv) {
  * ------------------------------------------------------------------------------------------------------------
  */
 
-static bool unknown(const cli *c, const char *name) {
+static bool unknown(const cli *c, const char *text) {
+    char name[64];
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(text, "="), text);
     const char *near = nearest_option(c, name);
     if (near) cli_fail_text(c, 2, "unknown option --%.60s (did you mean --%s?)", name, near);
     else cli_fail_text(c, 2, "unknown option --%.60s (see: squish %s --help)", name, c->command->name);
@@ -259,6 +261,8 @@ int cli_parse(cli *c, int argc, char **argv) {
         else ok = false, cli_fail_text(c, 2, "more than %d arguments", CLI_ARGS_MAX);
         if (!ok) return 2;
     }
+    /* The library looks for tiers in the home folder by itself. */
+    if (cli_home(c)) setenv("SQUISH_HOME", cli_home(c), 1);
     return 0;
 }
 

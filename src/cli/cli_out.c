@@ -78,6 +78,18 @@ int cli_close_stdout(const cli *c, int code) {
     return cli_fail_text(c, 1, "cannot write the result: %s", strerror(errno));
 }
 
+void cli_put_text(FILE *f, const char *text, size_t n) {
+    const bool eyes = isatty(fileno(f));
+    for (size_t i = 0; i < n; i++) {
+        const unsigned char c = (unsigned char)text[i];
+        const bool c1 = c == 0xc2 && i + 1 < n && (unsigned char)text[i + 1] < 0xa0;
+        const bool control = (c < 0x20 && c != '\n' && c != '\t') || c == 0x7f || c1;
+        if (eyes && control) fputs("\xef\xbf\xbd", f), i += c1;
+        else putc(c, f);
+    }
+    fflush(f); /* each token out the moment it exists */
+}
+
 const char *cli_bytes(uint64_t n, char out[32]) {
     static const char *const unit[] = {"B", "kB", "MB", "GB", "TB"};
     double v = (double)n;

@@ -83,8 +83,7 @@ static squish_status generate(cli *c, const cli_session *s, const squish_tokens 
             sq_buf_append(&a->text, ev.text, ev.text_bytes);
             if (ev.id >= 0) json_array_append_new(a->ids, json_integer(ev.id));
         } else if (ev.text_bytes) {
-            fwrite(ev.text, 1, ev.text_bytes, stdout);
-            fflush(stdout); /* each token out the moment it exists */
+            cli_put_text(stdout, ev.text, ev.text_bytes); /* each token out the moment it exists */
         }
     }
     a->finish = ev.finish;
@@ -125,7 +124,7 @@ static int answer_prompt(cli *c, const cli_session *s, const char *prompt) {
         else if (!ferror(stdout)) putchar('\n');
         if (cli_flag(c, OPT_VERBOSE)) cli_print_stats(s, &a.stats);
     } else {
-        if (!cli_flag(c, OPT_JSON)) putchar('\n');
+        if (!cli_flag(c, OPT_JSON) && a.stats.completion_tokens > 0) putchar('\n');
         code = cli_fail(c, &err);
     }
     json_decref(a.ids);

@@ -33,7 +33,7 @@ typedef struct {
     sq_scale_type scale;
     sq_quant_method method;
 } sq_recipe;
-/* README of formats: norms and biases f32; body by bits; a tied table 8-bit below 1 G parameters, else 4-bit;
+/* Norms and biases f32; body by bits; a tied table 8-bit below 1 G parameters, else 4-bit;
  * untied: embedding 8-bit, head 8-bit below 1 G parameters, else 4-bit. */
 sq_recipe sq_recipe_for(const squish_compress_options *o, const sq_config *c, uint64_t n_params,
                         const sq_want *w);

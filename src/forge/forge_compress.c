@@ -72,8 +72,8 @@ static void tile_item(void *ctx, int32_t tile, int32_t thread) {
 static squish_status report_tensor(job *j, const sq_want *w, const matrix_job *k, const sq_fidelity *f,
                                    squish_error *err) {
     if (f->n_nonfinite)
-        return sq_fail(err, SQUISH_CORRUPT, "tensor '%s': %llu of %llu weights are not finite numbers",
-                       w->hf_name, (unsigned long long)f->n_nonfinite, (unsigned long long)f->n);
+        return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s': %llu of %llu weights are not finite numbers",
+                       j->m->info.path, w->hf_name, (unsigned long long)f->n_nonfinite, (unsigned long long)f->n);
     const double cosine = sq_fidelity_cos(f), snr = sq_fidelity_snr_db(f);
     squish_compress_result *out = j->out;
     if (out->n_quantised == 0 || cosine < out->cos_min) {
@@ -171,10 +171,11 @@ static squish_status declare_tensors(job *j, squish_error *err) {
     return SQUISH_OK;
 }
 
-static squish_status check_vector(const sq_want *w, const float *v, squish_error *err) {
+static squish_status check_vector(const job *j, const sq_want *w, const float *v, squish_error *err) {
     for (int32_t i = 0; i < w->rows; i++)
         if (!isfinite(v[i]))
-            return sq_fail(err, SQUISH_CORRUPT, "tensor '%s': value %d is not a finite number", w->hf_name, i);
+            return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s': value %d is not a finite number",
+                           j->m->info.path, w->hf_name, i);
     return SQUISH_OK;
 }
 
@@ -184,7 +185,7 @@ static squish_status write_tensors(job *j, squish_error *err) {
         const uint64_t sum = hash_source(j, &w);
         SQ_TRY(sq_sqw_writer_source_sum(j->w, i, sum, err));
         if (w.vector) {
-            SQ_TRY(check_vector(&w, vector_of(j->m, &w), err));
+            SQ_TRY(check_vector(j, &w, vector_of(j->m, &w), err));
             SQ_TRY(sq_sqw_writer_put(j->w, i, 0, vector_of(j->m, &w), (size_t)w.rows * sizeof(float), err));
             j->out->n_passthrough++;
             json_t *row = json_pack("{s:s, s:s, s:s}", "name", w.name, "type", "f32", "reason",

@@ -5,16 +5,16 @@
  * Unit of everything is the *tile*: 32 consecutive tokens of one KV head in one layer. A *page* holds one
  * layer's tile of 32 token slots for all KV heads; a *column* is the n_layers pages of the same 32 tokens.
  *
- *   page:  | header 64 B | head 0: K tile | V tile | head 1: K tile | V tile | ...        every part 64-byte
- * aligned
+ *   page:  | header 64 B | head 0: K tile | V tile | head 1: K tile | V tile | ...      parts 64-byte aligned
  *
- *   F16 tile of a head of d channels:  K channel-major [d][32] (lanes of a score vector are tokens),
- *                                      V token-major [32][d] (lanes of an output row are channels); 2 * 64 *
- * d bytes F32 tile: the same order, 4-byte elements
+ *   F16 tile of a head of d channels, 2 * 64 * d bytes:
+ *       K channel-major [d][32]     lanes of a score vector are tokens
+ *       V token-major   [32][d]     lanes of an output row are channels
+ *   F32 tile: the same order, 4-byte elements.
  *
- * Pages come from an arena: one reserved range of address space, cut in slabs of one size class each; memory
- * is touched only as tokens arrive. Slots beyond a sequence's length hold finite numbers (zeros or old
- * values), never NaN: attention multiplies them by zero.
+ * Pages come from one reserved range of address space; memory is touched only as tokens arrive, and a page given
+ * back waits in a free list. Slots beyond a sequence's length hold finite numbers (zeros or old values), never
+ * NaN: attention multiplies them by zero.
  *
  * Threads: one owner thread calls these functions; kernels read and write pages of running steps meanwhile.
  */

@@ -2,10 +2,8 @@
  *
  * kv_pool.c - the arena behind the pages and the page tables of sequences.
  *
- * The arena is one reservation of address space. Pages of one size class are carved from slabs; a freed page
- * goes to its class's free list (the link lives in the page, past its header, so tiles stay finite: a link is
- * written into a header field). With one format there is one class; a further format adds a class, not a
- * second store.
+ * The arena is one reservation of address space. A page is carved from it once; given back it goes to the free
+ * list, whose link lies in the reserved bytes of the page's header, so that its tiles stay finite numbers.
  *
  * One thread owns a pool and its sequences. */
 #include "kv/kv.h"

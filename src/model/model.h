@@ -2,9 +2,9 @@
  *
  * model.h - architectures, the binding of weights, and the forward pass.
  *
- *   config.json -> sq_config (one flat struct for every architecture)
- *   checkpoint or .sqw -> sq_model (every matrix bound to its role; nothing copied but norms and biases of a
- * checkpoint) sq_model + backend -> sq_forward: tokens of one step in, rows of hidden states and logits out
+ *   config.json         -> sq_config    one flat struct for every architecture
+ *   checkpoint or .sqw  -> sq_model     every matrix bound to its role; only a checkpoint's norms and biases are copied
+ *   sq_model + backend  -> sq_forward   tokens of one step in, hidden states and logits out
  *
  * The six dense families differ in few places, and those are data, not code paths: biases, head norms, norms
  * after a block, the activation, rope per layer type, windows. */
@@ -84,8 +84,8 @@ typedef struct {
     char hf_name[96];         /* of the tensor or its fused parent */
     char name[96];            /* its own name, unique: what messages and reports say */
 } sq_want;
-/* The i-th tensor of the model in execution order; false past the last. Includes the head even if tied (then
- * role HEAD is simply absent from the list). */
+/* The i-th tensor of the model in execution order; false past the last. A tied model
+ * has no tensor of role HEAD. */
 bool sq_config_want(const sq_config *c, size_t i, sq_want *out);
 
 /* ---- a bound model --------------------------------------------------------------------------- */

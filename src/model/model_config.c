@@ -16,7 +16,8 @@ typedef struct {
     bool qkv_bias, qk_norm, fused;
     bool gemma;            /* four norms meaning 1 + w, scaled embedding, GELU, two ropes */
     bool window_default;   /* sliding_window applies unless use_sliding_window is false */
-    int32_t window, from;  /* where config.json has no sliding_window, no max_window_layers */
+    int32_t window;        /* where config.json has no sliding_window */
+    int32_t from;          /* where it has no max_window_layers; 0: the family does not know that key */
 } family;
 
 static const family families[] = {
@@ -60,6 +61,14 @@ static squish_status rope_type_of(const char *name, int32_t *type, squish_error 
     return SQUISH_OK;
 }
 
+/* Rotating a part of each head only; stands in rope_parameters or outside. */
+static squish_status refuse_partial(const json_t *o, squish_error *err) {
+    double partial = 1.0;
+    SQ_TRY(sq_json_f64(o, "partial_rotary_factor", false, 0.0, 1.0, &partial, what, err));
+    if (partial == 1.0) return SQUISH_OK;
+    return sq_fail(err, SQUISH_UNSUPPORTED, "config.json: partial_rotary_factor %g, only 1 is supported", partial);
+}
+
 /* o: rope_parameters, one entry of it, or rope_scaling; may be NULL. theta: what stands outside. */
 static squish_status rope_read(const json_t *o, double theta, int64_t ctx, sq_rope_params *p,
                                squish_error *err) {
@@ -93,11 +102,7 @@ static squish_status rope_read(const json_t *o, double theta, int64_t ctx, sq_ro
     bool truncate = true;
     SQ_TRY(sq_json_bool(o, "truncate", false, &truncate, what, err));
     p->truncate = truncate;
-    double partial = 1.0;
-    SQ_TRY(sq_json_f64(o, "partial_rotary_factor", false, 0.0, 1.0, &partial, what, err));
-    if (partial != 1.0)
-        return sq_fail(err, SQUISH_UNSUPPORTED, "config.json: partial_rotary_factor %g, only 1 is supported",
-                       partial);
+    SQ_TRY(refuse_partial(o, err));
     if (p->type == SQ_ROPE_LLAMA3 && p->high_freq <= p->low_freq)
         return sq_fail(err, SQUISH_CORRUPT,
                        "config.json: high_freq_factor %g is not above low_freq_factor %g", p->high_freq,
@@ -148,7 +153,7 @@ static squish_status windows(const json_t *o, const family *f, sq_config *c, squ
     bool use = f->window_default;
     SQ_TRY(sq_json_i64(o, "sliding_window", false, 0, SQ_MAX_CTX, &window, what, err));
     SQ_TRY(sq_json_bool(o, "use_sliding_window", false, &use, what, err));
-    SQ_TRY(sq_json_i64(o, "max_window_layers", false, 0, 1 << 20, &from, what, err));
+    if (f->from > 0) SQ_TRY(sq_json_i64(o, "max_window_layers", false, 0, 1 << 20, &from, what, err));
     SQ_TRY(sq_json_i64(o, "sliding_window_pattern", false, 1, 1 << 20, &pattern, what, err));
     SQ_TRY(sq_json_i64(o, "_sliding_window_pattern", false, 1, 1 << 20, &pattern, what, err));
     if (!use) window = 0;
@@ -185,6 +190,7 @@ static squish_status activation_of(const json_t *o, const family *f, sq_config *
 }
 
 static squish_status refuse_unknown(const json_t *o, squish_error *err) {
+    SQ_TRY(refuse_partial(o, err));
     static const char *const caps[] = {"attn_logit_softcapping", "final_logit_softcapping"};
     for (size_t i = 0; i < SQ_COUNT(caps); i++) {
         const json_t *v = json_object_get(o, caps[i]);

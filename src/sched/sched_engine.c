@@ -30,7 +30,6 @@ static sq_backend_options backend_options(const sq_config *c, const squish_engin
     return (sq_backend_options){.threads = o->threads,
                                 .isa_max = isa,
                                 .m_max = o->chunk_tokens,
-                                .cols_max = c->ffn,
                                 .heads_max = c->n_heads,
                                 .head_dim_max = c->head_dim,
                                 .ctx_max = o->ctx_tokens};

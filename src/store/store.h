@@ -2,9 +2,8 @@
  *
  * store.h - models on this machine: from what a user types to a path.
  *
- *   $SQUISH_HOME (default ~/.squish)/models/NAME               checkpoints
- *   $SQUISH_HOME/models/NAME-compressed                         tiers, also of checkpoints that lie in
- * read-only places
+ *   $SQUISH_HOME/models/NAME              checkpoints; SQUISH_HOME is ~/.squish by default
+ *   $SQUISH_HOME/models/NAME-compressed   tiers, also those of checkpoints that lie in read-only places
  *
  * The store is plain directories; there is no database. The shipped model is looked for beside the program (a
  * build tree: ../models; an installation: ../share/squish/models) and in ./models. */

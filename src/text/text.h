@@ -34,7 +34,7 @@ typedef struct {
     const char *const *extra_eos;  /* token strings that end a turn, NULL-terminated; may be NULL */
 } sq_tok_hf_source;
 
-/* Compile a tokenizer.json: byte-level BPE and SPM-style BPE as sheet "tokenizer.json" says. Writes the blob
+/* Compile a tokenizer.json: byte-level BPE and SPM-style BPE. Writes the blob
  * into out. Unknown pre-tokenizer regexes are kept and run on PCRE2 with match limits (one warn line).
  * Errors: CORRUPT, UNSUPPORTED, NO_MEMORY, each naming field and value. */
 squish_status sq_tok_compile_hf(const sq_tok_hf_source *src, const squish_alloc *a, sq_buf *out,

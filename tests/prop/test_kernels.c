@@ -16,7 +16,7 @@
 static sq_test_tables tables;
 static uint64_t rng;
 
-/* ---- selection --------------------------------------------------------------------------------------- */
+/* ---- selection ------------------------------------------------------------------------------- */
 
 static void no_entry_is_null(const sq_kernels *k) {
 #define SQ_KERNEL(field, fn) assert_non_null(k->field);
@@ -66,7 +66,7 @@ static void isa_names_are_read(void **state) {
     assert_false(sq_isa_from_name("AVX2", &isa));
 }
 
-/* ---- a matrix and its activations -------------------------------------------------------------------- */
+/* ---- a matrix and its activations ------------------------------------------------------------ */
 
 typedef struct {
     sq_test_moat wm, fm, qm, sm, xm, im;
@@ -175,7 +175,7 @@ static sq_act act_row(const sq_act *x, int32_t i) {
                     .isum = x->isum + g};
 }
 
-/* ---- the oracle -------------------------------------------------------------------------------------- */
+/* ---- the oracle ------------------------------------------------------------------------------ */
 
 /* W[r] . x[i] in double, and the sum of magnitudes a rounding error is relative to. For packed types x is
  * what its codes say. Grouped like the kernel: the 64 products of a group are summed exactly there as here.
@@ -217,7 +217,7 @@ static void scalar_agrees_with_double(const gemm_case *c, const float *y, size_t
     }
 }
 
-/* ---- one case, all tables ---------------------------------------------------------------------------- */
+/* ---- one case, all tables -------------------------------------------------------------------- */
 
 typedef struct {
     sq_test_moat moat;

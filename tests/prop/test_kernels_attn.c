@@ -15,7 +15,7 @@
 static sq_test_tables tables;
 static uint64_t rng;
 
-/* ---- a chunk ----------------------------------------------------------------------------------------- */
+/* ---- a chunk --------------------------------------------------------------------------------- */
 
 enum { TILES = SQ_ATTN_CHUNK / SQ_KV_TILE, ROWS_MAX = 24, D_MAX = 512 };
 
@@ -100,7 +100,7 @@ static void result_free(result *r) {
     sq_test_moat_free(&r->om);
 }
 
-/* ---- the oracle -------------------------------------------------------------------------------------- */
+/* ---- the oracle ------------------------------------------------------------------------------ */
 
 static double k_at(const chunk *c, int32_t t, int32_t i) {
     return (double)sq_f16_to_f32(c->k[t / SQ_KV_TILE][(size_t)i * SQ_KV_TILE + (size_t)(t % SQ_KV_TILE)]);
@@ -146,7 +146,7 @@ static void row_agrees_with_double(const chunk *c, const result *r, int32_t i) {
     }
 }
 
-/* ---- attention --------------------------------------------------------------------------------------- */
+/* ---- attention ------------------------------------------------------------------------------- */
 
 static void same_result(const char *isa, const result *want, const result *got, int32_t row0, int32_t n_q) {
     assert_true(sq_test_same("m", isa, want->m + row0, got->m, (size_t)n_q));
@@ -226,7 +226,7 @@ static void a_flat_softmax_counts_tokens(void **state) {
     chunk_free(&c);
 }
 
-/* ---- folding chunks ---------------------------------------------------------------------------------- */
+/* ---- folding chunks -------------------------------------------------------------------------- */
 
 static void merge_case(int32_t d) {
     enum { CHUNKS = 6 };
@@ -272,7 +272,7 @@ static void merging_is_the_same_everywhere(void **state) {
         for (int repeat = 0; repeat < 50; repeat++) merge_case(widths[w]);
 }
 
-/* ---- storing tokens ---------------------------------------------------------------------------------- */
+/* ---- storing tokens -------------------------------------------------------------------------- */
 
 /* Values a cache meets, and the edges of f16: ties, subnormals, the largest number, and past it. */
 static float cache_value(void) {

@@ -29,7 +29,7 @@ static void near(double want, float got, double tolerance, const char *what, int
                  tolerance);
 }
 
-/* ---- int8 activations -------------------------------------------------------------------------------- */
+/* ---- int8 activations ------------------------------------------------------------------------ */
 
 enum { QUANT_GROUPS = 24 };
 
@@ -112,7 +112,7 @@ static void codes_are_the_nearest(void **state) {
         codes_of_a_group_are_the_nearest(x + g * SQ_GROUP, out.q + g * SQ_GROUP, out.scale[g], out.isum[g]);
 }
 
-/* ---- norm, rotation, sum ----------------------------------------------------------------------------- */
+/* ---- norm, rotation, sum --------------------------------------------------------------------- */
 
 static void rmsnorm_case(int32_t n, float eps) {
     sq_test_moat mx, mw, my, mz;
@@ -193,7 +193,7 @@ static void add_is_the_same_everywhere(void **state) {
     }
 }
 
-/* ---- gates ------------------------------------------------------------------------------------------- */
+/* ---- gates ----------------------------------------------------------------------------------- */
 
 static double silu_double(double g) { return g / (1 + exp(-g)); }
 

@@ -95,9 +95,7 @@ static inline int cli_begin(void **state) {
 
 static inline int cli_end(void **state) {
     (void)state;
-    char line[512];
-    snprintf(line, sizeof line, "chmod -R u+w '%s' && rm -rf '%s'", cli_folder, cli_folder);
-    return system(line);
+    return system("chmod -R u+w \"$T\" && rm -rf \"$T\"");
 }
 
 #endif

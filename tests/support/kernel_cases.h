@@ -10,7 +10,7 @@
 /* Sizes that end before, on and after every register, line and group. */
 extern const int32_t sq_test_sizes[16]; /* 1 .. 1023 */
 
-/* ---- random numbers ---------------------------------------------------------------------------------- */
+/* ---- random numbers -------------------------------------------------------------------------- */
 
 /* One stream per test program: from $SQUISH_TEST_SEED or a constant; printed once. */
 uint64_t sq_test_seed(void);
@@ -18,7 +18,7 @@ uint32_t sq_test_u32(uint64_t *rng);
 int32_t sq_test_below(uint64_t *rng, int32_t n); /* [0, n) */
 float sq_test_float(uint64_t *rng);              /* about normal, sd 1 */
 
-/* ---- memory between moats ---------------------------------------------------------------------------- */
+/* ---- memory between moats -------------------------------------------------------------------- */
 
 /* A block whose first byte lies `misalign` bytes past a multiple of 64, with 256 bytes of 0xff on both sides:
  * a NaN as f32, f16 and bf16, so that reading past an edge spoils a sum, and writing past it is seen by
@@ -31,12 +31,12 @@ void *sq_test_moat_new(sq_test_moat *m, size_t bytes, size_t misalign); /* the b
 bool sq_test_moat_ok(const sq_test_moat *m);
 void sq_test_moat_free(sq_test_moat *m); /* asserts that the moats are whole */
 
-/* ---- comparing --------------------------------------------------------------------------------------- */
+/* ---- comparing ------------------------------------------------------------------------------- */
 
 /* Same bits, where all NaNs count as one. Prints the first difference. */
 bool sq_test_same(const char *what, const char *isa, const float *want, const float *got, size_t n);
 
-/* ---- tables ------------------------------------------------------------------------------------------ */
+/* ---- tables ---------------------------------------------------------------------------------- */
 
 typedef struct {
     sq_kernels scalar, isa[6];

@@ -104,8 +104,7 @@ static void a_blob_off_its_alignment_is_refused(void **state) {
     sq_buf_deinit(&out);
 }
 
-/* ---- single lies
- * -------------------------------------------------------------------------------------------------- */
+/* ---- single lies ----------------------------------------------------------------------------- */
 
 static sq_tmpl_header *header(sq_buf *b) { return (sq_tmpl_header *)(void *)b->data; }
 static sq_tmpl_node *nodes(sq_buf *b) { return (sq_tmpl_node *)(void *)(b->data + sizeof(sq_tmpl_header)); }

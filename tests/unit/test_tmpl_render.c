@@ -126,8 +126,7 @@ static void texts_may_hold_nul_bytes(void **state) {
     json_decref(vars);
 }
 
-/* ---- one template, many threads
- * ------------------------------------------------------------------------------------------ */
+/* ---- one template, many threads -------------------------------------------------------------- */
 
 typedef struct {
     const sq_tmpl *t;

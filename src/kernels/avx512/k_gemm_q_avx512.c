@@ -25,7 +25,7 @@ enum {
     PANEL_BYTES = 384 << 10 /* weights that stay in L2 while tokens pass over them */
 };
 
-/* ---- one record: 16 rows, 64 columns, N tokens ------------------------------------------------------- */
+/* ---- one record: 16 rows, 64 columns, N tokens ----------------------------------------------- */
 
 BLOCK __m512i quad(const int8_t *q) {
     int32_t v;
@@ -91,7 +91,7 @@ BLOCK __m512 scales16(uint8_t scale_type, const uint8_t *p) {
     return scale_type == SQ_SCALE_F16 ? _mm512_cvtph_ps(h) : bf16_widen(h);
 }
 
-/* ---- one row tile, N tokens: R2 ---------------------------------------------------------------------- */
+/* ---- one row tile, N tokens: R2 -------------------------------------------------------------- */
 
 /* y0: output of the first token, first row of the tile; `rows` lanes of it exist. */
 BLOCK void tile_block(sq_wtype type, int N, const sq_weight *w, const uint8_t *tile, const sq_act *x,
@@ -134,7 +134,7 @@ BLOCK void tile_block(sq_wtype type, int N, const sq_weight *w, const uint8_t *t
     }
 }
 
-/* ---- blocking ---------------------------------------------------------------------------------------- */
+/* ---- blocking -------------------------------------------------------------------------------- */
 
 /* One row tile by n tokens from i0 on: the block of exactly that many, so that each tile is unpacked once. */
 BLOCK void tile_tokens(sq_wtype type, const sq_weight *w, int32_t tile, const sq_act *x, int32_t i0,

@@ -7,7 +7,7 @@
 
 #include <math.h>
 
-/* ---- int8 activations -------------------------------------------------------------------------------- */
+/* ---- int8 activations ------------------------------------------------------------------------ */
 
 BLOCK void quant_group(const float *x, int8_t *q, float *scale, float *xsum, int32_t *isum) {
     __m512 v[4];
@@ -43,7 +43,7 @@ void sq_quant_q8g64__avx512(const float *x, int32_t g0, int32_t g1, int8_t *q, f
         quant_group(x + (size_t)g * SQ_GROUP, q + (size_t)g * SQ_GROUP, scale + g, xsum + g, isum + g);
 }
 
-/* ---- norm, rotation, sum ----------------------------------------------------------------------------- */
+/* ---- norm, rotation, sum --------------------------------------------------------------------- */
 
 void sq_rmsnorm__avx512(const float *x, const float *w, int32_t n, float eps, float *y) {
     __m512 acc = _mm512_setzero_ps();
@@ -79,7 +79,7 @@ void sq_add__avx512(float *x, const float *y, int32_t n) {
     }
 }
 
-/* ---- gates ------------------------------------------------------------------------------------------- */
+/* ---- gates ----------------------------------------------------------------------------------- */
 
 /* g / (1 + exp(-z)) */
 BLOCK __m512 gate(__m512 g, __m512 minus_z) {

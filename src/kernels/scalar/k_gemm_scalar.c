@@ -10,7 +10,7 @@
 
 #include "kernels/scalar/k_math_scalar.h"
 
-/* ---- R1: rows of floats ------------------------------------------------------------------------------ */
+/* ---- R1: rows of floats ---------------------------------------------------------------------- */
 
 /* Row w [n] of a row-major type, maybe unaligned, times x [n]. Missing elements of the last 16 are zeros. */
 static float dot_row(sq_wtype t, const uint8_t *w, const float *x, int32_t n) {
@@ -51,7 +51,7 @@ void sq_gemm_bf16__scalar(const sq_weight *w, int32_t tile0, int32_t tile1, cons
     gemm_rows(SQ_W_BF16, w, tile0, tile1, x, y, ldy);
 }
 
-/* ---- R2: packed integer tiles ------------------------------------------------------------------------ */
+/* ---- R2: packed integer tiles ---------------------------------------------------------------- */
 
 static uint16_t load_u16(const uint8_t *p) {
     uint16_t v;
