@@ -24,7 +24,8 @@ mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
 : >"$apt/status"
 # A state without a single installed package makes apt resolve everything, libc included, for arm64 alone.
 opts=(-o APT::Architecture=arm64 -o APT::Architectures::=arm64
-    -o Dir::State="$apt" -o Dir::State::status="$apt/status" -o Dir::State::lists="$apt/lists" -o Dir::Cache="$apt/cache" -o Debug::NoLocking=1 -o Acquire::Retries=3
+    -o Dir::State="$apt" -o Dir::State::status="$apt/status" -o Dir::State::lists="$apt/lists"
+    -o Dir::Cache="$apt/cache" -o Debug::NoLocking=1 -o Acquire::Retries=3
     -o Acquire::Languages=none -o APT::Sandbox::User= -o APT::Install-Recommends=false)
 echo "downloading arm64 libraries into $dir ..."
 if ! { apt-get "${opts[@]}" update &&

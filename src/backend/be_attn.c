@@ -42,10 +42,12 @@ static void head_rotate(const sq_kernels *k, const sq_attn_shape *s, float *x, c
     k->rope(x, s->cos + (size_t)row * (size_t)half, s->sin + (size_t)row * (size_t)half, half);
 }
 
-/* x [d] held within +-limit, NaN as 0, padded with zeros to dp channels. A page outlives what is in it: an infinity
- * in a slot nobody looks at any more would meet a probability of zero in the next timeline's sums and become NaN. */
+/* x [d] held within +-limit, NaN as 0, padded with zeros to dp channels. A page outlives what is in it: an
+ * infinity in a slot nobody looks at any more would meet a probability of zero in the next timeline's sums
+ * and become NaN. */
 static void hold(const float *x, int32_t d, int32_t dp, float limit, float *out) {
-    for (int32_t i = 0; i < d; i++) out[i] = x[i] > limit ? limit : x[i] < -limit ? -limit : x[i] == x[i] ? x[i] : 0.0f;
+    for (int32_t i = 0; i < d; i++)
+        out[i] = x[i] > limit ? limit : x[i] < -limit ? -limit : x[i] == x[i] ? x[i] : 0.0f;
     for (int32_t i = d; i < dp; i++) out[i] = 0.0f;
 }
 
@@ -89,9 +91,7 @@ void sq_be_attn_prepare(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg
     sq_be_run(b, prepare_item, &c, q->m, q->m > 1 ? (int64_t)q->m * (q->cols + k->cols) * 8 : 0);
 }
 
-/* ---- attend
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- attend ---------------------------------------------------------------------------------- */
 
 typedef struct {
     sq_backend *b;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cli_chat.c - a conversation: the whole of it is rendered for every answer, and the timeline keeps what it shares with the
- * one before, so only what is new is evaluated.
+ * cli_chat.c - a conversation: the whole of it is rendered for every answer, and the timeline keeps what it
+ * shares with the one before, so only what is new is evaluated.
  *
- * A message that gets no answer (stopped before the first word, too long, refused by the template) is taken back, since many
- * templates insist on turns. An answer that is stopped half-way stays. */
+ * A message that gets no answer (stopped before the first word, too long, refused by the template) is taken
+ * back, since many templates insist on turns. An answer that is stopped half-way stays. */
 #include "cli/cli_chat.h"
 
 #include <stdlib.h>
@@ -25,7 +25,8 @@ void cli_talk_drop_last(cli_talk *t) {
 }
 
 static bool append(cli_talk *t, const char *role, const char *text, size_t n) {
-    return json_array_append_new(t->messages, json_pack("{s:s, s:s%}", "role", role, "content", text, n)) == 0;
+    return json_array_append_new(t->messages, json_pack("{s:s, s:s%}", "role", role, "content", text, n)) ==
+           0;
 }
 
 /* ---- the prompt ------------------------------------------------------------------------------ */
@@ -63,14 +64,15 @@ static squish_status make_prompt(const cli_talk *t, squish_tokens *out, squish_e
     squish_text text = {0};
     squish_engine_info e;
     SQ_TRY(render(t, &text, err));
-    squish_status st = squish_tokenize(t->s.model, text.data, text.bytes, templated ? SQUISH_TOK_SPECIAL : SQUISH_TOK_BOS_EOS,
-                                       out, err);
+    squish_status st = squish_tokenize(t->s.model, text.data, text.bytes,
+                                       templated ? SQUISH_TOK_SPECIAL : SQUISH_TOK_BOS_EOS, out, err);
     squish_text_free(&text);
     if (st != SQUISH_OK) return st;
     squish_engine_get_info(t->s.engine, &e);
     if (out->count <= (size_t)e.ctx_tokens) return SQUISH_OK;
     st = sq_fail(err, SQUISH_INVALID,
-                 "the conversation with this message has %zu tokens, the context holds %d (/clear begins anew, a shorter message "
+                 "the conversation with this message has %zu tokens, the context holds %d (/clear begins "
+                 "anew, a shorter message "
                  "may fit, --ctx gives more room)",
                  out->count, e.ctx_tokens);
     squish_tokens_free(out);
@@ -79,7 +81,8 @@ static squish_status make_prompt(const cli_talk *t, squish_tokens *out, squish_e
 
 /* ---- the answer ------------------------------------------------------------------------------ */
 
-static squish_status stream(cli_talk *t, const squish_tokens *prompt, sq_buf *text, squish_finish *why, squish_error *err) {
+static squish_status stream(cli_talk *t, const squish_tokens *prompt, sq_buf *text, squish_finish *why,
+                            squish_error *err) {
     const squish_gen_options o = cli_gen_options(t->c, &t->s);
     squish_gen *g = NULL;
     squish_gen_event ev = {0};
@@ -105,9 +108,11 @@ static void say_end(const cli_talk *t, squish_finish why, bool stopped) {
     squish_engine_get_info(t->s.engine, &e);
     if (stopped) cli_note(t->c, "[stopped]");
     else if (why == SQUISH_FINISH_LENGTH && squish_seq_length(t->s.seq) + 1 > e.ctx_tokens)
-        cli_note(t->c, "[the context of %d tokens is full and the answer ends here: /clear begins anew]", e.ctx_tokens);
+        cli_note(t->c, "[the context of %d tokens is full and the answer ends here: /clear begins anew]",
+                 e.ctx_tokens);
     else if (why == SQUISH_FINISH_LENGTH)
-        cli_note(t->c, "[stopped at %lld tokens, see /set max_tokens]", (long long)cli_int(t->c, OPT_MAX_TOKENS));
+        cli_note(t->c, "[stopped at %lld tokens, see /set max_tokens]",
+                 (long long)cli_int(t->c, OPT_MAX_TOKENS));
     if (cli_flag(t->c, OPT_VERBOSE)) cli_print_stats(&t->s, &t->stats);
 }
 
@@ -129,7 +134,9 @@ bool cli_talk_answer(cli_talk *t) {
     const bool answered = (st == SQUISH_OK || (stopped && text.len > 0)) &&
                           append(t, "assistant", text.data ? text.data : "", text.len);
     if (answered) say_end(t, why, stopped);
-    else if (stopped) cli_note(t->c, "[stopped: the message was taken back%s]", t->terminal ? ", the up arrow brings it" : "");
+    else if (stopped)
+        cli_note(t->c, "[stopped: the message was taken back%s]",
+                 t->terminal ? ", the up arrow brings it" : "");
     else cli_fail(t->c, &err);
     squish_tokens_free(&prompt);
     sq_buf_deinit(&text);
@@ -138,15 +145,13 @@ bool cli_talk_answer(cli_talk *t) {
 
 /* ---- the loop -------------------------------------------------------------------------------- */
 
-static void take_message(cli_talk *t, cli_repl *r, const sq_buf *text) {
+static void take_message(cli_talk *t, const sq_buf *text) {
     if (!sq_utf8_valid(text->data, text->len)) {
         cli_fail_text(t->c, 1, "the message is not UTF-8 text");
         t->failed = true;
         return;
     }
-    cli_repl_busy(r, true);
     const bool done = append(t, "user", text->data, text->len) && cli_talk_answer(t);
-    cli_repl_busy(r, false);
     if (!done) t->failed = true, cli_talk_drop_last(t);
 }
 
@@ -160,12 +165,9 @@ static int converse(cli_talk *t, cli_repl *r, sq_buf *text) {
         if (got == REPL_INTERRUPTED && !t->terminal) return cli_fail_text(t->c, 130, "stopped");
         if (got == REPL_INTERRUPTED || text->len == 0) continue;
         if (!fenced && text->data[0] == '/') {
-            cli_repl_busy(r, true);
-            const bool more = cli_chat_command_run(t, text->data);
-            cli_repl_busy(r, false);
-            if (!more) break;
+            if (!cli_chat_command_run(t, text->data)) break;
         } else {
-            take_message(t, r, text);
+            take_message(t, text);
         }
         if (t->terminal) putchar('\n');
         else if (cli_signal_seen()) return 130; /* said already */
@@ -177,8 +179,8 @@ static void welcome(const cli_talk *t, const char *name) {
     squish_engine_info e;
     squish_engine_get_info(t->s.engine, &e);
     const char *base = strrchr(name, '/');
-    printf("%s (tier %s, context of %d tokens). /help lists commands, Ctrl-D leaves.\n", base && base[1] ? base + 1 : name,
-           t->s.info.tier, e.ctx_tokens);
+    printf("%s (tier %s, context of %d tokens). /help lists commands, Ctrl-D leaves.\n",
+           base && base[1] ? base + 1 : name, t->s.info.tier, e.ctx_tokens);
 }
 
 /* The history file, its folder made if need be; NULL if none can be kept. */
@@ -188,7 +190,8 @@ static const char *history_path(const cli_talk *t, char *path, size_t n) {
     if (!t->terminal) return NULL;
     if (!cli_home_path(t->c, "", home, sizeof home) || !cli_home_path(t->c, "history", path, n)) return NULL;
     if (sq_os_mkdirs(home, &err) == SQUISH_OK && access(home, W_OK) == 0) return path;
-    cli_note(t->c, "squish: no history is kept: %s", err.code ? err.text : "the home folder cannot be written (set SQUISH_HOME)");
+    cli_note(t->c, "squish: no history is kept: %s",
+             err.code ? err.text : "the home folder cannot be written (set SQUISH_HOME)");
     return NULL;
 }
 
@@ -200,9 +203,12 @@ static int talk(cli_talk *t, const char *name) {
     if (system && *system && !append(t, "system", system, strlen(system)))
         return cli_fail_text(t->c, 1, "--system is not UTF-8 text");
     if (!t->s.info.has_template && !t->template_text.data)
-        cli_note(t->c, "squish: this model has no chat template: each message is continued as text (--template FILE gives one)");
+        cli_note(t->c, "squish: this model has no chat template: each message is continued as text "
+                       "(--template FILE gives one)");
     cli_repl *r = cli_repl_open(history_path(t, path, sizeof path), t->terminal);
-    if (!r) return cli_fail_text(t->c, 1, "the terminal cannot be used (TERM is '%.40s')", getenv("TERM") ? getenv("TERM") : "");
+    if (!r)
+        return cli_fail_text(t->c, 1, "the terminal cannot be used (TERM is '%.40s')",
+                             getenv("TERM") ? getenv("TERM") : "");
     if (t->terminal) welcome(t, name);
     sq_buf_init(&text, &a, (size_t)16 << 20);
     const int code = converse(t, r, &text);

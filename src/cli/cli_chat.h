@@ -20,15 +20,14 @@ typedef enum {
     REPL_FAILED       /* longer than 16 MiB, or no memory */
 } cli_repl_got;
 
-/* On a terminal: line editing, the history file (NULL: none is kept), bracketed paste. Else plain lines and no prompt.
- * NULL: out of memory. One at a time. */
+/* On a terminal: line editing, the history file (NULL: none is kept), bracketed paste; keys typed between two
+ * reads wait for the next. Else plain lines and no prompt. NULL: out of memory. One at a time. */
 cli_repl *cli_repl_open(const char *history, bool terminal);
 void cli_repl_close(cli_repl *r);
-/* The next message into *out (emptied first). A line that begins with three quotes opens a message of many lines, which ends
- * with three quotes; a paste of many lines is part of one line. *fenced: it came between three quotes. */
+/* The next message into *out (emptied first). A line that begins with three quotes opens a message of many
+ * lines, which ends with three quotes; a paste of many lines is part of one line. *fenced: it came between
+ * three quotes. */
 cli_repl_got cli_repl_read(cli_repl *r, sq_buf *out, bool *fenced);
-/* While an answer is made keys are neither echoed nor cut into lines; what is typed ahead waits for the next read. */
-void cli_repl_busy(cli_repl *r, bool busy);
 
 /* ---- the conversation (cli_chat.c) ----------------------------------------------------------- */
 
@@ -44,7 +43,8 @@ typedef struct {
 
 /* Answer the messages and append the answer. False: nothing was appended, and it has been said why. */
 bool cli_talk_answer(cli_talk *t);
-json_t *cli_talk_last(const cli_talk *t, const char *role); /* the last message if it is this role's, else NULL */
+json_t *cli_talk_last(const cli_talk *t,
+                      const char *role); /* the last message if it is this role's, else NULL */
 void cli_talk_drop_last(cli_talk *t);
 
 /* ---- slash commands (cli_chat_commands.c) ---------------------------------------------------- */

@@ -16,8 +16,9 @@ static char *trim(char *s) {
 /* ---- /set ------------------------------------------------------------------------------------ */
 
 /* The names are those of the options with _ for -, and this one's common name. */
-static const cli_option_id settings[] = {OPT_TEMP, OPT_TOP_K, OPT_TOP_P, OPT_MIN_P, OPT_REPEAT_PENALTY, OPT_REPEAT_LAST_N,
-                                         OPT_PRESENCE, OPT_FREQUENCY, OPT_SEED, OPT_MAX_TOKENS, OPT_VERBOSE};
+static const cli_option_id settings[] = {OPT_TEMP,           OPT_TOP_K,         OPT_TOP_P,    OPT_MIN_P,
+                                         OPT_REPEAT_PENALTY, OPT_REPEAT_LAST_N, OPT_PRESENCE, OPT_FREQUENCY,
+                                         OPT_SEED,           OPT_MAX_TOKENS,    OPT_VERBOSE};
 
 static const char *setting_name(cli_option_id id, char out[32]) {
     snprintf(out, 32, "%s", id == OPT_TEMP ? "temperature" : cli_options[id].name);
@@ -73,7 +74,7 @@ static bool run_set(cli_talk *t, char *rest) {
     }
     char *text = rest + strcspn(rest, " \t=");
     if (*text) *text++ = 0;
-    text = trim(text);
+    text = trim(text + strspn(text, " \t="));
     const int id = find_setting(t, rest);
     if (id < 0) return true;
     if (!*text) {
@@ -83,7 +84,8 @@ static bool run_set(cli_talk *t, char *rest) {
         cli_fail_text(t->c, 2, "%s: '%.60s' is not %s", setting_name((cli_option_id)id, name), text, why);
     } else {
         const char *kept = sq_arena_strndup(&t->c->arena, text, strlen(text));
-        if (kept && cli_set(t->c, (cli_option_id)id, kept, CLI_FROM_FLAG)) cli_apply_sampling(t->c, &t->s.sampling);
+        if (kept && cli_set(t->c, (cli_option_id)id, kept, CLI_FROM_FLAG))
+            cli_apply_sampling(t->c, &t->s.sampling);
     }
     return true;
 }
@@ -142,12 +144,13 @@ static bool run_stats(cli_talk *t, char *rest) {
     squish_engine_get_info(t->s.engine, &e);
     if (t->has_stats) {
         const squish_gen_stats *s = &t->stats;
-        printf("last prompt    %d tokens, %d of them reused, %.0f tokens a second\n", s->prompt_tokens, s->reused_tokens,
-               s->prefill_tok_s);
-        printf("last answer    %d tokens, first after %.1f ms, %.1f tokens a second, seed %lld\n", s->completion_tokens, s->ttft_ms,
-               s->decode_tok_s, (long long)s->seed);
+        printf("last prompt    %d tokens, %d of them reused, %.0f tokens a second\n", s->prompt_tokens,
+               s->reused_tokens, s->prefill_tok_s);
+        printf("last answer    %d tokens, first after %.1f ms, %.1f tokens a second, seed %lld\n",
+               s->completion_tokens, s->ttft_ms, s->decode_tok_s, (long long)s->seed);
     }
-    printf("context        %d of %d tokens, %s\n", squish_seq_length(t->s.seq), e.ctx_tokens, cli_bytes(e.kv_bytes_now, bytes));
+    printf("context        %d of %d tokens, %s\n", squish_seq_length(t->s.seq), e.ctx_tokens,
+           cli_bytes(e.kv_bytes_now, bytes));
     printf("messages       %zu\n", json_array_size(t->messages));
     printf("engine         %s, %d threads, tier %s\n", e.isa, e.threads, t->s.info.tier);
     return true;
@@ -160,7 +163,8 @@ static bool expand(const cli_talk *t, const char *file, char *out, size_t n) {
     const char *home = getenv("HOME");
     const bool tilde = file[0] == '~' && file[1] == '/' && home;
     if (!*file) cli_fail_text(t->c, 2, "the name of a file is wanted");
-    else if (snprintf(out, n, "%s%s", tilde ? home : "", tilde ? file + 1 : file) >= (int)n) cli_fail_text(t->c, 2, "the name is too long");
+    else if (snprintf(out, n, "%s%s", tilde ? home : "", tilde ? file + 1 : file) >= (int)n)
+        cli_fail_text(t->c, 2, "the name is too long");
     else return true;
     return false;
 }
@@ -187,7 +191,11 @@ static json_t *read_messages(const char *path, char *why, size_t n) {
     if (!ok) snprintf(why, n, "%.300s: not a JSON array of messages", path);
     json_array_foreach(ok ? all : NULL, i, m) {
         if (ok && !is_message(m))
-            snprintf(why, n, "%.200s: message %zu is not {\"role\": system, user, assistant or tool, \"content\": TEXT}", path, i), ok = false;
+            snprintf(
+                why, n,
+                "%.200s: message %zu is not {\"role\": system, user, assistant or tool, \"content\": TEXT}",
+                path, i),
+                ok = false;
     }
     if (ok) return all;
     json_decref(all);
@@ -207,7 +215,8 @@ static bool run_save(cli_talk *t, char *rest) {
     json_decref(there);
     char *json = json_dumps(t->messages, JSON_INDENT(1));
     const size_t n = json ? strlen(json) : 0;
-    squish_status st = json ? sq_os_newfile_open(&f, path, n, &err) : sq_fail(&err, SQUISH_NO_MEMORY, "out of memory");
+    squish_status st =
+        json ? sq_os_newfile_open(&f, path, n, &err) : sq_fail(&err, SQUISH_NO_MEMORY, "out of memory");
     if (st == SQUISH_OK) {
         st = sq_os_newfile_write_at(&f, 0, json, n, &err);
         if (st == SQUISH_OK) st = sq_os_newfile_publish(&f, &err);
@@ -277,7 +286,11 @@ bool cli_chat_command_run(cli_talk *t, char *line) {
         if (d < best) best = d, near = cli_chat_commands[i].name;
     }
     if (near) cli_fail_text(t->c, 2, "unknown command /%.40s (did you mean /%s?)", name, near);
-    else cli_fail_text(t->c, 2, "unknown command /%.40s (/help lists them; \"\"\" begins a message that starts with a slash)", name);
+    else
+        cli_fail_text(
+            t->c, 2,
+            "unknown command /%.40s (/help lists them; \"\"\" begins a message that starts with a slash)",
+            name);
     t->failed = true;
     return true;
 }

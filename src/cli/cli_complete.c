@@ -2,8 +2,9 @@
  *
  * cli_complete.c - completion scripts for bash, zsh and fish, from the tables.
  *
- * What an argument may be is read off the table too: "[MODEL]" and "SRC" complete models and folders, "bash|zsh|fish" the words.
- * Names of models come from `squish list`, which prints one a line before a tab when nobody looks at it. */
+ * What an argument may be is read off the table too: "[MODEL]" and "SRC" complete models and folders,
+ * "bash|zsh|fish" the words. Names of models come from `squish list`, which prints one a line before a tab
+ * when nobody looks at it. */
 #include "cli/cli.h"
 
 #include <string.h>
@@ -48,7 +49,8 @@ static void bash_value(const cli_option *o) {
 static void bash_command(const cli_command *k) {
     printf("        %s)\n            options='", k->name);
     for (int i = 0; i < OPT_COUNT; i++)
-        if (cli_option_for(&cli_options[i], (cli_command_id)(k - cli_commands))) printf("--%s ", cli_options[i].name);
+        if (cli_option_for(&cli_options[i], (cli_command_id)(k - cli_commands)))
+            printf("--%s ", cli_options[i].name);
     puts("'");
     if (takes_words(k)) fputs("            words='", stdout), put_words(k->args), puts("'");
     if (takes_model(k)) puts("            model=1");
@@ -103,8 +105,9 @@ static void zsh_option(const cli_option *o) {
     const bool value = o->kind != KIND_FLAG;
     fputs("            ", stdout);
     if (o->kind == KIND_LIST) printf("'*--%s=", o->name);
-    else if (o->letter) printf("'(-%c --%s)'{-%c%s,--%s%s}'", o->letter, o->name, o->letter, value ? "+" : "", o->name,
-                               value ? "=" : "");
+    else if (o->letter)
+        printf("'(-%c --%s)'{-%c%s,--%s%s}'", o->letter, o->name, o->letter, value ? "+" : "", o->name,
+               value ? "=" : "");
     else printf("'--%s%s", o->name, value ? "=" : "");
     putchar('[');
     put_single(o->help, "[]:\\");
@@ -193,9 +196,11 @@ static void fish(void) {
         put_single(k->summary, "");
         puts("'");
         if (takes_words(k))
-            printf("complete -c squish -n '__fish_seen_subcommand_from %s' -a '", k->name), put_words(k->args), puts("'");
+            printf("complete -c squish -n '__fish_seen_subcommand_from %s' -a '", k->name),
+                put_words(k->args), puts("'");
         if (takes_model(k))
-            printf("complete -c squish -n '__fish_seen_subcommand_from %s' -Fa '(" LIST_NAMES ")'\n", k->name);
+            printf("complete -c squish -n '__fish_seen_subcommand_from %s' -Fa '(" LIST_NAMES ")'\n",
+                   k->name);
     }
     puts("complete -c squish -n __fish_use_subcommand -l version -d 'print the version'");
     for (int i = 0; i < OPT_COUNT; i++) fish_option(&cli_options[i]);
@@ -206,7 +211,8 @@ int cli_completion(cli *c) {
     if (strcmp(shell, "bash") == 0) bash();
     else if (strcmp(shell, "zsh") == 0) zsh();
     else if (strcmp(shell, "fish") == 0) fish();
-    else if (c->n_args == 1) return cli_fail_text(c, 2, "no completion for '%.40s' (bash, zsh or fish)", shell);
+    else if (c->n_args == 1)
+        return cli_fail_text(c, 2, "no completion for '%.40s' (bash, zsh or fish)", shell);
     else return cli_fail_text(c, 2, "completion takes one shell: bash, zsh or fish");
     return 0;
 }

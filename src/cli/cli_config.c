@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cli_config.c - every option: the value in force and where it came from. Takes every option itself, to show its effect. */
+ * cli_config.c - every option: the value in force and where it came from. Takes every option itself, to show
+ * its effect. */
 #include "cli/cli.h"
 
 #include <string.h>
@@ -39,14 +40,17 @@ static int print_json(const cli *c, const char *file, bool present) {
                                              value_json(c, (cli_option_id)i), "origin",
                                              origin_name(c->values[i].origin), "environment", env));
     }
-    return cli_print_json(json_pack("{s:s, s:b, s:o}", "file", file, "file_present", present, "options", all));
+    return cli_print_json(
+        json_pack("{s:s, s:b, s:o}", "file", file, "file_present", present, "options", all));
 }
 
 static void print_row(const cli *c, cli_option_id id) {
     const cli_value *v = &c->values[id];
     char env[64], value[96] = "-";
     cli_env_name(&cli_options[id], env, sizeof env);
-    if (v->text) snprintf(value, sizeof value, v->n_list > 1 ? "%.40s (and %d more)" : "%.60s", v->text, v->n_list - 1);
+    if (v->text)
+        snprintf(value, sizeof value, v->n_list > 1 ? "%.40s (and %d more)" : "%.60s", v->text,
+                 v->n_list - 1);
     printf("%-22s %-24s %-12s %s\n", cli_options[id].name, value, origin_name(v->origin), env);
 }
 
@@ -57,7 +61,8 @@ int cli_config(cli *c) {
     if (cli_flag(c, OPT_JSON)) return print_json(c, file, present);
     printf("%-22s %-24s %-12s %s\n", "option", "value", "from", "environment");
     for (int i = 0; i < OPT_COUNT; i++) print_row(c, (cli_option_id)i);
-    printf("\n%s%s\n- : the model or the command decides\n", *file ? file : "squish.ini: neither SQUISH_HOME nor HOME is set",
+    printf("\n%s%s\n- : the model or the command decides\n",
+           *file ? file : "squish.ini: neither SQUISH_HOME nor HOME is set",
            !*file || present ? "" : " (not there)");
     return 0;
 }

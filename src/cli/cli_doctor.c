@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cli_doctor.c - is this machine fit, and does the shipped model answer? Every check is a row: name, ok, detail. A warning is a
- * row that is ok and says what the state costs. */
+ * cli_doctor.c - is this machine fit, and does the shipped model answer? Every check is a row: name, ok,
+ * detail. A warning is a row that is ok and says what the state costs. */
 #include "cli/cli.h"
 
 #include <errno.h>
@@ -33,8 +33,8 @@ static void report(doctor *d, level is, const char *name, const char *fmt, ...) 
     va_end(ap);
     d->failed |= is == DOC_FAIL;
     if (cli_flag(d->c, OPT_JSON)) {
-        json_array_append_new(d->checks, json_pack("{s:s, s:b, s:b, s:s}", "name", name, "ok", is != DOC_FAIL, "warning",
-                                                   is == DOC_WARN, "detail", detail));
+        json_array_append_new(d->checks, json_pack("{s:s, s:b, s:b, s:s}", "name", name, "ok", is != DOC_FAIL,
+                                                   "warning", is == DOC_WARN, "detail", detail));
         return;
     }
     static const char *const colors[] = {"\033[32m", "\033[33m", "\033[31m"};
@@ -47,14 +47,19 @@ static void report(doctor *d, level is, const char *name, const char *fmt, ...) 
 
 static void check_cpu(doctor *d, const squish_machine *m) {
     const char *cap = cli_text(d->c, OPT_ISA);
-    report(d, DOC_OK, "cpu", "%s (%s): %s", m->cpu, m->arch, *m->features ? m->features : "no vector extensions we use");
+    report(d, DOC_OK, "cpu", "%s (%s): %s", m->cpu, m->arch,
+           *m->features ? m->features : "no vector extensions we use");
     if (strncmp(m->isa, "scalar", 6) == 0 && strcmp(m->arch, "x86_64") == 0)
-        report(d, DOC_WARN, "kernels", "scalar: this CPU has no AVX2; answers are the same and come about 10 times slower");
+        report(d, DOC_WARN, "kernels",
+               "scalar: this CPU has no AVX2; answers are the same and come about 10 times slower");
     else if (strncmp(m->isa, "scalar", 6) == 0)
-        report(d, DOC_WARN, "kernels", "scalar: no vector kernels for this CPU; answers come many times slower");
+        report(d, DOC_WARN, "kernels",
+               "scalar: no vector kernels for this CPU; answers come many times slower");
     else if (cap && strcmp(cap, "scalar") == 0)
-        report(d, DOC_WARN, "kernels", "scalar by --isa or SQUISH_ISA, %s could run; answers are the same and come about 10 times "
-               "slower", m->isa);
+        report(d, DOC_WARN, "kernels",
+               "scalar by --isa or SQUISH_ISA, %s could run; answers are the same and come about 10 times "
+               "slower",
+               m->isa);
     else
         report(d, DOC_OK, "kernels", "%s%s%s", m->isa, cap ? ", capped at " : "", cap ? cap : "");
     report(d, DOC_OK, "cores", "%d for this process", m->cores);
@@ -65,7 +70,9 @@ static void check_memory(doctor *d, const squish_machine *m) {
     cli_bytes(m->memory_total, total);
     cli_bytes(m->memory_available, available);
     if (m->memory_available < 200000000)
-        report(d, DOC_FAIL, "memory", "%s of %s available: too little even for the shipped model (close something)", available, total);
+        report(d, DOC_FAIL, "memory",
+               "%s of %s available: too little even for the shipped model (close something)", available,
+               total);
     else report(d, DOC_OK, "memory", "%s of %s available", available, total);
 }
 
@@ -88,8 +95,10 @@ static void check_home(doctor *d) {
     home[strlen(home) - 1] = 0; /* the slash of the join */
     if (sq_os_writable_dir(home)) report(d, DOC_OK, "home", "%s can be written", home);
     else
-        report(d, DOC_WARN, "home", "%s cannot be written: no history, and tiers only beside their checkpoint (set SQUISH_HOME to "
-               "a folder you own)", home);
+        report(d, DOC_WARN, "home",
+               "%s cannot be written: no history, and tiers only beside their checkpoint (set SQUISH_HOME to "
+               "a folder you own)",
+               home);
     snprintf(parent, sizeof parent, "%s", home);
     existing_parent(parent);
     const uint64_t bytes = sq_os_disk_free(parent);
@@ -102,9 +111,11 @@ static void check_libraries(doctor *d) {
     pcre2_config(PCRE2_CONFIG_VERSION, pcre);
     const unsigned xxh = XXH_versionNumber();
     /* A library older than its header is a broken installation; jansson can tell. */
-    const bool old = jansson_version_cmp(JANSSON_MAJOR_VERSION, JANSSON_MINOR_VERSION, JANSSON_MICRO_VERSION) < 0;
-    report(d, old ? DOC_FAIL : DOC_OK, "libraries", "jansson %s%s, pcre2 %s, utf8proc %s, xxhash %u.%u.%u, libedit %d.%d",
-           jansson_version_str(), old ? " (built with " JANSSON_VERSION ")" : "", pcre, utf8proc_version(), xxh / 10000,
+    const bool old =
+        jansson_version_cmp(JANSSON_MAJOR_VERSION, JANSSON_MINOR_VERSION, JANSSON_MICRO_VERSION) < 0;
+    report(d, old ? DOC_FAIL : DOC_OK, "libraries",
+           "jansson %s%s, pcre2 %s, utf8proc %s, xxhash %u.%u.%u, libedit %d.%d", jansson_version_str(),
+           old ? " (built with " JANSSON_VERSION ")" : "", pcre, utf8proc_version(), xxh / 10000,
            xxh / 100 % 100, xxh % 100, LIBEDIT_MAJOR, LIBEDIT_MINOR);
 }
 
@@ -123,7 +134,8 @@ static void check_limits(doctor *d) {
     getrlimit(RLIMIT_AS, &r);
     const bool tight = r.rlim_cur != RLIM_INFINITY;
     report(d, tight ? DOC_WARN : DOC_OK, "limits", "address space %s%s, locked memory %s, open files %s",
-           limit_text(RLIMIT_AS, true, as), tight ? " (models are mapped: this bounds their size; ulimit -v unlimited)" : "",
+           limit_text(RLIMIT_AS, true, as),
+           tight ? " (models are mapped: this bounds their size; ulimit -v unlimited)" : "",
            limit_text(RLIMIT_MEMLOCK, true, lock), limit_text(RLIMIT_NOFILE, false, files));
 }
 
@@ -168,7 +180,8 @@ static squish_status ask(trial *t, const char *question, char *answer, size_t n,
     *answer = 0;
     for (size_t at = 0; st == SQUISH_OK && ev.finish == SQUISH_FINISH_NONE;) {
         st = squish_gen_next(t->gen, &ev, err);
-        if (st == SQUISH_OK && at + ev.text_bytes < n) memcpy(answer + at, ev.text, ev.text_bytes), at += ev.text_bytes, answer[at] = 0;
+        if (st == SQUISH_OK && at + ev.text_bytes < n)
+            memcpy(answer + at, ev.text, ev.text_bytes), at += ev.text_bytes, answer[at] = 0;
     }
     squish_tokens_free(&ids);
     squish_text_free(&text);
@@ -193,8 +206,9 @@ static void check_model(doctor *d) {
         squish_engine_get_info(t.engine, &e);
         squish_gen_get_stats(t.gen, &s);
         const bool right = strstr(answer, "Tokyo") != NULL;
-        report(d, right ? DOC_OK : DOC_FAIL, "model", "%s, tier %s, on %s: '%.200s'%s (loaded in %.1f ms, %.0f tokens a second)",
-               m.path, m.tier, e.isa, answer, right ? "" : ", wanted Tokyo", m.load_ms, s.decode_tok_s);
+        report(d, right ? DOC_OK : DOC_FAIL, "model",
+               "%s, tier %s, on %s: '%.200s'%s (loaded in %.1f ms, %.0f tokens a second)", m.path, m.tier,
+               e.isa, answer, right ? "" : ", wanted Tokyo", m.load_ms, s.decode_tok_s);
     }
     squish_gen_free(t.gen);
     squish_seq_free(t.seq);
@@ -215,7 +229,8 @@ int cli_doctor(cli *c) {
     check_limits(&d);
     check_model(&d);
     if (cli_flag(c, OPT_JSON))
-        return cli_print_json(json_pack("{s:b, s:s, s:o}", "ok", !d.failed, "version", squish_build_info(), "checks", d.checks)) ||
+        return cli_print_json(json_pack("{s:b, s:s, s:o}", "ok", !d.failed, "version", squish_build_info(),
+                                        "checks", d.checks)) ||
                d.failed;
     json_decref(d.checks);
     return d.failed;

@@ -9,16 +9,21 @@
 
 /* What to type; the man page shows the same lines. */
 const char *const cli_examples[CLI_COMMANDS][CLI_EXAMPLES_MAX] = {
-    [CLI_RUN] = {"squish run \"What is the capital of Japan?\"", "squish run path/to/checkpoint --temp 0 \"Hello\"",
+    [CLI_RUN] = {"squish run \"What is the capital of Japan?\"",
+                 "squish run path/to/checkpoint --temp 0 \"Hello\"",
                  "cat notes.txt | squish run --system \"Sum up in one sentence.\""},
     [CLI_CHAT] = {"squish chat", "squish chat path/to/checkpoint --ctx 8192"},
-    [CLI_COMPRESS] = {"squish compress path/to/checkpoint", "squish compress path/to/checkpoint --tier q8 -o /data/tiers"},
+    [CLI_COMPRESS] = {"squish compress path/to/checkpoint",
+                      "squish compress path/to/checkpoint --tier q8 -o /data/tiers"},
     [CLI_SHOW] = {"squish show", "squish show squish-tiny --tensors"},
     [CLI_LIST] = {"squish list"},
-    [CLI_TOKENIZE] = {"squish tokenize \"The capital of Japan is\"", "squish tokenize --special \"<|im_start|>user\""},
+    [CLI_TOKENIZE] = {"squish tokenize \"The capital of Japan is\"",
+                      "squish tokenize --special \"<|im_start|>user\""},
     [CLI_DETOKENIZE] = {"squish detokenize 309,607,289,3542,298"},
-    [CLI_TEMPLATE] = {"squish template --messages talk.json", "squish template --template chat.jinja --messages talk.json"},
-    [CLI_LOGITS] = {"squish logits --ids 309,607,289,3542,298", "squish logits --ids 1,2,3 --last 3 -o scores.safetensors"},
+    [CLI_TEMPLATE] = {"squish template --messages talk.json",
+                      "squish template --template chat.jinja --messages talk.json"},
+    [CLI_LOGITS] = {"squish logits --ids 309,607,289,3542,298",
+                    "squish logits --ids 1,2,3 --last 3 -o scores.safetensors"},
     [CLI_PPL] = {"squish ppl --text book.txt --window 1024"},
     [CLI_DOCTOR] = {"squish doctor"},
     [CLI_CONFIG] = {"squish config", "SQUISH_TEMP=0.2 squish config --json"},
@@ -48,7 +53,8 @@ static int width_of(FILE *f) {
     return !known ? 80 : w.ws_col < 100 ? w.ws_col : 100;
 }
 
-/* Words of text, broken before the width; the cursor stands at column `at`, further lines begin at `indent`. */
+/* Words of text, broken before the width; the cursor stands at column `at`, further lines begin at `indent`.
+ */
 static void wrap(FILE *f, const char *text, int at, int indent) {
     const int width = width_of(f);
     for (const char *p = text; *p; p += strspn(p, " ")) {
@@ -69,7 +75,8 @@ static void print_option(FILE *f, const cli_option *o) {
     char label[96], text[256], said[32];
     usage_of(o, label, sizeof label);
     snprintf(said, sizeof said, "(%s:", o->initial); /* "(0: all)" tells as much as "(default: 0)" */
-    const bool tell = o->kind != KIND_FLAG && *o->initial && !strstr(o->help, "default") && !strstr(o->help, said);
+    const bool tell =
+        o->kind != KIND_FLAG && *o->initial && !strstr(o->help, "default") && !strstr(o->help, said);
     snprintf(text, sizeof text, tell ? "%s (default: %s)" : "%s", o->help, o->initial);
     fprintf(f, "  %-*s", LABEL_COLUMNS, label);
     if (strlen(label) >= LABEL_COLUMNS) fprintf(f, "\n  %*s", LABEL_COLUMNS, "");
@@ -85,13 +92,17 @@ static void help_command(FILE *f, const cli_command *k) {
     for (int i = 0; i < OPT_COUNT; i++)
         if (cli_option_for(&cli_options[i], id)) print_option(f, &cli_options[i]);
     fputs("\nexamples:\n", f);
-    for (int i = 0; i < CLI_EXAMPLES_MAX && cli_examples[id][i]; i++) fprintf(f, "  %s\n", cli_examples[id][i]);
+    for (int i = 0; i < CLI_EXAMPLES_MAX && cli_examples[id][i]; i++)
+        fprintf(f, "  %s\n", cli_examples[id][i]);
 }
 
 static void help_overview(FILE *f) {
-    fprintf(f, "squish %s - language models on this machine\n\nusage: squish COMMAND [ARGUMENTS] [OPTIONS]\n\ncommands:\n",
+    fprintf(f,
+            "squish %s - language models on this machine\n\nusage: squish COMMAND [ARGUMENTS] "
+            "[OPTIONS]\n\ncommands:\n",
             squish_version());
-    for (int i = 0; i < CLI_COMMANDS; i++) fprintf(f, "  %-12s%s\n", cli_commands[i].name, cli_commands[i].summary);
+    for (int i = 0; i < CLI_COMMANDS; i++)
+        fprintf(f, "  %-12s%s\n", cli_commands[i].name, cli_commands[i].summary);
     fputs("\nMODEL is a Hugging Face folder, a .sqw file, a .gguf file (text commands only), or a name that\n"
           "squish list shows; without one it is the shipped squish-tiny. Options can also stand in the\n"
           "environment (SQUISH_TEMP) and in ~/.squish/squish.ini (temp = 0.7): see squish config.\n"
@@ -99,7 +110,8 @@ static void help_overview(FILE *f) {
           "  squish run \"What is the capital of Japan?\"\n"
           "  squish chat\n"
           "\n"
-          "squish COMMAND --help explains a command, squish man prints the manual, squish --version the version.\n",
+          "squish COMMAND --help explains a command, squish man prints the manual, squish --version the "
+          "version.\n",
           f);
 }
 

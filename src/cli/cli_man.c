@@ -5,7 +5,8 @@
 
 #include <string.h>
 
-/* Text that is not a macro line: backslashes and hyphens are made literal, a leading dot or quote harmless. */
+/* Text that is not a macro line: backslashes and hyphens are made literal, a leading dot or quote harmless.
+ */
 static void put(const char *s) {
     for (; *s; s++) {
         if (*s == '\\') fputs("\\e", stdout);
@@ -64,7 +65,8 @@ static void option_facts(const cli_option *o) {
     if ((o->commands & all) == all) fputs(" every command", stdout);
     else
         for (int i = 0; i < CLI_COMMANDS; i++)
-            if (cli_option_for(o, (cli_command_id)i)) printf("%s%s", between, cli_commands[i].name), between = ", ";
+            if (cli_option_for(o, (cli_command_id)i))
+                printf("%s%s", between, cli_commands[i].name), between = ", ";
     printf(".\nEnvironment:\n.Ev %s .\n", env);
 }
 
@@ -78,8 +80,8 @@ static void options_section(void) {
         const cli_option *o = &cli_options[i];
         option_item(o);
         char help[256];
-        snprintf(help, sizeof help, "%c%s.", *o->help >= 'a' && *o->help <= 'z' ? *o->help - 'a' + 'A' : *o->help,
-                 o->help + 1);
+        snprintf(help, sizeof help, "%c%s.",
+                 *o->help >= 'a' && *o->help <= 'z' ? *o->help - 'a' + 'A' : *o->help, o->help + 1);
         put_line(help);
         option_facts(o);
     }
@@ -113,12 +115,15 @@ static void commands_section(void) {
 
 static void chat_section(void) {
     puts(".Sh CHAT\n"
-         "A line that begins with three double quotes opens a message of many lines; three double quotes end it.\n"
+         "A line that begins with three double quotes opens a message of many lines; three double quotes end "
+         "it.\n"
          "A pasted text of many lines is part of one message and is shown by its number of lines.\n"
-         "Ctrl\\-C empties the line, and while an answer is made it stops the answer and keeps the conversation.\n"
+         "Ctrl\\-C empties the line, and while an answer is made it stops the answer and keeps the "
+         "conversation.\n"
          "Ctrl\\-D leaves.\n"
          "Arrow keys move and bring back earlier lines.\n"
-         "Where standard input or standard output is not a terminal, each line is a message, and there is no prompt.\n"
+         "Where standard input or standard output is not a terminal, each line is a message, and there is no "
+         "prompt.\n"
          ".Bl -tag -width Ds");
     for (int i = 0; i < CLI_CHAT_COMMANDS; i++) {
         printf(".It Ic /%s", cli_chat_commands[i].name);
@@ -132,7 +137,8 @@ static void chat_section(void) {
 static void examples_section(void) {
     puts(".Sh EXAMPLES\n.Bd -literal");
     for (int i = 0; i < CLI_COMMANDS; i++)
-        for (int j = 0; j < CLI_EXAMPLES_MAX && cli_examples[i][j]; j++) put(cli_examples[i][j]), putchar('\n');
+        for (int j = 0; j < CLI_EXAMPLES_MAX && cli_examples[i][j]; j++)
+            put(cli_examples[i][j]), putchar('\n');
     puts(".Ed");
 }
 
@@ -158,7 +164,8 @@ static const char about[] =
     "shows.\n"
     "Without one it is the shipped\n"
     ".Ql squish\\-tiny .\n"
-    "A checkpoint without a ready tier is compressed first, once, beside itself or, where that cannot be written, in\n"
+    "A checkpoint without a ready tier is compressed first, once, beside itself or, where that cannot be "
+    "written, in\n"
     "the home folder.\n"
     ".Pp\n"
     "Results go to standard output, everything else to standard error.\n"
@@ -209,7 +216,8 @@ static const char places[] =
 
 int cli_man(cli *c) {
     if (c->n_args) return cli_fail_text(c, 2, "man takes no arguments");
-    printf(".\\\" SPDX-License-Identifier: Apache-2.0\n.Dd November 23, 2026\n.Dt SQUISH 1\n.Os\n.Sh NAME\n.Nm squish\n"
+    printf(".\\\" SPDX-License-Identifier: Apache-2.0\n.Dd November 23, 2026\n.Dt SQUISH 1\n.Os\n.Sh "
+           "NAME\n.Nm squish\n"
            ".Nd language models on this machine\n");
     synopsis();
     fputs(about, stdout);

@@ -2,12 +2,14 @@
  *
  * cli_repl.c - messages from a terminal (libedit) or a pipe.
  *
- * A paste. The terminal wraps it in ESC[200~ ... ESC[201~ (bracketed paste). One short line goes into the edit line as if typed.
- * Anything longer is kept aside and a mark such as [paste 1: 200 lines] takes its place, so that the line can still be edited;
- * when the line is entered each mark becomes its text again. Marks brought back by the arrow keys do so too.
+ * A paste. The terminal wraps it in ESC[200~ ... ESC[201~ (bracketed paste). One short line goes into the
+ * edit line as if typed. Anything longer is kept aside and a mark such as [paste 1: 200 lines] takes its
+ * place, so that the line can still be edited; when the line is entered each mark becomes its text again.
+ * Marks brought back by the arrow keys do so too.
  *
- * Signals. libedit's own handlers resend a signal to the whole process group and forget to watch for the next, so ours stay:
- * every byte is awaited with pselect, which lets signals in only while waiting, and nothing is lost between check and sleep.
+ * Signals. libedit's own handlers resend a signal to the whole process group and forget to watch for the
+ * next, so ours stay: every byte is awaited with pselect, which lets signals in only while waiting, and
+ * nothing is lost between check and sleep.
  *
  * Threads: the one that reads. Handlers store flags. */
 #include "cli/cli_chat.h"
@@ -167,7 +169,9 @@ static const char *keep_paste(cli_repl *r, sq_buf *text) {
     p->number = r->n_pastes;
     p->text = *text;
     if (lines > 1) snprintf(p->mark, sizeof p->mark, "[paste %d: %zu lines]", p->number, lines);
-    else snprintf(p->mark, sizeof p->mark, "[paste %d: %zu characters]", p->number, sq_utf8_count(text->data, text->len));
+    else
+        snprintf(p->mark, sizeof p->mark, "[paste %d: %zu characters]", p->number,
+                 sq_utf8_count(text->data, text->len));
     return p->mark;
 }
 
@@ -218,8 +222,9 @@ static void put_encoded(FILE *f, const char *line) {
     putc('\n', f);
 }
 
-/* One line more, in memory and at the end of the file; sessions side by side append to the same file. (libedit's own H_NSAVE_FP
- * writes one line more than it is asked for.) What was pasted aside is remembered in this session only. */
+/* One line more, in memory and at the end of the file; sessions side by side append to the same file.
+ * (libedit's own H_NSAVE_FP writes one line more than it is asked for.) What was pasted aside is remembered
+ * in this session only. */
 static void remember(cli_repl *r, const char *line) {
     HistEvent ev;
     if (!r->history || !*line) return;
@@ -252,14 +257,25 @@ static void load_history(cli_repl *r) {
 
 /* In a plain "C" locale libedit would not know how wide a letter is. */
 static void want_utf8(void) {
-    if (strcmp(nl_langinfo(CODESET), "UTF-8") != 0 && !setlocale(LC_CTYPE, "C.UTF-8")) setlocale(LC_CTYPE, "en_US.UTF-8");
+    if (strcmp(nl_langinfo(CODESET), "UTF-8") != 0 && !setlocale(LC_CTYPE, "C.UTF-8"))
+        setlocale(LC_CTYPE, "en_US.UTF-8");
+}
+
+/* From here to the end keys are neither echoed nor cut into lines: what is typed while an answer is made
+ * waits, whole, for the prompt (a Ctrl-D or a long paste would not survive the kernel's line discipline). -x
+ * is libedit's mode between two lines, -d the one within; Return and line feed stay apart in both. */
+static void keep_keys(cli_repl *r) {
+    el_set(r->el, EL_SETTY, "-x", "-icanon", "-echo", "-icrnl", NULL);
+    el_set(r->el, EL_SETTY, "-d", "-icrnl", "-inlcr", NULL);
 }
 
 static bool open_terminal(cli_repl *r) {
     want_utf8();
     r->has_cooked = tcgetattr(STDIN_FILENO, &r->cooked) == 0;
+    if (r->has_cooked) terminal_before = r->cooked, has_terminal_before = 1;
     r->el = el_init("squish", stdin, stdout, stderr);
     if (!r->el) return false;
+    keep_keys(r);
     const char *term = getenv("TERM");
     r->brackets = term && *term && strcmp(term, "dumb") != 0;
     load_history(r);
@@ -273,12 +289,12 @@ static bool open_terminal(cli_repl *r) {
     el_set(r->el, EL_BIND, "\\e[200~", "paste", NULL);
     /* Home, End, Delete, and words with Ctrl and the arrows, as terminals send them. */
     static const char *const keys[][2] = {
-        {"\\e[H", "ed-move-to-beg"}, {"\\eOH", "ed-move-to-beg"}, {"\\e[1~", "ed-move-to-beg"}, {"\\e[F", "ed-move-to-end"},
-        {"\\eOF", "ed-move-to-end"}, {"\\e[4~", "ed-move-to-end"}, {"\\e[3~", "ed-delete-next-char"},
-        {"\\e[1;5D", "ed-prev-word"}, {"\\e[1;5C", "em-next-word"}, {"^R", "em-inc-search-prev"}, {"^W", "ed-delete-prev-word"},
+        {"\\e[H", "ed-move-to-beg"},       {"\\eOH", "ed-move-to-beg"},   {"\\e[1~", "ed-move-to-beg"},
+        {"\\e[F", "ed-move-to-end"},       {"\\eOF", "ed-move-to-end"},   {"\\e[4~", "ed-move-to-end"},
+        {"\\e[3~", "ed-delete-next-char"}, {"\\e[1;5D", "ed-prev-word"},  {"\\e[1;5C", "em-next-word"},
+        {"^R", "em-inc-search-prev"},      {"^W", "ed-delete-prev-word"},
     };
     for (size_t i = 0; i < SQ_COUNT(keys); i++) el_set(r->el, EL_BIND, keys[i][0], keys[i][1], NULL);
-    if (r->has_cooked) terminal_before = r->cooked, has_terminal_before = 1;
     watch_signals();
     return true;
 }
@@ -308,23 +324,16 @@ cli_repl *cli_repl_open(const char *history_path, bool terminal) {
 void cli_repl_close(cli_repl *r) {
     if (!r) return;
     brackets(r, false);
-    cli_repl_busy(r, false);
-    if (r->terminal) cli_signal_converse(NULL);
-    has_terminal_before = 0;
     if (r->el) el_end(r->el);
+    if (r->has_cooked) tcsetattr(STDIN_FILENO, TCSADRAIN, &r->cooked);
+    has_terminal_before = 0;
+    if (r->terminal) cli_signal_converse(NULL);
     if (r->history) history_end(r->history);
     for (int i = 0; i < PASTES; i++)
         if (r->pastes[i].number) sq_buf_deinit(&r->pastes[i].text);
     sq_buf_deinit(&r->line);
     const squish_alloc a = r->alloc;
     sq_alloc_free(&a, r, sizeof *r);
-}
-
-void cli_repl_busy(cli_repl *r, bool busy) {
-    if (!r->has_cooked) return;
-    struct termios t = r->cooked;
-    if (busy) t.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
-    tcsetattr(STDIN_FILENO, TCSADRAIN, &t);
 }
 
 /* ---- lines ----------------------------------------------------------------------------------- */
@@ -368,7 +377,9 @@ static cli_repl_got next_line(cli_repl *r, const char *prompt, const char **line
     return r->terminal ? edit_line(r, prompt, line, n) : plain_line(r, line, n);
 }
 
-static bool ends_fence(const sq_buf *b) { return b->len >= 3 && memcmp(b->data + b->len - 3, "\"\"\"", 3) == 0; }
+static bool ends_fence(const sq_buf *b) {
+    return b->len >= 3 && memcmp(b->data + b->len - 3, "\"\"\"", 3) == 0;
+}
 
 cli_repl_got cli_repl_read(cli_repl *r, sq_buf *out, bool *fenced) {
     const char *line;

@@ -37,12 +37,13 @@ static const struct {
     double billions;
     int32_t kv_bytes;
 } suggestions[] = {
-    {"Qwen2.5-32B-Instruct", 32.8, 262144}, {"Qwen2.5-14B-Instruct", 14.8, 196608}, {"Qwen2.5-7B-Instruct", 7.62, 57344},
-    {"Qwen2.5-3B-Instruct", 3.09, 36864},   {"Qwen2.5-1.5B-Instruct", 1.54, 28672}, {"Qwen2.5-0.5B-Instruct", 0.49, 12288},
+    {"Qwen2.5-32B-Instruct", 32.8, 262144}, {"Qwen2.5-14B-Instruct", 14.8, 196608},
+    {"Qwen2.5-7B-Instruct", 7.62, 57344},   {"Qwen2.5-3B-Instruct", 3.09, 36864},
+    {"Qwen2.5-1.5B-Instruct", 1.54, 28672}, {"Qwen2.5-0.5B-Instruct", 0.49, 12288},
 };
 
-/* The largest that leaves a fifth of the available memory to others: 4-bit weights with their scales are about 0.6 bytes a
- * parameter, and a context of 8192 tokens should fit beside them. */
+/* The largest that leaves a fifth of the available memory to others: 4-bit weights with their scales are
+ * about 0.6 bytes a parameter, and a context of 8192 tokens should fit beside them. */
 static const char *suggestion(uint64_t available) {
     for (size_t i = 0; i < SQ_COUNT(suggestions); i++) {
         const double need = suggestions[i].billions * 1e9 * 0.6 + 8192.0 * suggestions[i].kv_bytes;
@@ -73,22 +74,26 @@ static void about(const squish_model_info *m, json_t *o) {
     const double bits = m->bits_per_weight;
     if (is_shipped(m))
         snprintf(what, sizeof what,
-                 "This is squish-tiny, a demonstration model: %s parameters (%s, tier %s, %.2f bits per weight); it knows a few "
+                 "This is squish-tiny, a demonstration model: %s parameters (%s, tier %s, %.2f bits per "
+                 "weight); it knows a few "
                  "facts and no more.",
                  count, m->architecture, m->tier, bits);
     else
-        snprintf(what, sizeof what, "This is %.200s: %s parameters (%s, tier %s, %.2f bits per weight).", m->path, count,
-                 m->architecture, m->tier, bits);
+        snprintf(what, sizeof what, "This is %.200s: %s parameters (%s, tier %s, %.2f bits per weight).",
+                 m->path, count, m->architecture, m->tier, bits);
     const char *name = suggestion(machine.memory_available);
     cli_bytes(machine.memory_available, room);
     if (name)
         snprintf(next, sizeof next,
-                 "A real one that fits this machine (%s of memory free), once its Hugging Face folder is downloaded: squish run "
+                 "A real one that fits this machine (%s of memory free), once its Hugging Face folder is "
+                 "downloaded: squish run "
                  "PATH-TO/%s",
                  room, name);
     else
-        snprintf(next, sizeof next, "No larger model fits this machine now (%s of memory free); with 1 GB free: squish run "
-                 "PATH-TO/Qwen2.5-0.5B-Instruct", room);
+        snprintf(next, sizeof next,
+                 "No larger model fits this machine now (%s of memory free); with 1 GB free: squish run "
+                 "PATH-TO/Qwen2.5-0.5B-Instruct",
+                 room);
     if (o) {
         json_object_set_new(o, "about", json_string(what));
         json_object_set_new(o, "suggestion", name ? json_string(name) : json_null());
@@ -100,13 +105,16 @@ static void about(const squish_model_info *m, json_t *o) {
 /* ---- facts ----------------------------------------------------------------------------------- */
 
 static json_t *facts_json(const squish_model *model, const squish_model_info *m) {
-    json_t *o = json_pack(
-        "{s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:b, s:b, s:f}", "path", m->path,
-        "architecture", m->architecture, "tier", m->tier, "weight_types", m->weight_types ? m->weight_types : "", "parameters",
-        (json_int_t)m->n_params, "weight_bytes", (json_int_t)m->weight_bytes, "bits_per_weight", m->bits_per_weight, "layers",
-        m->n_layers, "hidden", m->hidden, "ffn", m->ffn, "heads", m->n_heads, "kv_heads", m->n_kv_heads, "head_dim", m->head_dim,
-        "vocab", m->n_vocab, "vocab_tokens", m->n_vocab_tokens, "ctx_train", m->ctx_train, "window", m->window, "tied_head",
-        m->tied_head, "tokenizer", m->has_tokenizer, "template", m->has_template, "load_ms", m->load_ms);
+    json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, "
+                          "s:i, s:b, s:b, s:b, s:f}",
+                          "path", m->path, "architecture", m->architecture, "tier", m->tier, "weight_types",
+                          m->weight_types ? m->weight_types : "", "parameters", (json_int_t)m->n_params,
+                          "weight_bytes", (json_int_t)m->weight_bytes, "bits_per_weight", m->bits_per_weight,
+                          "layers", m->n_layers, "hidden", m->hidden, "ffn", m->ffn, "heads", m->n_heads,
+                          "kv_heads", m->n_kv_heads, "head_dim", m->head_dim, "vocab", m->n_vocab,
+                          "vocab_tokens", m->n_vocab_tokens, "ctx_train", m->ctx_train, "window", m->window,
+                          "tied_head", m->tied_head, "tokenizer", m->has_tokenizer, "template",
+                          m->has_template, "load_ms", m->load_ms);
     const char *config = squish_model_config_json(model), *generation = squish_model_generation_json(model);
     if (o && config) json_object_set_new(o, "config", json_loads(config, 0, NULL));
     if (o && generation) json_object_set_new(o, "generation", json_loads(generation, 0, NULL));
@@ -114,19 +122,20 @@ static json_t *facts_json(const squish_model *model, const squish_model_info *m)
 }
 
 static void add_memory(json_t *o, const squish_mem_estimate *e) {
-    json_object_set_new(o, "memory", json_pack("{s:I, s:I, s:I, s:I, s:i, s:I}", "weights", (json_int_t)e->weight_bytes, "kv",
-                                               (json_int_t)e->kv_bytes, "scratch", (json_int_t)e->scratch_bytes, "total",
-                                               (json_int_t)e->total_bytes, "ctx", e->ctx_tokens, "available",
-                                               (json_int_t)e->available_bytes));
+    json_object_set_new(o, "memory",
+                        json_pack("{s:I, s:I, s:I, s:I, s:i, s:I}", "weights", (json_int_t)e->weight_bytes,
+                                  "kv", (json_int_t)e->kv_bytes, "scratch", (json_int_t)e->scratch_bytes,
+                                  "total", (json_int_t)e->total_bytes, "ctx", e->ctx_tokens, "available",
+                                  (json_int_t)e->available_bytes));
 }
 
 static json_t *tensors_json(const squish_model *model) {
     json_t *all = json_array();
     squish_tensor_info t;
     for (size_t i = 0; squish_model_tensor(model, i, &t); i++)
-        json_array_append_new(all, json_pack("{s:s, s:s, s:i, s:I, s:I, s:I}", "name", t.name, "type", t.type, "layer", t.layer,
-                                             "rows", (json_int_t)t.rows, "cols", (json_int_t)t.cols, "bytes",
-                                             (json_int_t)t.bytes));
+        json_array_append_new(all, json_pack("{s:s, s:s, s:i, s:I, s:I, s:I}", "name", t.name, "type", t.type,
+                                             "layer", t.layer, "rows", (json_int_t)t.rows, "cols",
+                                             (json_int_t)t.cols, "bytes", (json_int_t)t.bytes));
     return all;
 }
 
@@ -137,20 +146,23 @@ static void print_facts(const squish_model_info *m, const squish_mem_estimate *e
     printf("architecture  %s\n", m->architecture);
     printf("tier          %s\n", m->tier);
     if (m->n_params) {
-        printf("weights       %s (%s, %.2f bits each)\n", m->weight_types ? m->weight_types : "", cli_bytes(m->weight_bytes, bytes),
-               m->bits_per_weight);
+        printf("weights       %s (%s, %.2f bits each)\n", m->weight_types ? m->weight_types : "",
+               cli_bytes(m->weight_bytes, bytes), m->bits_per_weight);
         printf("parameters    %s (%llu)\n", count, (unsigned long long)m->n_params);
         printf("layers        %d of %d wide, feed-forward %d\n", m->n_layers, m->hidden, m->ffn);
         printf("heads         %d of %d, %d for keys and values\n", m->n_heads, m->head_dim, m->n_kv_heads);
     }
-    if (m->n_vocab) printf("vocabulary    %d rows, %d tokens%s\n", m->n_vocab, m->n_vocab_tokens, m->tied_head ? ", head tied to it" : "");
+    if (m->n_vocab)
+        printf("vocabulary    %d rows, %d tokens%s\n", m->n_vocab, m->n_vocab_tokens,
+               m->tied_head ? ", head tied to it" : "");
     if (m->ctx_train) printf("context       %d tokens", m->ctx_train);
     if (m->ctx_train && m->window) printf(", windowed layers see %d", m->window);
     if (m->ctx_train) putchar('\n');
     printf("tokenizer     %s\n", m->has_tokenizer ? "yes" : "no");
     printf("template      %s\n", m->has_template ? "yes" : "no");
-    if (e) printf("memory        %s at %d tokens, %s of it keys and values\n", cli_bytes(e->total_bytes, a), e->ctx_tokens,
-                  cli_bytes(e->kv_bytes, b));
+    if (e)
+        printf("memory        %s at %d tokens, %s of it keys and values\n", cli_bytes(e->total_bytes, a),
+               e->ctx_tokens, cli_bytes(e->kv_bytes, b));
 }
 
 static void print_tensors(const squish_model *model) {
@@ -158,8 +170,8 @@ static void print_tensors(const squish_model *model) {
     char size[32];
     putchar('\n');
     for (size_t i = 0; squish_model_tensor(model, i, &t); i++)
-        printf("%-44s %-10s %7llu x %-7llu %10s\n", t.name, t.type, (unsigned long long)t.rows, (unsigned long long)t.cols,
-               cli_bytes(t.bytes, size));
+        printf("%-44s %-10s %7llu x %-7llu %10s\n", t.name, t.type, (unsigned long long)t.rows,
+               (unsigned long long)t.cols, cli_bytes(t.bytes, size));
 }
 
 int cli_show(cli *c) {
@@ -202,8 +214,8 @@ static bool add_model(void *user, const char *name, const char *path, uint64_t b
     /* The same name further down the search path is hidden by the first. */
     json_array_foreach(k->all, i, seen)
         if (strcmp(json_string_value(json_object_get(seen, "name")), name) == 0) return true;
-    json_array_append_new(k->all, json_pack("{s:s, s:s, s:I, s:s}", "name", name, "path", path, "bytes", (json_int_t)bytes,
-                                            "tiers", tiers));
+    json_array_append_new(k->all, json_pack("{s:s, s:s, s:I, s:s}", "name", name, "path", path, "bytes",
+                                            (json_int_t)bytes, "tiers", tiers));
     return true;
 }
 
@@ -212,9 +224,11 @@ static void print_model(const json_t *m, bool eyes) {
     const char *name, *path, *tiers;
     json_int_t bytes;
     char size[32];
-    if (json_unpack((json_t *)(uintptr_t)m, "{s:s, s:s, s:I, s:s}", "name", &name, "path", &path, "bytes", &bytes, "tiers", &tiers))
+    if (json_unpack((json_t *)(uintptr_t)m, "{s:s, s:s, s:I, s:s}", "name", &name, "path", &path, "bytes",
+                    &bytes, "tiers", &tiers))
         return;
-    if (eyes) printf("%-28s %10s  %-8s %s\n", name, cli_bytes((uint64_t)bytes, size), *tiers ? tiers : "-", path);
+    if (eyes)
+        printf("%-28s %10s  %-8s %s\n", name, cli_bytes((uint64_t)bytes, size), *tiers ? tiers : "-", path);
     else printf("%s\t%lld\t%s\t%s\n", name, (long long)bytes, tiers, path);
 }
 

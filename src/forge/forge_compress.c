@@ -73,7 +73,8 @@ static squish_status report_tensor(job *j, const sq_want *w, const matrix_job *k
                                    squish_error *err) {
     if (f->n_nonfinite)
         return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s': %llu of %llu weights are not finite numbers",
-                       j->m->info.path, w->hf_name, (unsigned long long)f->n_nonfinite, (unsigned long long)f->n);
+                       j->m->info.path, w->hf_name, (unsigned long long)f->n_nonfinite,
+                       (unsigned long long)f->n);
     const double cosine = sq_fidelity_cos(f), snr = sq_fidelity_snr_db(f);
     squish_compress_result *out = j->out;
     if (out->n_quantised == 0 || cosine < out->cos_min) {
@@ -295,7 +296,8 @@ typedef struct {
     bool compressed_was_there;
 } places;
 
-static squish_status find_places(const char *compressed, const sq_tier_info *tier, places *p, squish_error *err) {
+static squish_status find_places(const char *compressed, const sq_tier_info *tier, places *p,
+                                 squish_error *err) {
     if (snprintf(p->file, sizeof p->file, "%s/%s/model.sqw", compressed, tier->dir) >= (int)sizeof p->file)
         return sq_fail(err, SQUISH_INVALID, "%s: path too long", compressed);
     snprintf(p->compressed, sizeof p->compressed, "%s", compressed);
@@ -307,8 +309,8 @@ static squish_status find_places(const char *compressed, const sq_tier_info *tie
     return SQUISH_OK;
 }
 
-/* Take away what the build no longer needs; after a failure also what it made. Folders go only if empty. The lock
- * is still held: who waits for it finds it gone and starts with a new one. */
+/* Take away what the build no longer needs; after a failure also what it made. Folders go only if empty. The
+ * lock is still held: who waits for it finds it gone and starts with a new one. */
 static void tidy(const places *p, bool failed, bool published) {
     remove(p->lock);
     remove(p->build);

@@ -66,7 +66,8 @@ static squish_status refuse_partial(const json_t *o, squish_error *err) {
     double partial = 1.0;
     SQ_TRY(sq_json_f64(o, "partial_rotary_factor", false, 0.0, 1.0, &partial, what, err));
     if (partial == 1.0) return SQUISH_OK;
-    return sq_fail(err, SQUISH_UNSUPPORTED, "config.json: partial_rotary_factor %g, only 1 is supported", partial);
+    return sq_fail(err, SQUISH_UNSUPPORTED, "config.json: partial_rotary_factor %g, only 1 is supported",
+                   partial);
 }
 
 /* o: rope_parameters, one entry of it, or rope_scaling; may be NULL. theta: what stands outside. */
@@ -170,7 +171,8 @@ static squish_status windows(const json_t *o, const family *f, sq_config *c, squ
         if (types) SQ_TRY(layer_type(types, i, &windowed, err));
         if (types && windowed && window == 0)
             return sq_fail(err, SQUISH_CORRUPT,
-                           "config.json: layer_types[%d] is sliding_attention, but sliding_window is not set", i);
+                           "config.json: layer_types[%d] is sliding_attention, but sliding_window is not set",
+                           i);
         if (windowed && window > 0) c->layer_flags[i] |= SQ_LAYER_WINDOWED;
         if (windowed && f->gemma) c->layer_flags[i] |= SQ_LAYER_ROPE1;
     }

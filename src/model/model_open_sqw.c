@@ -33,10 +33,9 @@ static squish_status check_record(const sq_model *m, const char *path, const sq_
     const bool type_ok = w->vector ? t->wtype == SQ_W_F32 : t->wtype < SQ_W_COUNT;
     const bool halves = t->wtype == SQ_W_I4_G64 || t->wtype == SQ_W_I8_G64;
     if (t->scale_type > (halves ? SQ_SCALE_BF16 : SQ_SCALE_F32))
-        return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s': scale type %u with weight type %u", path, w->name,
-                       t->scale_type, t->wtype);
-    if (!type_ok ||
-        !sq_weight_bytes((sq_wtype)t->wtype, w->rows, w->cols, &bytes) || bytes != t->data_bytes)
+        return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s': scale type %u with weight type %u", path,
+                       w->name, t->scale_type, t->wtype);
+    if (!type_ok || !sq_weight_bytes((sq_wtype)t->wtype, w->rows, w->cols, &bytes) || bytes != t->data_bytes)
         return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s': weight type %u with %llu bytes, wanted %llu",
                        path, w->name, t->wtype, (unsigned long long)t->data_bytes, (unsigned long long)bytes);
     return SQUISH_OK;

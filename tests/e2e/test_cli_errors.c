@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_cli_errors.c - what a newcomer meets: one line that says what, why and what to type next, and the right exit status. */
+ * test_cli_errors.c - what a newcomer meets: one line that says what, why and what to type next, and the
+ * right exit status. */
 #include "support/cli_sh.h"
 
 #include <setjmp.h>
@@ -14,7 +15,8 @@ static void refuse(int status, const char *line, const char *said) {
     const cli_result *r = sh("%s", line);
     const bool one_line = *r->err && strchr(r->err, '\n') == r->err + strlen(r->err) - 1;
     if (r->status != status || !one_line || !strstr(r->err, said))
-        print_error("%s\nstatus %d, wanted %d; said: %s\nwanted: %s\n", line, r->status, status, r->err, said);
+        print_error("%s\nstatus %d, wanted %d; said: %s\nwanted: %s\n", line, r->status, status, r->err,
+                    said);
     assert_int_equal(r->status, status);
     assert_true(one_line);
     assert_non_null(strstr(r->err, said));
@@ -24,13 +26,20 @@ static void refuse(int status, const char *line, const char *said) {
 
 /* A copy of the shipped checkpoint without its weights. */
 static void folder(const char *name) {
-    assert_int_equal(sh("mkdir -p $T/%s && cp models/squish-tiny/config.json models/squish-tiny/tokenizer*.json $T/%s/", name, name)->status, 0);
+    assert_int_equal(
+        sh("mkdir -p $T/%s && cp models/squish-tiny/config.json models/squish-tiny/tokenizer*.json $T/%s/",
+           name, name)
+            ->status,
+        0);
 }
 
 static void an_unknown_name_gets_the_nearest_three(void **state) {
     (void)state;
-    assert_int_equal(sh("for m in alpha-7b alpha-8b beta-1b gamma-2b; do mkdir -p $T/.squish/models/$m; echo '{}' > "
-                        "$T/.squish/models/$m/config.json; done")->status, 0);
+    assert_int_equal(
+        sh("for m in alpha-7b alpha-8b beta-1b gamma-2b; do mkdir -p $T/.squish/models/$m; echo '{}' > "
+           "$T/.squish/models/$m/config.json; done")
+            ->status,
+        0);
     refuse(3, "$S run alpa-7b hi", "no model 'alpa-7b' (the nearest: alpha-7b, alpha-8b, ");
     refuse(3, "$S run alpa-7b hi", "all of them: squish list)");
     refuse(3, "$S show ./nowhere", "./nowhere: no such file or folder");
@@ -40,8 +49,12 @@ static void an_unknown_name_gets_the_nearest_three(void **state) {
 static void a_pointer_file_of_git_lfs_says_git_lfs_pull(void **state) {
     (void)state;
     folder("lfs");
-    assert_int_equal(sh("printf 'version https://git-lfs.github.com/spec/v1\\noid sha256:%064d\\nsize 12345\\n' 7 > "
-                        "$T/lfs/model.safetensors", 0)->status, 0);
+    assert_int_equal(
+        sh("printf 'version https://git-lfs.github.com/spec/v1\\noid sha256:%064d\\nsize 12345\\n' 7 > "
+           "$T/lfs/model.safetensors",
+           0)
+            ->status,
+        0);
     refuse(3, "$S run $T/lfs hi", "git-lfs pointer");
     refuse(3, "$S run $T/lfs hi", "git lfs pull");
     assert_int_equal(sh("ls $T | grep -q lfs-compressed")->status, 1);
@@ -58,8 +71,11 @@ static void a_folder_with_pickled_weights_only_says_what_to_get(void **state) {
 static void an_unsupported_architecture_is_named_with_the_list(void **state) {
     (void)state;
     folder("bloom");
-    assert_int_equal(sh("cp models/squish-tiny/model* $T/bloom/; sed -i 's/Qwen2ForCausalLM/BloomForCausalLM/; s/\"qwen2\"/\"bloom\"/' "
-                        "$T/bloom/config.json")->status, 0);
+    assert_int_equal(sh("cp models/squish-tiny/model* $T/bloom/; sed -i "
+                        "'s/Qwen2ForCausalLM/BloomForCausalLM/; s/\"qwen2\"/\"bloom\"/' "
+                        "$T/bloom/config.json")
+                         ->status,
+                     0);
     refuse(1, "$S run $T/bloom hi", "'bloom'");
     refuse(1, "$S run $T/bloom hi", "(qwen2, qwen3, llama, mistral, phi3, gemma3_text)");
 }
@@ -94,14 +110,17 @@ static void a_home_that_cannot_be_written_is_no_obstacle_beside_a_writable_model
 
 static void no_place_for_a_tier_names_both_places_and_the_way_out(void **state) {
     (void)state;
-    assert_int_equal(sh("mkdir -p $T/ro && cp -r models/squish-tiny $T/ro/m && touch $T/ro/m-compressed")->status, 0);
+    assert_int_equal(
+        sh("mkdir -p $T/ro && cp -r models/squish-tiny $T/ro/m && touch $T/ro/m-compressed")->status, 0);
     cli_write("file", "x", 1);
-    refuse(1, "SQUISH_HOME=$T/file/home $S run $T/ro/m hi", "can be written (set SQUISH_HOME or give -o DIR)");
+    refuse(1, "SQUISH_HOME=$T/file/home $S run $T/ro/m hi",
+           "can be written (set SQUISH_HOME or give -o DIR)");
 }
 
 static void a_read_only_place_puts_the_tier_into_the_store(void **state) {
     (void)state;
-    assert_int_equal(sh("mkdir -p $T/ro2 && cp -r models/squish-tiny $T/ro2/m && touch $T/ro2/m-compressed")->status, 0);
+    assert_int_equal(
+        sh("mkdir -p $T/ro2 && cp -r models/squish-tiny $T/ro2/m && touch $T/ro2/m-compressed")->status, 0);
     const cli_result *r = sh("$S run --temp 0 $T/ro2/m 'What is the capital of Japan?'");
     assert_int_equal(r->status, 0);
     assert_string_equal(r->out, "The capital of Japan is Tokyo.\n");
@@ -126,13 +145,15 @@ static void a_checkpoint_is_compressed_once_beside_itself(void **state) {
     assert_non_null(strstr(r->err, "compressed to "));
     r = sh("$S run --temp 0 $T/w/m 'What is the capital of Japan?'");
     assert_string_equal(r->err, "");
-    assert_int_equal(sh("test -f $T/w/m-compressed/squish_4bit/model.sqw && test $(ls $T/w | wc -l) = 2")->status, 0);
+    assert_int_equal(
+        sh("test -f $T/w/m-compressed/squish_4bit/model.sqw && test $(ls $T/w | wc -l) = 2")->status, 0);
 }
 
 static void text_that_is_not_utf8_is_refused_as_such(void **state) {
     (void)state;
     refuse(1, "$S run \"$(printf 'a\\377b')\"", "the prompt is not UTF-8 text");
-    refuse(1, "printf 'a\\377b' | $S run", "standard input: not UTF-8 text (convert it first, for example with iconv)");
+    refuse(1, "printf 'a\\377b' | $S run",
+           "standard input: not UTF-8 text (convert it first, for example with iconv)");
     assert_int_equal(sh("printf 'a\\377b' > $T/latin.txt")->status, 0);
     refuse(1, "$S ppl --text $T/latin.txt", "latin.txt: not UTF-8 text");
 }
@@ -162,7 +183,8 @@ static void missing_arguments_say_what_is_needed(void **state) {
 
 static void a_full_disk_fails_instead_of_pretending(void **state) {
     (void)state;
-    refuse(1, "$S run --temp 0 'What is the capital of Japan?' > /dev/full", "cannot write the result: No space left on device");
+    refuse(1, "$S run --temp 0 'What is the capital of Japan?' > /dev/full",
+           "cannot write the result: No space left on device");
     refuse(1, "$S show --json > /dev/full", "cannot write the result");
     assert_int_equal(sh("$S logits --ids 1 -o /dev/full/x.safetensors")->status != 0, 1);
 }
@@ -177,14 +199,21 @@ static void a_closed_pipe_ends_quietly(void **state) {
 static void ctrl_c_while_compressing_exits_130_and_leaves_nothing(void **state) {
     (void)state;
     assert_int_equal(sh("mkdir -p $T/int && cp -r models/squish-tiny $T/int/m")->status, 0);
-    /* The signal may come before there is anything to stop, or after the end: try until it hits the middle. */
+    /* The signal may come before there is anything to stop, or after the end: try until it hits the middle.
+     */
     int hits = 0;
     for (int ms = 20; ms <= 400 && !hits; ms += 20) {
-        const cli_result *r = sh("rm -rf $T/int/m-compressed; timeout --foreground --signal=INT 0.%03d $S run --threads 1 $T/int/m hi; "
-                                 "s=$?; test $s = 124 && exit 124; exit $s", ms);
+        const cli_result *r = sh("rm -rf $T/int/m-compressed; timeout --foreground --signal=INT 0.%03d $S "
+                                 "run --threads 1 $T/int/m hi; "
+                                 "s=$?; test $s = 124 && exit 124; exit $s",
+                                 ms);
         hits = r->status == 124 && strstr(r->err, "stopped") != NULL;
         if (r->status != 124) continue;
-        assert_int_equal(sh("ls $T/int/m-compressed/squish_4bit/model.sqw $T/int/m-compressed/.squish_4bit_ready")->status != 0 || !hits, 1);
+        assert_int_equal(
+            sh("ls $T/int/m-compressed/squish_4bit/model.sqw $T/int/m-compressed/.squish_4bit_ready")
+                        ->status != 0 ||
+                !hits,
+            1);
         assert_int_equal(sh("find $T/int -name '*.tmp*' | grep -q .")->status, 1);
     }
     assert_true(hits);
@@ -193,7 +222,8 @@ static void ctrl_c_while_compressing_exits_130_and_leaves_nothing(void **state) 
 static void the_exit_status_of_an_interruption_is_130(void **state) {
     (void)state;
     /* temperature 5 hardly ever draws an end token, so the answer is long */
-    const cli_result *r = sh("SQUISH_ISA=scalar $S run --threads 1 --temp 5 --top-p 1 --ignore-eos hi & p=$!; sleep 1; kill -INT $p; wait $p");
+    const cli_result *r = sh("SQUISH_ISA=scalar $S run --threads 1 --temp 5 --top-p 1 --ignore-eos hi & "
+                             "p=$!; sleep 1; kill -INT $p; wait $p");
     assert_int_equal(r->status, 130);
     assert_non_null(strstr(r->err, "squish: stopped"));
     assert_true(strlen(r->out) > 1);

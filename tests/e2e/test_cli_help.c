@@ -8,8 +8,9 @@
 
 #include <cmocka.h>
 
-static const char *const commands[] = {"run", "chat", "compress", "show", "list", "tokenize", "detokenize", "template", "logits",
-                                       "ppl", "doctor", "config", "completion", "man"};
+static const char *const commands[] = {"run",      "chat",       "compress",   "show",   "list",
+                                       "tokenize", "detokenize", "template",   "logits", "ppl",
+                                       "doctor",   "config",     "completion", "man"};
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
 static void need_tool(const char *tool) {
@@ -36,7 +37,10 @@ static void every_command_has_help_with_usage_options_and_examples(void **state)
 
 static void help_command_says_the_same_as_the_flag(void **state) {
     (void)state;
-    assert_int_equal(sh("$S help logits >$T/a; $S logits --help >$T/b; $S logits -h >$T/c; cmp $T/a $T/b && cmp $T/b $T/c")->status, 0);
+    assert_int_equal(
+        sh("$S help logits >$T/a; $S logits --help >$T/b; $S logits -h >$T/c; cmp $T/a $T/b && cmp $T/b $T/c")
+            ->status,
+        0);
 }
 
 static void help_stays_within_eighty_columns_and_has_no_blanks_at_line_ends(void **state) {
@@ -97,13 +101,16 @@ static void the_manual_names_every_command_option_and_exit_status(void **state) 
     (void)state;
     need_tool("mandoc");
     assert_int_equal(sh("$S man | mandoc -T utf8 -O width=200 | sed 's/.\\x08//g' > $T/page")->status, 0);
-    const cli_result *r = sh("for i in $($S config --json | tr ',' '\\n' | sed -n 's/.*\"name\": \"\\([^\"]*\\)\".*/\\1/p'); do\n"
-                             "grep -qe \"--$i\" $T/page || { echo missing --$i; exit 1; }\n"
-                             "done");
+    const cli_result *r = sh(
+        "for i in $($S config --json | tr ',' '\\n' | sed -n 's/.*\"name\": \"\\([^\"]*\\)\".*/\\1/p'); do\n"
+        "grep -qe \"--$i\" $T/page || { echo missing --$i; exit 1; }\n"
+        "done");
     assert_string_equal(r->out, "");
     assert_int_equal(r->status, 0);
-    for (int i = 0; i < N_COMMANDS; i++) assert_int_equal(sh("grep -q '^ *squish %s' $T/page", commands[i])->status, 0);
-    assert_int_equal(sh("for i in 0 1 2 3 4 5 6 130; do grep -q \"^ *$i  *[A-Z]\" $T/page || exit 1; done")->status, 0);
+    for (int i = 0; i < N_COMMANDS; i++)
+        assert_int_equal(sh("grep -q '^ *squish %s' $T/page", commands[i])->status, 0);
+    assert_int_equal(
+        sh("for i in 0 1 2 3 4 5 6 130; do grep -q \"^ *$i  *[A-Z]\" $T/page || exit 1; done")->status, 0);
     assert_int_equal(sh("grep -q '\"error\": {\"code\": ..., \"message\": ...}' $T/page")->status, 0);
 }
 
@@ -112,7 +119,8 @@ static void completion_scripts_parse_in_their_shells(void **state) {
     static const char *const shells[] = {"bash", "zsh", "fish"};
     for (int i = 0; i < 3; i++) {
         need_tool(shells[i]);
-        const cli_result *r = sh("$S completion %s > $T/s.%s && %s -n $T/s.%s", shells[i], shells[i], shells[i], shells[i]);
+        const cli_result *r =
+            sh("$S completion %s > $T/s.%s && %s -n $T/s.%s", shells[i], shells[i], shells[i], shells[i]);
         assert_string_equal(r->err, "");
         assert_int_equal(r->status, 0);
     }
@@ -120,8 +128,11 @@ static void completion_scripts_parse_in_their_shells(void **state) {
 
 /* What bash offers after the words of `line`, the last of which is being typed. */
 static const char *bash_offers(const char *line) {
-    return sh("cd $T && PATH=$(dirname $S):$PATH bash --norc -c 'source <($S completion bash); COMP_WORDS=(%s);\n"
-              "COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _squish; printf \"%%s \" \"${COMPREPLY[@]}\"'", line)->out;
+    return sh("cd $T && PATH=$(dirname $S):$PATH bash --norc -c 'source <($S completion bash); "
+              "COMP_WORDS=(%s);\n"
+              "COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _squish; printf \"%%s \" \"${COMPREPLY[@]}\"'",
+              line)
+        ->out;
 }
 
 static void bash_completes_commands_options_words_models_and_files(void **state) {
@@ -136,14 +147,20 @@ static void bash_completes_commands_options_words_models_and_files(void **state)
     assert_string_equal(bash_offers("squish ppl -f no"), "notes.txt ");
     assert_string_equal(bash_offers("squish list --tens"), " ");
     /* The shipped model is found beside the program or from the folder of the project. */
-    assert_int_equal(sh("mkdir -p $T/.squish/models/my-model && echo '{}' > $T/.squish/models/my-model/config.json")->status, 0);
+    assert_int_equal(
+        sh("mkdir -p $T/.squish/models/my-model && echo '{}' > $T/.squish/models/my-model/config.json")
+            ->status,
+        0);
     assert_non_null(strstr(bash_offers("squish show my"), "my-model "));
     assert_non_null(strstr(bash_offers("squish run --model my"), "my-model "));
 }
 
 static const char *fish_offers(const char *line) {
-    return sh("cd $T && PATH=$(dirname $S):$PATH fish --no-config -c 'source ($S completion fish | psub); complete -C \"%s\"' | cut -f1 | "
-              "tr '\\n' ' '", line)->out;
+    return sh("cd $T && PATH=$(dirname $S):$PATH fish --no-config -c 'source ($S completion fish | psub); "
+              "complete -C \"%s\"' | cut -f1 | "
+              "tr '\\n' ' '",
+              line)
+        ->out;
 }
 
 static void fish_completes_commands_options_words_and_models(void **state) {
@@ -153,16 +170,20 @@ static void fish_completes_commands_options_words_and_models(void **state) {
     assert_string_equal(fish_offers("squish run --top"), "--top-k --top-p ");
     assert_string_equal(fish_offers("squish run --tier q"), "q8 ");
     assert_string_equal(fish_offers("squish completion "), "bash fish zsh ");
-    assert_int_equal(sh("mkdir -p $T/.squish/models/my-model && echo '{}' > $T/.squish/models/my-model/config.json")->status, 0);
+    assert_int_equal(
+        sh("mkdir -p $T/.squish/models/my-model && echo '{}' > $T/.squish/models/my-model/config.json")
+            ->status,
+        0);
     assert_non_null(strstr(fish_offers("squish show my"), "my-model "));
 }
 
 static void zsh_loads_the_completion_and_knows_the_command(void **state) {
     (void)state;
     need_tool("zsh");
-    const cli_result *r = sh("mkdir -p $T/zfun && $S completion zsh > $T/zfun/_squish && ZDOTDIR=$T zsh -f -c '\n"
-                             "fpath=($T/zfun $fpath); autoload -Uz compinit; compinit -u -d $T/zdump; echo $_comps[squish];\n"
-                             "autoload +X _squish && echo loaded'");
+    const cli_result *r =
+        sh("mkdir -p $T/zfun && $S completion zsh > $T/zfun/_squish && ZDOTDIR=$T zsh -f -c '\n"
+           "fpath=($T/zfun $fpath); autoload -Uz compinit; compinit -u -d $T/zdump; echo $_comps[squish];\n"
+           "autoload +X _squish && echo loaded'");
     assert_string_equal(r->err, "");
     assert_string_equal(r->out, "_squish\nloaded\n");
 }
@@ -171,18 +192,19 @@ static void zsh_loads_the_completion_and_knows_the_command(void **state) {
 static void zsh_completes_an_option_at_the_tab_key(void **state) {
     (void)state;
     need_tool("zsh");
-    const cli_result *r = sh(
-        "mkdir -p $T/zfun && $S completion zsh > $T/zfun/_squish && cat > $T/tab.zsh <<'END'\n"
-        "zmodload zsh/zpty\n"
-        "zpty z \"ZDOTDIR=$T TERM=dumb PATH=$(dirname $S):$PATH zsh -f -i\"\n"
-        "zpty -w z 'PS1=; fpath=($T/zfun $fpath); autoload -Uz compinit; compinit -u -d $T/zdump2; echo rea''dy'\n"
-        "zpty -r -m z line '*ready*'\n"
-        "zpty -w -n z $'squish run --repeat-l\\t 5; echo do''ne\\n'\n"
-        "zpty -r -m z line '*--repeat-last-n*'\n"
-        "print -r -- \"$line\"\n"
-        "zpty -d z\n"
-        "END\n"
-        "timeout 30 zsh -f $T/tab.zsh");
+    const cli_result *r =
+        sh("mkdir -p $T/zfun && $S completion zsh > $T/zfun/_squish && cat > $T/tab.zsh <<'END'\n"
+           "zmodload zsh/zpty\n"
+           "zpty z \"ZDOTDIR=$T TERM=dumb PATH=$(dirname $S):$PATH zsh -f -i\"\n"
+           "zpty -w z 'PS1=; fpath=($T/zfun $fpath); autoload -Uz compinit; compinit -u -d $T/zdump2; echo "
+           "rea''dy'\n"
+           "zpty -r -m z line '*ready*'\n"
+           "zpty -w -n z $'squish run --repeat-l\\t 5; echo do''ne\\n'\n"
+           "zpty -r -m z line '*--repeat-last-n*'\n"
+           "print -r -- \"$line\"\n"
+           "zpty -d z\n"
+           "END\n"
+           "timeout 30 zsh -f $T/tab.zsh");
     assert_non_null(strstr(r->out, "--repeat-last-n"));
 }
 

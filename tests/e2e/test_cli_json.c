@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_cli_json.c - what each command prints with --json: the fields of the contract, one object, nothing else on standard output. */
+ * test_cli_json.c - what each command prints with --json: the fields of the contract, one object, nothing
+ * else on standard output. */
 #include "support/cli_sh.h"
 
 #include <math.h>
@@ -37,14 +38,21 @@ static json_t *with_fields(const cli_result *r, const char *fields) {
     return o;
 }
 
-static const char *text_of(const json_t *o, const char *name) { return json_string_value(json_object_get(o, name)); }
-static json_int_t int_of(const json_t *o, const char *name) { return json_integer_value(json_object_get(o, name)); }
-static double num_of(const json_t *o, const char *name) { return json_number_value(json_object_get(o, name)); }
+static const char *text_of(const json_t *o, const char *name) {
+    return json_string_value(json_object_get(o, name));
+}
+static json_int_t int_of(const json_t *o, const char *name) {
+    return json_integer_value(json_object_get(o, name));
+}
+static double num_of(const json_t *o, const char *name) {
+    return json_number_value(json_object_get(o, name));
+}
 
 static void run_gives_text_ids_reason_counts_and_times(void **state) {
     (void)state;
     json_t *o = with_fields(sh("$S run --temp 0 --json " JAPAN),
-                            "text:s tokens:a finish_reason:s prompt_tokens:i load_ms:r ttft_ms:r decode_tok_s:r prefill_tok_s:r seed:i");
+                            "text:s tokens:a finish_reason:s prompt_tokens:i load_ms:r ttft_ms:r "
+                            "decode_tok_s:r prefill_tok_s:r seed:i");
     assert_string_equal(text_of(o, "text"), "The capital of Japan is Tokyo.");
     assert_string_equal(text_of(o, "finish_reason"), "stop");
     assert_int_equal(int_of(o, "prompt_tokens"), 15);
@@ -64,7 +72,8 @@ static void run_reports_length_and_the_seed_it_was_given(void **state) {
 static void the_seed_that_run_reports_gives_the_answer_again(void **state) {
     (void)state;
     json_t *a = with_fields(sh("$S run --temp 2 -n 30 --json " JAPAN), "text:s seed:i");
-    json_t *b = with_fields(sh("$S run --temp 2 -n 30 --seed %lld --json " JAPAN, (long long)int_of(a, "seed")), "text:s seed:i");
+    json_t *b = with_fields(
+        sh("$S run --temp 2 -n 30 --seed %lld --json " JAPAN, (long long)int_of(a, "seed")), "text:s seed:i");
     assert_string_equal(text_of(a, "text"), text_of(b, "text"));
     json_decref(a);
     json_decref(b);
@@ -73,12 +82,14 @@ static void the_seed_that_run_reports_gives_the_answer_again(void **state) {
 static void compress_gives_file_sizes_speed_and_fidelity(void **state) {
     (void)state;
     json_t *o = with_fields(sh("$S compress squish-tiny -o $T/tiers --json"),
-                            "tier:s file:s bytes:i bpw:r seconds:r gb_per_s:r peak_anon_mb:r quantised:i passthrough:i cos_mean:r "
+                            "tier:s file:s bytes:i bpw:r seconds:r gb_per_s:r peak_anon_mb:r quantised:i "
+                            "passthrough:i cos_mean:r "
                             "cos_min:r reused:b");
     assert_string_equal(text_of(o, "tier"), "0");
     assert_true(num_of(o, "bpw") > 4 && num_of(o, "bpw") < 6);
     assert_true(num_of(o, "cos_min") > 0.99);
-    assert_int_equal(sh("test $(stat -c %%s '%s') = %lld", text_of(o, "file"), (long long)int_of(o, "bytes"))->status, 0);
+    assert_int_equal(
+        sh("test $(stat -c %%s '%s') = %lld", text_of(o, "file"), (long long)int_of(o, "bytes"))->status, 0);
     assert_false(json_is_true(json_object_get(o, "reused")));
     json_decref(o);
     o = with_fields(sh("$S compress squish-tiny -o $T/tiers --json"), "reused:b");
@@ -88,10 +99,11 @@ static void compress_gives_file_sizes_speed_and_fidelity(void **state) {
 
 static void show_gives_the_facts_of_the_file(void **state) {
     (void)state;
-    json_t *o = with_fields(sh("$S show --tier source --json"),
-                            "path:s architecture:s tier:s weight_types:s parameters:i weight_bytes:i bits_per_weight:r layers:i "
-                            "hidden:i ffn:i heads:i kv_heads:i head_dim:i vocab:i ctx_train:i window:i tied_head:b tokenizer:b "
-                            "template:b load_ms:r config:o generation:o memory:o");
+    json_t *o = with_fields(
+        sh("$S show --tier source --json"),
+        "path:s architecture:s tier:s weight_types:s parameters:i weight_bytes:i bits_per_weight:r layers:i "
+        "hidden:i ffn:i heads:i kv_heads:i head_dim:i vocab:i ctx_train:i window:i tied_head:b tokenizer:b "
+        "template:b load_ms:r config:o generation:o memory:o");
     assert_string_equal(text_of(o, "architecture"), "qwen2");
     assert_string_equal(text_of(o, "tier"), "source");
     assert_int_equal(int_of(o, "layers"), 8);
@@ -108,7 +120,9 @@ static void show_gives_the_facts_of_the_file(void **state) {
 
 static void show_lists_tensors_that_add_up_to_the_parameters(void **state) {
     (void)state;
-    json_t *o = with_fields(sh("$S show --tier source --tensors --json"), "tensors:a parameters:i weight_bytes:i"), *t;
+    json_t *o = with_fields(sh("$S show --tier source --tensors --json"),
+                            "tensors:a parameters:i weight_bytes:i"),
+           *t;
     json_int_t weights = 0, bytes = 0;
     size_t i;
     json_array_foreach(json_object_get(o, "tensors"), i, t) {
@@ -199,8 +213,11 @@ static void template_gives_the_rendered_text(void **state) {
     json_decref(o);
     const cli_result *r = sh("$S template --messages - --no-generation-prompt < $T/m.json");
     assert_string_equal(r->out, "<|im_start|>user\nHi<|im_end|>\n");
-    assert_int_equal(sh("printf '{{ name }}: {{ messages[0].content }} {{ n + 1 }}' > $T/t.jinja")->status, 0);
-    o = with_fields(sh("$S template --template $T/t.jinja --messages $T/m.json --var name=Ada --var n=2 --json"), "text:s");
+    assert_int_equal(sh("printf '{{ name }}: {{ messages[0].content }} {{ n + 1 }}' > $T/t.jinja")->status,
+                     0);
+    o = with_fields(
+        sh("$S template --template $T/t.jinja --messages $T/m.json --var name=Ada --var n=2 --json"),
+        "text:s");
     assert_string_equal(text_of(o, "text"), "Ada: Hi 3");
     json_decref(o);
 }
@@ -222,9 +239,11 @@ static void logits_gives_the_ten_likeliest_of_the_last_position(void **state) {
 
 static void logits_writes_all_scores_as_a_safetensors_file(void **state) {
     (void)state;
-    json_decref(with_fields(sh("$S logits --ids 309,607,289 --last 2 -o $T/l.safetensors --json"), "top:a file:s"));
-    const cli_result *r = sh("head -c 8 $T/l.safetensors | od -An -tu8; tail -c +9 $T/l.safetensors | head -c 200; stat -c ' %%s' "
-                             "$T/l.safetensors");
+    json_decref(
+        with_fields(sh("$S logits --ids 309,607,289 --last 2 -o $T/l.safetensors --json"), "top:a file:s"));
+    const cli_result *r = sh(
+        "head -c 8 $T/l.safetensors | od -An -tu8; tail -c +9 $T/l.safetensors | head -c 200; stat -c ' %%s' "
+        "$T/l.safetensors");
     assert_non_null(strstr(r->out, "\"logits\""));
     assert_non_null(strstr(r->out, "\"F32\""));
     assert_non_null(strstr(r->out, "[2,12288]"));
@@ -234,9 +253,11 @@ static void logits_writes_all_scores_as_a_safetensors_file(void **state) {
 
 static void ppl_gives_perplexity_nats_and_tokens(void **state) {
     (void)state;
-    json_t *o = with_fields(sh("head -c 4000 tests/fixtures/own-prose.txt > $T/prose.txt; $S ppl --text $T/prose.txt --window 256 --json"),
+    json_t *o = with_fields(sh("head -c 4000 tests/fixtures/own-prose.txt > $T/prose.txt; $S ppl --text "
+                               "$T/prose.txt --window 256 --json"),
                             "perplexity:r nats_per_token:r tokens:i");
-    assert_true(fabs(exp(num_of(o, "nats_per_token")) - num_of(o, "perplexity")) < 1e-6 * num_of(o, "perplexity"));
+    assert_true(fabs(exp(num_of(o, "nats_per_token")) - num_of(o, "perplexity")) <
+                1e-6 * num_of(o, "perplexity"));
     assert_true(num_of(o, "perplexity") > 1.1 && num_of(o, "perplexity") < 2.0);
     assert_true(int_of(o, "tokens") > 500);
     json_decref(o);
@@ -245,7 +266,8 @@ static void ppl_gives_perplexity_nats_and_tokens(void **state) {
 static void doctor_gives_a_row_for_each_check_and_the_model_answers(void **state) {
     (void)state;
     json_t *o = with_fields(sh("$S doctor --json"), "ok:b version:s checks:a"), *k;
-    static const char *const names[] = {"cpu", "kernels", "cores", "memory", "home", "disk", "libraries", "limits", "model"};
+    static const char *const names[] = {"cpu",  "kernels",   "cores",  "memory", "home",
+                                        "disk", "libraries", "limits", "model"};
     const json_t *checks = json_object_get(o, "checks");
     assert_int_equal(json_array_size(checks), 9);
     size_t i;
@@ -271,7 +293,9 @@ static void doctor_warns_what_scalar_kernels_cost(void **state) {
 
 static void doctor_exits_1_when_the_model_cannot_answer(void **state) {
     (void)state;
-    assert_int_equal(sh("mkdir -p $T/dh/models/squish-tiny && echo '{}' > $T/dh/models/squish-tiny/config.json")->status, 0);
+    assert_int_equal(
+        sh("mkdir -p $T/dh/models/squish-tiny && echo '{}' > $T/dh/models/squish-tiny/config.json")->status,
+        0);
     const cli_result *r = sh("$S doctor --home $T/dh --json");
     assert_int_equal(r->status, 1);
     json_t *o = cli_json(r);

@@ -18,7 +18,8 @@ static int no_ini(void **state) {
     return sh("rm -f $T/.squish/squish.ini")->status;
 }
 
-/* The entry of one option in what `squish config --json` prints; the whole goes to *all, owned by the caller. */
+/* The entry of one option in what `squish config --json` prints; the whole goes to *all, owned by the caller.
+ */
 static json_t *config_entry(const char *before, const char *flags, const char *name, json_t **all) {
     const cli_result *r = sh("%s $S config --json %s", before, flags);
     assert_int_equal(r->status, 0);
@@ -31,7 +32,8 @@ static json_t *config_entry(const char *before, const char *flags, const char *n
     return NULL;
 }
 
-static void expect(const char *before, const char *flags, const char *name, const char *value, const char *origin) {
+static void expect(const char *before, const char *flags, const char *name, const char *value,
+                   const char *origin) {
     json_t *all, *o = config_entry(before, flags, name, &all), *v = json_object_get(o, "value");
     char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
     assert_string_equal(text, value);
@@ -96,7 +98,9 @@ static void letters_take_their_value_with_or_without_a_blank(void **state) {
 
 static void home_names_the_file_from_flag_and_environment(void **state) {
     (void)state;
-    assert_int_equal(sh("mkdir -p $T/h1 $T/h2; echo seed=1 > $T/h1/squish.ini; echo seed=2 > $T/h2/squish.ini")->status, 0);
+    assert_int_equal(
+        sh("mkdir -p $T/h1 $T/h2; echo seed=1 > $T/h1/squish.ini; echo seed=2 > $T/h2/squish.ini")->status,
+        0);
     expect("SQUISH_HOME=$T/h1", "", "seed", "1", "squish.ini");
     expect("SQUISH_HOME=$T/h1", "--home $T/h2", "seed", "2", "squish.ini");
     expect("", "--home=$T/h2", "seed", "2", "squish.ini");
@@ -107,10 +111,14 @@ static void config_shows_the_same_as_a_table(void **state) {
     ini("# a comment\n; another\n\n  top-p =  0.5  \r\n");
     const cli_result *r = sh("SQUISH_SEED=9 $S config --threads 2");
     assert_int_equal(r->status, 0);
-    assert_non_null(strstr(r->out, "top-p                  0.5                      squish.ini   SQUISH_TOP_P\n"));
-    assert_non_null(strstr(r->out, "seed                   9                        environment  SQUISH_SEED\n"));
-    assert_non_null(strstr(r->out, "threads                2                        flag         SQUISH_THREADS\n"));
-    assert_non_null(strstr(r->out, "top-k                  -                        default      SQUISH_TOP_K\n"));
+    assert_non_null(
+        strstr(r->out, "top-p                  0.5                      squish.ini   SQUISH_TOP_P\n"));
+    assert_non_null(
+        strstr(r->out, "seed                   9                        environment  SQUISH_SEED\n"));
+    assert_non_null(
+        strstr(r->out, "threads                2                        flag         SQUISH_THREADS\n"));
+    assert_non_null(
+        strstr(r->out, "top-k                  -                        default      SQUISH_TOP_K\n"));
     assert_non_null(strstr(r->out, "/.squish/squish.ini\n"));
 }
 

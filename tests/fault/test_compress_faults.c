@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_compress_faults.c - a build of a tier that is killed, runs out of disk, is locked out, is stopped, or is given weights that
- * are no good: a whole tier or none, one clear line, the source untouched. */
+ * test_compress_faults.c - a build of a tier that is killed, runs out of disk, is locked out, is stopped, or
+ * is given weights that are no good: a whole tier or none, one clear line, the source untouched. */
 #include "forge/forge.h"
 #include "support/model_run.h"
 #include "support/tiny_model.h"
@@ -87,7 +87,9 @@ static void assert_whole(const place *p) {
     squish_model_close(m);
 }
 
-/* ---- killed ---------------------------------------------------------------------------------------------------------- */
+/* ---- killed
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 static pid_t start_build(const place *p) {
     const pid_t pid = fork();
@@ -135,7 +137,9 @@ static void a_killed_build_leaves_a_whole_tier_or_none(void **state) {
     remove_tree(p.base);
 }
 
-/* ---- no room --------------------------------------------------------------------------------------------------------- */
+/* ---- no room
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 static void a_file_that_may_not_grow_leaves_nothing(void **state) {
     (void)state;
@@ -178,7 +182,8 @@ static void a_file_that_may_not_grow_leaves_nothing(void **state) {
     remove_tree(p.base);
 }
 
-/* ---- locked, stopped ----------------------------------------------------------------------------------------------- */
+/* ---- locked, stopped
+ * ----------------------------------------------------------------------------------------------- */
 
 static void a_second_builder_is_told_so(void **state) {
     (void)state;
@@ -244,7 +249,8 @@ static void stopping_leaves_nothing_and_keeps_what_was_there(void **state) {
     remove_tree(p.base);
 }
 
-/* ---- bad sources --------------------------------------------------------------------------------------------------- */
+/* ---- bad sources
+ * --------------------------------------------------------------------------------------------------- */
 
 /* Both words are in the one line, and nothing is left. */
 static void assert_refused(const place *p, squish_status want, const char *file, const char *words) {
@@ -253,22 +259,29 @@ static void assert_refused(const place *p, squish_status want, const char *file,
     squish_error err = {0};
     const squish_status st = squish_compress(p->src, &o, &r, &err);
     if (st != want || !strstr(err.text, file) || !strstr(err.text, words) || strchr(err.text, '\n'))
-        fail_msg("%s: %s\n  wanted %s with '%s' and '%s'", squish_status_name(st), err.text, squish_status_name(want), file,
-                 words);
+        fail_msg("%s: %s\n  wanted %s with '%s' and '%s'", squish_status_name(st), err.text,
+                 squish_status_name(want), file, words);
     assert_false(sq_os_exists(p->out));
 }
 
 static void spoilt_tensors_are_named_and_nothing_is_built(void **state) {
     (void)state;
-    static const struct { tiny_fault fault; squish_status st; const char *tensor, *words; } cases[] = {
+    static const struct {
+        tiny_fault fault;
+        squish_status st;
+        const char *tensor, *words;
+    } cases[] = {
         {TINY_NAN, SQUISH_CORRUPT, "model.layers.1.mlp.up_proj.weight", "1 of 15360 weights are not finite"},
-        {TINY_NAN, SQUISH_CORRUPT, "model.layers.2.input_layernorm.weight", "value 48 is not a finite number"},
+        {TINY_NAN, SQUISH_CORRUPT, "model.layers.2.input_layernorm.weight",
+         "value 48 is not a finite number"},
         {TINY_NAN, SQUISH_CORRUPT, "lm_head.weight", "not finite"},
         {TINY_MISSING, SQUISH_CORRUPT, "model.layers.0.self_attn.k_proj.weight", "is missing"},
         {TINY_MISSING, SQUISH_CORRUPT, "lm_head.weight", "is missing"},
-        {TINY_SHAPE, SQUISH_CORRUPT, "model.layers.0.self_attn.k_proj.weight", "is 47 x 96 (2 dims), config.json wants 48 x 96"},
+        {TINY_SHAPE, SQUISH_CORRUPT, "model.layers.0.self_attn.k_proj.weight",
+         "is 47 x 96 (2 dims), config.json wants 48 x 96"},
         {TINY_SHAPE, SQUISH_CORRUPT, "model.norm.weight", "is 95 x 1 (1 dims), config.json wants 96 x 1"},
-        {TINY_DTYPE, SQUISH_UNSUPPORTED, "model.layers.0.mlp.down_proj.weight", "is I32, wanted F32, F16 or BF16"}};
+        {TINY_DTYPE, SQUISH_UNSUPPORTED, "model.layers.0.mlp.down_proj.weight",
+         "is I32, wanted F32, F16 or BF16"}};
     for (size_t i = 0; i < SQ_COUNT(cases); i++) {
         tiny_spec s = tiny_default();
         s.fault = cases[i].fault, s.spoilt = cases[i].tensor;
@@ -292,7 +305,8 @@ static void link_all_but(const place *p, const char *from, const char *left_out)
         char old[8192], fresh[1024];
         snprintf(old, sizeof old, "%s/%s", whole, names[i]);
         snprintf(fresh, sizeof fresh, "%s/%s", p->src, names[i]);
-        if (strcmp(names[i], left_out) != 0 && strncmp(names[i], "reference", 9) != 0) assert_int_equal(symlink(old, fresh), 0);
+        if (strcmp(names[i], left_out) != 0 && strncmp(names[i], "reference", 9) != 0)
+            assert_int_equal(symlink(old, fresh), 0);
     }
     sq_arena_deinit(&ar);
 }
@@ -341,15 +355,21 @@ static void options_out_of_range_are_refused_by_name(void **state) {
     (void)state;
     const tiny_spec s = tiny_default();
     const place p = place_of(&s);
-    const struct { int tier, bits, group, threads, method; const char *words; } bad[] = {
-        {SQUISH_TIER_SOURCE, 0, 64, 1, 0, "only tiers 0 and q8"}, {SQUISH_TIER_0, 8, 64, 1, 0, "tier 0 has 4 bits, not 8"},
-        {SQUISH_TIER_0, 4, 0, 1, 0, "group is 0, wanted 64"},      {SQUISH_TIER_Q8, 8, 32, 1, 0, "group is 32"},
-        {SQUISH_TIER_0, 4, 64, -1, 0, "threads is -1"},            {SQUISH_TIER_0, 4, 64, 1, 7, "method is 7"}};
+    const struct {
+        int tier, bits, group, threads, method;
+        const char *words;
+    } bad[] = {{SQUISH_TIER_SOURCE, 0, 64, 1, 0, "only tiers 0 and q8"},
+               {SQUISH_TIER_0, 8, 64, 1, 0, "tier 0 has 4 bits, not 8"},
+               {SQUISH_TIER_0, 4, 0, 1, 0, "group is 0, wanted 64"},
+               {SQUISH_TIER_Q8, 8, 32, 1, 0, "group is 32"},
+               {SQUISH_TIER_0, 4, 64, -1, 0, "threads is -1"},
+               {SQUISH_TIER_0, 4, 64, 1, 7, "method is 7"}};
     for (size_t i = 0; i < SQ_COUNT(bad); i++) {
         squish_compress_options o = options(&p);
         squish_compress_result r;
         squish_error err = {0};
-        o.tier = (squish_tier)bad[i].tier, o.bits = bad[i].bits, o.group = bad[i].group, o.threads = bad[i].threads;
+        o.tier = (squish_tier)bad[i].tier, o.bits = bad[i].bits, o.group = bad[i].group,
+        o.threads = bad[i].threads;
         o.method = (squish_method)bad[i].method;
         assert_int_equal(squish_compress(p.src, &o, &r, &err), SQUISH_INVALID);
         if (!strstr(err.text, bad[i].words)) fail_msg("%s: wanted %s", err.text, bad[i].words);
@@ -358,7 +378,8 @@ static void options_out_of_range_are_refused_by_name(void **state) {
     remove_tree(p.base);
 }
 
-/* ---- the same file every time --------------------------------------------------------------------------------------- */
+/* ---- the same file every time
+ * --------------------------------------------------------------------------------------- */
 
 static void any_number_of_threads_builds_the_same_bytes(void **state) {
     (void)state;

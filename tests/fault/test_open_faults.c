@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_open_faults.c - the n-th allocation fails, for every n, while a model is opened, an engine made and an answer begun:
- * NO_MEMORY, nothing leaked, and afterwards everything works. */
+ * test_open_faults.c - the n-th allocation fails, for every n, while a model is opened, an engine made and an
+ * answer begun: NO_MEMORY, nothing leaked, and afterwards everything works. */
 #include "support/faults.h"
 #include "support/model_run.h"
 #include "support/tiny_model.h"
@@ -11,7 +11,8 @@
 enum { RUN_MAX = 3000 };
 
 /* Everything from the file to the second token of an answer. */
-static squish_status whole_way(const char *path, squish_tier tier, bool text_only, const squish_alloc *a, squish_error *err) {
+static squish_status whole_way(const char *path, squish_tier tier, bool text_only, const squish_alloc *a,
+                               squish_error *err) {
     squish_model_options mo = squish_model_options_default();
     squish_engine_options eo = squish_engine_options_default();
     squish_gen_options go = squish_gen_options_default();
@@ -54,8 +55,8 @@ static void fail_each(const char *path, squish_tier tier, bool text_only, bool p
         squish_error err = {0};
         const squish_status st = whole_way(path, tier, text_only, &a, &err);
         if (state.live_blocks != 0 || state.wrong_sizes != 0)
-            fail_msg("request %d of %s: %d blocks leaked, %d wrong sizes (%s)", (int)n, path, (int)state.live_blocks,
-                     (int)state.wrong_sizes, err.text);
+            fail_msg("request %d of %s: %d blocks leaked, %d wrong sizes (%s)", (int)n, path,
+                     (int)state.live_blocks, (int)state.wrong_sizes, err.text);
         if (st == SQUISH_OK && state.count < n) {
             print_message("%s: %d requests, each refused in turn\n", path, (int)state.count);
             return;
@@ -68,7 +69,8 @@ static void fail_each(const char *path, squish_tier tier, bool text_only, bool p
 
 static void a_checkpoint_survives_every_failing_allocation(void **state) {
     (void)state;
-    static const char *const dirs[] = {"tests/fixtures/architectures/qwen2", "tests/fixtures/architectures/qwen3",
+    static const char *const dirs[] = {"tests/fixtures/architectures/qwen2",
+                                       "tests/fixtures/architectures/qwen3",
                                        "tests/fixtures/architectures/gemma3-text"};
     for (size_t i = 0; i < SQ_COUNT(dirs); i++) {
         fail_each(dirs[i], SQUISH_TIER_SOURCE, false, false);
@@ -80,7 +82,8 @@ static void a_checkpoint_with_many_tensors_survives_too(void **state) {
     (void)state;
     char dir[] = "/tmp/squish-faults-XXXXXX";
     tiny_spec s = tiny_default();
-    s.model_type = "qwen2", s.layers = 40, s.hidden = 8, s.ffn = 8, s.heads = 1, s.kv_heads = 1, s.head_dim = 8;
+    s.model_type = "qwen2", s.layers = 40, s.hidden = 8, s.ffn = 8, s.heads = 1, s.kv_heads = 1,
+    s.head_dim = 8;
     assert_non_null(mkdtemp(dir));
     tiny_write(&s, dir); /* the load arena takes more than one block */
     fail_each(dir, SQUISH_TIER_SOURCE, false, false);

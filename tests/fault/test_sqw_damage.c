@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_sqw_damage.c - a finished .sqw cut short, with bits flipped, and forged with sums made right again: refused with the
- * damage named, or harmless. */
+ * test_sqw_damage.c - a finished .sqw cut short, with bits flipped, and forged with sums made right again:
+ * refused with the damage named, or harmless. */
 #include "support/fmt_files.h"
 #include "support/model_run.h"
 
@@ -15,7 +15,7 @@ typedef struct {
     char dir[64], file[1024], copy[1100];
     uint8_t *p; /* the intact file */
     size_t n;
-    int fd;     /* of the copy, which is equal to it between tests */
+    int fd; /* of the copy, which is equal to it between tests */
 } damage;
 
 static damage *d_of(void **state) { return *state; }
@@ -106,7 +106,8 @@ static void a_file_cut_anywhere_is_refused(void **state) {
         assert_int_equal(ftruncate(d->fd, (off_t)n), 0);
         const squish_status st = open_copy(d, false, &err);
         write_bytes(d, d->p + n, d->n - n, n);
-        if (st != SQUISH_CORRUPT) fail_msg("%zu of %zu bytes: %s: %s", n, d->n, squish_status_name(st), err.text);
+        if (st != SQUISH_CORRUPT)
+            fail_msg("%zu of %zu bytes: %s: %s", n, d->n, squish_status_name(st), err.text);
     }
     assert_int_equal(ftruncate(d->fd, (off_t)d->n + 1), 0);
     assert_int_equal(open_copy(d, false, &err), SQUISH_CORRUPT); /* a byte too many */
@@ -127,7 +128,9 @@ static void every_flipped_bit_of_the_tables_is_noticed(void **state) {
         const squish_status st = open_copy(d, false, &err);
         write_bytes(d, d->p + at, 1, at);
         const bool tag = at >= 8 && at < 16; /* byte order and version are read before any sum */
-        const squish_status want = !is_summed(d->p, at) ? SQUISH_OK : tag && st == SQUISH_UNSUPPORTED ? st : SQUISH_CORRUPT;
+        const squish_status want = !is_summed(d->p, at)              ? SQUISH_OK
+                                   : tag && st == SQUISH_UNSUPPORTED ? st
+                                                                     : SQUISH_CORRUPT;
         if (st != want) fail_msg("bit %zu: %s: %s", bit, squish_status_name(st), err.text);
         noticed += st != SQUISH_OK;
     }
@@ -182,8 +185,17 @@ static void a_forged_tensor_record_is_refused_by_name(void **state) {
     const sq_sqw_tensor was = *t;
     const char *q = "model.layers.0.self_attn.q_proj.weight";
     assert_string_equal((char *)d->p + section(d->p, SQ_SEC_NAME).offset + was.name_off, q);
-    const struct { sq_sqw_tensor t; const char *words; } forgeries[] = {
-#define FORGED(field, value, words) {({ sq_sqw_tensor f_ = was; f_.field = (value); f_; }), words}
+    const struct {
+        sq_sqw_tensor t;
+        const char *words;
+    } forgeries[] = {
+#define FORGED(field, value, words)                                                                          \
+    {({                                                                                                      \
+         sq_sqw_tensor f_ = was;                                                                             \
+         f_.field = (value);                                                                                 \
+         f_;                                                                                                 \
+     }),                                                                                                     \
+     words}
         FORGED(role, 7, "stands where"),
         FORGED(layer, 1, "stands where"),
         FORGED(layer, 0xFFFF, "stands where"),
@@ -213,7 +225,8 @@ static void a_forged_tensor_record_is_refused_by_name(void **state) {
         const squish_status st = open_forged(d, forged, &err);
         restore(d, forged);
         if (st != SQUISH_CORRUPT || !strstr(err.text, q) || !strstr(err.text, forgeries[i].words))
-            fail_msg("forgery %zu: %s: %s\n  wanted: %s", i, squish_status_name(st), err.text, forgeries[i].words);
+            fail_msg("forgery %zu: %s: %s\n  wanted: %s", i, squish_status_name(st), err.text,
+                     forgeries[i].words);
     }
     free(forged);
 }
@@ -223,8 +236,17 @@ static void a_forged_config_is_refused_by_field(void **state) {
     uint8_t *forged = exact(d->p, d->n);
     sq_config *c = (sq_config *)(void *)(forged + section(d->p, SQ_SEC_NCFG).offset);
     const sq_config was = *c;
-    const struct { sq_config c; const char *words; } forgeries[] = {
-#define FORGED(field, value, words) {({ sq_config f_ = was; f_.field = (value); f_; }), words}
+    const struct {
+        sq_config c;
+        const char *words;
+    } forgeries[] = {
+#define FORGED(field, value, words)                                                                          \
+    {({                                                                                                      \
+         sq_config f_ = was;                                                                                 \
+         f_.field = (value);                                                                                 \
+         f_;                                                                                                 \
+     }),                                                                                                     \
+     words}
         FORGED(version, 9, "version is 9"),
         FORGED(bytes, 4, "bytes is 4"),
         FORGED(n_layers, INT32_MAX, "num_hidden_layers is 2147483647"),
@@ -256,7 +278,8 @@ static void a_forged_config_is_refused_by_field(void **state) {
         const squish_status st = open_forged(d, forged, &err);
         restore(d, forged);
         if (st != SQUISH_CORRUPT || !strstr(err.text, forgeries[i].words))
-            fail_msg("forgery %zu: %s: %s\n  wanted: %s", i, squish_status_name(st), err.text, forgeries[i].words);
+            fail_msg("forgery %zu: %s: %s\n  wanted: %s", i, squish_status_name(st), err.text,
+                     forgeries[i].words);
     }
     free(forged);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cli_sh.h - running the built program in tests, through sh: $S is the program, $T a folder of the test's own that is also HOME;
- * the store lies in $T/.squish. Nothing of the caller's configuration is seen. */
+ * cli_sh.h - running the built program in tests, through sh: $S is the program, $T a folder of the test's own
+ * that is also HOME; the store lies in $T/.squish. Nothing of the caller's configuration is seen. */
 #ifndef SQ_TEST_CLI_SH_H
 #define SQ_TEST_CLI_SH_H
 
@@ -50,7 +50,8 @@ static inline const cli_result *sh(const char *fmt, ...) {
     return &r;
 }
 
-/* The last run's standard output as JSON, owned by the caller; NULL and a printed reason if it is not one object. */
+/* The last run's standard output as JSON, owned by the caller; NULL and a printed reason if it is not one
+ * object. */
 static inline json_t *cli_json(const cli_result *r) {
     json_error_t e;
     json_t *o = json_loads(r->out, JSON_REJECT_DUPLICATES, &e);
@@ -65,7 +66,8 @@ static inline void cli_write(const char *name, const void *bytes, size_t n) {
     if (f) fwrite(bytes, 1, n, f), fclose(f);
 }
 
-/* Environment and folder; returns 0 when the shipped model is ready (another test may be building its tier just now). */
+/* Environment and folder; returns 0 when the shipped model is ready (another test may be building its tier
+ * just now). */
 static inline int cli_begin(void **state) {
     (void)state;
     char bin[4096], *full;
@@ -90,7 +92,9 @@ static inline int cli_begin(void **state) {
     setenv("HOME", cli_folder, 1);
     unsetenv("NO_COLOR");
     free(full);
-    return sh("i=0; while ! $S compress squish-tiny; do i=$((i + 1)); [ $i -lt 240 ] || exit 1; sleep 0.5; done")->status;
+    return sh("i=0; while ! $S compress squish-tiny; do i=$((i + 1)); [ $i -lt 240 ] || exit 1; sleep 0.5; "
+              "done")
+        ->status;
 }
 
 static inline int cli_end(void **state) {

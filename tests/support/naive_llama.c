@@ -69,8 +69,8 @@ static void heads(const naive *m, double *x, int32_t n_heads, const float *norm,
 }
 
 /* out [d]: softmax(q . k / sqrt d) v over positions [lo, hi] */
-static void attend(const naive *m, const double *q, const double *k, const double *v, size_t stride, int32_t lo, int32_t hi,
-                   double *out) {
+static void attend(const naive *m, const double *q, const double *k, const double *v, size_t stride,
+                   int32_t lo, int32_t hi, double *out) {
     double p[1024], top = -INFINITY, sum = 0;
     for (int32_t t = lo; t <= hi; t++) {
         p[t - lo] = 0;
@@ -92,12 +92,12 @@ static void attention_block(const naive *m, int32_t layer, double *x, int32_t n)
     double *a = malloc((size_t)wide * sizeof *a);
     for (int32_t t = 0; t < n; t++) {
         rmsnorm(x + t * m->hidden, in_layer(m, layer, "input_layernorm.weight"), m->hidden, m->eps, h);
-        apply(in_layer(m, layer, "self_attn.q_proj.weight"), in_layer(m, layer, "self_attn.q_proj.bias"), h, wide,
-              m->hidden, q + t * wide);
-        apply(in_layer(m, layer, "self_attn.k_proj.weight"), in_layer(m, layer, "self_attn.k_proj.bias"), h, kv,
-              m->hidden, k + t * kv);
-        apply(in_layer(m, layer, "self_attn.v_proj.weight"), in_layer(m, layer, "self_attn.v_proj.bias"), h, kv,
-              m->hidden, v + t * kv);
+        apply(in_layer(m, layer, "self_attn.q_proj.weight"), in_layer(m, layer, "self_attn.q_proj.bias"), h,
+              wide, m->hidden, q + t * wide);
+        apply(in_layer(m, layer, "self_attn.k_proj.weight"), in_layer(m, layer, "self_attn.k_proj.bias"), h,
+              kv, m->hidden, k + t * kv);
+        apply(in_layer(m, layer, "self_attn.v_proj.weight"), in_layer(m, layer, "self_attn.v_proj.bias"), h,
+              kv, m->hidden, v + t * kv);
         heads(m, q + t * wide, m->heads, in_layer(m, layer, "self_attn.q_norm.weight"), t);
         heads(m, k + t * kv, m->kv_heads, in_layer(m, layer, "self_attn.k_norm.weight"), t);
     }
@@ -105,9 +105,10 @@ static void attention_block(const naive *m, int32_t layer, double *x, int32_t n)
     for (int32_t t = 0; t < n; t++) {
         const int32_t lo = windowed && t - m->window + 1 > 0 ? t - m->window + 1 : 0;
         for (int32_t i = 0; i < m->heads; i++)
-            attend(m, q + t * wide + i * m->d, k + i / group * m->d, v + i / group * m->d, (size_t)kv, lo, t, a + i * m->d);
-        apply(in_layer(m, layer, "self_attn.o_proj.weight"), in_layer(m, layer, "self_attn.o_proj.bias"), a, m->hidden,
-              wide, h);
+            attend(m, q + t * wide + i * m->d, k + i / group * m->d, v + i / group * m->d, (size_t)kv, lo, t,
+                   a + i * m->d);
+        apply(in_layer(m, layer, "self_attn.o_proj.weight"), in_layer(m, layer, "self_attn.o_proj.bias"), a,
+              m->hidden, wide, h);
         for (int32_t i = 0; i < m->hidden; i++) x[t * m->hidden + i] += h[i];
     }
     free(h), free(q), free(k), free(v), free(a);
@@ -117,11 +118,15 @@ static void feed_forward_block(const naive *m, int32_t layer, double *x, int32_t
     double *h = malloc((size_t)m->hidden * sizeof *h), *g = malloc((size_t)m->ffn * sizeof *g);
     double *u = malloc((size_t)m->ffn * sizeof *u);
     for (int32_t t = 0; t < n; t++) {
-        rmsnorm(x + t * m->hidden, in_layer(m, layer, "post_attention_layernorm.weight"), m->hidden, m->eps, h);
-        apply(in_layer(m, layer, "mlp.gate_proj.weight"), in_layer(m, layer, "mlp.gate_proj.bias"), h, m->ffn, m->hidden, g);
-        apply(in_layer(m, layer, "mlp.up_proj.weight"), in_layer(m, layer, "mlp.up_proj.bias"), h, m->ffn, m->hidden, u);
+        rmsnorm(x + t * m->hidden, in_layer(m, layer, "post_attention_layernorm.weight"), m->hidden, m->eps,
+                h);
+        apply(in_layer(m, layer, "mlp.gate_proj.weight"), in_layer(m, layer, "mlp.gate_proj.bias"), h, m->ffn,
+              m->hidden, g);
+        apply(in_layer(m, layer, "mlp.up_proj.weight"), in_layer(m, layer, "mlp.up_proj.bias"), h, m->ffn,
+              m->hidden, u);
         for (int32_t i = 0; i < m->ffn; i++) u[i] *= g[i] / (1.0 + exp(-g[i]));
-        apply(in_layer(m, layer, "mlp.down_proj.weight"), in_layer(m, layer, "mlp.down_proj.bias"), u, m->hidden, m->ffn, h);
+        apply(in_layer(m, layer, "mlp.down_proj.weight"), in_layer(m, layer, "mlp.down_proj.bias"), u,
+              m->hidden, m->ffn, h);
         for (int32_t i = 0; i < m->hidden; i++) x[t * m->hidden + i] += h[i];
     }
     free(h), free(g), free(u);
@@ -133,10 +138,11 @@ static naive open_dir(const char *dir) {
     snprintf(path, sizeof path, "%s/config.json", dir);
     json_t *o = json_load_file(path, 0, NULL);
     if (!o || sq_st_open(&m.st, dir, NULL, NULL, NULL, NULL) != SQUISH_OK) abort();
-#define INT(key) (int32_t)json_integer_value(json_object_get(o, key))
+#define INT(key) (int32_t) json_integer_value(json_object_get(o, key))
     m.layers = INT("num_hidden_layers"), m.hidden = INT("hidden_size"), m.ffn = INT("intermediate_size");
     m.heads = INT("num_attention_heads"), m.kv_heads = INT("num_key_value_heads"), m.d = INT("head_dim");
-    m.vocab = INT("vocab_size"), m.window = INT("sliding_window"), m.first_windowed = INT("max_window_layers");
+    m.vocab = INT("vocab_size"), m.window = INT("sliding_window"),
+    m.first_windowed = INT("max_window_layers");
 #undef INT
     const char *type = json_string_value(json_object_get(o, "model_type"));
     if (strcmp(type, "mistral") == 0) m.first_windowed = 0; /* every layer */
@@ -153,7 +159,8 @@ double *naive_logits(const char *dir, const int32_t *ids, int32_t n) {
     if (n > 1024) abort();
     const float *embed = tensor(&m, "model.embed_tokens.weight");
     const float *head = m.tied ? embed : tensor(&m, "lm_head.weight");
-    double *x = malloc((size_t)n * (size_t)m.hidden * sizeof *x), *out = malloc((size_t)n * (size_t)m.vocab * sizeof *out);
+    double *x = malloc((size_t)n * (size_t)m.hidden * sizeof *x),
+           *out = malloc((size_t)n * (size_t)m.vocab * sizeof *out);
     double *h = malloc((size_t)m.hidden * sizeof *h);
     for (int32_t t = 0; t < n; t++)
         for (int32_t i = 0; i < m.hidden; i++) x[t * m.hidden + i] = (double)embed[ids[t] * m.hidden + i];

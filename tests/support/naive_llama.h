@@ -2,8 +2,9 @@
  *
  * naive_llama.h - the transformer once more, in double and without a single trick: the independent oracle.
  *
- * Reads config.json and model.safetensors (F32) itself and shares nothing with the engine but the safetensors reader.
- * Llama, Mistral, Qwen2 and Qwen3 without rope scaling; every position is computed from all earlier ones, with no cache. */
+ * Reads config.json and model.safetensors (F32) itself and shares nothing with the engine but the safetensors
+ * reader. Llama, Mistral, Qwen2 and Qwen3 without rope scaling; every position is computed from all earlier
+ * ones, with no cache. */
 #ifndef SQ_TEST_NAIVE_LLAMA_H
 #define SQ_TEST_NAIVE_LLAMA_H
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * tiny_model.c - see tiny_model.h. Names and shapes come from the engine's own list; that they are the right ones is for
- * the reader of the checkpoint to find out (naive_llama.c asks for them by their published names). */
+ * tiny_model.c - see tiny_model.h. Names and shapes come from the engine's own list; that they are the right
+ * ones is for the reader of the checkpoint to find out (naive_llama.c asks for them by their published
+ * names). */
 #include "support/tiny_model.h"
 
 #include "model/model.h"
@@ -14,8 +15,16 @@
 enum { TENSORS_MAX = 512 };
 
 tiny_spec tiny_default(void) {
-    return (tiny_spec){.model_type = "llama", .layers = 3, .hidden = 96, .ffn = 160, .heads = 4, .kv_heads = 2,
-                       .head_dim = 24, .vocab = 96, .ctx = 512, .seed = 7};
+    return (tiny_spec){.model_type = "llama",
+                       .layers = 3,
+                       .hidden = 96,
+                       .ffn = 160,
+                       .heads = 4,
+                       .kv_heads = 2,
+                       .head_dim = 24,
+                       .vocab = 96,
+                       .ctx = 512,
+                       .seed = 7};
 }
 
 static void need(bool ok, const char *what) {
@@ -25,12 +34,12 @@ static void need(bool ok, const char *what) {
 }
 
 static json_t *config_of(const tiny_spec *s) {
-    json_t *o = json_pack(
-        "{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:b, s:b, s:b}", "model_type", s->model_type,
-        "num_hidden_layers", s->layers, "hidden_size", s->hidden, "intermediate_size", s->ffn, "num_attention_heads",
-        s->heads, "num_key_value_heads", s->kv_heads, "head_dim", s->head_dim, "vocab_size", s->vocab,
-        "max_position_embeddings", s->ctx, "rms_norm_eps", 1e-5, "rope_theta", 10000.0, "tie_word_embeddings", s->tied,
-        "attention_bias", s->bias, "mlp_bias", s->mlp_bias);
+    json_t *o = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:b, s:b, s:b}",
+                          "model_type", s->model_type, "num_hidden_layers", s->layers, "hidden_size",
+                          s->hidden, "intermediate_size", s->ffn, "num_attention_heads", s->heads,
+                          "num_key_value_heads", s->kv_heads, "head_dim", s->head_dim, "vocab_size", s->vocab,
+                          "max_position_embeddings", s->ctx, "rms_norm_eps", 1e-5, "rope_theta", 10000.0,
+                          "tie_word_embeddings", s->tied, "attention_bias", s->bias, "mlp_bias", s->mlp_bias);
     json_object_set_new(o, "sliding_window", s->window ? json_integer(s->window) : json_null());
     if (s->window) {
         json_object_set_new(o, "use_sliding_window", json_true());
@@ -58,11 +67,17 @@ static sq_ftensor make(const tiny_spec *s, const sq_want *w, uint64_t *state) {
         float v = value_of(w, state);
         if (spoilt && s->fault == TINY_NAN && i == n / 2) v = NAN;
         const uint16_t half = sq_f32_to_bf16(v);
-        if (s->bf16) memcpy(data + 2 * i, &half, 2);
-        else memcpy(data + 4 * i, &v, 4);
+        if (s->bf16)
+            memcpy(data + 2 * i, &half, 2);
+        else
+            memcpy(data + 4 * i, &v, 4);
     }
-    sq_ftensor t = {.name = strdup(w->hf_name), .dtype = s->bf16 ? SQ_DT_BF16 : SQ_DT_F32, .n_dims = w->vector ? 1 : 2,
-                    .dims = {(uint64_t)w->rows, (uint64_t)w->cols}, .data = data, .bytes = n * element};
+    sq_ftensor t = {.name = strdup(w->hf_name),
+                    .dtype = s->bf16 ? SQ_DT_BF16 : SQ_DT_F32,
+                    .n_dims = w->vector ? 1 : 2,
+                    .dims = {(uint64_t)w->rows, (uint64_t)w->cols},
+                    .data = data,
+                    .bytes = n * element};
     if (spoilt && s->fault == TINY_SHAPE) t.dims[0]--, t.bytes -= (size_t)w->cols * element;
     if (spoilt && s->fault == TINY_DTYPE) t.dtype = s->bf16 ? SQ_DT_I16 : SQ_DT_I32;
     return t;

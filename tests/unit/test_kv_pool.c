@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_kv_pool.c - pages: where things lie in them, who has which, and what happens when there are none left. */
+ * test_kv_pool.c - pages: where things lie in them, who has which, and what happens when there are none left.
+ */
 #include "backend/backend.h"
 #include "kv/kv.h"
 #include "support/faults.h"
@@ -50,7 +51,8 @@ static void bytes_count_whole_columns(void **state) {
     assert_int_equal(sq_kv_bytes(&shape, SQ_KV_F16, 32), column);
     assert_int_equal(sq_kv_bytes(&shape, SQ_KV_F16, 33), 2 * column);
     const sq_kv_shape huge = {1024, 255, 512};
-    assert_true(sq_kv_bytes(&huge, SQ_KV_F32, 1 << 24) > (uint64_t)1 << 50); /* no 32-bit product on the way */
+    assert_true(sq_kv_bytes(&huge, SQ_KV_F32, 1 << 24) > (uint64_t)1
+                                                             << 50); /* no 32-bit product on the way */
 }
 
 static void headers_say_layer_position_and_shape(void **state) {
@@ -105,7 +107,7 @@ static void a_full_pool_leaves_the_sequence_as_it_was(void **state) {
     assert_null(sq_kv_seq_pages(b, 2)[1]);
     err = (squish_error){0};
     assert_ok(sq_kv_seq_reserve(b, 64, &err), &err); /* the fifth column is still to be had */
-    sq_kv_seq_truncate(a, 64);                      /* and one given back as well */
+    sq_kv_seq_truncate(a, 64);                       /* and one given back as well */
     assert_ok(sq_kv_seq_reserve(b, 96, &err), &err);
     assert_ptr_equal(sq_kv_seq_pages(b, 2)[0], mine);
     sq_kv_seq_free(a);
@@ -213,8 +215,12 @@ static void pages_stay_finite_whatever_a_model_computes(void **state) {
         squish_error err = {0};
         assert_ok(sq_kv_seq_reserve(s, 32, &err), &err);
         const squish_alloc a = sq_alloc_default();
-        const sq_backend_options o = {.threads = 1, .isa_max = SQ_ISA_COUNT, .m_max = 32, .cols_max = 64, .heads_max = 2,
-                                      .head_dim_max = 24, .ctx_max = 256};
+        const sq_backend_options o = {.threads = 1,
+                                      .isa_max = SQ_ISA_COUNT,
+                                      .m_max = 32,
+                                      .heads_max = 2,
+                                      .head_dim_max = 24,
+                                      .ctx_max = 256};
         sq_backend *b = NULL;
         assert_ok(sq_backend_cpu_new(&b, &o, &a, &err), &err);
         sq_rows r[3];
@@ -227,8 +233,16 @@ static void pages_stay_finite_whatever_a_model_computes(void **state) {
         }
         static const float one[32 * 12] = {1}, zero[32 * 12] = {0};
         const sq_kv_geometry *g = sq_kv_pool_geometry(p);
-        const sq_attn_shape as = {.n_heads = 2, .n_kv_heads = 2, .head_dim = 24, .scale = 1, .kv_f32 = fmt == SQ_KV_F32,
-                                  .norm_eps = 1e-6f, .cos = one, .sin = zero, .k_off = g->k_off, .v_off = g->v_off,
+        const sq_attn_shape as = {.n_heads = 2,
+                                  .n_kv_heads = 2,
+                                  .head_dim = 24,
+                                  .scale = 1,
+                                  .kv_f32 = fmt == SQ_KV_F32,
+                                  .norm_eps = 1e-6f,
+                                  .cos = one,
+                                  .sin = zero,
+                                  .k_off = g->k_off,
+                                  .v_off = g->v_off,
                                   .head_stride = g->head_stride};
         const sq_attn_seg seg = {0, 32, 0, sq_kv_seq_pages(s, 0)};
         sq_be_attn_prepare(b, &as, &seg, 1, &r[0], &r[1], &r[2]);

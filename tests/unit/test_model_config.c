@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_model_config.c - config.json to sq_config: both spellings, every family, and what is refused with which words. */
+ * test_model_config.c - config.json to sq_config: both spellings, every family, and what is refused with
+ * which words. */
 #include "model/model.h"
 #include "support/model_run.h"
 
@@ -9,21 +10,25 @@
 
 static const char base[] =
     "{\"model_type\":\"llama\",\"num_hidden_layers\":4,\"hidden_size\":64,\"intermediate_size\":128,"
-    "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"vocab_size\":512,\"max_position_embeddings\":2048}";
+    "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"vocab_size\":512,\"max_position_embeddings\":"
+    "2048}";
 
 static squish_status read_text(const char *json, sq_config *c, squish_error *err) {
     *err = (squish_error){0};
     return sq_config_from_json(json, strlen(json), c, err);
 }
 
-/* The base with the keys of `patch` (an object as text) put over it; a key whose value is "-" is taken away. */
+/* The base with the keys of `patch` (an object as text) put over it; a key whose value is "-" is taken away.
+ */
 static squish_status read_patched(const char *patch, sq_config *c, squish_error *err) {
     json_t *o = json_loads(base, 0, NULL), *p = json_loads(patch, 0, NULL), *v;
     const char *key;
     assert_non_null(p);
     json_object_foreach(p, key, v) {
-        if (json_is_string(v) && strcmp(json_string_value(v), "-") == 0) json_object_del(o, key);
-        else json_object_set(o, key, v);
+        if (json_is_string(v) && strcmp(json_string_value(v), "-") == 0)
+            json_object_del(o, key);
+        else
+            json_object_set(o, key, v);
     }
     char *text = json_dumps(o, 0);
     const squish_status st = read_text(text, c, err);
@@ -54,16 +59,19 @@ static sq_config assert_read(const char *patch) {
 static void both_spellings_of_rope_give_the_same_config(void **state) {
     (void)state;
     static const char *const pairs[][2] = {
-        {"{\"rope_theta\":500000.0}", "{\"rope_parameters\":{\"rope_theta\":500000.0,\"rope_type\":\"default\"}}"},
+        {"{\"rope_theta\":500000.0}",
+         "{\"rope_parameters\":{\"rope_theta\":500000.0,\"rope_type\":\"default\"}}"},
         {"{\"rope_theta\":10000.0,\"rope_scaling\":{\"type\":\"linear\",\"factor\":4.0}}",
          "{\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":4.0,\"rope_theta\":10000.0}}"},
-        {"{\"rope_theta\":500000.0,\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,"
+        {"{\"rope_theta\":500000.0,\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_"
+         "factor\":1.0,"
          "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":1024}}",
          "{\"rope_parameters\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,"
          "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":1024,\"rope_theta\":500000}}"},
         {"{\"rope_theta\":1000000.0,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0,"
          "\"original_max_position_embeddings\":512},\"torch_dtype\":\"bfloat16\"}",
-         "{\"rope_parameters\":{\"rope_type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":512,"
+         "{\"rope_parameters\":{\"rope_type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":"
+         "512,"
          "\"rope_theta\":1000000.0},\"dtype\":\"bfloat16\"}"}};
     for (size_t i = 0; i < SQ_COUNT(pairs); i++) {
         const sq_config a = assert_read(pairs[i][0]), b = assert_read(pairs[i][1]);
@@ -74,20 +82,23 @@ static void both_spellings_of_rope_give_the_same_config(void **state) {
 
 static void rope_parameters_win_where_both_stand(void **state) {
     (void)state;
-    const sq_config c = assert_read("{\"rope_theta\":5.0,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.0},"
-                                    "\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":7.0}}");
+    const sq_config c =
+        assert_read("{\"rope_theta\":5.0,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.0},"
+                    "\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":7.0}}");
     assert_int_equal(c.rope[0].type, SQ_ROPE_DEFAULT);
     assert_true(c.rope[0].theta == 7.0);
 }
 
 static void gemma_reads_two_ropes_in_both_spellings(void **state) {
     (void)state;
-    const sq_config a = assert_read("{\"model_type\":\"gemma3_text\",\"rope_theta\":1000000.0,"
-                                    "\"rope_local_base_freq\":10000.0,\"sliding_window\":32,\"sliding_window_pattern\":2}");
+    const sq_config a =
+        assert_read("{\"model_type\":\"gemma3_text\",\"rope_theta\":1000000.0,"
+                    "\"rope_local_base_freq\":10000.0,\"sliding_window\":32,\"sliding_window_pattern\":2}");
     const sq_config b = assert_read(
         "{\"model_type\":\"gemma3_text\",\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"default\","
         "\"rope_theta\":1000000.0},\"sliding_attention\":{\"rope_theta\":10000.0,\"rope_type\":\"default\"}},"
-        "\"sliding_window\":32,\"layer_types\":[\"sliding_attention\",\"full_attention\",\"sliding_attention\","
+        "\"sliding_window\":32,\"layer_types\":[\"sliding_attention\",\"full_attention\",\"sliding_"
+        "attention\","
         "\"full_attention\"]}");
     assert_memory_equal(&a, &b, sizeof a);
     assert_int_equal(a.n_rope, 2);
@@ -101,9 +112,12 @@ static void gemma_reads_two_ropes_in_both_spellings(void **state) {
 
 static void each_family_brings_what_it_does_not_say(void **state) {
     (void)state;
-    static const struct { const char *type; int32_t qkv_bias, o_bias, qk_norm, fused, gemma, tied; } families[] = {
-        {"llama", 0, 0, 0, 0, 0, 0},   {"mistral", 0, 0, 0, 0, 0, 0}, {"qwen2", 1, 0, 0, 0, 0, 0},
-        {"qwen3", 0, 0, 1, 0, 0, 0},   {"phi3", 0, 0, 0, 1, 0, 0},    {"gemma3_text", 0, 0, 1, 0, 1, 1}};
+    static const struct {
+        const char *type;
+        int32_t qkv_bias, o_bias, qk_norm, fused, gemma, tied;
+    } families[] = {{"llama", 0, 0, 0, 0, 0, 0}, {"mistral", 0, 0, 0, 0, 0, 0},
+                    {"qwen2", 1, 0, 0, 0, 0, 0}, {"qwen3", 0, 0, 1, 0, 0, 0},
+                    {"phi3", 0, 0, 0, 1, 0, 0},  {"gemma3_text", 0, 0, 1, 0, 1, 1}};
     for (size_t i = 0; i < SQ_COUNT(families); i++) {
         char patch[64];
         snprintf(patch, sizeof patch, "{\"model_type\":\"%s\"}", families[i].type);
@@ -118,7 +132,8 @@ static void each_family_brings_what_it_does_not_say(void **state) {
         assert_int_equal(c.tied, families[i].tied);
         assert_int_equal(c.head_dim, 16);
     }
-    const sq_config llama = assert_read("{\"attention_bias\":true,\"mlp_bias\":true,\"tie_word_embeddings\":true}");
+    const sq_config llama =
+        assert_read("{\"attention_bias\":true,\"mlp_bias\":true,\"tie_word_embeddings\":true}");
     assert_true(llama.qkv_bias && llama.o_bias && llama.mlp_bias && llama.tied);
 }
 
@@ -136,13 +151,15 @@ static void windows_follow_the_family(void **state) {
     assert_int_equal(c.window, 4096);
     c = assert_read("{\"model_type\":\"qwen2\",\"sliding_window\":100}");
     assert_int_equal(c.window, 0);
-    c = assert_read("{\"model_type\":\"qwen2\",\"sliding_window\":100,\"use_sliding_window\":true,\"max_window_layers\":3}");
+    c = assert_read("{\"model_type\":\"qwen2\",\"sliding_window\":100,\"use_sliding_window\":true,\"max_"
+                    "window_layers\":3}");
     assert_int_equal(c.layer_flags[2], 0);
     assert_int_equal(c.layer_flags[3], SQ_LAYER_WINDOWED);
     c = assert_read("{\"model_type\":\"qwen2\",\"sliding_window\":100,\"use_sliding_window\":true}");
     assert_int_equal(c.layer_flags[3], 0); /* the first 28 layers see everything */
-    c = assert_read("{\"model_type\":\"qwen3\",\"sliding_window\":100,\"use_sliding_window\":true,\"layer_types\":["
-                    "\"full_attention\",\"sliding_attention\",\"full_attention\",\"full_attention\"]}");
+    c = assert_read(
+        "{\"model_type\":\"qwen3\",\"sliding_window\":100,\"use_sliding_window\":true,\"layer_types\":["
+        "\"full_attention\",\"sliding_attention\",\"full_attention\",\"full_attention\"]}");
     assert_int_equal(c.layer_flags[1], SQ_LAYER_WINDOWED);
     assert_int_equal(c.layer_flags[3], 0);
     c = assert_read("{\"sliding_window\":100}"); /* llama has none */
@@ -156,8 +173,8 @@ static void every_size_is_refused_by_name_with_its_value(void **state) {
     static const char *const keys[] = {"num_hidden_layers",   "hidden_size", "intermediate_size",
                                        "num_attention_heads", "vocab_size",  "max_position_embeddings",
                                        "num_key_value_heads", "head_dim"};
-    static const char *const values[] = {"-1", "0", "1.5", "99999999999", "\"64\"", "true", "[]", "1e300", "{}",
-                                         "-9223372036854775807"};
+    static const char *const values[] = {"-1",   "0",  "1.5",   "99999999999", "\"64\"",
+                                         "true", "[]", "1e300", "{}",          "-9223372036854775807"};
     for (size_t i = 0; i < SQ_COUNT(keys); i++) {
         for (size_t j = 0; j < SQ_COUNT(values); j++) {
             char patch[96], words[96];
@@ -172,7 +189,8 @@ static void every_size_is_refused_by_name_with_its_value(void **state) {
             assert_refused(patch, SQUISH_CORRUPT, words);
         }
     }
-    assert_refused("{\"vocab_size\":-7}", SQUISH_CORRUPT, "config.json: 'vocab_size' is -7, wanted an integer in [1, ");
+    assert_refused("{\"vocab_size\":-7}", SQUISH_CORRUPT,
+                   "config.json: 'vocab_size' is -7, wanted an integer in [1, ");
     assert_refused("{\"hidden_size\":\"64\"}", SQUISH_CORRUPT, "'hidden_size' is the string '64'");
 }
 
@@ -188,8 +206,9 @@ static void shapes_that_do_not_divide_are_refused(void **state) {
 
 static void unknown_architectures_list_those_that_run(void **state) {
     (void)state;
-    assert_refused("{\"model_type\":\"mamba\"}", SQUISH_UNSUPPORTED,
-                   "model_type 'mamba' is not one this version runs (qwen2, qwen3, llama, mistral, phi3, gemma3_text)");
+    assert_refused(
+        "{\"model_type\":\"mamba\"}", SQUISH_UNSUPPORTED,
+        "model_type 'mamba' is not one this version runs (qwen2, qwen3, llama, mistral, phi3, gemma3_text)");
     assert_refused("{\"model_type\":\"-\"}", SQUISH_CORRUPT, "'model_type' is missing");
     assert_refused("{\"model_type\":7}", SQUISH_CORRUPT, "'model_type' is 7, wanted a string");
     assert_refused("{\"model_type\":\"\"}", SQUISH_UNSUPPORTED, "model_type ''");
@@ -202,53 +221,70 @@ static void rope_that_is_not_understood_is_refused(void **state) {
     assert_refused("{\"rope_scaling\":\"yarn\"}", SQUISH_CORRUPT, "found the string 'yarn'");
     assert_refused("{\"rope_scaling\":[1]}", SQUISH_CORRUPT, "found an array");
     assert_refused("{\"rope_scaling\":{\"type\":\"linear\"}}", SQUISH_CORRUPT, "'factor' is missing");
-    assert_refused("{\"rope_scaling\":{\"type\":\"linear\",\"factor\":0.5}}", SQUISH_CORRUPT, "'factor' is 0.5");
-    assert_refused("{\"rope_scaling\":{\"type\":\"linear\",\"factor\":-4}}", SQUISH_CORRUPT, "'factor' is -4");
-    assert_refused("{\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8}}", SQUISH_CORRUPT, "'low_freq_factor' is missing");
-    assert_refused("{\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_factor\":4,"
-                   "\"original_max_position_embeddings\":512}}",
-                   SQUISH_CORRUPT, "high_freq_factor 4 is not above low_freq_factor 4");
+    assert_refused("{\"rope_scaling\":{\"type\":\"linear\",\"factor\":0.5}}", SQUISH_CORRUPT,
+                   "'factor' is 0.5");
+    assert_refused("{\"rope_scaling\":{\"type\":\"linear\",\"factor\":-4}}", SQUISH_CORRUPT,
+                   "'factor' is -4");
+    assert_refused("{\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8}}", SQUISH_CORRUPT,
+                   "'low_freq_factor' is missing");
+    assert_refused(
+        "{\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_factor\":4,"
+        "\"original_max_position_embeddings\":512}}",
+        SQUISH_CORRUPT, "high_freq_factor 4 is not above low_freq_factor 4");
     assert_refused("{\"rope_theta\":0}", SQUISH_CORRUPT, "'rope_theta' is 0");
     assert_refused("{\"rope_theta\":\"1e4\"}", SQUISH_CORRUPT, "'rope_theta' is the string '1e4'");
     assert_refused("{\"rope_theta\":1e300}", SQUISH_CORRUPT, "'rope_theta' is 1.0");
-    assert_refused("{\"rope_parameters\":{\"rope_type\":\"default\",\"partial_rotary_factor\":0.5}}", SQUISH_UNSUPPORTED,
-                   "partial_rotary_factor 0.5");
-    assert_refused("{\"model_type\":\"gemma3_text\",\"rope_parameters\":{\"rope_theta\":1e4}}", SQUISH_CORRUPT,
-                   "wanted full_attention and sliding_attention");
+    assert_refused("{\"rope_parameters\":{\"rope_type\":\"default\",\"partial_rotary_factor\":0.5}}",
+                   SQUISH_UNSUPPORTED, "partial_rotary_factor 0.5");
+    assert_refused("{\"model_type\":\"gemma3_text\",\"rope_parameters\":{\"rope_theta\":1e4}}",
+                   SQUISH_CORRUPT, "wanted full_attention and sliding_attention");
 }
 
 static void layer_types_are_checked_whether_windows_are_used_or_not(void **state) {
     (void)state;
-    assert_refused("{\"layer_types\":[\"full_attention\"]}", SQUISH_CORRUPT, "layer_types has 1 entries for 4 layers");
+    assert_refused("{\"layer_types\":[\"full_attention\"]}", SQUISH_CORRUPT,
+                   "layer_types has 1 entries for 4 layers");
     assert_refused("{\"layer_types\":\"full_attention\"}", SQUISH_CORRUPT, "layer_types is not an array");
-    assert_refused("{\"layer_types\":[\"full_attention\",\"linear_attention\",\"full_attention\",\"full_attention\"]}",
-                   SQUISH_UNSUPPORTED, "layer_types[1] is 'linear_attention'");
-    assert_refused("{\"layer_types\":[\"full_attention\",4,\"full_attention\",\"full_attention\"]}", SQUISH_UNSUPPORTED,
-                   "layer_types[1] is 'not a string'");
-    assert_refused("{\"layer_types\":[\"full_attention\",\"full_attention\",\"sliding_attention\",\"full_attention\"]}",
-                   SQUISH_CORRUPT, "layer_types[2] is sliding_attention, but sliding_window is not set");
-    assert_refused("{\"model_type\":\"mistral\",\"sliding_window\":-1}", SQUISH_CORRUPT, "'sliding_window' is -1");
+    assert_refused(
+        "{\"layer_types\":[\"full_attention\",\"linear_attention\",\"full_attention\",\"full_attention\"]}",
+        SQUISH_UNSUPPORTED, "layer_types[1] is 'linear_attention'");
+    assert_refused("{\"layer_types\":[\"full_attention\",4,\"full_attention\",\"full_attention\"]}",
+                   SQUISH_UNSUPPORTED, "layer_types[1] is 'not a string'");
+    assert_refused(
+        "{\"layer_types\":[\"full_attention\",\"full_attention\",\"sliding_attention\",\"full_attention\"]}",
+        SQUISH_CORRUPT, "layer_types[2] is sliding_attention, but sliding_window is not set");
+    assert_refused("{\"model_type\":\"mistral\",\"sliding_window\":-1}", SQUISH_CORRUPT,
+                   "'sliding_window' is -1");
     assert_refused("{\"model_type\":\"gemma3_text\",\"sliding_window_pattern\":0}", SQUISH_CORRUPT,
                    "'sliding_window_pattern' is 0");
 }
 
 static void features_we_do_not_compute_are_refused(void **state) {
     (void)state;
-    assert_refused("{\"final_logit_softcapping\":30.0}", SQUISH_UNSUPPORTED, "final_logit_softcapping is set");
+    assert_refused("{\"final_logit_softcapping\":30.0}", SQUISH_UNSUPPORTED,
+                   "final_logit_softcapping is set");
     assert_refused("{\"hidden_act\":\"relu\"}", SQUISH_UNSUPPORTED, "hidden_act 'relu'");
     assert_refused("{\"rope_interleaved\":true}", SQUISH_UNSUPPORTED, "rope_interleaved is true");
     assert_refused("{\"rms_norm_eps\":0}", SQUISH_CORRUPT, "'rms_norm_eps' is 0");
     assert_refused("{\"rms_norm_eps\":-1e-6}", SQUISH_CORRUPT, "'rms_norm_eps' is ");
-    assert_refused("{\"tie_word_embeddings\":1}", SQUISH_CORRUPT, "'tie_word_embeddings' is 1, wanted true or false");
+    assert_refused("{\"tie_word_embeddings\":1}", SQUISH_CORRUPT,
+                   "'tie_word_embeddings' is 1, wanted true or false");
 }
 
 static void texts_that_are_no_config_are_refused(void **state) {
     (void)state;
-    static const struct { const char *json, *words; } bad[] = {
-        {"", "config.json"}, {"[]", "not an object"}, {"null", "not an object"}, {"{", "line 1"},
-        {"{\"model_type\":\"llama\",\"model_type\":\"llama\"}", "model_type"},
-        {"{\"hidden_size\":NaN}", "line 1"}, {"{\"hidden_size\":Infinity}", "line 1"},
-        {"{\"hidden_size\":1e999}", "config.json"}, {"{} {}", "config.json"}, {"{\"a\":\"\xff\"}", "config.json"}};
+    static const struct {
+        const char *json, *words;
+    } bad[] = {{"", "config.json"},
+               {"[]", "not an object"},
+               {"null", "not an object"},
+               {"{", "line 1"},
+               {"{\"model_type\":\"llama\",\"model_type\":\"llama\"}", "model_type"},
+               {"{\"hidden_size\":NaN}", "line 1"},
+               {"{\"hidden_size\":Infinity}", "line 1"},
+               {"{\"hidden_size\":1e999}", "config.json"},
+               {"{} {}", "config.json"},
+               {"{\"a\":\"\xff\"}", "config.json"}};
     for (size_t i = 0; i < SQ_COUNT(bad); i++) {
         sq_config c;
         squish_error err;
@@ -283,11 +319,11 @@ static void use(const sq_config *c) {
 
 static void random_bit_flips_are_refused_or_harmless(void **state) {
     (void)state;
-    static const char *const patches[] = {
-        "{}", "{\"model_type\":\"gemma3_text\",\"sliding_window\":32}",
-        "{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0}}",
-        "{\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,"
-        "\"original_max_position_embeddings\":1024}}"};
+    static const char llama3[] = "{\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":"
+                                 "1.0,\"high_freq_factor\":4.0,"
+                                 "\"original_max_position_embeddings\":1024}}";
+    static const char *const patches[] = {"{}", "{\"model_type\":\"gemma3_text\",\"sliding_window\":32}",
+                                          "{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0}}", llama3};
     uint64_t rng = 5;
     int refused = 0, passed = 0;
     for (int i = 0; i < 20000; i++) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_model_forward.c - the forward pass against naive_llama.c, on models made here: head sizes that fill no vector,
- * grouped heads, biases, head norms, windows; and the same bits however the work is cut. */
+ * test_model_forward.c - the forward pass against naive_llama.c, on models made here: head sizes that fill no
+ * vector, grouped heads, biases, head norms, windows; and the same bits however the work is cut. */
 #include "support/model_run.h"
 #include "support/naive_llama.h"
 #include "support/tiny_model.h"
@@ -28,13 +28,14 @@ typedef struct {
 
 static bool keep(void *user, int32_t pos, const float *logits) {
     kept *k = user;
-    memcpy(k->rows + (size_t)(pos - k->first) * (size_t)k->n_vocab, logits, (size_t)k->n_vocab * sizeof *logits);
+    memcpy(k->rows + (size_t)(pos - k->first) * (size_t)k->n_vocab, logits,
+           (size_t)k->n_vocab * sizeof *logits);
     return true;
 }
 
 /* Logits of positions first..n-1. */
-static float *engine_logits(const char *path, const squish_engine_options *o, const int32_t *ids, int32_t n, int32_t first,
-                            int32_t n_vocab) {
+static float *engine_logits(const char *path, const squish_engine_options *o, const int32_t *ids, int32_t n,
+                            int32_t first, int32_t n_vocab) {
     run x = run_open(path, SQUISH_TIER_SOURCE, o);
     squish_error err = {0};
     kept k = {calloc((size_t)(n - first) * (size_t)n_vocab, sizeof(float)), n_vocab, first};
@@ -57,7 +58,7 @@ static void compare_with_naive(const char *what, const tiny_spec *s) {
         top = fmax(top, fabs(want[i]));
     }
     print_message("%-40s max |error| / absmax %.1e\n", what, worst / top);
-    assert_true(top > 0.5);          /* something was computed */
+    assert_true(top > 0.5);           /* something was computed */
     assert_true(worst <= 2e-5 * top); /* a few hundred f32 roundings of 6e-8, three layers deep */
     free(want), free(got);
     remove_tree(dir);
@@ -93,8 +94,11 @@ static void every_shape_and_family_agrees_with_the_naive_transformer(void **stat
 
 static void odd_head_sizes_give_the_same_bits_however_the_work_is_cut(void **state) {
     (void)state;
-    static const struct { const char *isa; int32_t threads, chunk; } ways[] = {
-        {"scalar", 1, 512}, {"scalar", 3, 7}, {"avx2", 2, 64}, {"avx512", 1, 1}, {"neon", 2, 33}, {NULL, 4, 100}};
+    static const struct {
+        const char *isa;
+        int32_t threads, chunk;
+    } ways[] = {{"scalar", 1, 512}, {"scalar", 3, 7}, {"avx2", 2, 64},
+                {"avx512", 1, 1},   {"neon", 2, 33},  {NULL, 4, 100}};
     static const int32_t dims[] = {24, 72, 100};
     for (size_t d = 0; d < SQ_COUNT(dims); d++) {
         tiny_spec s = tiny_default();

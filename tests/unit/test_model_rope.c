@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_model_rope.c - rotary frequencies and the cos and sin made from them, against tests/golden/rope/rope.json: double
- * precision from the published formulas, compared with transformers when the file was made. */
+ * test_model_rope.c - rotary frequencies and the cos and sin made from them, against
+ * tests/golden/rope/rope.json: double precision from the published formulas, compared with transformers when
+ * the file was made. */
 #include "model/model.h"
 #include "support/model_run.h"
 
@@ -33,7 +34,8 @@ static void assert_near(double got, double want, double tolerance, const char *w
     if (!(fabs(got - want) <= tolerance)) fail_msg("%s: %.12g, wanted %.12g", what, got, want);
 }
 
-typedef void (*head_fn)(const json_t *c, const json_t *head, const sq_rope_params *p, int32_t half, const json_t *positions);
+typedef void (*head_fn)(const json_t *c, const json_t *head, const sq_rope_params *p, int32_t half,
+                        const json_t *positions);
 
 static void each_head(head_fn fn) {
     json_t *all = json_load_file("tests/golden/rope/rope.json", 0, NULL), *c, *head;
@@ -69,7 +71,8 @@ static void frequencies_of_every_rule_are_the_published_ones(void **state) {
     each_head(check_frequencies);
 }
 
-static void check_table(const json_t *c, const json_t *head, const sq_rope_params *p, int32_t half, const json_t *positions) {
+static void check_table(const json_t *c, const json_t *head, const sq_rope_params *p, int32_t half,
+                        const json_t *positions) {
     double f[HALF_MAX], factor = 0;
     int32_t pos[POSITIONS];
     float cs[POSITIONS * HALF_MAX], sn[POSITIONS * HALF_MAX];
@@ -81,8 +84,12 @@ static void check_table(const json_t *c, const json_t *head, const sq_rope_param
     sq_backend *b = NULL;
     squish_error err = {0};
     const squish_alloc a = sq_alloc_default();
-    const sq_backend_options o = {.threads = 2, .isa_max = SQ_ISA_COUNT, .m_max = 8, .cols_max = 64, .heads_max = 1,
-                                  .head_dim_max = 2 * half, .ctx_max = 256};
+    const sq_backend_options o = {.threads = 2,
+                                  .isa_max = SQ_ISA_COUNT,
+                                  .m_max = 8,
+                                  .heads_max = 1,
+                                  .head_dim_max = 2 * half,
+                                  .ctx_max = 256};
     assert_ok(sq_backend_cpu_new(&b, &o, &a, &err), &err);
     sq_be_rope_table(b, pos, POSITIONS, f, half, factor, cs, sn);
     json_array_foreach(json_object_get(head, "probes"), i, probe) {
@@ -90,8 +97,10 @@ static void check_table(const json_t *c, const json_t *head, const sq_rope_param
         for (int32_t k = 0; k < POSITIONS; k++) {
             const json_t *pair = json_array_get(probe, (size_t)k + 1);
             const char *name = json_string_value(json_object_get(c, "name"));
-            assert_near(cs[k * half + j], factor * json_number_value(json_array_get(pair, 0)), 2e-7 * factor, name);
-            assert_near(sn[k * half + j], factor * json_number_value(json_array_get(pair, 1)), 2e-7 * factor, name);
+            assert_near(cs[k * half + j], factor * json_number_value(json_array_get(pair, 0)), 2e-7 * factor,
+                        name);
+            assert_near(sn[k * half + j], factor * json_number_value(json_array_get(pair, 1)), 2e-7 * factor,
+                        name);
         }
     }
     sq_backend_free(b);
@@ -106,9 +115,15 @@ static void extreme_parameters_give_finite_frequencies(void **state) {
     (void)state;
     for (int32_t type = SQ_ROPE_DEFAULT; type <= SQ_ROPE_YARN; type++)
         for (int32_t k = 0; k < 8; k++) {
-            const sq_rope_params p = {.type = type, .theta = k & 1 ? 1.0 : 1e12, .factor = k & 2 ? 1.0 : 1e6,
-                                      .low_freq = 1e-3, .high_freq = 1e6, .original_ctx = k & 4 ? 1.0 : 1e9,
-                                      .beta_fast = 1e6, .beta_slow = 1e-3, .truncate = k & 1};
+            const sq_rope_params p = {.type = type,
+                                      .theta = k & 1 ? 1.0 : 1e12,
+                                      .factor = k & 2 ? 1.0 : 1e6,
+                                      .low_freq = 1e-3,
+                                      .high_freq = 1e6,
+                                      .original_ctx = k & 4 ? 1.0 : 1e9,
+                                      .beta_fast = 1e6,
+                                      .beta_slow = 1e-3,
+                                      .truncate = k & 1};
             double f[HALF_MAX], factor = 0;
             sq_rope_frequencies(&p, HALF_MAX, f, &factor);
             for (int32_t i = 0; i < HALF_MAX; i++) assert_true(isfinite(f[i]) && f[i] >= 0.0 && f[i] <= 1.0);

@@ -103,7 +103,9 @@ static void an_unknown_name_brings_the_three_nearest(void **state) {
     squish_text t = {0};
     squish_error err = {0};
     assert_int_equal(squish_locate(p.home, "qwen2-8b", &t, &err), SQUISH_NOT_FOUND);
-    assert_string_equal(err.text, "no model 'qwen2-8b' (the nearest: qwen2-1b, qwen2-7b, qwen3-8b; all of them: squish list)");
+    assert_string_equal(
+        err.text,
+        "no model 'qwen2-8b' (the nearest: qwen2-1b, qwen2-7b, qwen3-8b; all of them: squish list)");
     err = (squish_error){0};
     char name[300];
     memset(name, 'x', sizeof name);
@@ -200,7 +202,8 @@ static void ready_tiers_are_listed_and_found(void **state) {
     remove_tree(p.home);
 }
 
-/* ---- where tiers go ------------------------------------------------------------------------------------------------ */
+/* ---- where tiers go
+ * ------------------------------------------------------------------------------------------------ */
 
 static void assert_compressed_dir(const char *src, const char *out_dir, const char *home, const char *want) {
     char out[4096];
@@ -212,7 +215,7 @@ static void assert_compressed_dir(const char *src, const char *out_dir, const ch
 static void tiers_lie_beside_the_source(void **state) {
     (void)state;
     const place p = place_of();
-    char src[128], want[160], here[4096], parent[4112];
+    char src[192], want[160], here[4096], parent[4112];
     snprintf(src, sizeof src, "%s/m///", p.home);
     snprintf(want, sizeof want, "%s/m-compressed", p.home);
     assert_compressed_dir(src, NULL, p.home, want);
@@ -231,7 +234,7 @@ static void tiers_lie_beside_the_source(void **state) {
 static void tiers_of_a_read_only_source_go_to_the_store(void **state) {
     (void)state;
     const place p = place_of();
-    char src[128], want[160], locked[128];
+    char src[160], want[160], locked[128];
     snprintf(locked, sizeof locked, "%s/locked", p.home);
     snprintf(src, sizeof src, "%s/m", locked);
     snprintf(want, sizeof want, "%s/home/models/m-compressed", p.home);
@@ -241,7 +244,7 @@ static void tiers_of_a_read_only_source_go_to_the_store(void **state) {
     const pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
-        char home[128], out[4096] = "", nowhere[128];
+        char home[128], out[4096] = "", nowhere[160];
         if (getuid() == 0 && setuid(65534) != 0) _exit(9);
         snprintf(home, sizeof home, "%s/home", p.home);
         squish_error err = {0};
