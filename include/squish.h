@@ -258,8 +258,8 @@ void squish_seq_free(squish_seq *s);
 squish_status squish_seq_sync(squish_seq *s, const int32_t *tokens, size_t n, squish_error *err);
 int32_t squish_seq_length(const squish_seq *s);
 int32_t squish_seq_reused(const squish_seq *s);     /* tokens the last sync did not have to evaluate */
-/* [n_vocab] f32 of the last position. NULL where there are none: before a sync, after a truncate or a score, or when
- * another timeline has used the engine since. */
+/* [n_vocab] f32 of the last position. NULL where there are none: before a sync, after a truncate or a score,
+ * or when another timeline has used the engine since. */
 const float *squish_seq_logits(const squish_seq *s);
 /* Forget tokens from position n on. */
 void squish_seq_truncate(squish_seq *s, int32_t n);

@@ -9,9 +9,7 @@
 
 #include <math.h>
 
-/* ---- life
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static size_t scratch_per_thread(const sq_backend_options *o) {
     size_t tile = (size_t)o->m_max * SQ_GROUP * sizeof(float);
@@ -108,9 +106,7 @@ void sq_be_run(sq_backend *b, sq_pool_fn fn, void *ctx, int32_t n_items, int64_t
     for (int32_t i = 0; i < n_items; i++) fn(ctx, i, 0);
 }
 
-/* ---- rows
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 size_t sq_rows_bytes(int32_t m_max, int32_t cols, bool with_q) {
     size_t m = (size_t)m_max, groups = (size_t)sq_div_up(cols, SQ_GROUP), ld = groups * SQ_GROUP;

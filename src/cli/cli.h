@@ -107,7 +107,8 @@ int cli_fail(const cli *c, const squish_error *err);
 int cli_fail_text(const cli *c, int code, const char *fmt, ...) SQ_PRINTF(3, 4);
 void cli_note(const cli *c, const char *fmt, ...) SQ_PRINTF(2, 3); /* a line on stderr unless --quiet */
 int cli_print_json(json_t *o);                                     /* takes the reference; 0 or 1 */
-/* Text of a model, flushed. On a terminal control characters are shown as U+FFFD, so that it cannot drive the terminal. */
+/* Text of a model, flushed. On a terminal control characters are shown as U+FFFD, so that it cannot drive the
+ * terminal. */
 void cli_put_text(FILE *f, const char *text, size_t n);
 int cli_close_stdout(const cli *c, int code);                      /* flush; a failed write turns 0 into 1 */
 bool cli_color(FILE *f);
@@ -156,9 +157,7 @@ void cli_apply_sampling(const cli *c, squish_sampling *s);
 /* Times and counts of an answer, one line on stderr. */
 void cli_print_stats(const cli_session *s, const squish_gen_stats *t);
 
-/* ---- commands
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- commands -------------------------------------------------------------------------------- */
 
 int cli_run(cli *c);
 int cli_chat(cli *c);

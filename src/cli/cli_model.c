@@ -7,9 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- which model
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- which model ----------------------------------------------------------------------------- */
 
 static bool names_model(const cli *c, const char *arg) {
     squish_text path = {0};
@@ -91,9 +89,7 @@ int cli_open_model(cli *c, const char *name, bool text_only, squish_model **out)
     return st == SQUISH_OK ? 0 : cli_fail(c, &err);
 }
 
-/* ---- sessions
- * ------------------------------------------------------------------------------------------------------------------
- */
+/* ---- sessions -------------------------------------------------------------------------------- */
 
 void cli_apply_sampling(const cli *c, squish_sampling *s) {
     if (cli_has(c, OPT_TEMP)) s->temperature = (float)cli_num(c, OPT_TEMP);
@@ -152,9 +148,7 @@ squish_gen_options cli_gen_options(const cli *c, const cli_session *s) {
 
 const char *cli_finish_name(squish_finish f) { return f == SQUISH_FINISH_LENGTH ? "length" : "stop"; }
 
-/* ---- files
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 enum { TEXT_MAX = 1 << 28 };
 

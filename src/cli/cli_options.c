@@ -37,9 +37,7 @@ static bool applies(const cli *c, cli_option_id id) {
     return c->id == CLI_CONFIG || (cli_options[id].commands & (1u << c->id));
 }
 
-/* ---- checking
- * -----------------------------------------------------------------------------------------------------------
- */
+/* ---- checking -------------------------------------------------------------------------------- */
 
 static bool word_in(const char *words, const char *w) {
     const size_t n = strlen(w);
@@ -190,9 +188,7 @@ static bool from_file(cli *c, int argc, char **argv) {
     return true;
 }
 
-/* ---- the line
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- the line -------------------------------------------------------------------------------- */
 
 static bool unknown(const cli *c, const char *text) {
     char name[64];
@@ -266,9 +262,7 @@ int cli_parse(cli *c, int argc, char **argv) {
     return 0;
 }
 
-/* ---- reading values
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- reading values -------------------------------------------------------------------------- */
 
 bool cli_has(const cli *c, cli_option_id id) { return c->values[id].text != NULL; }
 

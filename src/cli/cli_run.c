@@ -7,9 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- the prompt
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- the prompt ------------------------------------------------------------------------------ */
 
 static squish_status render(cli *c, const cli_session *s, const char *prompt, squish_text *out,
                             squish_error *err) {
@@ -56,9 +54,7 @@ static int prompt_tokens(cli *c, const cli_session *s, const char *prompt, squis
     return st == SQUISH_OK ? 0 : cli_fail(c, &err);
 }
 
-/* ---- the answer
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- the answer ------------------------------------------------------------------------------ */
 
 typedef struct {
     sq_buf text;

@@ -74,9 +74,7 @@ bool sq_tier_ready(const char *compressed, squish_tier t, char *path, size_t n) 
     return ok;
 }
 
-/* ---- recipe
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- recipe ---------------------------------------------------------------------------------- */
 
 static const uint64_t SMALL_MODEL =
     1000000000; /* parameters below which tables that feed logits stay at 8 bits */

@@ -344,7 +344,7 @@ squish_status sq_sqw_parse(sq_sqw **out, sq_span file, const char *file_name, co
     *out = NULL;
     squish_alloc alloc = a ? *a : sq_alloc_default();
     checker k = {.file = base_name(file_name), .span = file, .err = err};
-    if ((uintptr_t)file.p % _Alignof(sq_sqw_super)) {
+    if (file.n && (uintptr_t)file.p % _Alignof(sq_sqw_super)) {
         return sq_fail(err, SQUISH_INVALID, "%s: its bytes must lie at a multiple of %zu", k.file,
                        _Alignof(sq_sqw_super));
     }

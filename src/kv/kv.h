@@ -12,9 +12,9 @@
  *       V token-major   [32][d]     lanes of an output row are channels
  *   F32 tile: the same order, 4-byte elements.
  *
- * Pages come from one reserved range of address space; memory is touched only as tokens arrive, and a page given
- * back waits in a free list. Slots beyond a sequence's length hold finite numbers (zeros or old values), never
- * NaN: attention multiplies them by zero.
+ * Pages come from one reserved range of address space; memory is touched only as tokens arrive, and a page
+ * given back waits in a free list. Slots beyond a sequence's length hold finite numbers (zeros or old
+ * values), never NaN: attention multiplies them by zero.
  *
  * Threads: one owner thread calls these functions; kernels read and write pages of running steps meanwhile.
  */

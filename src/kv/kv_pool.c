@@ -2,8 +2,9 @@
  *
  * kv_pool.c - the arena behind the pages and the page tables of sequences.
  *
- * The arena is one reservation of address space. A page is carved from it once; given back it goes to the free
- * list, whose link lies in the reserved bytes of the page's header, so that its tiles stay finite numbers.
+ * The arena is one reservation of address space. A page is carved from it once; given back it goes to the
+ * free list, whose link lies in the reserved bytes of the page's header, so that its tiles stay finite
+ * numbers.
  *
  * One thread owns a pool and its sequences. */
 #include "kv/kv.h"

@@ -55,9 +55,7 @@ squish_status squish_seq_score(squish_seq *s, const int32_t *tokens, size_t n, i
     return sq_seq_score(s, tokens, n, first, fn, user, err);
 }
 
-/* ---- answers
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- answers --------------------------------------------------------------------------------- */
 
 squish_sampling squish_sampling_default(void) {
     return (squish_sampling){.temperature = 0.7f,

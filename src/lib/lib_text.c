@@ -72,9 +72,7 @@ bool squish_token_is_control(const squish_model *m, int32_t id) {
     return m->tok && sq_tok_is_control(m->tok, id);
 }
 
-/* ---- templates
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- templates ------------------------------------------------------------------------------- */
 
 squish_template_options squish_template_options_default(void) {
     return (squish_template_options){.add_generation_prompt = true};

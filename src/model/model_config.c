@@ -44,9 +44,7 @@ static const family *family_of(const char *model_type, squish_error *err) {
 
 static const char what[] = "config.json";
 
-/* ---- rope
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- rope ------------------------------------------------------------------------------------ */
 
 static squish_status rope_type_of(const char *name, int32_t *type, squish_error *err) {
     if (strcmp(name, "default") == 0) *type = SQ_ROPE_DEFAULT;
@@ -134,9 +132,7 @@ static squish_status rope_all(const json_t *o, const family *f, int64_t ctx, sq_
     return rope_read(NULL, local, ctx, &c->rope[1], err);
 }
 
-/* ---- layers
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- layers ---------------------------------------------------------------------------------- */
 
 /* Entry i of layer_types: is it windowed? */
 static squish_status layer_type(const json_t *types, int32_t i, bool *windowed, squish_error *err) {

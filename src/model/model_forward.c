@@ -118,9 +118,7 @@ void sq_forward_free(sq_forward *f) {
     sq_alloc_free(&a, f, sizeof *f);
 }
 
-/* ---- a step
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- a step ---------------------------------------------------------------------------------- */
 
 static bool wants_q8(const sq_weight *w) { return sq_wtype_wants_q8((sq_wtype)w->wtype); }
 

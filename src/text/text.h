@@ -62,8 +62,8 @@ void sq_tok_close(const sq_tok *t);
 enum { SQ_TOK_SPECIAL = 1, SQ_TOK_BOS_EOS = 2 }; /* equal to SQUISH_TOK_* */
 /* Encode text[0..n) (ill-formed UTF-8 is read as U+FFFD). ids grow in out_arena. Added tokens that are not
  * special are always recognised; special ones only with SQ_TOK_SPECIAL. SQ_TOK_BOS_EOS adds nothing that
- * already stands there. NO_MEMORY, UNSUPPORTED (PCRE2 match limit), INVALID (a text over 1 GiB, or a run of over
- * 4 Mi units that no merge boundary divides). */
+ * already stands there. NO_MEMORY, UNSUPPORTED (PCRE2 match limit), INVALID (a text over 1 GiB, or a run of
+ * over 4 Mi units that no merge boundary divides). */
 squish_status sq_tok_encode(const sq_tok *t, const char *text, size_t n, unsigned flags, sq_arena *out_arena,
                             int32_t **ids, size_t *n_ids, squish_error *err);
 int32_t sq_tok_count(const sq_tok *t);                 /* ids are 0..count-1; gaps have no bytes */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_load.c - opening a tier is mapping a file: no memory that grows with the model. Time is printed, not judged. */
+ * test_load.c - opening a tier is mapping a file: no memory that grows with the model. Time is printed, not
+ * judged. */
 #include "base/base.h"
 #include "support/model_run.h"
 
@@ -24,8 +25,9 @@ static void a_tier_opens_without_copying_its_weights(void **state) {
     assert_ok(squish_engine_new(&e, m, NULL, &err), &err);
     assert_ok(squish_seq_new(&s, e, &err), &err);
     const uint64_t ready = sq_os_rss_anon();
-    print_message("load: %.2f ms, anonymous memory added: %.2f MB open, %.2f MB ready; weights %.1f MB\n", info.load_ms,
-                  (double)(opened - before) / 1e6, (double)(ready - before) / 1e6, (double)weights / 1e6);
+    print_message("load: %.2f ms, anonymous memory added: %.2f MB open, %.2f MB ready; weights %.1f MB\n",
+                  info.load_ms, (double)(opened - before) / 1e6, (double)(ready - before) / 1e6,
+                  (double)weights / 1e6);
     assert_true(opened - before <= 1000000);
     assert_true(ready - before <= 8000000);
     squish_seq_free(s);

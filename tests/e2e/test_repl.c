@@ -65,8 +65,7 @@ static int fresh(void **state) {
     return sh("rm -rf $T/.squish/history $T/talk.json")->status;
 }
 
-/* ---- talking
- * ------------------------------------------------------------------------------------------------ */
+/* ---- talking --------------------------------------------------------------------------------- */
 
 static void it_answers_and_ctrl_d_leaves_with_0(void **state) {
     (void)state;
@@ -121,8 +120,7 @@ static void system_message_of_the_command_line_comes_first(void **state) {
     leave();
 }
 
-/* ---- the line
- * ------------------------------------------------------------------------------------------------ */
+/* ---- the line -------------------------------------------------------------------------------- */
 
 static void arrows_move_in_the_line(void **state) {
     (void)state;
@@ -232,8 +230,7 @@ static void three_quotes_hold_a_message_of_many_lines(void **state) {
     leave();
 }
 
-/* ---- pastes
- * -------------------------------------------------------------------------------------------------- */
+/* ---- pastes ---------------------------------------------------------------------------------- */
 
 /* 200 lines with this between them. */
 static void lines200(char *out, size_t n, const char *end) {
@@ -304,8 +301,7 @@ static void a_paste_while_an_answer_is_made_waits_for_the_prompt(void **state) {
     leave();
 }
 
-/* ---- stopping
- * ------------------------------------------------------------------------------------------------ */
+/* ---- stopping -------------------------------------------------------------------------------- */
 
 /* Temperature 5 hardly ever draws an end token; one scalar thread makes it slow. */
 #define SLOW "env SQUISH_ISA=scalar $S chat --threads 1 --temp 5 --top-p 1 --chunk 4"
@@ -423,8 +419,7 @@ static void a_dumb_terminal_gets_no_escape_codes_for_pastes(void **state) {
     leave();
 }
 
-/* ---- slash commands
- * ------------------------------------------------------------------------------------------ */
+/* ---- slash commands -------------------------------------------------------------------------- */
 
 static void help_lists_every_command(void **state) {
     (void)state;
@@ -629,8 +624,7 @@ static void control_characters_of_a_model_do_not_reach_the_terminal(void **state
     leave();
 }
 
-/* ---- without a terminal
- * -------------------------------------------------------------------------------------- */
+/* ---- without a terminal ---------------------------------------------------------------------- */
 
 static void between_pipes_there_is_neither_prompt_nor_escape_code(void **state) {
     (void)state;

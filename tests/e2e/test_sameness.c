@@ -28,8 +28,8 @@ static void prompt(int32_t *ids, int32_t n, int32_t n_vocab) {
 }
 
 /* Logits of the last rows of a long prompt plus a short decode, as one block of bytes. */
-static float *fingerprint(const char *file, squish_tier tier, const squish_engine_options *o, int32_t n_prompt,
-                          size_t *n) {
+static float *fingerprint(const char *file, squish_tier tier, const squish_engine_options *o,
+                          int32_t n_prompt, size_t *n) {
     run x = run_open(file, tier, o);
     squish_model_info info;
     squish_model_get_info(x.m, &info);

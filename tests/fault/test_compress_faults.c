@@ -87,9 +87,7 @@ static void assert_whole(const place *p) {
     squish_model_close(m);
 }
 
-/* ---- killed
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- killed ---------------------------------------------------------------------------------- */
 
 static pid_t start_build(const place *p) {
     const pid_t pid = fork();
@@ -137,9 +135,7 @@ static void a_killed_build_leaves_a_whole_tier_or_none(void **state) {
     remove_tree(p.base);
 }
 
-/* ---- no room
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- no room --------------------------------------------------------------------------------- */
 
 static void a_file_that_may_not_grow_leaves_nothing(void **state) {
     (void)state;
@@ -182,8 +178,7 @@ static void a_file_that_may_not_grow_leaves_nothing(void **state) {
     remove_tree(p.base);
 }
 
-/* ---- locked, stopped
- * ----------------------------------------------------------------------------------------------- */
+/* ---- locked, stopped ------------------------------------------------------------------------- */
 
 static void a_second_builder_is_told_so(void **state) {
     (void)state;
@@ -249,8 +244,7 @@ static void stopping_leaves_nothing_and_keeps_what_was_there(void **state) {
     remove_tree(p.base);
 }
 
-/* ---- bad sources
- * --------------------------------------------------------------------------------------------------- */
+/* ---- bad sources ----------------------------------------------------------------------------- */
 
 /* Both words are in the one line, and nothing is left. */
 static void assert_refused(const place *p, squish_status want, const char *file, const char *words) {
@@ -378,8 +372,7 @@ static void options_out_of_range_are_refused_by_name(void **state) {
     remove_tree(p.base);
 }
 
-/* ---- the same file every time
- * --------------------------------------------------------------------------------------- */
+/* ---- the same file every time ---------------------------------------------------------------- */
 
 static void any_number_of_threads_builds_the_same_bytes(void **state) {
     (void)state;

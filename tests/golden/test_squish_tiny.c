@@ -55,7 +55,8 @@ static double nats(run *x, const char *path, int32_t windows) {
 /* Mean over the first windows of the reference (all of them: the figure it states). */
 static double reference_nats(const char *text, int32_t windows) {
     json_t *ref = reference();
-    const json_t *each = json_object_get(json_object_get(json_object_get(ref, "texts"), text), "nats_per_window");
+    const json_t *each =
+        json_object_get(json_object_get(json_object_get(ref, "texts"), text), "nats_per_window");
     if (windows < (int32_t)json_array_size(each)) {
         double sum = 0;
         for (int32_t i = 0; i < windows; i++) sum += json_real_value(json_array_get(each, (size_t)i));

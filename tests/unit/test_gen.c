@@ -80,9 +80,7 @@ static answer *ask(const squish_gen_options *o) {
     return &a;
 }
 
-/* ---- ends
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- ends ------------------------------------------------------------------------------------ */
 
 static void an_end_token_ends_the_answer_and_leaves_no_text(void **state) {
     (void)state;
@@ -153,8 +151,7 @@ static void ignore_eos_runs_on(void **state) {
     assert_int_equal(a->finish, SQUISH_FINISH_LENGTH);
 }
 
-/* ---- stop strings
- * -------------------------------------------------------------------------------------------------- */
+/* ---- stop strings ---------------------------------------------------------------------------- */
 
 static void text_is_cut_before_the_stop_string_or_behind_it(void **state) {
     (void)state;
@@ -213,8 +210,7 @@ static void a_stop_string_only_begun_is_handed_out_in_the_end(void **state) {
     assert_string_equal(a->reason, "");
 }
 
-/* ---- text and ids
- * --------------------------------------------------------------------------------------------------- */
+/* ---- text and ids ---------------------------------------------------------------------------- */
 
 static void streamed_texts_are_the_text_of_the_ids_and_never_split_a_character(void **state) {
     (void)state;
@@ -302,8 +298,7 @@ static void logprobs_are_sorted_and_those_of_the_logits(void **state) {
     }
 }
 
-/* ---- cancelling
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- cancelling ------------------------------------------------------------------------------ */
 
 static void *cancel_soon(void *s) {
     usleep(20000);
@@ -380,8 +375,7 @@ static void a_cancelled_prompt_leaves_a_shorter_timeline(void **state) {
     assert_int_equal(squish_seq_length(shared.s), prompt.count);
 }
 
-/* ---- refusals
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- refusals -------------------------------------------------------------------------------- */
 
 static void assert_refused(const squish_gen_options *o, const char *words) {
     squish_gen *g = NULL;

@@ -202,8 +202,7 @@ static void ready_tiers_are_listed_and_found(void **state) {
     remove_tree(p.home);
 }
 
-/* ---- where tiers go
- * ------------------------------------------------------------------------------------------------ */
+/* ---- where tiers go -------------------------------------------------------------------------- */
 
 static void assert_compressed_dir(const char *src, const char *out_dir, const char *home, const char *want) {
     char out[4096];
