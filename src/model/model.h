@@ -3,7 +3,7 @@
  * model.h - architectures, the binding of weights, and the forward pass.
  *
  *   config.json         -> sq_config    one flat struct for every architecture
- *   checkpoint or .sqw  -> sq_model     every matrix bound to its role; nothing copied but a checkpoint's vectors
+ *   checkpoint or .sqw  -> sq_model     every matrix bound to its role; only vectors of a checkpoint copied
  *   sq_model + backend  -> sq_forward   tokens of one step in, hidden states and logits out
  *
  * The six dense families differ in few places, and those are data, not code paths: biases, head norms, norms
