@@ -15,7 +15,8 @@ cp -a "$dir" "$work"
 cp /etc/resolv.conf "$work/etc/" 2>/dev/null || true
 mount -t proc proc "$work/proc"
 mount --bind /dev "$work/dev"
-trap 'umount "$work/proc" "$work/dev"' EXIT
+mount --bind /dev/pts "$work/dev/pts" # tests of the chat open terminals
+trap 'umount "$work/proc" "$work/dev/pts" "$work/dev"' EXIT
 git clone -q "$src" "$work/root/squish"
 inside() { chroot "$work" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb YES=1 bash -c "cd /root/squish && $1"; }
 begin=$(date +%s)

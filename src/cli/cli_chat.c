@@ -219,8 +219,9 @@ static int talk(cli_talk *t, const char *name) {
 }
 
 int cli_chat(cli *c) {
-    const char *name = cli_take_model(c, false);
-    if (c->n_args) return cli_fail_text(c, 3, "no model '%.60s' (see: squish list)", c->args[0]);
+    const bool given = cli_has(c, OPT_MODEL);
+    const char *name = given ? cli_text(c, OPT_MODEL) : c->n_args ? c->args[0] : NULL;
+    if (c->n_args > !given) return cli_fail_text(c, 2, "chat takes one model");
     cli_talk t = {.c = c, .terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)};
     int code = 0;
     if (cli_has(c, OPT_TEMPLATE)) code = cli_read(c, cli_text(c, OPT_TEMPLATE), true, &t.template_text);

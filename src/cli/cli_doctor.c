@@ -51,13 +51,13 @@ static void check_cpu(doctor *d, const squish_machine *m) {
            *m->features ? m->features : "no vector extensions we use");
     if (strncmp(m->isa, "scalar", 6) == 0 && strcmp(m->arch, "x86_64") == 0)
         report(d, DOC_WARN, "kernels",
-               "scalar: this CPU has no AVX2; answers are the same and come about 10 times slower");
+               "scalar: this CPU has no AVX2; answers are the same and come 30 to 50 times slower");
     else if (strncmp(m->isa, "scalar", 6) == 0)
         report(d, DOC_WARN, "kernels",
                "scalar: no vector kernels for this CPU; answers come many times slower");
     else if (cap && strcmp(cap, "scalar") == 0)
         report(d, DOC_WARN, "kernels",
-               "scalar by --isa or SQUISH_ISA, %s could run; answers are the same and come about 10 times "
+               "scalar by --isa or SQUISH_ISA, %s could run; answers are the same and come 30 to 50 times "
                "slower",
                m->isa);
     else
@@ -109,6 +109,7 @@ static void check_home(doctor *d) {
 static void check_libraries(doctor *d) {
     char pcre[64] = "?";
     pcre2_config(PCRE2_CONFIG_VERSION, pcre);
+    pcre[strcspn(pcre, " ")] = 0; /* a date follows */
     const unsigned xxh = XXH_versionNumber();
     /* A library older than its header is a broken installation; jansson can tell. */
     const bool old =

@@ -285,7 +285,8 @@ static bool open_terminal(cli_repl *r) {
     el_set(r->el, EL_SIGNAL, 0);
     el_set(r->el, EL_GETCFN, read_key);
     if (r->history) el_set(r->el, EL_HIST, history, r->history);
-    el_set(r->el, EL_ADDFN, "paste", "text between the terminal's marks", on_paste);
+    /* The narrow form of this one call copies the two texts and forgets them. */
+    el_wset(r->el, EL_ADDFN, L"paste", L"text between the terminal's marks", on_paste);
     el_set(r->el, EL_BIND, "\\e[200~", "paste", NULL);
     /* Home, End, Delete, and words with Ctrl and the arrows, as terminals send them. */
     static const char *const keys[][2] = {

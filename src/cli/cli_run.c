@@ -136,7 +136,7 @@ int cli_run(cli *c) {
                              c->args[1]);
     if (c->n_args == 0 && isatty(STDIN_FILENO)) {
         if (cli_flag(c, OPT_JSON)) return cli_fail_text(c, 2, "--json needs a prompt");
-        if (model) c->args[c->n_args++] = model;
+        if (model && !cli_has(c, OPT_MODEL)) c->args[c->n_args++] = model;
         return cli_chat(c);
     }
     squish_text piped = {0};

@@ -73,11 +73,10 @@ static void about(const squish_model_info *m, json_t *o) {
     put_count(m->n_params, count);
     const double bits = m->bits_per_weight;
     if (is_shipped(m))
-        snprintf(what, sizeof what,
-                 "This is squish-tiny, a demonstration model: %s parameters (%s, tier %s, %.2f bits per "
-                 "weight); it knows a few "
-                 "facts and no more.",
-                 count, m->architecture, m->tier, bits);
+        snprintf(
+            what, sizeof what,
+            "This is squish-tiny, a %s parameter demonstration model (%s, tier %s, %.2f bits per weight).",
+            count, m->architecture, m->tier, bits);
     else
         snprintf(what, sizeof what, "This is %.200s: %s parameters (%s, tier %s, %.2f bits per weight).",
                  m->path, count, m->architecture, m->tier, bits);
@@ -85,13 +84,12 @@ static void about(const squish_model_info *m, json_t *o) {
     cli_bytes(machine.memory_available, room);
     if (name)
         snprintf(next, sizeof next,
-                 "A real one that fits this machine (%s of memory free), once its Hugging Face folder is "
-                 "downloaded: squish run "
+                 "A real one for this machine (%s free), as a downloaded Hugging Face folder: squish run "
                  "PATH-TO/%s",
                  room, name);
     else
         snprintf(next, sizeof next,
-                 "No larger model fits this machine now (%s of memory free); with 1 GB free: squish run "
+                 "No larger model fits this machine now (%s free); with 1 GB: squish run "
                  "PATH-TO/Qwen2.5-0.5B-Instruct",
                  room);
     if (o) {

@@ -142,7 +142,7 @@ static void about_is_two_lines_the_second_a_command(void **state) {
     char *second = strchr(r->out, '\n');
     assert_non_null(second);
     assert_non_null(strstr(r->out, "squish-tiny"));
-    assert_non_null(strstr(r->out, "30 M parameters"));
+    assert_non_null(strstr(r->out, "30 M parameter "));
     assert_non_null(strstr(r->out, "demonstration"));
     assert_non_null(strstr(second, "squish run PATH-TO/Qwen2.5-"));
     assert_ptr_equal(strchr(second + 1, '\n'), r->out + strlen(r->out) - 1);
@@ -151,6 +151,7 @@ static void about_is_two_lines_the_second_a_command(void **state) {
 
 static void about_suggests_less_where_less_memory_is_available(void **state) {
     (void)state;
+    if (!cli_limits_work()) skip();
     json_t *o = with_fields(sh("ulimit -v 1000000; $S show --about --json"), "suggestion:s");
     assert_string_equal(text_of(o, "suggestion"), "Qwen2.5-0.5B-Instruct");
     json_decref(o);

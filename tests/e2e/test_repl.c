@@ -85,6 +85,22 @@ static void run_without_a_prompt_on_a_terminal_is_a_chat(void **state) {
     leave();
 }
 
+static void run_with_the_model_as_an_option_is_a_chat_too(void **state) {
+    (void)state;
+    start("$S run --temp 0 --model squish-tiny");
+    enter(JAPAN);
+    assert_non_null(strstr(term.seen, TOKYO));
+    leave();
+}
+
+static void an_unknown_model_gets_the_nearest_names(void **state) {
+    (void)state;
+    const cli_result *r = sh("$S chat squish-tny");
+    assert_int_equal(r->status, 3);
+    assert_non_null(strstr(r->err, "no model 'squish-tny' (the nearest: squish-tiny"));
+    assert_int_equal(sh("$S chat squish-tiny more")->status, 2);
+}
+
 static void a_second_message_sees_the_first_and_reuses_its_prefix(void **state) {
     (void)state;
     start("$S chat --temp 0");
@@ -660,6 +676,17 @@ static void between_pipes_a_message_without_an_answer_makes_the_status_1(void **
     assert_non_null(strstr(r->err, "the message is not UTF-8 text"));
 }
 
+static void between_pipes_ctrl_c_leaves_with_130(void **state) {
+    (void)state;
+    const cli_result *r = sh("sleep 2 | $S chat & p=$!; sleep 0.5; kill -INT $p; wait $p");
+    assert_int_equal(r->status, 130);
+    r = sh(
+        "{ echo talk; sleep 3; } | SQUISH_ISA=scalar $S chat --threads 1 --temp 5 --top-p 1 --seed 1 & p=$!;"
+        "sleep 1; kill -INT $p; wait $p");
+    assert_int_equal(r->status, 130);
+    assert_non_null(strstr(r->err, "[stopped]"));
+}
+
 static void no_chat_history_is_kept_between_pipes(void **state) {
     (void)state;
     assert_int_equal(sh("echo '%s' | $S chat --temp 0", JAPAN)->status, 0);
@@ -701,6 +728,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(it_answers_and_ctrl_d_leaves_with_0),
         TEST(run_without_a_prompt_on_a_terminal_is_a_chat),
+        TEST(run_with_the_model_as_an_option_is_a_chat_too),
+        TEST(an_unknown_model_gets_the_nearest_names),
         TEST(a_second_message_sees_the_first_and_reuses_its_prefix),
         TEST(system_message_of_the_command_line_comes_first),
         TEST(arrows_move_in_the_line),
@@ -735,6 +764,7 @@ int main(void) {
         TEST(between_pipes_there_is_neither_prompt_nor_escape_code),
         TEST(between_pipes_three_quotes_and_commands_work),
         TEST(between_pipes_a_message_without_an_answer_makes_the_status_1),
+        TEST(between_pipes_ctrl_c_leaves_with_130),
         TEST(no_chat_history_is_kept_between_pipes),
         TEST(without_a_template_text_is_continued_and_a_note_says_so),
         TEST(a_template_that_refuses_a_message_takes_it_back),

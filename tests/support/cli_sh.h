@@ -66,6 +66,14 @@ static inline void cli_write(const char *name, const void *bytes, size_t n) {
     if (f) fwrite(bytes, 1, n, f), fclose(f);
 }
 
+/* Address-space limits can be tested: a program built with a sanitizer reserves terabytes and cannot start
+ * under one. */
+static inline bool cli_limits_work(void) {
+    if (sh("ulimit -v 1000000; $S --version")->status == 0) return true;
+    printf("skipped: a sanitizer's address space does not fit a limit\n");
+    return false;
+}
+
 /* Environment and folder; returns 0 when the shipped model is ready (another test may be building its tier
  * just now). */
 static inline int cli_begin(void **state) {
