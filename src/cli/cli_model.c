@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* ---- which model ----------------------------------------------------------------------------- */
 
@@ -33,6 +34,22 @@ static squish_tier tier_option(const cli *c) {
     if (strcmp(t, "0") == 0) return SQUISH_TIER_0;
     if (strcmp(t, "q8") == 0) return SQUISH_TIER_Q8;
     return strcmp(t, "source") == 0 ? SQUISH_TIER_SOURCE : SQUISH_TIER_AUTO;
+}
+
+/* Build a tier; where another squish is building it just now, wait for that one. */
+static squish_status compress_or_wait(cli *c, const char *path, const squish_compress_options *o,
+                                      squish_compress_result *r, squish_error *err) {
+    const struct timespec pause = {.tv_nsec = 200000000};
+    for (bool said = false;; said = true) {
+        squish_error now = {0};
+        const squish_status st = squish_compress(path, o, r, &now);
+        if (st != SQUISH_INVALID || !strstr(now.text, "is held") || cli_signal_seen()) {
+            *err = now;
+            return st;
+        }
+        if (!said) cli_note(c, "squish: another program is compressing %s; waiting for it", path);
+        nanosleep(&pause, NULL);
+    }
 }
 
 /* A checkpoint folder without the tier that is wanted: build it, once. */
@@ -63,8 +80,8 @@ static squish_status ensure_tier(cli *c, const char *path, squish_tier tier, squ
         o.progress = cli_progress;
         o.progress_user = c;
         o.threads = (int32_t)cli_int(c, OPT_THREADS);
-        st = squish_compress(path, &o, &r, err);
-        if (st == SQUISH_OK)
+        st = compress_or_wait(c, path, &o, &r, err);
+        if (st == SQUISH_OK && !r.reused)
             cli_note(c, "compressed to %s (%s, %.1f s, once)", r.file, cli_bytes(r.bytes, size), r.seconds);
     }
     squish_text_free(&file);
