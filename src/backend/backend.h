@@ -75,7 +75,6 @@ squish_status sq_backend_cpu_new(sq_backend **out, const sq_backend_options *opt
                                  squish_error *err);
 void sq_backend_free(sq_backend *b);
 const char *sq_backend_isa(const sq_backend *b);
-int32_t sq_backend_threads(const sq_backend *b);
 uint64_t sq_backend_scratch_bytes(const sq_backend_options *opt);
 
 /* Zeroed device memory, 64-byte aligned, touched only as used. NULL on failure. */

@@ -86,7 +86,6 @@ void sq_backend_free(sq_backend *b) {
 }
 
 const char *sq_backend_isa(const sq_backend *b) { return b->k.isa; }
-int32_t sq_backend_threads(const sq_backend *b) { return b->opt.threads; }
 
 void *sq_backend_alloc(sq_backend *b, size_t bytes) {
     (void)b; /* host memory is device memory here */

@@ -150,6 +150,8 @@ void cli_close_session(cli_session *s);
 const char *cli_take_model(cli *c, bool required_if_two);
 /* Whole file or standard input ("-"); UTF-8 is checked if text. 0 or exit status. */
 int cli_read(cli *c, const char *path, bool text, squish_text *out);
+/* "1,2 3" or "[1, 2, 3]" to ids in the arena. False after saying, about `what`, which part is none. */
+bool cli_parse_ids(cli *c, const char *what, const char *text, int32_t **out, size_t *n);
 squish_gen_options cli_gen_options(const cli *c, const cli_session *s);
 const char *cli_finish_name(squish_finish f);
 /* Options that are given, over what is there. */

@@ -4,7 +4,6 @@
 #include "cli/cli.h"
 #include "format/format.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,34 +66,13 @@ static int print_logits(const cli *c, const float *rows, int32_t n, int32_t n_vo
     return 0;
 }
 
-static bool ids_option(cli *c, int32_t **ids, size_t *n) {
-    const char *p = cli_text(c, OPT_IDS);
-    *n = 0;
-    if (!p) {
-        cli_fail_text(c, 2, "logits needs --ids 1,2,3");
-        return false;
-    }
-    *ids = SQ_ARENA_ARRAY(&c->arena, int32_t, strlen(p) / 2 + 1);
-    while (*ids && *p) {
-        char *end;
-        errno = 0;
-        const long v = strtol(p, &end, 10);
-        if (end == p || errno || v < 0 || v > INT32_MAX || (*end && *end != ',')) {
-            cli_fail_text(c, 2, "--ids: '%.20s' is not a list of token ids", p);
-            return false;
-        }
-        (*ids)[(*n)++] = (int32_t)v;
-        p = *end ? end + 1 : end;
-    }
-    return *ids != NULL;
-}
-
 int cli_logits(cli *c) {
     const char *model = cli_take_model(c, false);
     int32_t *ids;
     size_t n;
     if (c->n_args) return cli_fail_text(c, 3, "no model '%.60s' (see: squish list)", c->args[0]);
-    if (!ids_option(c, &ids, &n)) return 2;
+    if (!cli_has(c, OPT_IDS)) return cli_fail_text(c, 2, "logits needs --ids 1,2,3");
+    if (!cli_parse_ids(c, "--ids", cli_text(c, OPT_IDS), &ids, &n)) return 2;
     const int64_t last = cli_int(c, OPT_LAST);
     if (last > (int64_t)n)
         return cli_fail_text(c, 2, "--last %lld is more than the %zu ids", (long long)last, n);

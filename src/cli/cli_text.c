@@ -53,8 +53,7 @@ int cli_tokenize(cli *c) {
     return code;
 }
 
-/* "1,2 3" to ids. False after saying what is wrong. */
-static bool parse_ids(cli *c, const char *text, int32_t **out, size_t *n) {
+bool cli_parse_ids(cli *c, const char *what, const char *text, int32_t **out, size_t *n) {
     const size_t max = strlen(text) / 2 + 1;
     *out = SQ_ARENA_ARRAY(&c->arena, int32_t, max);
     *n = 0;
@@ -65,7 +64,7 @@ static bool parse_ids(cli *c, const char *text, int32_t **out, size_t *n) {
         errno = 0;
         const long v = strtol(p, &end, 10);
         if (end == p || errno || v < 0 || v > INT32_MAX) {
-            cli_fail_text(c, 2, "'%.20s' is not a token id", p);
+            cli_fail_text(c, 2, "%s: '%.20s' is not a list of token ids", what, p);
             return false;
         }
         (*out)[(*n)++] = (int32_t)v;
@@ -90,7 +89,7 @@ int cli_detokenize(cli *c) {
         for (int i = 0; i < c->n_args; i++) sq_buf_puts(&joined, c->args[i]), sq_buf_putc(&joined, ' ');
         int32_t *ids;
         size_t n;
-        if (!parse_ids(c, joined.data ? joined.data : "", &ids, &n)) code = 2;
+        if (!cli_parse_ids(c, "detokenize", joined.data ? joined.data : "", &ids, &n)) code = 2;
         else if (squish_detokenize(m, ids, n, cli_flag(c, OPT_SPECIAL), &text, &err) != SQUISH_OK)
             code = cli_fail(c, &err);
         else if (cli_flag(c, OPT_JSON))
