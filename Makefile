@@ -21,7 +21,7 @@ COMMIT  := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 
 OPT     ?= -O2 -g
 SAN     ?=
-WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wpointer-arith -Wwrite-strings
+WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wpointer-arith -Wwrite-strings -Wno-psabi
 HARDEN  := -fstack-protector-strong -fPIE
 CPPFLAGS += -Iinclude -Isrc -D_GNU_SOURCE -DSQ_COMMIT='"$(COMMIT)"'
 CFLAGS  += -std=c11 $(OPT) $(WARN) $(HARDEN) $(SAN) -fno-math-errno -ffp-contract=off -pthread -fvisibility=hidden

@@ -118,7 +118,10 @@ typedef enum {
     SQUISH_TIER_AUTO,
     SQUISH_TIER_0,     /* squish_4bit/model.sqw: INT4 group 64 */
     SQUISH_TIER_Q8,    /* squish_q8/model.sqw: INT8 */
-    SQUISH_TIER_SOURCE /* the checkpoint's own dtype, as it lies */
+    SQUISH_TIER_SOURCE,/* the checkpoint's own dtype, as it lies */
+    SQUISH_TIER_1,     /* squish_weights.safetensors: the checkpoint's bytes in one file */
+    SQUISH_TIER_2,     /* finalized/NAME.npy: f16 */
+    SQUISH_TIER_3      /* tensors/NAME__q.npy and their scales: INT8 by row, for exchange */
 } squish_tier;
 
 typedef struct {
@@ -367,12 +370,14 @@ typedef struct {
     const squish_alloc *alloc;
     const char *out_dir; /* NULL: SRC-compressed beside the source, or in the store where that is read-only */
     const char *home;      /* the store; NULL: $SQUISH_HOME or ~/.squish */
-    squish_tier tier;      /* SQUISH_TIER_0 or SQUISH_TIER_Q8 */
+    squish_tier tier;      /* any but AUTO and SOURCE */
     squish_method method;  /* of INT4; default LSQ */
-    int32_t bits;          /* 4 or 8; 0: what the tier says */
-    int32_t group;         /* 64, or 0 with bits 8: one scale per row */
+    int32_t bits;          /* tier q8: 8; tier 0: 4, 3, 2, or 1 for ternary weights; 0: 8 or 4 */
+    int32_t group;         /* 64; 32 with 8 or 4 bits; 0 with 8 bits: one scale per row */
     int32_t threads;       /* 0: all */
     bool force;            /* rebuild although a valid tier is there */
+    bool resume;           /* go on with a build that was stopped or killed, if it is there and the same */
+    bool requantise;       /* weights that come quantised: make new codes instead of keeping theirs */
     squish_progress_fn progress;
     void *progress_user;
 } squish_compress_options;
@@ -387,15 +392,55 @@ typedef struct {
     double cos_mean, cos_min, snr_db_min; /* over quantised tensors */
     char worst_tensor[128];
     bool reused;           /* a valid tier was there already */
+    uint64_t resumed_bytes;/* of the file that an earlier run had made */
+    char skipped[160];     /* why nothing was built (tiers 2 and 3 of large models), or "" */
 } squish_compress_result;
-/* Build one tier of a Hugging Face directory. Crash-safe: either the finished file appears or nothing does.
- * Errors: NOT_FOUND, CORRUPT, UNSUPPORTED, NO_SPACE, IO, CANCELLED, NO_MEMORY, INVALID. */
+/* Build one tier of a model: a Hugging Face or MLX directory, a GGUF file, or a tier 1. Crash-safe:
+ * either the finished tier appears or nothing does. Tiers 0 and q8 that were cancelled, killed or ran out of
+ * disk can be resumed; `file` of tiers 2 and 3 is their folder.
+ * Errors: NOT_FOUND, CORRUPT, UNSUPPORTED, NO_SPACE, IO, CANCELLED, NO_MEMORY, QUALITY (weights that are not
+ * ternary), INVALID (also a tier that is there with other bits, group or method, unless force). */
 squish_status squish_compress(const char *src, const squish_compress_options *opt,
                               squish_compress_result *out, squish_error *err);
 /* The file squish_compress would make (or has made) for tier o->tier of src. IO if
  * no place can be written. `ready` may be NULL. */
 squish_status squish_tier_path(const char *src, const squish_compress_options *opt, squish_text *file,
                                bool *ready, squish_error *err);
+
+/* ---- fidelity -------------------------------------------------------------------------------- */
+
+typedef struct {
+    const char *const *prompts; /* for first_token_agreement; NULL: five short ones */
+    int32_t n_prompts;
+    int32_t threads;            /* 0: all */
+    bool weights_only;          /* run nothing */
+    squish_progress_fn progress;
+    void *progress_user;
+} squish_fidelity_options;
+squish_fidelity_options squish_fidelity_options_default(void);
+/* What is left of `source` in `model`, as one JSON object: weights tensor by tensor and in all (fields in
+ * forge_fidelity.h), and per prompt the first token of both ("first_tokens", "first_token_agreement" 0..1).
+ * Errors: INVALID (not the same architecture and sizes), CANCELLED, NO_MEMORY. */
+squish_status squish_fidelity(const squish_model *source, const squish_model *model,
+                              const squish_fidelity_options *opt, squish_text *json, squish_error *err);
+
+/* ---- exchange -------------------------------------------------------------------------------- */
+
+typedef struct {
+    const char *assets;   /* folder with tokenizer.json and the like; NULL: where the model came from */
+    squish_progress_fn progress;
+    void *progress_user;
+} squish_export_options;
+typedef struct {
+    uint64_t bytes;
+    int32_t n_exact;      /* matrices whose codes, or floats, went over as they are */
+    int32_t n_decoded;    /* matrices that the other format cannot hold: written as F16 */
+    bool has_tokenizer;   /* tokenizer.json went along */
+} squish_export_result;
+/* Write the model in the form of others: to = "mlx", a new folder. Errors: INVALID (out is there, or an
+ * unknown form), IO, NO_SPACE, NO_MEMORY, CANCELLED. */
+squish_status squish_export(const squish_model *m, const char *to, const char *out,
+                            const squish_export_options *opt, squish_export_result *r, squish_error *err);
 
 /* ---- machine --------------------------------------------------------------------------------- */
 

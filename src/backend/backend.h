@@ -27,11 +27,12 @@ typedef struct {
     int8_t *q;
     float *scale, *xsum;
     int32_t *isum;
+    int16_t *isum16;
 } sq_rows;
 static inline size_t sq_rows_ld(const sq_rows *r) { return (size_t)r->groups * SQ_GROUP; }
 
-/* One matrix applied to shared rows: y[i][r] = W[r] . x[i] (+ bias[r]); added to what y holds if
- * `accumulate`. */
+/* One matrix applied to shared rows: y[i][r] = W[r] . x[i] (+ bias[r]); added
+ * to what y holds if `accumulate`. */
 typedef struct {
     const sq_weight *w;
     const float *bias; /* [rows] or NULL */
@@ -39,7 +40,7 @@ typedef struct {
     bool accumulate;
 } sq_linear;
 
-typedef enum { SQ_ACT_SILU, SQ_ACT_GELU_TANH } sq_activation;
+typedef enum { SQ_ACT_SILU, SQ_ACT_GELU_TANH, SQ_ACT_RELU2 } sq_activation;
 
 /* Rows of one sequence within a step, and where its cache lies. */
 typedef struct {
@@ -57,6 +58,7 @@ typedef struct {
     const float *q_norm, *k_norm; /* [head_dim] RMSNorm of every head before rotation, or NULL */
     float norm_eps;
     const float *cos, *sin;/* [m][head_dim / 2] of the step's rows */
+    bool pairs;            /* rotate neighbours (2i, 2i + 1), else halves (i, i + head_dim / 2) */
     size_t k_off, v_off;   /* bytes from a page's start to the K and V tile of head 0 */
     size_t head_stride;    /* bytes from a head's tile to the next head's */
 } sq_attn_shape;

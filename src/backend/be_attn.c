@@ -39,7 +39,8 @@ static void head_rotate(const sq_kernels *k, const sq_attn_shape *s, float *x, c
                         int32_t row) {
     const int32_t half = s->head_dim / 2;
     if (norm) k->rmsnorm(x, norm, s->head_dim, s->norm_eps, x);
-    k->rope(x, s->cos + (size_t)row * (size_t)half, s->sin + (size_t)row * (size_t)half, half);
+    sq_rope_fn *rope = s->pairs ? k->rope_pairs : k->rope;
+    rope(x, s->cos + (size_t)row * (size_t)half, s->sin + (size_t)row * (size_t)half, half);
 }
 
 /* x [d] held within +-limit, NaN as 0, padded with zeros to dp channels. A page outlives what is in it: an
@@ -100,8 +101,8 @@ typedef struct {
     int32_t n_segs;
     const sq_rows *q;
     sq_rows *out;
-    int32_t group;       /* query heads of one KV head */
-    int32_t block;       /* tokens of an item */
+    int32_t group;                 /* query heads of one KV head */
+    int32_t block;                 /* tokens of an item */
     int32_t first_chunk, n_chunks; /* split decode: chunks shared out */
 } attend_ctx;
 
@@ -150,8 +151,18 @@ static void chunk_attend(const attend_ctx *c, const sq_attn_seg *seg, int32_t kv
         v[j] = (const uint16_t *)(head + c->s->v_off);
     }
     const size_t d = (size_t)padded(c->s);
-    const sq_attn_args a = {.q = s->q, .ldq = d, .n_q = n_tok * c->group, .d = padded(c->s), .k = k, .v = v,
-                            .lo = s->lo, .hi = s->hi, .m = s->mc, .l = s->lc, .o = s->oc, .ldo = d};
+    const sq_attn_args a = {.q = s->q,
+                            .ldq = d,
+                            .n_q = n_tok * c->group,
+                            .d = padded(c->s),
+                            .k = k,
+                            .v = v,
+                            .lo = s->lo,
+                            .hi = s->hi,
+                            .m = s->mc,
+                            .l = s->lc,
+                            .o = s->oc,
+                            .ldo = d};
     (c->s->kv_f32 ? c->b->k.attn_f32 : c->b->k.attn_f16)(&a);
 }
 

@@ -111,7 +111,8 @@ size_t sq_rows_bytes(int32_t m_max, int32_t cols, bool with_q) {
     size_t m = (size_t)m_max, groups = (size_t)sq_div_up(cols, SQ_GROUP), ld = groups * SQ_GROUP;
     size_t f = sq_align_up(m * ld * sizeof(float), 64);
     if (!with_q) return f;
-    return f + sq_align_up(m * ld, 64) + 3 * sq_align_up(m * groups * sizeof(float), 64);
+    return f + sq_align_up(m * ld, 64) + 3 * sq_align_up(m * groups * sizeof(float), 64) +
+           sq_align_up(m * groups * 4 * sizeof(int16_t), 64);
 }
 
 void sq_rows_carve(sq_rows *r, int32_t m_max, int32_t cols, bool with_q, void *memory) {
@@ -124,17 +125,26 @@ void sq_rows_carve(sq_rows *r, int32_t m_max, int32_t cols, bool with_q, void *m
     r->q = (int8_t *)p, p += sq_align_up(m * ld, 64);
     r->scale = (float *)p, p += side;
     r->xsum = (float *)p, p += side;
-    r->isum = (int32_t *)p;
+    r->isum = (int32_t *)p, p += side;
+    r->isum16 = (int16_t *)p;
 }
 
 sq_act sq_be_act(const sq_rows *r) {
-    return (sq_act){.m = r->m, .cols = r->cols, .groups = r->groups, .f = r->f,
-                    .q = r->quantised ? r->q : NULL, .scale = r->scale, .xsum = r->xsum, .isum = r->isum};
+    return (sq_act){.m = r->m,
+                    .cols = r->cols,
+                    .groups = r->groups,
+                    .f = r->f,
+                    .q = r->quantised ? r->q : NULL,
+                    .scale = r->scale,
+                    .xsum = r->xsum,
+                    .isum = r->isum,
+                    .isum16 = r->isum16};
 }
 
 static void quantise_row(const sq_backend *b, sq_rows *r, int32_t i) {
     const size_t at = (size_t)i * sq_rows_ld(r), g = (size_t)i * (size_t)r->groups;
-    b->k.quant_q8g64(r->f + at, 0, r->groups, r->q + at, r->scale + g, r->xsum + g, r->isum + g);
+    b->k.quant_q8g64(r->f + at, 0, r->groups, r->q + at, r->scale + g, r->xsum + g, r->isum + g,
+                     r->isum16 + 4 * g);
 }
 
 typedef struct {

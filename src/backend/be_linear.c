@@ -9,15 +9,6 @@
 
 #include <string.h>
 
-/* Tiles [tile0, tile0 + n) of W as a matrix of its own. */
-static sq_weight tiles_of(const sq_weight *w, int32_t tile0, int32_t n) {
-    sq_weight v = *w;
-    v.data += (size_t)tile0 * w->tile_bytes;
-    v.rows = w->rows - tile0 * SQ_TILE_ROWS;
-    if (v.rows > n * SQ_TILE_ROWS) v.rows = n * SQ_TILE_ROWS;
-    return v;
-}
-
 enum { MATRICES_MAX = 4 };
 
 typedef struct {
@@ -25,7 +16,7 @@ typedef struct {
     sq_act x;
     const sq_linear *l;
     int32_t n;
-    int32_t step;                        /* tiles of an item */
+    int32_t step; /* tiles of an item */
     int32_t first_item[MATRICES_MAX + 1];
 } linear_ctx;
 
@@ -40,7 +31,7 @@ static void linear_item(void *ctx, int32_t item, int32_t thread) {
     while (item >= c->first_item[k + 1]) k++;
     const sq_linear *l = &c->l[k];
     const int32_t tile0 = (item - c->first_item[k]) * c->step, row0 = tile0 * SQ_TILE_ROWS;
-    const sq_weight w = tiles_of(l->w, tile0, c->step);
+    const sq_weight w = sq_weight_slice(l->w, tile0, c->step);
     sq_gemm_fn *gemm = sq_kernels_gemm(&c->b->k, (sq_wtype)w.wtype);
     const size_t ld_out = sq_rows_ld(l->y);
     float *out = l->y->f + row0;
@@ -96,7 +87,8 @@ static void gated_item(void *ctx, int32_t group, int32_t thread) {
     const gated_ctx *c = ctx;
     enum { TILES = SQ_GROUP / SQ_TILE_ROWS };
     float *g = c->b->scratch[thread].tile, *u = c->b->scratch[thread].tile2;
-    const sq_weight wg = tiles_of(c->wg, group * TILES, TILES), wu = tiles_of(c->wu, group * TILES, TILES);
+    const sq_weight wg = sq_weight_slice(c->wg, group * TILES, TILES),
+                    wu = sq_weight_slice(c->wu, group * TILES, TILES);
     const int32_t m = c->x.m, col0 = group * SQ_GROUP;
     sq_kernels_gemm(&c->b->k, (sq_wtype)wg.wtype)(&wg, 0, sq_weight_tiles(&wg), &c->x, g, SQ_GROUP);
     sq_kernels_gemm(&c->b->k, (sq_wtype)wu.wtype)(&wu, 0, sq_weight_tiles(&wu), &c->x, u, SQ_GROUP);
@@ -108,14 +100,21 @@ static void gated_item(void *ctx, int32_t group, int32_t thread) {
         c->act(g + (size_t)i * SQ_GROUP, u + (size_t)i * SQ_GROUP, wg.rows, h->f + at + col0);
         if (c->quantise)
             c->b->k.quant_q8g64(h->f + at, group, group + 1, h->q + at, h->scale + side, h->xsum + side,
-                                h->isum + side);
+                                h->isum + side, h->isum16 + 4 * side);
+    }
+}
+
+static sq_glu_fn *glu_of(const sq_backend *b, sq_activation act) {
+    switch (act) {
+    case SQ_ACT_SILU: return b->k.silu_mul;
+    case SQ_ACT_RELU2: return b->k.relu2_mul;
+    default: return b->k.gelu_mul;
     }
 }
 
 void sq_be_gated(sq_backend *b, const sq_rows *x, const sq_weight *wg, const float *gate_bias,
                  const sq_weight *wu, const float *up_bias, sq_activation act, bool quantise, sq_rows *h) {
-    gated_ctx c = {b, sq_be_act(x), wg, wu, gate_bias, up_bias,
-                   act == SQ_ACT_SILU ? b->k.silu_mul : b->k.gelu_mul, quantise, h};
+    gated_ctx c = {b, sq_be_act(x), wg, wu, gate_bias, up_bias, glu_of(b, act), quantise, h};
     h->m = x->m;
     sq_be_run(b, gated_item, &c, h->groups, 2 * (int64_t)wg->rows * wg->cols * x->m);
     h->quantised = quantise;

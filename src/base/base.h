@@ -184,6 +184,16 @@ squish_status sq_os_newfile_write_at(sq_newfile *f, uint64_t offset, const void 
                                      squish_error *err);
 squish_status sq_os_newfile_publish(sq_newfile *f, squish_error *err);
 void sq_os_newfile_abandon(sq_newfile *f); /* after publish or a failed open: nothing */
+/* The same for a file that may be continued after a crash: tmp is opened or made under just that name and
+ * keeps what it holds (*bytes). write_at and abandon serve it too; publish_as syncs and renames, and after
+ * its failure the file is as before. close lets go of the lock and leaves the file. */
+squish_status sq_os_newfile_resume(sq_newfile *f, const char *tmp, uint64_t *bytes, squish_error *err);
+/* Cut or grow to `bytes`, blocks claimed; NO_SPACE unless the disk would have `spare` bytes left. */
+squish_status sq_os_newfile_resize(sq_newfile *f, uint64_t bytes, uint64_t spare, squish_error *err);
+squish_status sq_os_newfile_sync(sq_newfile *f, squish_error *err); /* contents safe on the medium */
+squish_status sq_os_newfile_publish_as(sq_newfile *f, const char *path, squish_error *err);
+void sq_os_newfile_close(sq_newfile *f);
+squish_status sq_os_sync_parent(const char *path, squish_error *err); /* the directory path lies in */
 /* Exclusive advisory lock on a file (made if absent); INVALID with "is held" when somebody else has it. */
 squish_status sq_os_lock(int *out_fd, const char *path, squish_error *err);
 void sq_os_unlock(int fd);

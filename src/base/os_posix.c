@@ -29,9 +29,7 @@ uint64_t sq_os_now_ns(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-int64_t sq_os_unix_time(void) {
-    return (int64_t)time(NULL);
-}
+int64_t sq_os_unix_time(void) { return (int64_t)time(NULL); }
 
 bool sq_os_random(void *out, size_t n) {
     enum { ONCE = 256 }; /* the most getentropy gives in one call */
@@ -232,9 +230,7 @@ typedef struct entry {
     char *name;
 } entry;
 
-static int by_bytes(const void *a, const void *b) {
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
+static int by_bytes(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
 /* Collect names as a list (their number is not known before), newest first. */
 static squish_status read_names(DIR *d, const char *path, sq_arena *ar, entry **list, size_t *n,
@@ -320,13 +316,17 @@ void sq_os_unlock(int fd) {
     if (fd >= 0) close(fd);
 }
 
-/* Refuse early with numbers a person can use, then claim the blocks: the disk cannot fill up half-way. */
-static squish_status claim_space(const sq_newfile *f, uint64_t bytes, squish_error *err) {
+/* Refuse early with numbers a person can use, then claim the blocks: the disk cannot fill up half-way. What
+ * the file holds already is not asked for again. */
+static squish_status claim_space(const sq_newfile *f, uint64_t bytes, uint64_t spare, squish_error *err) {
+    struct stat st;
+    if (fstat(f->fd, &st) != 0) return sq_fail_errno(err, errno, "cannot write '%s'", f->tmp);
+    uint64_t held = (uint64_t)st.st_blocks * 512, missing = bytes > held ? bytes - held : 0, needed = 0;
     uint64_t left = sq_os_disk_free(f->tmp);
-    if (bytes > left)
+    if (missing && (!sq_add_ok(missing, spare, &needed) || needed > left))
         return sq_fail(err, SQUISH_NO_SPACE, "'%s' needs %llu MB, the disk has %llu MB left", f->final,
-                       (unsigned long long)(bytes >> 20), (unsigned long long)(left >> 20));
-    int cause = bytes ? sq_os_preallocate(f->fd, bytes) : 0;
+                       (unsigned long long)(needed >> 20), (unsigned long long)(left >> 20));
+    int cause = missing ? sq_os_preallocate(f->fd, bytes) : 0;
     if (cause)
         return sq_fail_errno(err, cause, "cannot reserve %llu bytes for '%s'", (unsigned long long)bytes,
                              f->final);
@@ -348,7 +348,7 @@ squish_status sq_os_newfile_open(sq_newfile *f, const char *path, uint64_t bytes
     if (ftruncate(f->fd, 0) != 0)
         st = sq_fail_errno(err, errno, "cannot write '%s'", f->tmp);
     else
-        st = claim_space(f, bytes_expected, err);
+        st = claim_space(f, bytes_expected, 0, err);
     if (st != SQUISH_OK) sq_os_newfile_abandon(f);
     return st;
 }
@@ -393,6 +393,55 @@ squish_status sq_os_newfile_publish(sq_newfile *f, squish_error *err) {
     close(f->fd); /* only now: until the rename the lock keeps other writers off */
     f->fd = -1;
     return sync_parent(f->final, err);
+}
+
+squish_status sq_os_newfile_resume(sq_newfile *f, const char *tmp, uint64_t *bytes, squish_error *err) {
+    *f = (sq_newfile){.fd = -1};
+    size_t n = strlen(tmp);
+    if (n == 0 || n >= sizeof f->tmp)
+        return sq_fail(err, SQUISH_INVALID, "a file name of %zu bytes, allowed are 1 to %zu", n,
+                       sizeof f->tmp - 1);
+    memcpy(f->tmp, tmp, n + 1);
+    memcpy(f->final, tmp, n + 1); /* what messages call it until publish_as gives it a name */
+    SQ_TRY(open_locked(&f->fd, f->tmp, O_NOFOLLOW, err));
+    struct stat st;
+    if (fstat(f->fd, &st) != 0) {
+        squish_status status = sq_fail_errno(err, errno, "cannot read '%s'", tmp);
+        sq_os_newfile_close(f);
+        return status;
+    }
+    *bytes = (uint64_t)st.st_size;
+    return SQUISH_OK;
+}
+
+squish_status sq_os_newfile_resize(sq_newfile *f, uint64_t bytes, uint64_t spare, squish_error *err) {
+    if (f->fd < 0 || bytes > INT64_MAX)
+        return sq_fail(err, SQUISH_INVALID, "a file that is not open for writing, or too large a size");
+    SQ_TRY(claim_space(f, bytes, spare, err));
+    if (ftruncate(f->fd, (off_t)bytes) != 0)
+        return sq_fail_errno(err, errno, "cannot give '%s' its size", f->final);
+    return SQUISH_OK;
+}
+
+squish_status sq_os_newfile_sync(sq_newfile *f, squish_error *err) {
+    if (f->fd < 0) return sq_fail(err, SQUISH_INVALID, "a file that is not open for writing");
+    int cause = sq_os_sync_fd(f->fd);
+    return cause ? sq_fail_errno(err, cause, "cannot flush '%s'", f->final) : SQUISH_OK;
+}
+
+squish_status sq_os_newfile_publish_as(sq_newfile *f, const char *path, squish_error *err) {
+    SQ_TRY(sq_os_newfile_sync(f, err));
+    if (rename(f->tmp, path) != 0) return sq_fail_errno(err, errno, "cannot publish '%s'", path);
+    sq_os_newfile_close(f);
+    return sync_parent(path, err);
+}
+
+squish_status sq_os_sync_parent(const char *path, squish_error *err) { return sync_parent(path, err); }
+
+void sq_os_newfile_close(sq_newfile *f) {
+    if (!f || f->fd < 0 || f->tmp[0] == '\0') return;
+    close(f->fd);
+    f->fd = -1;
 }
 
 void sq_os_newfile_abandon(sq_newfile *f) {

@@ -17,6 +17,8 @@ typedef enum {
     CLI_RUN,
     CLI_CHAT,
     CLI_COMPRESS,
+    CLI_FIDELITY,
+    CLI_EXPORT,
     CLI_SHOW,
     CLI_LIST,
     CLI_TOKENIZE,
@@ -24,6 +26,7 @@ typedef enum {
     CLI_TEMPLATE,
     CLI_LOGITS,
     CLI_PPL,
+    CLI_BENCH,
     CLI_DOCTOR,
     CLI_CONFIG,
     CLI_COMPLETION,
@@ -152,6 +155,7 @@ const char *cli_take_model(cli *c, bool required_if_two);
 int cli_read(cli *c, const char *path, bool text, squish_text *out);
 /* "1,2 3" or "[1, 2, 3]" to ids in the arena. False after saying, about `what`, which part is none. */
 bool cli_parse_ids(cli *c, const char *what, const char *text, int32_t **out, size_t *n);
+squish_tier cli_tier(const cli *c); /* --tier */
 squish_gen_options cli_gen_options(const cli *c, const cli_session *s);
 const char *cli_finish_name(squish_finish f);
 /* Options that are given, over what is there. */
@@ -164,6 +168,8 @@ void cli_print_stats(const cli_session *s, const squish_gen_stats *t);
 int cli_run(cli *c);
 int cli_chat(cli *c);
 int cli_compress(cli *c);
+int cli_fidelity(cli *c);
+int cli_export(cli *c);
 int cli_show(cli *c);
 int cli_list(cli *c);
 int cli_tokenize(cli *c);
@@ -171,6 +177,7 @@ int cli_detokenize(cli *c);
 int cli_template(cli *c);
 int cli_logits(cli *c);
 int cli_ppl(cli *c);
+int cli_bench(cli *c);
 int cli_doctor(cli *c);
 int cli_config(cli *c);
 int cli_completion(cli *c);

@@ -1,47 +1,123 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cli_compress.c - build a tier and say what came out. */
+ * cli_compress.c - build tiers and say what came out: a few lines, or one JSON object a line, for each. */
 #include "cli/cli.h"
 
 #include <string.h>
 
-int cli_compress(cli *c) {
-    if (c->n_args != 1) return cli_fail_text(c, 2, "compress takes one folder (squish compress SRC)");
-    squish_error err = {0};
-    squish_text src = {0};
+enum { TIERS_MAX = 5 };
+
+static const struct {
+    const char *name;
+    squish_tier tier;
+} tiers[TIERS_MAX] = {{"0", SQUISH_TIER_0},
+                      {"q8", SQUISH_TIER_Q8},
+                      {"1", SQUISH_TIER_1},
+                      {"2", SQUISH_TIER_2},
+                      {"3", SQUISH_TIER_3}};
+
+/* "0,q8,1" to indexes into the table, each once. "auto" is what --bits says. Returns how many, 0 after saying
+ * why. */
+static int parse_tiers(const cli *c, int out[TIERS_MAX]) {
+    const char *text = cli_text(c, OPT_TIER), *bits = cli_text(c, OPT_BITS);
+    int n = 0;
+    if (strcmp(text, "auto") == 0) text = bits && strcmp(bits, "8") == 0 ? "q8" : "0";
+    for (const char *p = text; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL) {
+        const int len = (int)strcspn(p, ",");
+        int found = -1;
+        for (int i = 0; i < TIERS_MAX; i++)
+            if ((int)strlen(tiers[i].name) == len && strncmp(tiers[i].name, p, (size_t)len) == 0) found = i;
+        for (int i = 0; i < n; i++)
+            if (out[i] == found) found = -1;
+        if (found < 0) {
+            if (strncmp(p, "source", 6) == 0 && len == 6)
+                cli_fail_text(c, 2, "--tier source is what is there already; build 0, q8, 1, 2 or 3");
+            else
+                cli_fail_text(c, 2, "--tier: '%.60s' is not a list of 0, q8, 1, 2 and 3, each once", text);
+            return 0;
+        }
+        out[n++] = found;
+    }
+    return n;
+}
+
+static int print_json(const char *tier, const squish_compress_result *r) {
+    if (r->skipped[0])
+        return cli_print_json(
+            json_pack("{s:s, s:s, s:s}", "tier", tier, "file", r->file, "skipped", r->skipped));
+    json_t *o = json_pack("{s:s, s:s, s:I, s:f, s:f, s:f, s:f, s:i, s:i, s:b, s:I}", "tier", tier, "file",
+                          r->file, "bytes", (json_int_t)r->bytes, "bpw", r->bits_per_weight, "seconds",
+                          r->seconds, "gb_per_s", r->gb_per_s, "peak_anon_mb", r->peak_anon_mb, "quantised",
+                          r->n_quantised, "passthrough", r->n_passthrough, "reused", r->reused,
+                          "resumed_bytes", (json_int_t)r->resumed_bytes);
+    /* Copies are not measured: there is nothing to lose. */
+    if (r->worst_tensor[0])
+        json_object_update_new(o, json_pack("{s:f, s:f, s:s}", "cos_mean", r->cos_mean, "cos_min", r->cos_min,
+                                            "worst_tensor", r->worst_tensor));
+    return cli_print_json(o);
+}
+
+static void print_lines(const squish_compress_result *r) {
+    char size[32];
+    if (r->skipped[0]) {
+        printf("%s\n", r->skipped);
+        return;
+    }
+    if (r->reused) {
+        printf("%s is ready (%s; --force builds it again)\n", r->file, cli_bytes(r->bytes, size));
+        return;
+    }
+    printf("%s\n%s, %.2f bits per weight, %.1f s (%.2f GB/s), peak memory %.0f MB\n", r->file,
+           cli_bytes(r->bytes, size), r->bits_per_weight, r->seconds, r->gb_per_s, r->peak_anon_mb);
+    if (r->resumed_bytes) printf("%s were there from an earlier run\n", cli_bytes(r->resumed_bytes, size));
+    if (r->worst_tensor[0])
+        printf("%d tensors quantised, %d kept; cosine mean %.6f, least %.6f (%s)\n", r->n_quantised,
+               r->n_passthrough, r->cos_mean, r->cos_min, r->worst_tensor);
+    else
+        printf("%d tensors quantised, %d kept\n", r->n_quantised, r->n_passthrough);
+}
+
+static squish_compress_options options(cli *c) {
     squish_compress_options o = squish_compress_options_default();
-    squish_compress_result r;
-    const char *tier = cli_text(c, OPT_TIER);
-    if (strcmp(tier, "source") == 0)
-        return cli_fail_text(c, 2, "--tier source is what is there already; build 0 or q8");
-    o.tier = strcmp(tier, "q8") == 0 ? SQUISH_TIER_Q8 : SQUISH_TIER_0;
+    const char *bits = cli_text(c, OPT_BITS);
     o.method = strcmp(cli_text(c, OPT_METHOD), "rtn") == 0 ? SQUISH_METHOD_RTN : SQUISH_METHOD_LSQ;
     o.group = (int32_t)cli_int(c, OPT_GROUP);
+    o.bits = bits && *bits ? bits[0] - '0' : 0; /* "1.58" is 1 */
     o.threads = (int32_t)cli_int(c, OPT_THREADS);
     o.force = cli_flag(c, OPT_FORCE);
+    o.resume = cli_flag(c, OPT_RESUME);
+    o.requantise = cli_flag(c, OPT_REQUANTISE);
     o.out_dir = cli_text(c, OPT_OUT);
     o.home = cli_home(c);
     o.progress = cli_progress;
     o.progress_user = c;
+    return o;
+}
+
+int cli_compress(cli *c) {
+    if (c->n_args != 1) return cli_fail_text(c, 2, "compress takes one model (squish compress SRC)");
+    int list[TIERS_MAX];
+    const int n = parse_tiers(c, list);
+    if (n == 0) return 2;
+    squish_error err = {0};
+    squish_text src = {0};
+    const squish_compress_options wish = options(c);
     squish_status st = squish_locate(cli_home(c), c->args[0], &src, &err);
-    if (st == SQUISH_OK) st = squish_compress(src.data, &o, &r, &err);
-    squish_text_free(&src);
-    if (st != SQUISH_OK) return cli_fail(c, &err);
-    if (cli_flag(c, OPT_JSON))
-        return cli_print_json(
-            json_pack("{s:s, s:s, s:I, s:f, s:f, s:f, s:f, s:i, s:i, s:f, s:f, s:s, s:b}", "tier",
-                      o.tier == SQUISH_TIER_0 ? "0" : "q8", "file", r.file, "bytes", (json_int_t)r.bytes,
-                      "bpw", r.bits_per_weight, "seconds", r.seconds, "gb_per_s", r.gb_per_s, "peak_anon_mb",
-                      r.peak_anon_mb, "quantised", r.n_quantised, "passthrough", r.n_passthrough, "cos_mean",
-                      r.cos_mean, "cos_min", r.cos_min, "worst_tensor", r.worst_tensor, "reused", r.reused));
-    char size[32];
-    if (r.reused) {
-        printf("%s is ready (%s; --force builds it again)\n", r.file, cli_bytes(r.bytes, size));
-        return 0;
+    int code = 0;
+    for (int i = 0; st == SQUISH_OK && code == 0 && i < n; i++) {
+        squish_compress_options o = wish;
+        squish_compress_result r;
+        o.tier = tiers[list[i]].tier;
+        /* Of several tiers each has the bits it is known for, where --bits is for another. */
+        if (n > 1 && o.tier == SQUISH_TIER_Q8) o.bits = 0;
+        if (n > 1 && o.tier == SQUISH_TIER_0 && o.bits == 8) o.bits = 0;
+        st = squish_compress(src.data, &o, &r, &err);
+        if (st != SQUISH_OK) break;
+        if (cli_flag(c, OPT_JSON))
+            code = print_json(tiers[list[i]].name, &r);
+        else
+            print_lines(&r);
     }
-    printf("%s\n%s, %.2f bits per weight, %.1f s (%.2f GB/s), peak memory %.0f MB\n", r.file,
-           cli_bytes(r.bytes, size), r.bits_per_weight, r.seconds, r.gb_per_s, r.peak_anon_mb);
-    printf("%d tensors quantised, %d kept; cosine mean %.6f, least %.6f (%s)\n", r.n_quantised,
-           r.n_passthrough, r.cos_mean, r.cos_min, r.worst_tensor);
-    return 0;
+    squish_text_free(&src);
+    return st != SQUISH_OK ? cli_fail(c, &err) : code;
 }

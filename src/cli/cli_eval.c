@@ -11,7 +11,7 @@
 /* ---- logits ---------------------------------------------------------------------------------- */
 
 typedef struct {
-    float *rows;        /* [last][n_vocab] */
+    float *rows; /* [last][n_vocab] */
     int32_t first, n_vocab;
 } logits_ctx;
 
@@ -83,10 +83,12 @@ int cli_logits(cli *c) {
     const size_t bytes = (size_t)last * (size_t)s.info.n_vocab * sizeof(float);
     logits_ctx k = {sq_alloc_new(&a, bytes), (int32_t)n - (int32_t)last, s.info.n_vocab};
     squish_error err = {0};
-    if (!k.rows) code = cli_fail_text(c, 5, "out of memory for %lld rows of logits", (long long)last);
+    if (!k.rows)
+        code = cli_fail_text(c, 5, "out of memory for %lld rows of logits", (long long)last);
     else if (squish_seq_score(s.seq, ids, n, k.first, keep_row, &k, &err) != SQUISH_OK)
         code = cli_fail(c, &err);
-    else code = print_logits(c, k.rows, (int32_t)last, s.info.n_vocab);
+    else
+        code = print_logits(c, k.rows, (int32_t)last, s.info.n_vocab);
     sq_alloc_free(&a, k.rows, bytes);
     cli_close_session(&s);
     return code;
@@ -97,7 +99,8 @@ int cli_logits(cli *c) {
 typedef struct {
     cli *c;
     const int32_t *ids;
-    size_t n, base;     /* tokens of the text; where the window begins */
+    size_t n, base; /* tokens of the text; where the window begins */
+    size_t end;     /* positions from here on are not predicted: the end of the text, or of the chunk */
     int32_t n_vocab;
     double nats;
     size_t scored;
@@ -113,7 +116,7 @@ static double nll(const float *row, int32_t n, int32_t id) {
 static bool add_row(void *user, int32_t pos, const float *logits) {
     ppl_ctx *k = user;
     const size_t next = k->base + (size_t)pos + 1;
-    if (next >= k->n) return true; /* the very last position has nothing to predict */
+    if (next >= k->end) return true; /* the last position has nothing to predict */
     k->nats += nll(logits, k->n_vocab, k->ids[next]);
     k->scored++;
     return cli_progress(k->c, "ppl", next + 1, k->n);
@@ -142,10 +145,17 @@ static int score_text(cli *c, const cli_session *s, const squish_text *text) {
     if (code == 0 && window > (size_t)e.ctx_tokens)
         code =
             cli_fail_text(c, 2, "--window %zu is more than the context of %d tokens", window, e.ctx_tokens);
-    ppl_ctx k = {.c = c, .ids = t.ids, .n = t.count, .n_vocab = s->info.n_vocab};
+    ppl_ctx k = {.c = c, .ids = t.ids, .n = t.count, .end = t.count, .n_vocab = s->info.n_vocab};
+    const bool halves = strcmp(cli_text(c, OPT_MODE), "chunk") == 0;
+    if (code == 0 && halves && t.count < window)
+        code = cli_fail_text(c, 1, "the text has %zu tokens, fewer than one chunk of %zu (see --window)",
+                             t.count, window);
     for (; code == 0 && k.base < t.count; k.base += window) {
         const size_t n = t.count - k.base < window ? t.count - k.base : window;
-        if (squish_seq_score(s->seq, t.ids + k.base, n, 0, add_row, &k, &err) != SQUISH_OK)
+        if (halves && n < window) break; /* only whole chunks count */
+        if (halves) k.end = k.base + window;
+        if (squish_seq_score(s->seq, t.ids + k.base, n, halves ? (int32_t)(window / 2) : 0, add_row, &k,
+                             &err) != SQUISH_OK)
             code = cli_fail(c, &err);
     }
     if (code == 0) code = print_ppl(c, &k);

@@ -16,11 +16,22 @@ const cli_command cli_commands[CLI_COMMANDS] = {
                  cli_run},
     [CLI_CHAT] = {"chat", "[MODEL]", "talk with a model",
                   "Ctrl-C stops an answer, Ctrl-D leaves, /help lists commands.", cli_chat},
-    [CLI_COMPRESS] = {"compress", "SRC", "build a tier of a checkpoint",
-                      "SRC is a Hugging Face folder. The tier goes to SRC-compressed, or to the store where "
-                      "that cannot be "
-                      "written. Nothing half-made ever stays; the source is never changed.",
+    [CLI_COMPRESS] = {"compress", "SRC", "build tiers of a model",
+                      "SRC is a Hugging Face or MLX folder, or a GGUF file. --tier takes a list: 0 and q8 "
+                      "are for running, 1 is a copy in one file, 2 and 3 are numpy files. Tiers go to "
+                      "SRC-compressed, or to the store where that cannot be written. A tier is there whole "
+                      "or not at all; the source is never changed.",
                       cli_compress},
+    [CLI_FIDELITY] =
+        {"fidelity", "SRC [MODEL]", "what is left of a checkpoint in a model",
+         "Compares the weights of MODEL (or of a tier of SRC, see --tier) with those of SRC, tensor by "
+         "tensor, and the first token after each of some prompts.",
+         cli_fidelity},
+    [CLI_EXPORT] =
+        {"export", "[MODEL] --to mlx -o DIR", "write a model in the form of others",
+         "mlx: a folder that mlx-lm opens. Codes and scales go over bit by bit; what MLX cannot hold becomes "
+         "f16.",
+         cli_export},
     [CLI_SHOW] = {"show", "[MODEL]", "facts about a model, from its file", NULL, cli_show},
     [CLI_LIST] = {"list", "", "models on this machine", NULL, cli_list},
     [CLI_TOKENIZE] = {"tokenize", "[MODEL] [TEXT]", "text to token ids",
@@ -37,6 +48,11 @@ const cli_command cli_commands[CLI_COMMANDS] = {
                  "Windows do not overlap; each predicts its tokens from the second on and the first of the "
                  "next window.",
                  cli_ppl},
+    [CLI_BENCH] =
+        {"bench", "load [MODEL]", "measure this machine with a model",
+         "load: time to ready and memory, warm and cold, and from the start of the program to the first byte "
+         "of an answer. Rows are medians of --runs runs.",
+         cli_bench},
     [CLI_DOCTOR] = {"doctor", "", "check this machine and the shipped model", NULL, cli_doctor},
     [CLI_CONFIG] = {"config", "", "every option: its value and where it comes from", NULL, cli_config},
     [CLI_COMPLETION] = {"completion", "bash|zsh|fish", "print a completion script", NULL, cli_completion},
@@ -89,8 +105,10 @@ int main(int argc, char **argv) {
     } else {
         c.id = (cli_command_id)(c.command - cli_commands);
         code = cli_parse(&c, argc - 2, argv + 2);
-        if (code == 0 && cli_flag(&c, OPT_HELP)) cli_help(stdout, c.command);
-        else if (code == 0) code = c.command->run(&c);
+        if (code == 0 && cli_flag(&c, OPT_HELP))
+            cli_help(stdout, c.command);
+        else if (code == 0)
+            code = c.command->run(&c);
     }
     code = cli_close_stdout(&c, code);
     sq_arena_deinit(&c.arena);

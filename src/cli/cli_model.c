@@ -29,11 +29,15 @@ const char *cli_take_model(cli *c, bool required_if_two) {
     return name;
 }
 
-static squish_tier tier_option(const cli *c) {
-    const char *t = cli_text(c, OPT_TIER);
-    if (strcmp(t, "0") == 0) return SQUISH_TIER_0;
-    if (strcmp(t, "q8") == 0) return SQUISH_TIER_Q8;
-    return strcmp(t, "source") == 0 ? SQUISH_TIER_SOURCE : SQUISH_TIER_AUTO;
+squish_tier cli_tier(const cli *c) {
+    static const struct {
+        const char *name;
+        squish_tier tier;
+    } tiers[] = {{"0", SQUISH_TIER_0}, {"q8", SQUISH_TIER_Q8}, {"1", SQUISH_TIER_1},
+                 {"2", SQUISH_TIER_2}, {"3", SQUISH_TIER_3},   {"source", SQUISH_TIER_SOURCE}};
+    for (size_t i = 0; i < SQ_COUNT(tiers); i++)
+        if (strcmp(tiers[i].name, cli_text(c, OPT_TIER)) == 0) return tiers[i].tier;
+    return SQUISH_TIER_AUTO;
 }
 
 /* Build a tier; where another squish is building it just now, wait for that one. */
@@ -63,6 +67,7 @@ static squish_status ensure_tier(cli *c, const char *path, squish_tier tier, squ
         !sq_os_exists(config))
         return SQUISH_OK; /* a folder of tiers only */
     o.home = cli_home(c);
+    o.resume = true;
     o.tier = SQUISH_TIER_Q8;
     if (tier == SQUISH_TIER_AUTO) {
         if (squish_tier_path(path, &o, &file, &ready, NULL) == SQUISH_OK && ready) {
@@ -93,7 +98,7 @@ int cli_open_model(cli *c, const char *name, bool text_only, squish_model **out)
     squish_text path = {0};
     squish_model_options o = squish_model_options_default();
     *out = NULL;
-    o.tier = tier_option(c);
+    o.tier = cli_tier(c);
     o.verify = cli_flag(c, OPT_VERIFY);
     o.text_only = text_only;
     o.warn = cli_warn;
@@ -184,13 +189,17 @@ int cli_read(cli *c, const char *path, bool text, squish_text *out) {
     if (!from_stdin) fclose(f);
     int code = 0;
     squish_error err = {0};
-    if (cli_signal_seen()) code = cli_fail_text(c, 130, "stopped");
-    else if (bad) code = cli_fail_text(c, 1, "%s: %s", path, strerror(why));
-    else if (b.failed) code = cli_fail_text(c, 1, "%s: larger than %d MiB", path, TEXT_MAX >> 20);
+    if (cli_signal_seen())
+        code = cli_fail_text(c, 130, "stopped");
+    else if (bad)
+        code = cli_fail_text(c, 1, "%s: %s", path, strerror(why));
+    else if (b.failed)
+        code = cli_fail_text(c, 1, "%s: larger than %d MiB", path, TEXT_MAX >> 20);
     else if (text && !sq_utf8_valid(b.data ? b.data : "", b.len))
         code = cli_fail_text(c, 1, "%s: not UTF-8 text (convert it first, for example with iconv)",
                              from_stdin ? "standard input" : path);
-    else if (sq_buf_take(&b, out, &err) != SQUISH_OK) code = cli_fail(c, &err);
+    else if (sq_buf_take(&b, out, &err) != SQUISH_OK)
+        code = cli_fail(c, &err);
     sq_buf_deinit(&b);
     return code;
 }

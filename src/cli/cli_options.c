@@ -88,7 +88,9 @@ bool cli_set(cli *c, cli_option_id id, const char *text, cli_origin origin) {
     const cli_option *o = &cli_options[id];
     cli_value *v = &c->values[id];
     char why[160], where[96];
-    if (!cli_value_ok(o, text, why, sizeof why)) {
+    /* compress builds a list of tiers and checks it itself. */
+    const bool list = id == OPT_TIER && c->id == CLI_COMPRESS;
+    if (!list && !cli_value_ok(o, text, why, sizeof why)) {
         cli_fail_text(c, 2, "%s: '%.60s' is not %s", origin_text(origin, o, where), text, why);
         return false;
     }

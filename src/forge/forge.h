@@ -2,44 +2,72 @@
  *
  * forge.h - making models: from a checkpoint to a tier that runs.
  *
- *   SRC/                                    a Hugging Face directory, never modified
- *   SRC-compressed/squish_4bit/model.sqw    tier 0      .squish_4bit_ready   sentinel
- *   SRC-compressed/squish_q8/model.sqw      tier 0'     .squish_q8_ready     sentinel
- *   SRC-compressed/.build/TIER.lock         held while a tier is being built
+ *   SRC/                                    the source, never modified
+ *   SRC-compressed/squish_4bit/model.sqw    tier 0      .squish_4bit_ready        sentinel
+ *   SRC-compressed/squish_q8/model.sqw      tier q8     .squish_q8_ready
+ *   SRC-compressed/squish_weights.safetensors  tier 1   .squish_ready
+ *   SRC-compressed/finalized/NAME.npy       tier 2      finalized/.ready
+ *   SRC-compressed/tensors/NAME__q.npy ...  tier 3      tensors/.manifest_ready
+ *   SRC-compressed/assets/                  config, tokenizer and template, for tiers 1 to 3
+ *   SRC-compressed/.build/TIER.{lock,partial,journal}   work in progress, safe to delete when nobody builds
  *
- * A tier is published whole or not at all: written under a temporary name, read back and compared, renamed,
- * and only then announced by its sentinel, one line of JSON with the file's size and checksum. A tier without
- * a matching sentinel does not exist. */
+ * A tier is published whole or not at all: made under another name, read back and compared, renamed, and only
+ * then announced by its sentinel, one line of JSON with size and checksum. A tier without a matching sentinel
+ * does not exist. */
 #ifndef SQ_FORGE_H
 #define SQ_FORGE_H
 
 #include "model/model.h"
 
+/* ---- tiers ----------------------------------------------------------------------------------- */
+
 typedef struct {
-    const char *name;     /* "0", "q8" */
-    const char *dir;      /* "squish_4bit" */
+    const char *name;     /* "0", "q8", "1", "2", "3" */
+    const char *file;     /* "squish_4bit/model.sqw"; tiers 2 and 3: their folder */
     const char *sentinel; /* ".squish_4bit_ready" */
+    bool sqw, folder;
 } sq_tier_info;
 /* NULL for AUTO and SOURCE. */
 const sq_tier_info *sq_tier_get(squish_tier t);
 
-/* Is a published, intact tier (sentinel and superblock agree) in `compressed`? Fills path [n] with the file.
- */
-bool sq_tier_ready(const char *compressed, squish_tier t, char *path, size_t n);
+/* Is a published, intact tier (sentinel, size and checksum agree) in `compressed`? Fills path [n] with the
+ * file or folder. why [why_n] (may be NULL): one line that says why it is not. */
+bool sq_tier_ready(const char *compressed, squish_tier t, char *path, size_t n, char *why, size_t why_n);
+
+/* ---- recipe ---------------------------------------------------------------------------------- */
+
+typedef enum {
+    SQ_MAKE_QUANTISE, /* new codes from the source's values */
+    SQ_MAKE_REPACK,   /* the source's own codes and scales in our order */
+    SQ_MAKE_COPY      /* the source's bytes */
+} sq_make;
 
 /* What a tensor becomes. */
 typedef struct {
+    sq_make make;
     sq_wtype type;
     sq_scale_type scale;
     sq_quant_method method;
+    const char *reason; /* of the report: "Q", "P_NORM", "P_BIAS", "P_POLICY", "P_RANGE" */
 } sq_recipe;
-/* Norms and biases f32; body by bits; a tied table 8-bit below 1 G parameters, else 4-bit;
- * untied: embedding 8-bit, head 8-bit below 1 G parameters, else 4-bit. */
+/* The rule, from the wish and the source alone: norms and biases f32; weights that come quantised keep their
+ * codes (repacked where that is exact, else as they lie) unless o->requantise; body by o->bits; a tied table
+ * 8-bit below 1 G parameters, else 4-bit; untied: embedding 8-bit, head 8-bit below 1 G parameters, else
+ * 4-bit. `src` is the matrix (NULL for a vector). o->bits and o->group are settled. */
 sq_recipe sq_recipe_for(const squish_compress_options *o, const sq_config *c, uint64_t n_params,
-                        const sq_want *w);
+                        const sq_want *w, const sq_weight *src);
 
-/* Build tier o->tier of src into `compressed` (see squish_compress). */
-squish_status sq_forge_compress(const char *src, const char *compressed, const squish_compress_options *o,
+/* ---- building -------------------------------------------------------------------------------- */
+
+/* Check the wish and settle what it leaves open (bits). */
+squish_status sq_forge_resolve(const squish_compress_options *in, squish_compress_options *out,
+                               squish_error *err);
+/* Is tier o->tier there already, made with the same wish? Then out says so (out->reused). INVALID: it is
+ * there with another bits, group or method. o is resolved. */
+squish_status sq_forge_reuse(const char *compressed, const squish_compress_options *o,
+                             squish_compress_result *out, squish_error *err);
+/* Build tier o->tier of the open model src into `compressed`; o is resolved (see squish_compress). */
+squish_status sq_forge_compress(const sq_model *src, const char *compressed, const squish_compress_options *o,
                                 squish_compress_result *out, squish_error *err);
 
 #endif

@@ -1,22 +1,92 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * forge_tier.c - names of tiers, their sentinels, and the recipe that says what each tensor becomes. */
+ * forge_tier.c - names of tiers and their sentinels: what makes a tier exist.
+ *
+ * A sentinel states size and checksum of what it stands for: the superblock of a .sqw, the header of a
+ * safetensors file, the list of names and sizes of a folder. These tell a whole tier from a torn one in
+ * constant time; the bytes behind them have sums of their own, or are compared on demand. */
 #include "forge/forge_int.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <xxhash.h>
 
 const sq_tier_info *sq_tier_get(squish_tier t) {
-    static const sq_tier_info zero = {"0", "squish_4bit", ".squish_4bit_ready"};
-    static const sq_tier_info q8 = {"q8", "squish_q8", ".squish_q8_ready"};
-    return t == SQUISH_TIER_0 ? &zero : t == SQUISH_TIER_Q8 ? &q8 : NULL;
+    static const sq_tier_info zero = {"0", "squish_4bit/model.sqw", ".squish_4bit_ready", true, false};
+    static const sq_tier_info q8 = {"q8", "squish_q8/model.sqw", ".squish_q8_ready", true, false};
+    static const sq_tier_info one = {"1", "squish_weights.safetensors", ".squish_ready", false, false};
+    static const sq_tier_info two = {"2", "finalized", "finalized/.ready", false, true};
+    static const sq_tier_info three = {"3", "tensors", "tensors/.manifest_ready", false, true};
+    switch (t) {
+    case SQUISH_TIER_0: return &zero;
+    case SQUISH_TIER_Q8: return &q8;
+    case SQUISH_TIER_1: return &one;
+    case SQUISH_TIER_2: return &two;
+    case SQUISH_TIER_3: return &three;
+    default: return NULL;
+    }
 }
 
-/* ---- sentinel -------------------------------------------------------------------------------- */
+/* ---- what a sentinel stands for -------------------------------------------------------------- */
+
+static bool measure_sqw(const char *path, uint64_t *sum) {
+    squish_alloc a = sq_alloc_default();
+    sq_sqw *s = NULL;
+    const bool ok = sq_sqw_open(&s, path, &a, NULL) == SQUISH_OK;
+    if (ok) *sum = sq_sqw_super_sum(s);
+    sq_sqw_close(s);
+    return ok;
+}
+
+static bool measure_safetensors(const char *path, uint64_t *sum) {
+    sq_map map;
+    if (sq_os_map_open(&map, path, NULL) != SQUISH_OK) return false;
+    sq_cur c = sq_cur_make((sq_span){map.data, map.bytes});
+    const uint64_t header = sq_cur_u64(&c);
+    const sq_span text = sq_cur_bytes(&c, header);
+    const bool ok = sq_cur_ok(&c);
+    if (ok) *sum = XXH3_64bits(text.p, text.n);
+    sq_os_map_close(&map);
+    return ok;
+}
+
+/* Names and sizes of the visible files; the sentinel itself begins with a dot. */
+static bool measure_folder(const char *path, uint64_t *bytes, uint64_t *sum) {
+    squish_alloc a = sq_alloc_default();
+    sq_arena ar;
+    char **names = NULL;
+    size_t n = 0;
+    sq_buf list;
+    sq_arena_init(&ar, &a, 4096, 0);
+    sq_buf_init(&list, &a, (size_t)1 << 30);
+    bool ok = sq_os_list_dir(path, &ar, &names, &n, NULL) == SQUISH_OK;
+    *bytes = 0;
+    for (size_t i = 0; ok && i < n; i++) {
+        char file[4096];
+        if (names[i][0] == '.') continue;
+        ok = snprintf(file, sizeof file, "%s/%s", path, names[i]) < (int)sizeof file;
+        const uint64_t size = ok ? sq_os_file_bytes(file) : 0;
+        *bytes += size;
+        ok = ok && sq_buf_printf(&list, "%s %llu\n", names[i], (unsigned long long)size);
+    }
+    *sum = XXH3_64bits(list.data, list.len);
+    sq_buf_deinit(&list);
+    sq_arena_deinit(&ar);
+    return ok;
+}
+
+bool sq_tier_measure(squish_tier t, const char *path, uint64_t *bytes, uint64_t *sum) {
+    const sq_tier_info *info = sq_tier_get(t);
+    if (info->folder) return measure_folder(path, bytes, sum);
+    *bytes = sq_os_file_bytes(path);
+    return info->sqw ? measure_sqw(path, sum) : measure_safetensors(path, sum);
+}
+
+/* ---- sentinels ------------------------------------------------------------------------------- */
 
 enum { SENTINEL_MAX = 4096 };
 
-/* The file's size and the checksum of its superblock as the sentinel states them. */
+/* Size and checksum as the sentinel states them. */
 static bool sentinel_read(const char *path, uint64_t *bytes, uint64_t *sum) {
     squish_alloc a = sq_alloc_default();
     sq_arena ar;
@@ -42,7 +112,7 @@ squish_status sq_sentinel_write(const char *path, const char *file, uint64_t byt
                                 squish_error *err) {
     char hex[17];
     snprintf(hex, sizeof hex, "%016llx", (unsigned long long)sum);
-    json_t *o = json_pack("{s:s, s:s, s:I, s:s, s:s, s:I}", "format", "sqw", "file", file, "size",
+    json_t *o = json_pack("{s:s, s:s, s:I, s:s, s:s, s:I}", "format", "squish-tier", "file", file, "size",
                           (json_int_t)bytes, "superblock", hex, "builder", "squish " SQUISH_VERSION, "time",
                           (json_int_t)sq_os_unix_time());
     char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
@@ -58,42 +128,30 @@ squish_status sq_sentinel_write(const char *path, const char *file, uint64_t byt
     return st;
 }
 
-bool sq_tier_ready(const char *compressed, squish_tier t, char *path, size_t n) {
+static bool not_ready(char *why, size_t n, const char *text) {
+    if (why && n) snprintf(why, n, "%s", text);
+    return false;
+}
+
+bool sq_tier_ready(const char *compressed, squish_tier t, char *path, size_t n, char *why, size_t why_n) {
     const sq_tier_info *info = sq_tier_get(t);
-    char sentinel[4096];
-    uint64_t bytes = 0, sum = 0;
-    if (!info || snprintf(path, n, "%s/%s/model.sqw", compressed, info->dir) >= (int)n ||
+    char sentinel[4096], text[160];
+    uint64_t bytes = 0, sum = 0, have = 0, have_sum = 0;
+    if (why && why_n) why[0] = '\0';
+    if (!info) return not_ready(why, why_n, "it is no tier that is built");
+    if (snprintf(path, n, "%s/%s", compressed, info->file) >= (int)n ||
         snprintf(sentinel, sizeof sentinel, "%s/%s", compressed, info->sentinel) >= (int)sizeof sentinel)
-        return false;
-    if (!sq_os_exists(sentinel) || !sentinel_read(sentinel, &bytes, &sum) || sq_os_file_bytes(path) != bytes)
-        return false;
-    squish_alloc a = sq_alloc_default();
-    sq_sqw *s = NULL;
-    const bool ok = sq_sqw_open(&s, path, &a, NULL) == SQUISH_OK && sq_sqw_super_sum(s) == sum;
-    sq_sqw_close(s);
-    return ok;
-}
-
-/* ---- recipe ---------------------------------------------------------------------------------- */
-
-static const uint64_t SMALL_MODEL =
-    1000000000; /* parameters below which tables that feed logits stay at 8 bits */
-
-static sq_recipe eight(const squish_compress_options *o) {
-    if (o->group == 0) return (sq_recipe){SQ_W_I8_ROW, SQ_SCALE_F32, SQ_QUANT_RTN};
-    return (sq_recipe){SQ_W_I8_G64, SQ_SCALE_F16, SQ_QUANT_RTN};
-}
-
-sq_recipe sq_recipe_for(const squish_compress_options *o, const sq_config *c, uint64_t n_params,
-                        const sq_want *w) {
-    if (w->vector) return (sq_recipe){SQ_W_F32, SQ_SCALE_F32, SQ_QUANT_RTN};
-    if (o->bits == 8) return eight(o);
-    const bool table = w->role == SQ_ROLE_EMBED || w->role == SQ_ROLE_HEAD;
-    const bool stays_8 = w->role == SQ_ROLE_EMBED && !c->tied;
-    if (table && (stays_8 || n_params < SMALL_MODEL))
-        return (sq_recipe){SQ_W_I8_G64, SQ_SCALE_F16, SQ_QUANT_RTN};
-    /* bf16 scales are what MLX stores for bf16 checkpoints, so rtn matches it to the bit; lsq uses f16's
-     * finer step. */
-    if (o->method == SQUISH_METHOD_RTN) return (sq_recipe){SQ_W_I4_G64, SQ_SCALE_BF16, SQ_QUANT_RTN};
-    return (sq_recipe){SQ_W_I4_G64, SQ_SCALE_F16, SQ_QUANT_LSQ};
+        return not_ready(why, why_n, "its path is too long");
+    if (!sq_os_exists(sentinel)) return not_ready(why, why_n, "it has no sentinel: it was never finished");
+    if (!sentinel_read(sentinel, &bytes, &sum)) return not_ready(why, why_n, "its sentinel cannot be read");
+    if (!sq_os_exists(path)) return not_ready(why, why_n, "its file is missing");
+    const bool measured = sq_tier_measure(t, path, &have, &have_sum);
+    if (have != bytes) {
+        snprintf(text, sizeof text, "it has %llu bytes, its sentinel says %llu", (unsigned long long)have,
+                 (unsigned long long)bytes);
+        return not_ready(why, why_n, text);
+    }
+    if (!measured) return not_ready(why, why_n, "it is damaged and cannot be opened");
+    if (have_sum != sum) return not_ready(why, why_n, "its checksum differs from its sentinel's");
+    return true;
 }

@@ -47,9 +47,7 @@ const char *sq_dtype_name(sq_dtype t) {
     return "?";
 }
 
-size_t sq_dtype_bytes(sq_dtype t) {
-    return (size_t)t < SQ_COUNT(plain) ? plain[t].bytes : 0;
-}
+size_t sq_dtype_bytes(sq_dtype t) { return (size_t)t < SQ_COUNT(plain) ? plain[t].bytes : 0; }
 
 bool sq_fmt_gguf_type(uint32_t type_id, const char **name, uint32_t *block_items, uint32_t *block_bytes) {
     bool known = type_id < SQ_COUNT(gguf);
@@ -57,4 +55,27 @@ bool sq_fmt_gguf_type(uint32_t type_id, const char **name, uint32_t *block_items
     *block_items = known ? gguf[type_id].items : 0;
     *block_bytes = known ? gguf[type_id].bytes : 0;
     return *block_items > 0;
+}
+
+static const struct {
+    uint8_t id, dtype;
+} same[] = {{0, SQ_DT_F32},  {1, SQ_DT_F16},  {30, SQ_DT_BF16}, {24, SQ_DT_I8},
+            {25, SQ_DT_I16}, {26, SQ_DT_I32}, {27, SQ_DT_I64},  {28, SQ_DT_F64}};
+
+sq_dtype sq_fmt_gguf_dtype(uint32_t type_id) {
+    for (size_t i = 0; i < SQ_COUNT(same); i++) {
+        if (same[i].id == type_id) return (sq_dtype)same[i].dtype;
+    }
+    return (sq_dtype)(SQ_DT_GGUF + type_id);
+}
+
+bool sq_fmt_gguf_id(sq_dtype t, uint32_t *type_id) {
+    *type_id = t >= SQ_DT_GGUF ? (uint32_t)(t - SQ_DT_GGUF) : 0;
+    if (t >= SQ_DT_GGUF) return true;
+    for (size_t i = 0; i < SQ_COUNT(same); i++) {
+        if (same[i].dtype != t) continue;
+        *type_id = same[i].id;
+        return true;
+    }
+    return false;
 }

@@ -33,7 +33,11 @@ struct sq_gguf {
     uint32_t *by_key; /* indexes of kv, sorted by key */
     size_t n_kv;
     sq_ftensor *tensors;
+    uint32_t *by_name; /* indexes of tensors, sorted by name */
     size_t n_tensors;
+    uint64_t bytes;
+    sq_gguf **parts; /* the second file and those after it, where there are several */
+    size_t n_parts;
 };
 
 /* What a parse carries around. data_offsets are relative until the data base is known. */
@@ -234,14 +238,7 @@ static squish_status tensor_bytes(reader *r, sq_ftensor *t, uint32_t type) {
     if (!sq_mul_ok(n / items, bytes, &t->bytes)) {
         return sq_fail(r->err, SQUISH_CORRUPT, "%s: tensor '%s': its size in bytes overflows", t->file, name);
     }
-    t->dtype = (sq_dtype)(SQ_DT_GGUF + type);
-    static const struct {
-        uint8_t id, dtype;
-    } plain[] = {{0, SQ_DT_F32},  {1, SQ_DT_F16},  {30, SQ_DT_BF16}, {24, SQ_DT_I8},
-                 {25, SQ_DT_I16}, {26, SQ_DT_I32}, {27, SQ_DT_I64},  {28, SQ_DT_F64}};
-    for (size_t i = 0; i < SQ_COUNT(plain); i++) {
-        if (plain[i].id == type) t->dtype = (sq_dtype)plain[i].dtype;
-    }
+    t->dtype = sq_fmt_gguf_dtype(type);
     return SQUISH_OK;
 }
 
@@ -281,21 +278,32 @@ static bool data_less(const void *ctx, uint32_t a, uint32_t b) {
     return t[a].data < t[b].data;
 }
 
+/* Sorted index of the names; equal neighbours are an error. */
+static squish_status index_names(reader *r) {
+    sq_gguf *g = r->g;
+    g->by_name = SQ_ARENA_ARRAY(&g->arena, uint32_t, g->n_tensors);
+    if (g->n_tensors && !g->by_name) return no_memory(r);
+    for (size_t i = 0; i < g->n_tensors; i++) g->by_name[i] = (uint32_t)i;
+    sq_fmt_sort(g->by_name, g->n_tensors, name_less, g->tensors);
+    for (size_t i = 1; i < g->n_tensors; i++) {
+        sq_shown shown;
+        const char *name = g->tensors[g->by_name[i]].name;
+        if (strcmp(name, g->tensors[g->by_name[i - 1]].name) == 0) {
+            return sq_fail(r->err, SQUISH_CORRUPT, "%s: tensor '%s' stands there twice", g->file,
+                           sq_fmt_show(&shown, name, strlen(name)));
+        }
+    }
+    return SQUISH_OK;
+}
+
 /* No name twice, no byte in two tensors. */
 static squish_status check_tensors_apart(reader *r) {
     sq_gguf *g = r->g;
+    SQ_TRY(index_names(r));
     uint32_t *order = SQ_ARENA_ARRAY(&g->arena, uint32_t, g->n_tensors);
     if (g->n_tensors && !order) return no_memory(r);
     for (size_t i = 0; i < g->n_tensors; i++) order[i] = (uint32_t)i;
     sq_shown a, b;
-    sq_fmt_sort(order, g->n_tensors, name_less, g->tensors);
-    for (size_t i = 1; i < g->n_tensors; i++) {
-        const char *name = g->tensors[order[i]].name;
-        if (strcmp(name, g->tensors[order[i - 1]].name) == 0) {
-            return sq_fail(r->err, SQUISH_CORRUPT, "%s: tensor '%s' stands there twice", g->file,
-                           sq_fmt_show(&a, name, strlen(name)));
-        }
-    }
     sq_fmt_sort(order, g->n_tensors, data_less, g->tensors);
     for (size_t i = 1; i < g->n_tensors; i++) {
         const sq_ftensor *s = &g->tensors[order[i - 1]], *t = &g->tensors[order[i]];
@@ -420,6 +428,7 @@ squish_status sq_gguf_parse(sq_gguf **out, sq_span file, const char *file_name, 
     sq_gguf *g = sq_alloc_zero(&alloc, sizeof *g);
     if (!g) return sq_fail(err, SQUISH_NO_MEMORY, "%s: no memory", file_name);
     g->alloc = alloc;
+    g->bytes = file.n;
     sq_arena_init(&g->arena, &alloc, 16384, 0);
     squish_status st;
     const char *base = base_name(file_name);
@@ -437,7 +446,7 @@ fail:
     return st;
 }
 
-squish_status sq_gguf_open(sq_gguf **out, const char *path, const squish_alloc *a, squish_error *err) {
+static squish_status open_one(sq_gguf **out, const char *path, const squish_alloc *a, squish_error *err) {
     *out = NULL;
     sq_map map;
     SQ_TRY(sq_os_map_open(&map, path, err));
@@ -450,8 +459,97 @@ squish_status sq_gguf_open(sq_gguf **out, const char *path, const squish_alloc *
     return SQUISH_OK;
 }
 
+/* ---- several parts --------------------------------------------------------------------------- */
+
+/* NAME-00001-of-00003.gguf: the path of another part into out, or false if path is not of that shape. */
+static bool part_path(const char *path, uint32_t i, uint32_t n, char *out, size_t out_bytes) {
+    char tail[32], wanted[32];
+    snprintf(tail, sizeof tail, "-%05u-of-%05u.gguf", 1u, n);
+    snprintf(wanted, sizeof wanted, "-%05u-of-%05u.gguf", i + 1, n);
+    size_t len = strlen(path), tail_len = strlen(tail);
+    if (len < tail_len || strcmp(path + len - tail_len, tail) != 0) return false;
+    return (size_t)snprintf(out, out_bytes, "%.*s%s", (int)(len - tail_len), path, wanted) < out_bytes;
+}
+
+/* Part i says that it is part i of n. */
+static squish_status check_part(const sq_gguf *part, uint32_t i, uint32_t n, squish_error *err) {
+    int64_t no = -1, count = -1;
+    (void)sq_gguf_i64(part, "split.no", &no);
+    (void)sq_gguf_i64(part, "split.count", &count);
+    if (no == i && count == n) return SQUISH_OK;
+    return sq_fail(err, SQUISH_CORRUPT,
+                   "%s: split.no is %" PRId64 " and split.count %" PRId64 ", wanted %u and %u", part->file,
+                   no, count, i, n);
+}
+
+/* The tensors of all parts as one list. */
+static squish_status merge_parts(sq_gguf *g, squish_error *err) {
+    reader r = {.g = g, .err = err};
+    size_t n = g->n_tensors;
+    int64_t wanted = -1;
+    for (size_t i = 0; i < g->n_parts; i++) n += g->parts[i]->n_tensors;
+    if (!sq_gguf_i64(g, "split.tensors.count", &wanted) || wanted < 0 || (uint64_t)wanted != n ||
+        n > SQ_MAX_TENSORS) {
+        return sq_fail(err, SQUISH_CORRUPT,
+                       "%s: split.tensors.count is %" PRId64 ", the parts hold %zu tensors", g->file, wanted,
+                       n);
+    }
+    sq_ftensor *all = SQ_ARENA_ARRAY(&g->arena, sq_ftensor, n);
+    if (n && !all) return no_memory(&r);
+    size_t at = g->n_tensors;
+    if (at) memcpy(all, g->tensors, at * sizeof *all);
+    for (size_t i = 0; i < g->n_parts; i++) {
+        const sq_gguf *part = g->parts[i];
+        if (part->n_tensors) memcpy(all + at, part->tensors, part->n_tensors * sizeof *all);
+        at += part->n_tensors;
+        g->bytes += part->bytes;
+    }
+    g->tensors = all;
+    g->n_tensors = n;
+    return index_names(&r);
+}
+
+static squish_status open_parts(sq_gguf *g, const char *path, const squish_alloc *a, squish_error *err) {
+    char other[4096];
+    int64_t n = 1, no = 0;
+    if (!sq_gguf_i64(g, "split.count", &n) || n == 1) return SQUISH_OK;
+    if (n < 1 || n > SQ_MAX_SHARDS) {
+        return sq_fail(err, SQUISH_CORRUPT, "%s: split.count is %" PRId64 ", wanted 1 to %d", g->file, n,
+                       SQ_MAX_SHARDS);
+    }
+    if (sq_gguf_i64(g, "split.no", &no) && no > 0 && no < n) {
+        return sq_fail(err, SQUISH_INVALID, "%s is part %" PRId64 " of %" PRId64 ": open the first part",
+                       g->file, no + 1, n);
+    }
+    SQ_TRY(check_part(g, 0, (uint32_t)n, err));
+    g->parts = SQ_ARENA_ARRAY(&g->arena, sq_gguf *, (size_t)n);
+    if (!g->parts) return sq_fail(err, SQUISH_NO_MEMORY, "%s: no memory for its parts", g->file);
+    for (uint32_t i = 1; i < (uint32_t)n; i++) {
+        if (!part_path(path, i, (uint32_t)n, other, sizeof other)) {
+            return sq_fail(err, SQUISH_INVALID,
+                           "%s: the first of %" PRId64 " parts, wanted a name like "
+                           "NAME-00001-of-%05u.gguf",
+                           g->file, n, (unsigned)n);
+        }
+        SQ_TRY(open_one(&g->parts[g->n_parts], other, a, err));
+        SQ_TRY(check_part(g->parts[g->n_parts++], i, (uint32_t)n, err));
+    }
+    return merge_parts(g, err);
+}
+
+squish_status sq_gguf_open(sq_gguf **out, const char *path, const squish_alloc *a, squish_error *err) {
+    SQ_TRY(open_one(out, path, a, err));
+    squish_status st = open_parts(*out, path, a, err);
+    if (st != SQUISH_OK) {
+        sq_gguf_close(*out);
+        *out = NULL;
+    }
+    return st;
+}
+
 void sq_gguf_close(sq_gguf *g) {
     if (!g) return;
+    for (size_t i = 0; i < g->n_parts; i++) sq_gguf_close(g->parts[i]);
     if (g->map.data) sq_os_map_close(&g->map);
     squish_alloc alloc = g->alloc;
     sq_arena_deinit(&g->arena);
@@ -460,13 +558,9 @@ void sq_gguf_close(sq_gguf *g) {
 
 /* ---- getters --------------------------------------------------------------------------------- */
 
-size_t sq_gguf_n_kv(const sq_gguf *g) {
-    return g->n_kv;
-}
+size_t sq_gguf_n_kv(const sq_gguf *g) { return g->n_kv; }
 
-const sq_gguf_kv *sq_gguf_kv_at(const sq_gguf *g, size_t i) {
-    return i < g->n_kv ? &g->kv[i] : NULL;
-}
+const sq_gguf_kv *sq_gguf_kv_at(const sq_gguf *g, size_t i) { return i < g->n_kv ? &g->kv[i] : NULL; }
 
 const sq_gguf_kv *sq_gguf_get(const sq_gguf *g, const char *key) {
     sq_span wanted = {(const uint8_t *)key, strlen(key)};
@@ -550,10 +644,25 @@ squish_status sq_gguf_strings(const sq_gguf *g, const char *key, sq_arena *out_a
     return SQUISH_OK;
 }
 
-size_t sq_gguf_n_tensors(const sq_gguf *g) {
-    return g->n_tensors;
-}
+size_t sq_gguf_n_tensors(const sq_gguf *g) { return g->n_tensors; }
 
 const sq_ftensor *sq_gguf_tensor(const sq_gguf *g, size_t i) {
     return i < g->n_tensors ? &g->tensors[i] : NULL;
 }
+
+const sq_ftensor *sq_gguf_find(const sq_gguf *g, const char *name) {
+    for (size_t lo = 0, hi = g->n_tensors; lo < hi;) {
+        size_t mid = lo + (hi - lo) / 2;
+        const sq_ftensor *t = &g->tensors[g->by_name[mid]];
+        int d = strcmp(name, t->name);
+        if (d == 0) return t;
+        if (d < 0) {
+            hi = mid;
+        } else {
+            lo = mid + 1;
+        }
+    }
+    return NULL;
+}
+
+uint64_t sq_gguf_bytes(const sq_gguf *g) { return g->bytes; }

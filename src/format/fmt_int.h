@@ -4,7 +4,7 @@
 #ifndef SQ_FMT_INT_H
 #define SQ_FMT_INT_H
 
-#include "base/base.h"
+#include "format/format.h"
 
 #include <inttypes.h>
 
@@ -29,5 +29,8 @@ void sq_fmt_sort(uint32_t *item, size_t n, sq_fmt_less less, const void *ctx);
  * called,
  * "?" if nobody knows. Plain types have blocks of one element. */
 bool sq_fmt_gguf_type(uint32_t type_id, const char **name, uint32_t *block_items, uint32_t *block_bytes);
+/* Between plain dtypes (or SQ_DT_GGUF + id) and GGUF's ids. */
+sq_dtype sq_fmt_gguf_dtype(uint32_t type_id);
+bool sq_fmt_gguf_id(sq_dtype t, uint32_t *type_id); /* false: GGUF has none */
 
 #endif

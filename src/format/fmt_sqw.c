@@ -240,6 +240,19 @@ static squish_status check_dims(const checker *k, const sq_sqw_tensor *t, const 
     return SQUISH_OK;
 }
 
+/* A low-rank compensator has a sane rank, and its two factors fit into the data. */
+static squish_status check_rank(const checker *k, const sq_sqw_tensor *t, const char *name) {
+    uint64_t cols = t->dims[t->n_dims - 1], rows = 1, bytes;
+    for (int d = 0; d < t->n_dims - 1; d++) rows *= t->dims[d]; /* check_dims saw the product */
+    if (t->rank == 0) return SQUISH_OK;
+    if (t->rank > SQ_MAX_RANK || t->n_dims < 2 || !sq_mul_ok(rows + cols, 2 * t->rank, &bytes) ||
+        bytes >= t->data_bytes) {
+        return SQW_FAIL(k, "%s: tensor '%s': rank %u with %" PRIu64 " bytes, wanted at most %d and to fit",
+                        k->file, name, t->rank, t->data_bytes, SQ_MAX_RANK);
+    }
+    return SQUISH_OK;
+}
+
 /* The tensor lies in its unit, behind `after`, aligned. */
 static squish_status check_place(const checker *k, const sq_sqw_tensor *t, const char *name,
                                  const sq_sqw_unit *u, uint32_t i_unit, uint64_t after) {
@@ -273,6 +286,7 @@ static squish_status check_unit(const checker *k, sq_sqw *s, uint32_t i_unit) {
         sq_shown shown;
         const char *name = sq_fmt_show(&shown, s->names + t->name_off, t->name_len);
         SQ_TRY(check_dims(k, t, name));
+        SQ_TRY(check_rank(k, t, name));
         SQ_TRY(check_place(k, t, name, u, i_unit, after));
         SQ_TRY(enter_name(k, s, i));
         after = t->data_off + t->data_bytes;
@@ -403,24 +417,19 @@ const sq_sqw_unit *sq_sqw_units(const sq_sqw *s, size_t *n) {
     return s->units;
 }
 
-const char *sq_sqw_name(const sq_sqw *s, const sq_sqw_tensor *t) {
-    return s->names + t->name_off;
-}
+const char *sq_sqw_name(const sq_sqw *s, const sq_sqw_tensor *t) { return s->names + t->name_off; }
 
-const uint8_t *sq_sqw_data(const sq_sqw *s, const sq_sqw_tensor *t) {
-    return s->file.p + t->data_off;
-}
+const uint8_t *sq_sqw_data(const sq_sqw *s, const sq_sqw_tensor *t) { return s->file.p + t->data_off; }
 
-uint64_t sq_sqw_bytes(const sq_sqw *s) {
-    return s->file.n;
-}
+uint64_t sq_sqw_bytes(const sq_sqw *s) { return s->file.n; }
 
-uint64_t sq_sqw_super_sum(const sq_sqw *s) {
-    return s->super->sum;
-}
+uint64_t sq_sqw_super_sum(const sq_sqw *s) { return s->super->sum; }
 
-const uint8_t *sq_sqw_source_id(const sq_sqw *s) {
-    return s->super->source_id;
+const uint8_t *sq_sqw_source_id(const sq_sqw *s) { return s->super->source_id; }
+
+sq_quality_flag sq_sqw_quality(const sq_sqw *s) {
+    uint32_t flag = s->super->quality; /* a flag of a later version says nothing we know */
+    return flag <= SQ_QUALITY_COLLAPSED ? (sq_quality_flag)flag : SQ_QUALITY_UNVERIFIED;
 }
 
 /* ---- verify ---------------------------------------------------------------------------------- */

@@ -34,7 +34,7 @@ typedef struct {
     uint64_t section_table; /* offset of n_sections records */
     uint32_t n_tensors, n_units;
     uint8_t source_id[16]; /* XXH3-128 over the source checkpoint */
-    uint32_t quality;      /* 0: not judged */
+    uint32_t quality;      /* sq_quality_flag */
     uint32_t reserved1;
     uint64_t table_sum; /* of the section table, which holds the sums of all other tables */
     char builder[64];   /* NUL-padded */
@@ -51,6 +51,61 @@ static inline uint64_t sq_sqw_tensor_align(uint64_t bytes) {
 static inline uint64_t sq_sqw_n_extents(uint64_t data_bytes) {
     return data_bytes / SQ_SQW_EXTENT + (data_bytes % SQ_SQW_EXTENT != 0);
 }
+
+/* ---- journal of an unfinished file (fmt_sqw_journal.c) ---- */
+
+/* Which file the journal belongs to. */
+typedef struct {
+    uint8_t layout[16]; /* XXH3-128 over all declarations and offsets */
+    uint8_t source_id[16];
+    uint64_t file_bytes;
+} sq_sqw_key;
+
+typedef struct {
+    uint8_t magic[8];
+    sq_sqw_key key;
+    uint64_t reserved;
+    uint64_t sum; /* of the bytes before it */
+} sq_sqw_journal_head;
+_Static_assert(sizeof(sq_sqw_journal_head) == 64, "on disk");
+
+/* One finished tensor; note_bytes bytes of note follow, then zeros up to a multiple of 8. */
+typedef struct {
+    uint32_t index, batch; /* batch: counts flushes */
+    uint32_t note_bytes, reserved;
+    uint64_t data_sum, source_sum;
+    uint64_t
+        sum; /* of the record with this field 0 and its note; seeded with the head's sum and the offset */
+} sq_sqw_journal_record;
+_Static_assert(sizeof(sq_sqw_journal_record) == 40, "on disk");
+
+typedef struct {
+    sq_newfile file;
+    sq_buf pending; /* records not yet written */
+    uint64_t end;   /* of the records in the file */
+    uint64_t seed;
+    uint32_t batch; /* of the next flush */
+} sq_sqw_journal;
+
+/* Opened or made; holds nothing yet as far as we know. Memory belongs to the caller: always deinit. */
+squish_status sq_sqw_journal_init(sq_sqw_journal *j, const char *path, const squish_alloc *a,
+                                  squish_error *err);
+/* Nothing in it any more, and the disk knows. */
+squish_status sq_sqw_journal_clear(sq_sqw_journal *j, squish_error *err);
+/* Begin an empty one for `key`. */
+squish_status sq_sqw_journal_start(sq_sqw_journal *j, const sq_sqw_key *key, squish_error *err);
+/* The good records of a journal read into memory: false from the first bad one on, or where none is left. *at
+ * is 0 at the beginning and then the offset behind the record. `note` lies in `file`. */
+bool sq_sqw_journal_next(sq_span file, const sq_sqw_key *key, uint64_t *at, sq_sqw_journal_record *rec,
+                         const uint8_t **note);
+/* Go on behind byte `end`; what lies after it is cut off. */
+squish_status sq_sqw_journal_continue(sq_sqw_journal *j, const sq_sqw_key *key, uint64_t end, uint32_t batch,
+                                      squish_error *err);
+/* Remember a record; it is written by flush, whose caller has flushed the data before. */
+bool sq_sqw_journal_add(sq_sqw_journal *j, sq_sqw_journal_record rec, const void *note);
+squish_status sq_sqw_journal_flush(sq_sqw_journal *j, squish_error *err);
+/* remove: the file goes too. */
+void sq_sqw_journal_deinit(sq_sqw_journal *j, bool remove);
 
 /* "TENS" for messages; out holds 5 bytes. */
 const char *sq_sqw_fourcc_text(uint32_t fourcc, char out[5]);

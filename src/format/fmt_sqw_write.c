@@ -2,12 +2,16 @@
  *
  * fmt_sqw_write.c - making a .sqw file: declare everything, fix all offsets, fill in any order, seal.
  *
- *   collecting --layout--> filling --finish--> done        (any failure: free abandons the temporary file)
+ *   collecting --layout--> filling --seal--> sealed --publish--> published
+ *
+ * The file grows under its partial name with a journal (fmt_sqw_journal.c) beside it. Order is everything:
+ * data are flushed before the journal speaks of them; an old journal is emptied before an old partial file
+ * is; the superblock is written last, so a file cut short at any point begins with zeros and is refused.
  *
  * While filling, several threads may put bytes at once: each put is one positioned write and one atomic
  * count. All else belongs to one thread. Sums are taken from the file as it reads back, not from what the
- * caller handed over, and the finished file is opened by the reader's own code before it gets its name. The
- * superblock is written last, so a file cut short at any point begins with zeros and is refused. */
+ * caller handed over, and the sealed file is opened by the reader's own code and compared once more before it
+ * can get its name. */
 #include "format/fmt_sqw_int.h"
 
 #include <stdatomic.h>
@@ -16,7 +20,19 @@
 
 enum { OWN_SECTIONS = 5 }; /* TENS, UNIT, NAME, SUMS, DATA */
 
-typedef enum { COLLECTING, FILLING, DONE } phase;
+/* When the data of finished tensors are flushed: what a crash can cost. */
+static const uint64_t batch_bytes = 256u << 20, batch_ns = 10u * 1000000000ull;
+static const uint64_t disk_spare = 64u << 20; /* left to others when the file has all its blocks */
+
+typedef enum { COLLECTING, FILLING, SEALED, PUBLISHED } phase;
+
+/* What is known of a finished tensor. */
+typedef struct {
+    bool is;
+    uint16_t note_bytes;
+    uint64_t sum;
+    const void *note; /* in the arena */
+} done;
 
 /* A section and where its bytes come from. */
 typedef struct {
@@ -28,8 +44,8 @@ typedef struct {
 
 struct sq_sqw_writer {
     squish_alloc alloc;
-    sq_arena arena; /* path and copies of sections */
-    const char *path;
+    sq_arena arena; /* paths, notes and copies of sections */
+    const char *path, *journal_path;
     phase phase;
     part parts[SQ_MAX_SECTIONS];
     uint32_t n_parts;
@@ -41,6 +57,12 @@ struct sq_sqw_writer {
     uint64_t *sums;
     uint64_t n_sums;
     sq_newfile file;
+    sq_map map; /* the same file, to read back from */
+    sq_sqw_journal journal;
+    done *done;
+    uint64_t batch_bytes, batch_began_ns; /* finished but not flushed */
+    sq_sqw_key key;
+    uint64_t table_sum; /* once sealed */
 };
 
 static squish_status out_of_memory(const sq_sqw_writer *w, squish_error *err) {
@@ -48,35 +70,53 @@ static squish_status out_of_memory(const sq_sqw_writer *w, squish_error *err) {
 }
 
 static squish_status in_phase(const sq_sqw_writer *w, phase wanted, const char *what, squish_error *err) {
-    static const char *const names[] = {"before", "while filling after", "after the end of"};
+    static const char *const names[] = {"before", "while filling after", "when sealed after",
+                                        "when published after"};
     if (w->phase == wanted) return SQUISH_OK;
     return sq_fail(err, SQUISH_INVALID, "'%s': %s is called %s the layout", w->path, what, names[w->phase]);
 }
 
-squish_status sq_sqw_writer_new(sq_sqw_writer **out, const char *path, const squish_alloc *a,
-                                squish_error *err) {
+squish_status sq_sqw_writer_new(sq_sqw_writer **out, const char *partial, const char *journal,
+                                const squish_alloc *a, squish_error *err) {
     *out = NULL;
     squish_alloc alloc = a ? *a : sq_alloc_default();
     sq_sqw_writer *w = sq_alloc_zero(&alloc, sizeof *w);
-    if (!w) return sq_fail(err, SQUISH_NO_MEMORY, "'%s': no memory", path);
+    if (!w) return sq_fail(err, SQUISH_NO_MEMORY, "'%s': no memory", partial);
     w->alloc = alloc;
-    w->file.fd = -1;
+    w->file.fd = w->journal.file.fd = -1;
     sq_arena_init(&w->arena, &alloc, 65536, 0);
     sq_buf_init(&w->names, &alloc, (size_t)SQ_MAX_TENSORS * (SQ_MAX_NAME + 1));
-    w->path = sq_arena_strndup(&w->arena, path, strlen(path));
-    if (!w->path) {
-        sq_sqw_writer_free(w);
-        return sq_fail(err, SQUISH_NO_MEMORY, "'%s': no memory", path);
+    w->path = sq_arena_strndup(&w->arena, partial, strlen(partial));
+    w->journal_path = sq_arena_strndup(&w->arena, journal, strlen(journal));
+    if (!w->path || !w->journal_path) {
+        sq_sqw_writer_free(w, false);
+        return sq_fail(err, SQUISH_NO_MEMORY, "'%s': no memory", partial);
     }
     *out = w;
     return SQUISH_OK;
 }
 
-void sq_sqw_writer_free(sq_sqw_writer *w) {
+/* Let go of both files; remove: of their names too. */
+static void drop_files(sq_sqw_writer *w, bool remove) {
+    sq_os_map_close(&w->map);
+    sq_sqw_journal_deinit(&w->journal, remove); /* first: a partial file without a journal is never trusted */
+    if (remove) {
+        sq_os_newfile_abandon(&w->file);
+    } else {
+        sq_os_newfile_close(&w->file);
+    }
+}
+
+static squish_status flush_batch(sq_sqw_writer *w, squish_error *err);
+
+void sq_sqw_writer_free(sq_sqw_writer *w, bool keep_partial) {
     if (!w) return;
-    sq_os_newfile_abandon(&w->file);
+    /* What is finished but not flushed is saved if it can be; if not, it is made again. */
+    if (keep_partial && w->phase == FILLING && w->file.fd >= 0) (void)flush_batch(w, NULL);
+    drop_files(w, !keep_partial);
     squish_alloc alloc = w->alloc;
     sq_alloc_free(&alloc, (void *)w->put, w->n_tensors * sizeof *w->put);
+    sq_alloc_free(&alloc, w->done, w->n_tensors * sizeof *w->done);
     sq_alloc_free(&alloc, w->tensors, w->tensors_cap * sizeof *w->tensors);
     sq_alloc_free(&alloc, w->units, w->units_cap * sizeof *w->units);
     sq_alloc_free(&alloc, w->sums, w->n_sums * sizeof *w->sums);
@@ -190,10 +230,10 @@ squish_status sq_sqw_writer_tensor(sq_sqw_writer *w, const char *name, const sq_
     SQ_TRY(in_phase(w, COLLECTING, "tensor", err));
     size_t name_len = strlen(name);
     if (name_len < 1 || name_len > SQ_MAX_NAME || t->n_dims < 1 || t->n_dims > SQ_SQW_DIMS ||
-        t->data_bytes == 0 || w->n_tensors == SQ_MAX_TENSORS) {
+        t->data_bytes == 0 || t->rank > SQ_MAX_RANK || w->n_tensors == SQ_MAX_TENSORS) {
         return sq_fail(err, SQUISH_INVALID,
-                       "tensor '%s': %zu bytes of name, %u dimensions, %" PRIu64 " bytes", name, name_len,
-                       t->n_dims, t->data_bytes);
+                       "tensor '%s': %zu bytes of name, %u dimensions, rank %u, %" PRIu64 " bytes", name,
+                       name_len, t->n_dims, t->rank, t->data_bytes);
     }
     sq_sqw_tensor rec = *t;
     for (int d = 0; d < SQ_SQW_DIMS; d++) {
@@ -299,19 +339,142 @@ static squish_status check_names_differ(sq_sqw_writer *w, squish_error *err) {
     return st;
 }
 
-squish_status sq_sqw_writer_layout(sq_sqw_writer *w, uint64_t *file_bytes, squish_error *err) {
+/* Everything that decides what the bytes of DATA mean and where they lie: declarations, offsets, and the
+ * sections given so far, among them the recipe. Sums and late sections are not known yet and stay out. */
+static squish_status make_key(sq_sqw_writer *w, const uint8_t source_id[16], uint64_t file_bytes,
+                              squish_error *err) {
+    XXH3_state_t *h = XXH3_createState();
+    if (!h) return out_of_memory(w, err);
+    XXH3_128bits_reset(h);
+    for (uint32_t i = 0; i < w->n_parts; i++) {
+        const part *p = &w->parts[i];
+        const uint64_t facts[] = {p->rec.fourcc, p->rec.offset, p->bytes_max, p->late};
+        XXH3_128bits_update(h, facts, sizeof facts);
+        if (p->p && p->p != w->tensors) XXH3_128bits_update(h, p->p, (size_t)p->rec.bytes);
+    }
+    for (uint32_t i = 0; i < w->n_tensors; i++) {
+        sq_sqw_tensor t = w->tensors[i];
+        t.sum = t.source_sum = 0;
+        XXH3_128bits_update(h, &t, sizeof t);
+    }
+    XXH128_canonical_t digest;
+    XXH128_canonicalFromHash(&digest, XXH3_128bits_digest(h));
+    XXH3_freeState(h);
+    w->key.file_bytes = file_bytes;
+    memcpy(w->key.layout, digest.digest, sizeof w->key.layout);
+    memcpy(w->key.source_id, source_id, sizeof w->key.source_id);
+    return SQUISH_OK;
+}
+
+static squish_status make_tables(sq_sqw_writer *w, squish_error *err) {
+    if (!w->n_tensors || w->done) return SQUISH_OK;
+    if (!w->put) w->put = sq_alloc_zero(&w->alloc, w->n_tensors * sizeof *w->put);
+    w->done = sq_alloc_zero(&w->alloc, w->n_tensors * sizeof *w->done);
+    return w->put && w->done ? SQUISH_OK : out_of_memory(w, err);
+}
+
+static uint64_t data_sum(const sq_sqw_writer *w, const sq_sqw_tensor *t) {
+    return XXH3_64bits(w->map.data + t->data_off, (size_t)t->data_bytes);
+}
+
+/* Tensor rec->index is finished, and this is said of it. */
+static squish_status mark_done(sq_sqw_writer *w, const sq_sqw_journal_record *rec, const void *note,
+                               squish_error *err) {
+    done *d = &w->done[rec->index];
+    void *copy = rec->note_bytes ? sq_arena_alloc(&w->arena, rec->note_bytes, 8) : NULL;
+    if (rec->note_bytes && !copy) return out_of_memory(w, err);
+    if (copy) memcpy(copy, note, rec->note_bytes);
+    *d = (done){.is = true, .note_bytes = (uint16_t)rec->note_bytes, .sum = rec->data_sum, .note = copy};
+    w->tensors[rec->index].source_sum = rec->source_sum;
+    return SQUISH_OK;
+}
+
+/* Where the good records end and which batch comes last among them. A tensor met twice ends the reading too.
+ */
+static uint64_t survey(sq_sqw_writer *w, sq_span journal, uint32_t *last_batch) {
+    sq_sqw_journal_record rec;
+    const uint8_t *note;
+    uint64_t end = 0;
+    *last_batch = 0;
+    for (uint64_t at = 0; sq_sqw_journal_next(journal, &w->key, &at, &rec, &note); end = at) {
+        if (rec.index >= w->n_tensors || rec.batch < *last_batch || w->put[rec.index]) break;
+        w->put[rec.index] = w->tensors[rec.index].data_bytes;
+        *last_batch = rec.batch;
+    }
+    return end;
+}
+
+/* Take over what the journal says up to `end`; the last batch is compared with the data, and cut from the
+ * first tensor that differs, for a disk may lie about a flush just before the power goes. */
+static squish_status take_over(sq_sqw_writer *w, sq_span journal, uint64_t end, uint32_t last_batch,
+                               uint64_t *kept, squish_error *err) {
+    sq_sqw_journal_record rec;
+    const uint8_t *note;
+    uint64_t good = sizeof(sq_sqw_journal_head);
+    for (uint64_t at = 0; good < end && sq_sqw_journal_next(journal, &w->key, &at, &rec, &note); good = at) {
+        const sq_sqw_tensor *t = &w->tensors[rec.index];
+        if (rec.batch == last_batch && data_sum(w, t) != rec.data_sum) break;
+        SQ_TRY(mark_done(w, &rec, note, err));
+        *kept += t->data_bytes;
+    }
+    for (uint32_t i = 0; i < w->n_tensors; i++) w->put[i] = w->done[i].is ? w->tensors[i].data_bytes : 0;
+    return sq_sqw_journal_continue(&w->journal, &w->key, good, last_batch + 1, err);
+}
+
+/* Is there a journal of this very file? Then go on with it: *kept bytes are there. */
+static squish_status continue_file(sq_sqw_writer *w, bool *resumed, uint64_t *kept, squish_error *err) {
+    sq_map journal;
+    SQ_TRY(sq_os_map_open(&journal, w->journal_path, err));
+    const sq_span all = {journal.data, journal.bytes};
+    uint32_t last_batch;
+    uint64_t end = survey(w, all, &last_batch);
+    squish_status st = SQUISH_OK;
+    *resumed = end > 0;
+    if (*resumed) {
+        SQ_GUARD(sq_os_newfile_resize(&w->file, w->key.file_bytes, disk_spare, err));
+        SQ_GUARD(sq_os_map_open(&w->map, w->path, err));
+        SQ_GUARD(take_over(w, all, end, last_batch, kept, err));
+        /* It may have been sealed already; until it is again, nobody shall take it for whole. */
+        static const uint8_t zero[SQ_SQW_PAGE];
+        SQ_GUARD(sq_os_newfile_write_at(&w->file, 0, zero, sizeof zero, err));
+    }
+fail:
+    sq_os_map_close(&journal);
+    return st;
+}
+
+/* Both files anew. The journal is emptied before the data it may speak of go, and begins only when the file
+ * has its size, which makes all that nobody writes read as 0. */
+static squish_status start_file(sq_sqw_writer *w, squish_error *err) {
+    for (uint32_t i = 0; i < w->n_tensors; i++) w->put[i] = 0;
+    SQ_TRY(sq_sqw_journal_clear(&w->journal, err));
+    SQ_TRY(sq_os_newfile_resize(&w->file, 0, 0, err));
+    SQ_TRY(sq_os_newfile_resize(&w->file, w->key.file_bytes, disk_spare, err));
+    SQ_TRY(sq_os_newfile_sync(&w->file, err));
+    SQ_TRY(sq_sqw_journal_start(&w->journal, &w->key, err));
+    SQ_TRY(sq_os_sync_parent(w->path, err));
+    SQ_TRY(sq_os_sync_parent(w->journal_path, err));
+    return sq_os_map_open(&w->map, w->path, err);
+}
+
+squish_status sq_sqw_writer_layout(sq_sqw_writer *w, const uint8_t source_id[16], bool resume,
+                                   uint64_t *file_bytes, uint64_t *kept, squish_error *err) {
+    uint64_t there;
+    bool resumed = false;
+    *kept = 0;
     SQ_TRY(in_phase(w, COLLECTING, "layout", err));
     SQ_TRY(check_names_differ(w, err));
-    if (w->n_tensors && !w->put) {
-        w->put = sq_alloc_zero(&w->alloc, w->n_tensors * sizeof *w->put);
-        if (!w->put) return out_of_memory(w, err);
-    }
+    SQ_TRY(make_tables(w, err));
     SQ_TRY(place_all(w, file_bytes, err));
     w->phase = FILLING;
-    SQ_TRY(sq_os_newfile_open(&w->file, w->path, *file_bytes, err));
-    /* The file has its full size from the start: what nobody writes (padding, the superblock so far) reads as
-     * 0. */
-    return sq_os_newfile_write_at(&w->file, *file_bytes - 1, "", 1, err);
+    SQ_TRY(make_key(w, source_id, *file_bytes, err));
+    SQ_TRY(sq_os_newfile_resume(&w->file, w->path, &there, err)); /* its lock keeps a second writer off */
+    squish_status st = sq_sqw_journal_init(&w->journal, w->journal_path, &w->alloc, err);
+    if (st == SQUISH_OK && resume && there == *file_bytes) st = continue_file(w, &resumed, kept, err);
+    if (st == SQUISH_OK && !resumed) st = start_file(w, err);
+    if (st != SQUISH_OK) drop_files(w, !resumed); /* what could have been continued still can be */
+    w->batch_began_ns = sq_os_now_ns();
+    return st;
 }
 
 /* ---- filling --------------------------------------------------------------------------------- */
@@ -326,6 +489,10 @@ squish_status sq_sqw_writer_put(sq_sqw_writer *w, size_t index, uint64_t at, con
     if (at > t->data_bytes || n > t->data_bytes - at) {
         return sq_fail(err, SQUISH_INVALID, "tensor '%s': put of %zu bytes at %" PRIu64 " of %" PRIu64,
                        w->names.data + t->name_off, n, at, t->data_bytes);
+    }
+    if (w->done[index].is) {
+        return sq_fail(err, SQUISH_INVALID, "tensor '%s': put after it was done",
+                       w->names.data + t->name_off);
     }
     SQ_TRY(sq_os_newfile_write_at(&w->file, t->data_off + at, p, n, err));
     atomic_fetch_add_explicit(&w->put[index], n, memory_order_relaxed);
@@ -342,7 +509,53 @@ squish_status sq_sqw_writer_source_sum(sq_sqw_writer *w, size_t index, uint64_t 
     return SQUISH_OK;
 }
 
-/* ---- finish ---------------------------------------------------------------------------------- */
+bool sq_sqw_writer_has(const sq_sqw_writer *w, size_t index) {
+    return w->done && index < w->n_tensors && w->done[index].is;
+}
+
+const void *sq_sqw_writer_note(const sq_sqw_writer *w, size_t index, size_t *n) {
+    bool has = sq_sqw_writer_has(w, index);
+    *n = has ? w->done[index].note_bytes : 0;
+    return has ? w->done[index].note : NULL;
+}
+
+/* Data down to the disk, then the journal that speaks of them. */
+static squish_status flush_batch(sq_sqw_writer *w, squish_error *err) {
+    if (w->journal.pending.len) {
+        SQ_TRY(sq_os_newfile_sync(&w->file, err));
+        SQ_TRY(sq_sqw_journal_flush(&w->journal, err));
+    }
+    w->batch_bytes = 0;
+    w->batch_began_ns = sq_os_now_ns();
+    return SQUISH_OK;
+}
+
+squish_status sq_sqw_writer_tensor_done(sq_sqw_writer *w, size_t index, const void *note, size_t n,
+                                        squish_error *err) {
+    SQ_TRY(in_phase(w, FILLING, "tensor_done", err));
+    if (index >= w->n_tensors || n > SQ_MAX_NOTE || w->file.fd < 0) {
+        return sq_fail(err, SQUISH_INVALID, "'%s': tensor %zu of %u done with a note of %zu bytes", w->path,
+                       index, w->n_tensors, n);
+    }
+    const sq_sqw_tensor *t = &w->tensors[index];
+    const char *name = w->names.data + t->name_off;
+    uint64_t put = atomic_load_explicit(&w->put[index], memory_order_relaxed);
+    if (put != t->data_bytes || w->done[index].is) {
+        return sq_fail(err, SQUISH_INVALID, "tensor '%s': done %s, %" PRIu64 " of %" PRIu64 " bytes were put",
+                       name, w->done[index].is ? "twice" : "too early", put, t->data_bytes);
+    }
+    const sq_sqw_journal_record rec = {.index = (uint32_t)index,
+                                       .note_bytes = (uint32_t)n,
+                                       .data_sum = data_sum(w, t),
+                                       .source_sum = t->source_sum};
+    SQ_TRY(mark_done(w, &rec, note, err));
+    if (!sq_sqw_journal_add(&w->journal, rec, note)) return out_of_memory(w, err);
+    w->batch_bytes += t->data_bytes;
+    bool due = w->batch_bytes >= batch_bytes || sq_os_now_ns() - w->batch_began_ns >= batch_ns;
+    return due ? flush_batch(w, err) : SQUISH_OK;
+}
+
+/* ---- seal and publish ------------------------------------------------------------------------ */
 
 static squish_status check_all_put(sq_sqw_writer *w, squish_error *err) {
     for (uint32_t i = 0; i < w->n_tensors; i++) {
@@ -356,20 +569,20 @@ static squish_status check_all_put(sq_sqw_writer *w, squish_error *err) {
     return SQUISH_OK;
 }
 
-/* Read the data back and take the sums of tensors and extents. */
+/* Sums of extents, and of the tensors nobody called done. */
 static squish_status take_sums(sq_sqw_writer *w, squish_error *err) {
     const part *data = &w->parts[w->n_parts - 1];
     part *sums = &w->parts[w->n_parts - 2];
-    w->n_sums = sq_sqw_n_extents(data->rec.bytes);
-    w->sums = sq_alloc_new(&w->alloc, w->n_sums * sizeof *w->sums);
-    if (w->n_sums && !w->sums) {
-        w->n_sums = 0;
-        return out_of_memory(w, err);
+    if (!w->sums && data->rec.bytes) {
+        w->n_sums = sq_sqw_n_extents(data->rec.bytes);
+        w->sums = sq_alloc_new(&w->alloc, w->n_sums * sizeof *w->sums);
+        if (!w->sums) {
+            w->n_sums = 0;
+            return out_of_memory(w, err);
+        }
     }
     sums->p = w->sums;
-    sq_map map;
-    SQ_TRY(sq_os_map_open(&map, w->file.tmp, err));
-    const uint8_t *p = map.data + data->rec.offset;
+    const uint8_t *p = w->map.data + data->rec.offset;
     for (uint64_t i = 0, left = data->rec.bytes; i < w->n_sums; i++) {
         size_t n = left < SQ_SQW_EXTENT ? (size_t)left : SQ_SQW_EXTENT;
         w->sums[i] = XXH3_64bits(p + i * SQ_SQW_EXTENT, n);
@@ -377,9 +590,8 @@ static squish_status take_sums(sq_sqw_writer *w, squish_error *err) {
     }
     for (uint32_t i = 0; i < w->n_tensors; i++) {
         sq_sqw_tensor *t = &w->tensors[i];
-        t->sum = XXH3_64bits(map.data + t->data_off, (size_t)t->data_bytes);
+        t->sum = w->done[i].is ? w->done[i].sum : data_sum(w, t);
     }
-    sq_os_map_close(&map);
     return SQUISH_OK;
 }
 
@@ -400,21 +612,21 @@ static squish_status write_tables(sq_sqw_writer *w, uint64_t *table_sum, squish_
     return sq_os_newfile_write_at(&w->file, SQ_SQW_PAGE, table, bytes, err);
 }
 
-static squish_status write_super(sq_sqw_writer *w, const uint8_t source_id[16], uint64_t table_sum,
+static squish_status write_super(sq_sqw_writer *w, uint64_t table_sum, sq_quality_flag quality,
                                  uint64_t *super_sum, squish_error *err) {
-    const sq_sqw_section *data = &w->parts[w->n_parts - 1].rec;
     sq_sqw_super sb = {.endian = SQ_SQW_ENDIAN,
                        .major = SQ_SQW_MAJOR,
                        .minor = SQ_SQW_MINOR,
-                       .file_bytes = data->offset + data->bytes,
+                       .file_bytes = w->key.file_bytes,
                        .n_sections = w->n_parts,
                        .section_table = SQ_SQW_PAGE,
                        .n_tensors = w->n_tensors,
                        .n_units = w->n_units,
+                       .quality = quality,
                        .table_sum = table_sum,
                        .builder = "squish " SQUISH_VERSION};
     memcpy(sb.magic, SQ_SQW_MAGIC, sizeof sb.magic);
-    memcpy(sb.source_id, source_id, sizeof sb.source_id);
+    memcpy(sb.source_id, w->key.source_id, sizeof sb.source_id);
     sb.sum = XXH3_64bits(&sb, offsetof(sq_sqw_super, sum));
     *super_sum = sb.sum;
     return sq_os_newfile_write_at(&w->file, 0, &sb, sizeof sb, err);
@@ -423,22 +635,52 @@ static squish_status write_super(sq_sqw_writer *w, const uint8_t source_id[16], 
 /* The reader must accept the file before anybody else sees it. */
 static squish_status check_readable(sq_sqw_writer *w, squish_error *err) {
     sq_sqw *s;
-    SQ_TRY(sq_sqw_open(&s, w->file.tmp, &w->alloc, err));
+    SQ_TRY(sq_sqw_open(&s, w->path, &w->alloc, err));
     sq_sqw_close(s);
     return SQUISH_OK;
 }
 
-squish_status sq_sqw_writer_finish(sq_sqw_writer *w, const uint8_t source_id[16], uint64_t *super_sum,
-                                   squish_error *err) {
-    SQ_TRY(in_phase(w, FILLING, "finish", err));
-    w->phase = DONE;
+/* Each tensor still reads as it did when it was done. If one does not, the journal cannot be trusted with it.
+ */
+static squish_status compare_data(sq_sqw_writer *w, squish_error *err) {
+    for (uint32_t i = 0; i < w->n_tensors; i++) {
+        const sq_sqw_tensor *t = &w->tensors[i];
+        uint64_t sum = data_sum(w, t);
+        if (sum == t->sum) continue;
+        (void)sq_sqw_journal_clear(&w->journal, NULL);
+        return sq_fail(err, SQUISH_CORRUPT,
+                       "tensor '%s': reads back with checksum %016" PRIx64 ", %016" PRIx64 " was written",
+                       w->names.data + t->name_off, sum, t->sum);
+    }
+    return SQUISH_OK;
+}
+
+squish_status sq_sqw_writer_seal(sq_sqw_writer *w, squish_error *err) {
+    SQ_TRY(in_phase(w, FILLING, "seal", err));
     SQ_TRY(check_all_put(w, err));
+    SQ_TRY(flush_batch(w, err));
     SQ_TRY(take_sums(w, err));
-    uint64_t table_sum, sum;
-    SQ_TRY(write_tables(w, &table_sum, err));
-    SQ_TRY(write_super(w, source_id, table_sum, &sum, err));
+    uint64_t super_sum;
+    SQ_TRY(write_tables(w, &w->table_sum, err));
+    SQ_TRY(sq_os_newfile_sync(&w->file, err)); /* all it speaks of comes before the superblock */
+    SQ_TRY(write_super(w, w->table_sum, SQ_QUALITY_UNVERIFIED, &super_sum, err));
+    SQ_TRY(sq_os_newfile_sync(&w->file, err));
     SQ_TRY(check_readable(w, err));
-    SQ_TRY(sq_os_newfile_publish(&w->file, err));
-    *super_sum = sum;
+    SQ_TRY(compare_data(w, err));
+    w->phase = SEALED;
+    return SQUISH_OK;
+}
+
+squish_status sq_sqw_writer_publish(sq_sqw_writer *w, const char *path, sq_quality_flag quality,
+                                    uint64_t *super_sum, squish_error *err) {
+    SQ_TRY(in_phase(w, SEALED, "publish", err));
+    if ((unsigned)quality > SQ_QUALITY_COLLAPSED) {
+        return sq_fail(err, SQUISH_INVALID, "'%s': quality flag %d", path, (int)quality);
+    }
+    SQ_TRY(write_super(w, w->table_sum, quality, super_sum, err));
+    SQ_TRY(check_readable(w, err));
+    SQ_TRY(sq_os_newfile_publish_as(&w->file, path, err));
+    w->phase = PUBLISHED;
+    sq_sqw_journal_deinit(&w->journal, true);
     return SQUISH_OK;
 }

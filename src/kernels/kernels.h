@@ -15,8 +15,13 @@
  *  R2  integer groups: for k group g in rising order, from acc = +0:
  *          t   = scale_w * scale_x                   (rounded once)
  *          acc = fma(t, (float)idot, acc)            idot = exact sum of code_w * code_x over the 64 columns
- *          acc = fma(bias_w, xsum, acc)              I4 only; xsum = scale_x * (float)(sum of code_x)
- *      I8_ROW: acc = fma(scale_x, (float)idot, acc) for each g, and y = acc * scale_row at the end.
+ *          acc = fma(bias_w, xsum, acc)              types with bias; xsum = scale_x * (float)(sum of code_x)
+ *      Types whose scales cover `sub` < 64 columns (sq_wtype_info.sub) do this once per run of `sub` columns
+ *      in rising order, with the exact idot of the run and xsum = scale_x * (float)(its sum of code_x, from
+ *      isum16).
+ *      One scale per row: acc = fma(scale_x, (float)idot, acc) for each g; y = acc * scale_row at the end.
+ *      T2_ROW: idot is of the values -1, 0, 1 (code - 1).
+ *      Foreign types are what sq_row_unpack says, 256 columns at a time: acc goes on from panel to panel.
  *      Lanes are rows: no horizontal sums.
  *  R3  exp is sq_exp of the contract below; division and square root are IEEE.
  *  R4  attention scores of one token: fma over channels c = 0, 1, ..., d-1 from +0 (lanes are tokens).
@@ -52,6 +57,7 @@ typedef struct {
     const float *scale;   /* [m][groups] */
     const float *xsum;    /* [m][groups] scale * (float)isum */
     const int32_t *isum;  /* [m][groups] sum of the 64 codes */
+    const int16_t *isum16;/* [m][groups][4] sums of 16 codes each, for weights with finer scales */
 } sq_act;
 
 /* y[i*ldy + r] = W[r] . x[i] for all i < x->m and rows r of tiles [tile0, tile1). Rows past w->rows are not
@@ -64,16 +70,25 @@ typedef sq_gemm_fn sq_gemm_q_fn; /* reads x->q, scale, xsum, isum */
 /* Quantise groups [g0, g1) of one row: a = max|x| over the group; scale = a / 127 (0: scale 0, codes 0),
  * inv = 127 / a, code = rint(x * inv) to nearest even. a < 2^-100 counts as 0: 127 / a must not overflow.
  * A group with an infinity or a NaN gets codes 0 and scale = xsum = NaN: a broken model is seen, not hidden.
- * x [ld] f32, q [ld]; scale, xsum, isum [groups], indexed by g. */
+ * x [ld] f32, q [ld]; scale, xsum, isum [groups], indexed by g; isum16 [groups][4]. */
 typedef void sq_quant_act_fn(const float *x, int32_t g0, int32_t g1, int8_t *q, float *scale, float *xsum,
-                             int32_t *isum);
+                             int32_t *isum, int16_t *isum16);
+/* isum16 of one group of codes. */
+static inline void sq_isum16(const int8_t *q, int16_t *isum16) {
+    for (int32_t s = 0; s < 4; s++) {
+        int32_t sum = 0;
+        for (int32_t k = 0; k < 16; k++) sum += q[16 * s + k];
+        isum16[s] = (int16_t)sum;
+    }
+}
 
 /* y[i] = x[i] * r * w[i], r = 1 / sqrt(lanesum(x*x) / n + eps): s = R1 sum; v = s / (float)n; v = v + eps;
  * r = 1.0f / sqrtf(v); y = (x[i] * r) * w[i]. y may be x. */
 typedef void sq_rmsnorm_fn(const float *x, const float *w, int32_t n, float eps, float *y);
 
 /* Rotate pairs (i, i + half) of one head row x [2*half] in place: a = x[i], b = x[i+half];
- * x[i] = fma(a, cos[i], -(b * sin[i])); x[i+half] = fma(b, cos[i], a * sin[i]). */
+ * x[i] = fma(a, cos[i], -(b * sin[i])); x[i+half] = fma(b, cos[i], a * sin[i]).
+ * rope_pairs: the same with a = x[2i], b = x[2i+1], as GGUF files of the llama family have their rows. */
 typedef void sq_rope_fn(float *x, const float *cos, const float *sin, int32_t half);
 
 /* x[i] += y[i] */
@@ -81,6 +96,7 @@ typedef void sq_add_fn(float *x, const float *y, int32_t n);
 
 /* h[i] = act(g[i]) * u[i]; h may be g.
  *   silu_mul: (g / (1 + sq_exp(-g))) * u
+ *   relu2_mul: (r * r) * u, r = g > 0 ? g : 0 (BitNet)
  *   gelu_mul: (g / (1 + sq_exp(-2 z))) * u, the tanh form,
  *             z = (g * 0x1.988454p-1f) * fma(g * g, 0x1.6e4e26p-5f, 1) */
 typedef void sq_glu_fn(const float *g, const float *u, int32_t n, float *h);
@@ -119,6 +135,13 @@ typedef void sq_attn_merge_fn(float *m, float *l, float *o, float mc, float lc, 
 typedef void sq_kv_put_fn(const float *krow, const float *vrow, int32_t d, int32_t t, uint16_t *k,
                           uint16_t *v);
 
+/* ---- making tiles ---------------------------------------------------------------------------- */
+
+/* Row tile of e from n_rows <= 16 source rows of type src (F32, F16, BF16; row r at rows + r * row_bytes,
+ * maybe unaligned): sq_row_to_f32, then sq_quant_tile, to the same bytes on every ISA. */
+typedef void sq_encode_fn(const sq_encoding *e, sq_wtype src, const uint8_t *rows, size_t row_bytes,
+                          int32_t n_rows, int32_t cols, uint8_t *out);
+
 /* ---- the table ------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -152,7 +175,13 @@ static inline sq_gemm_fn *sq_kernels_gemm(const sq_kernels *k, sq_wtype t) {
     case SQ_W_BF16: return k->gemm_bf16;
     case SQ_W_I8_ROW: return k->gemm_i8row;
     case SQ_W_I8_G64: return k->gemm_i8g64;
-    default: return k->gemm_i4g64;
+    case SQ_W_I4_G64: return k->gemm_i4g64;
+    case SQ_W_I4_G32: return k->gemm_i4g32;
+    case SQ_W_I8_G32: return k->gemm_i8g32;
+    case SQ_W_I3_G64: return k->gemm_i3g64;
+    case SQ_W_I2_G64: return k->gemm_i2g64;
+    case SQ_W_T2_ROW: return k->gemm_t2row;
+    default: return k->gemm_foreign;
     }
 }
 static inline bool sq_wtype_wants_q8(sq_wtype t) { return t >= SQ_W_I8_ROW; }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * lib_model.c - opening models: which file a path means, and what can be asked of an open one. */
+ * lib_model.c - what can be asked of an open model, names, and the building of tiers. */
 #include "forge/forge.h"
 #include "store/store.h"
 
@@ -9,48 +9,6 @@
 
 squish_model_options squish_model_options_default(void) {
     return (squish_model_options){.tier = SQUISH_TIER_AUTO};
-}
-
-static bool has_suffix(const char *s, const char *suffix) {
-    const size_t n = strlen(s), m = strlen(suffix);
-    return n >= m && strcmp(s + n - m, suffix) == 0;
-}
-
-/* The best ready tier of a directory: the one asked for, or tier 0, then q8. */
-static bool ready_tier(const char *dir, squish_tier tier, char *path, size_t n) {
-    char compressed[4096];
-    if (sq_store_compressed_dir(dir, NULL, NULL, compressed, sizeof compressed, NULL) != SQUISH_OK)
-        return false;
-    if (tier != SQUISH_TIER_AUTO) return sq_tier_ready(compressed, tier, path, n);
-    return sq_tier_ready(compressed, SQUISH_TIER_0, path, n) ||
-           sq_tier_ready(compressed, SQUISH_TIER_Q8, path, n);
-}
-
-static squish_status open_dir(sq_model **out, const char *dir, const squish_model_options *o,
-                              squish_error *err) {
-    char path[4096];
-    if (o->tier != SQUISH_TIER_SOURCE && ready_tier(dir, o->tier, path, sizeof path))
-        return sq_model_open_sqw(out, path, o, err);
-    if (o->tier == SQUISH_TIER_0 || o->tier == SQUISH_TIER_Q8)
-        return sq_fail(err, SQUISH_NOT_FOUND,
-                       "%s: tier %s is not built (build it with: squish compress %s --tier %s)", dir,
-                       sq_tier_get(o->tier)->name, dir, sq_tier_get(o->tier)->name);
-    return sq_model_open_hf(out, dir, o, err);
-}
-
-squish_status squish_model_open(squish_model **out, const char *path, const squish_model_options *opt,
-                                squish_error *err) {
-    const squish_model_options o = opt ? *opt : squish_model_options_default();
-    *out = NULL;
-    if (!path || !*path) return sq_fail(err, SQUISH_INVALID, "no path given");
-    const uint64_t begin = sq_os_now_ns();
-    if (!sq_os_exists(path)) return sq_fail(err, SQUISH_NOT_FOUND, "%s: no such file or folder", path);
-    squish_status st;
-    if (sq_os_is_dir(path)) st = open_dir(out, path, &o, err);
-    else if (has_suffix(path, ".gguf")) st = sq_model_open_gguf(out, path, &o, err);
-    else st = sq_model_open_sqw(out, path, &o, err);
-    if (st == SQUISH_OK) (*out)->info.load_ms = (double)(sq_os_now_ns() - begin) / 1e6;
-    return st;
 }
 
 void squish_model_close(squish_model *m) { sq_model_close(m); }
@@ -94,12 +52,13 @@ static bool list_one(void *user, const char *name, const char *path) {
     uint64_t bytes = sq_os_is_dir(path) ? sq_store_dir_bytes(path) : sq_os_file_bytes(path);
     if (sq_os_is_dir(path) &&
         sq_store_compressed_dir(path, NULL, c->home, dir, sizeof dir, NULL) == SQUISH_OK) {
-        static const squish_tier all[] = {SQUISH_TIER_0, SQUISH_TIER_Q8};
+        static const squish_tier all[] = {SQUISH_TIER_0, SQUISH_TIER_Q8, SQUISH_TIER_1, SQUISH_TIER_2,
+                                          SQUISH_TIER_3};
         for (size_t i = 0; i < SQ_COUNT(all); i++) {
-            if (!sq_tier_ready(dir, all[i], file, sizeof file)) continue;
+            if (!sq_tier_ready(dir, all[i], file, sizeof file, NULL, 0)) continue;
             const size_t n = strlen(tiers);
             snprintf(tiers + n, sizeof tiers - n, "%s%s", n ? "," : "", sq_tier_get(all[i])->name);
-            bytes += sq_os_file_bytes(file);
+            bytes += sq_tier_get(all[i])->folder ? sq_store_dir_bytes(file) : sq_os_file_bytes(file);
         }
     }
     return c->fn(c->user, name, path, bytes, tiers);
@@ -116,14 +75,21 @@ squish_compress_options squish_compress_options_default(void) {
 
 squish_status squish_compress(const char *src, const squish_compress_options *opt,
                               squish_compress_result *out, squish_error *err) {
-    const squish_compress_options o = opt ? *opt : squish_compress_options_default();
+    const squish_compress_options wish = opt ? *opt : squish_compress_options_default();
+    squish_compress_options o;
     char dir[4096];
-    if (!sq_os_is_dir(src))
-        return sq_fail(err, sq_os_exists(src) ? SQUISH_UNSUPPORTED : SQUISH_NOT_FOUND,
-                       "%s: %s (compress takes a Hugging Face folder)", src,
-                       sq_os_exists(src) ? "not a folder" : "no such folder");
+    memset(out, 0, sizeof *out);
+    if (!sq_os_exists(src)) return sq_fail(err, SQUISH_NOT_FOUND, "%s: no such file or folder", src);
+    SQ_TRY(sq_forge_resolve(&wish, &o, err));
     SQ_TRY(sq_store_compressed_dir(src, o.out_dir, o.home, dir, sizeof dir, err));
-    return sq_forge_compress(src, dir, &o, out, err);
+    SQ_TRY(sq_forge_reuse(dir, &o, out, err));
+    if (out->reused) return SQUISH_OK;
+    squish_model *m = NULL;
+    const squish_model_options mo = {.alloc = o.alloc, .tier = SQUISH_TIER_SOURCE};
+    SQ_TRY(squish_model_open(&m, src, &mo, err));
+    const squish_status st = sq_forge_compress(m, dir, &o, out, err);
+    squish_model_close(m);
+    return st;
 }
 
 squish_status squish_tier_path(const char *src, const squish_compress_options *opt, squish_text *file,
@@ -133,8 +99,8 @@ squish_status squish_tier_path(const char *src, const squish_compress_options *o
     *file = (squish_text){0};
     SQ_TRY(sq_store_compressed_dir(src, o.out_dir, o.home, dir, sizeof dir, err));
     const sq_tier_info *t = sq_tier_get(o.tier);
-    if (!t) return sq_fail(err, SQUISH_INVALID, "only tiers 0 and q8 have a file");
-    const bool is_ready = sq_tier_ready(dir, o.tier, path, sizeof path);
+    if (!t) return sq_fail(err, SQUISH_INVALID, "only tiers 0, q8, 1, 2 and 3 have a file");
+    const bool is_ready = sq_tier_ready(dir, o.tier, path, sizeof path, NULL, 0);
     if (ready) *ready = is_ready;
     return give_text(path, file, err);
 }

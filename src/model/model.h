@@ -6,8 +6,8 @@
  *   checkpoint or .sqw  -> sq_model     every matrix bound to its role; only vectors of a checkpoint copied
  *   sq_model + backend  -> sq_forward   tokens of one step in, hidden states and logits out
  *
- * The six dense families differ in few places, and those are data, not code paths: biases, head norms, norms
- * after a block, the activation, rope per layer type, windows. */
+ * The dense families differ in few places, and those are data, not code paths: biases, head norms, norms
+ * after a block, the activation, rope per layer type, windows, norms inside a block (BitNet). */
 #ifndef SQ_MODEL_H
 #define SQ_MODEL_H
 
@@ -34,7 +34,7 @@ typedef struct {
 } sq_rope_params;
 
 enum { SQ_LAYER_WINDOWED = 1, SQ_LAYER_ROPE1 = 2 }; /* SQ_LAYER_ROPE1: uses rope[1] */
-enum { SQ_CONFIG_VERSION = 1 };
+enum { SQ_CONFIG_VERSION = 2 };
 
 /* Normalised configuration; also the NCFG section of a .sqw, byte by byte. Everything checked by
  * sq_config_check. */
@@ -47,8 +47,12 @@ typedef struct {
     int32_t qkv_bias, o_bias, mlp_bias, qk_norm, post_norms; /* 0 or 1: these tensors exist */
     int32_t fused;                /* 1: the checkpoint has qkv and gate/up fused (Phi-3) */
     int32_t norm_plus_one;        /* 1: the checkpoint's norm weights mean 1 + w */
-    int32_t n_rope, reserved;     /* 1 or 2 */
-    float norm_eps, embed_scale, softmax_scale, reserved_f;
+    int32_t n_rope;               /* 1 or 2 */
+    int32_t rope_pairs;           /* 1: rows of q and k are ordered for neighbouring pairs (GGUF) */
+    int32_t rope_factors;         /* 1: a tensor [head_dim / 2] divides the frequencies (GGUF, llama 3) */
+    int32_t sub_norms;            /* 1: norms before o and before down (BitNet) */
+    int32_t ternary;              /* 1: trained with ternary weights (BitNet): matrices become T2_ROW */
+    float norm_eps, embed_scale, softmax_scale;
     sq_rope_params rope[2];
     uint8_t layer_flags[SQ_MAX_LAYERS];
 } sq_config;
@@ -56,6 +60,11 @@ typedef struct {
 /* From config.json. UNSUPPORTED names the architecture and the list of those we run, or the field we do not;
  * CORRUPT a missing or absurd field with its value. */
 squish_status sq_config_from_json(const char *json, size_t n, sq_config *out, squish_error *err);
+/* From the keys of a GGUF file (architectures llama, qwen2, qwen3). */
+squish_status sq_config_from_gguf(const sq_gguf *g, sq_config *out, squish_error *err);
+/* config.json text that says the same as c, for files that bring none. Free with the allocator. */
+squish_status sq_config_to_json(const sq_config *c, const squish_alloc *a, squish_text *out,
+                                squish_error *err);
 squish_status sq_config_check(const sq_config *c, squish_error *err);
 
 /* inv_freq[half] in double and the factor on cos and sin, half = head_dim / 2. */
@@ -70,6 +79,7 @@ typedef enum {
     SQ_ROLE_Q_BIAS, SQ_ROLE_K_BIAS, SQ_ROLE_V_BIAS, SQ_ROLE_O_BIAS, SQ_ROLE_Q_NORM, SQ_ROLE_K_NORM,
     SQ_ROLE_ATTN_POST_NORM, SQ_ROLE_FFN_NORM, SQ_ROLE_GATE, SQ_ROLE_UP, SQ_ROLE_DOWN,
     SQ_ROLE_GATE_BIAS, SQ_ROLE_UP_BIAS, SQ_ROLE_DOWN_BIAS, SQ_ROLE_FFN_POST_NORM,
+    SQ_ROLE_ATTN_SUB_NORM, SQ_ROLE_FFN_SUB_NORM, SQ_ROLE_ROPE_FACTORS,
     SQ_ROLE_COUNT
 } sq_role;
 
@@ -83,6 +93,7 @@ typedef struct {
     int32_t row0, parent_rows;
     char hf_name[96];         /* of the tensor or its fused parent */
     char name[96];            /* its own name, unique: what messages and reports say */
+    char gguf_name[48];       /* "blk.3.attn_q.weight" */
 } sq_want;
 /* The i-th tensor of the model in execution order; false past the last. A tied model
  * has no tensor of role HEAD. */
@@ -104,11 +115,15 @@ struct squish_model {
     sq_config cfg;
     sq_weight embed, head;              /* head.data == embed.data if tied */
     const float *final_norm;
+    const float *rope_factors;          /* [head_dim / 2] or NULL */
     sq_layer *layers;                   /* [n_layers] */
     bool has_weights;
-    sq_sqw *sqw;                        /* one of these three is open */
+    sq_sqw *sqw;                        /* one of these is open */
     sq_safetensors *st;
     sq_gguf *gguf;
+    sq_map *npy;                        /* [n_npy] */
+    size_t n_npy;
+    int32_t rank_max;                   /* largest sum of low-rank ranks over matrices that run together */
     sq_buf tok_blob, tmpl_blob;         /* compiled here, when the file had no compiled form */
     sq_tok_view tok_view;
     sq_tmpl_view tmpl_view;
@@ -121,13 +136,25 @@ struct squish_model {
     size_t n_tensors;
 };
 
-/* Which file to open is the caller's decision; these open exactly what they are given. */
+/* Matrix or vector of a wanted tensor; NULL: absent. */
+const sq_weight *sq_model_matrix(const sq_model *m, const sq_want *w);
+const float *sq_model_vector(const sq_model *m, const sq_want *w);
+
+/* Which file to open is the caller's decision; these open exactly what they are given. sq_model_open_hf takes
+ * checkpoints and MLX directories (config.json has `quantization`). */
 squish_status sq_model_open_sqw(sq_model **out, const char *path, const squish_model_options *opt,
                                 squish_error *err);
 squish_status sq_model_open_hf(sq_model **out, const char *dir, const squish_model_options *opt,
                                squish_error *err);
 squish_status sq_model_open_gguf(sq_model **out, const char *path, const squish_model_options *opt,
                                  squish_error *err);
+/* Tier 1: NAME-compressed/squish_weights.safetensors with assets/ beside it. */
+squish_status sq_model_open_tier1(sq_model **out, const char *compressed, const squish_model_options *opt,
+                                  squish_error *err);
+/* Tier 2 (finalized/: NAME.npy) and tier 3 (tensors/: NAME__q.npy, NAME__s.npy, NAME__pt.npy, by
+ * manifest.json), assets/ beside them. */
+squish_status sq_model_open_npy(sq_model **out, const char *compressed, squish_tier tier,
+                                const squish_model_options *opt, squish_error *err);
 void sq_model_close(sq_model *m);
 
 /* Text parts of a Hugging Face directory, compiled (for opening one and for building a .sqw). A missing

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * model_config.c - config.json to sq_config.
+ * model_config.c - config.json to sq_config and back.
  *
  * Both spellings in the wild are read: rope_theta + rope_scaling + torch_dtype, and rope_parameters + dtype;
  * where both stand, rope_parameters wins. What a family implies without saying (Qwen2 has biases on q, k, v)
@@ -9,12 +9,14 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct {
     const char *model_type;
     bool qkv_bias, qk_norm, fused;
     bool gemma;            /* four norms meaning 1 + w, scaled embedding, GELU, two ropes */
+    bool bitnet;           /* ternary weights, norms before o and before down, squared ReLU */
     bool window_default;   /* sliding_window applies unless use_sliding_window is false */
     int32_t window;        /* where config.json has no sliding_window */
     int32_t from;          /* where it has no max_window_layers; 0: the family does not know that key */
@@ -26,6 +28,7 @@ static const family families[] = {
     {"llama", .window_default = false},
     {"mistral", .window_default = true, .window = 4096},
     {"phi3", .fused = true, .window_default = true},
+    {"bitnet", .bitnet = true, .window_default = false},
     {"gemma3_text", .qk_norm = true, .gemma = true, .window_default = true, .window = 4096},
 };
 
@@ -111,7 +114,7 @@ static squish_status rope_read(const json_t *o, double theta, int64_t ctx, sq_ro
 
 static squish_status rope_all(const json_t *o, const family *f, int64_t ctx, sq_config *c,
                               squish_error *err) {
-    double theta = 10000.0, local = 10000.0;
+    double theta = f->bitnet ? 500000.0 : 10000.0, local = 10000.0;
     SQ_TRY(sq_json_f64(o, "rope_theta", false, 1.0, 1e12, &theta, what, err));
     const json_t *params = json_object_get(o, "rope_parameters"),
                  *scaling = json_object_get(o, "rope_scaling");
@@ -176,14 +179,15 @@ static squish_status windows(const json_t *o, const family *f, sq_config *c, squ
 }
 
 static squish_status activation_of(const json_t *o, const family *f, sq_config *c, squish_error *err) {
-    const char *act = f->gemma ? "gelu_pytorch_tanh" : "silu";
+    const char *act = f->gemma ? "gelu_pytorch_tanh" : f->bitnet ? "relu2" : "silu";
     SQ_TRY(sq_json_str(o, "hidden_act", false, &act, what, err));
     SQ_TRY(sq_json_str(o, "hidden_activation", false, &act, what, err));
     if (strcmp(act, "silu") == 0) c->activation = SQ_ACT_SILU;
     else if (strcmp(act, "gelu_pytorch_tanh") == 0) c->activation = SQ_ACT_GELU_TANH;
+    else if (strcmp(act, "relu2") == 0) c->activation = SQ_ACT_RELU2;
     else
         return sq_fail(err, SQUISH_UNSUPPORTED,
-                       "config.json: hidden_act '%.40s' (silu and gelu_pytorch_tanh are)", act);
+                       "config.json: hidden_act '%.40s' (silu, gelu_pytorch_tanh and relu2 are)", act);
     return SQUISH_OK;
 }
 
@@ -245,7 +249,8 @@ static squish_status from_object(const json_t *o, sq_config *c, squish_error *er
     c->qk_norm = f->qk_norm;
     c->post_norms = c->norm_plus_one = f->gemma;
     c->fused = f->fused;
-    double eps = 1e-6, scalar = f->gemma ? 256.0 : c->head_dim;
+    c->sub_norms = c->ternary = f->bitnet;
+    double eps = f->bitnet ? 1e-5 : 1e-6, scalar = f->gemma ? 256.0 : c->head_dim;
     SQ_TRY(sq_json_f64(o, "rms_norm_eps", false, 1e-12, 1.0, &eps, what, err));
     if (f->gemma) SQ_TRY(sq_json_f64(o, "query_pre_attn_scalar", false, 1e-3, 1e6, &scalar, what, err));
     c->norm_eps = (float)eps;
@@ -262,6 +267,81 @@ squish_status sq_config_from_json(const char *json, size_t n, sq_config *out, sq
     squish_status st = json_is_object(o) ? from_object(o, out, err)
                                          : sq_fail(err, SQUISH_CORRUPT, "config.json: not an object");
     json_decref(o);
+    return st;
+}
+
+/* ---- and back -------------------------------------------------------------------------------- */
+
+static json_t *rope_json(const sq_rope_params *p) {
+    static const char *const names[] = {"default", "linear", "llama3", "yarn"};
+    json_t *o = json_pack("{s:s, s:f}", "rope_type", names[p->type], "rope_theta", p->theta);
+    if (p->type == SQ_ROPE_DEFAULT) return o;
+    json_object_set_new(o, "factor", json_real(p->factor));
+    if (p->type == SQ_ROPE_LINEAR) return o;
+    json_object_set_new(o, "original_max_position_embeddings", json_real(p->original_ctx));
+    if (p->type == SQ_ROPE_LLAMA3) {
+        json_object_set_new(o, "low_freq_factor", json_real(p->low_freq));
+        json_object_set_new(o, "high_freq_factor", json_real(p->high_freq));
+        return o;
+    }
+    json_object_set_new(o, "beta_fast", json_real(p->beta_fast));
+    json_object_set_new(o, "beta_slow", json_real(p->beta_slow));
+    json_object_set_new(o, "truncate", json_boolean(p->truncate));
+    if (p->attention_factor > 0.0)
+        json_object_set_new(o, "attention_factor", json_real(p->attention_factor));
+    if (p->mscale > 0.0) json_object_set_new(o, "mscale", json_real(p->mscale));
+    if (p->mscale_all_dim > 0.0) json_object_set_new(o, "mscale_all_dim", json_real(p->mscale_all_dim));
+    return o;
+}
+
+static void windows_json(const sq_config *c, const family *f, json_t *o) {
+    json_object_set_new(o, "sliding_window", c->window ? json_integer(c->window) : json_null());
+    json_object_set_new(o, "use_sliding_window", json_boolean(c->window > 0));
+    if (c->window == 0 && !f->gemma) return;
+    json_t *types = json_array();
+    for (int32_t i = 0; i < c->n_layers; i++)
+        json_array_append_new(types, json_string(c->layer_flags[i] & SQ_LAYER_WINDOWED ? "sliding_attention"
+                                                                                       : "full_attention"));
+    json_object_set_new(o, "layer_types", types);
+}
+
+static json_t *config_object(const sq_config *c, const family *f) {
+    static const char *const acts[] = {"silu", "gelu_pytorch_tanh", "relu2"};
+    json_t *o = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:f, s:b, s:b, s:b}",
+                          "model_type", c->arch, "num_hidden_layers", c->n_layers, "hidden_size", c->hidden,
+                          "intermediate_size", c->ffn, "num_attention_heads", c->n_heads,
+                          "num_key_value_heads", c->n_kv_heads, "head_dim", c->head_dim, "vocab_size",
+                          c->n_vocab, "max_position_embeddings", c->ctx, "hidden_act", acts[c->activation],
+                          "rms_norm_eps", (double)c->norm_eps, "tie_word_embeddings", c->tied,
+                          "attention_bias", c->qkv_bias, "mlp_bias", c->mlp_bias);
+    if (!o) return NULL;
+    windows_json(c, f, o);
+    json_t *rope = rope_json(&c->rope[0]);
+    if (f->gemma) {
+        rope = json_pack("{s:o, s:o}", "full_attention", rope, "sliding_attention", rope_json(&c->rope[1]));
+        const double scale = c->softmax_scale;
+        json_object_set_new(o, "query_pre_attn_scalar", json_real(round(1e3 / (scale * scale)) / 1e3));
+    }
+    json_object_set_new(o, "rope_parameters", rope);
+    return o;
+}
+
+squish_status sq_config_to_json(const sq_config *c, const squish_alloc *a, squish_text *out,
+                                squish_error *err) {
+    *out = (squish_text){0};
+    SQ_TRY(sq_config_check(c, err));
+    const family *f = family_of(c->arch, err);
+    if (!f) return SQUISH_UNSUPPORTED;
+    json_t *o = config_object(c, f);
+    char *text = o ? json_dumps(o, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) : NULL;
+    json_decref(o);
+    sq_buf b;
+    sq_buf_init(&b, a, SQ_MAX_CONFIG_JSON);
+    if (text) sq_buf_puts(&b, text);
+    else b.failed = true;
+    free(text);
+    const squish_status st = sq_buf_take(&b, out, err);
+    sq_buf_deinit(&b);
     return st;
 }
 
@@ -292,8 +372,12 @@ squish_status sq_config_check(const sq_config *c, squish_error *err) {
         {"vocab_size", c->n_vocab, 1, SQ_MAX_VOCAB},
         {"max_position_embeddings", c->ctx, 1, SQ_MAX_CTX},
         {"sliding_window", c->window, 0, SQ_MAX_CTX},
-        {"hidden_act", c->activation, SQ_ACT_SILU, SQ_ACT_GELU_TANH},
+        {"hidden_act", c->activation, SQ_ACT_SILU, SQ_ACT_RELU2},
         {"rope sets", c->n_rope, 1, 2},
+        {"rope pairs", c->rope_pairs, 0, 1},
+        {"rope factors", c->rope_factors, 0, 1},
+        {"norms inside a block", c->sub_norms, 0, 1},
+        {"ternary", c->ternary, 0, 1},
     };
     for (size_t i = 0; i < SQ_COUNT(range); i++)
         if (range[i].value < range[i].lo || range[i].value > range[i].hi)

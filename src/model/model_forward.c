@@ -37,7 +37,10 @@ struct sq_forward {
 static size_t plan_device(sq_forward *f, char *memory) {
     const sq_config *c = &f->m->cfg;
     const int32_t wide_q = c->n_heads * c->head_dim, wide_kv = c->n_kv_heads * c->head_dim;
-    const struct { sq_rows *r; int32_t m, cols; bool q;
+    const struct {
+        sq_rows *r;
+        int32_t m, cols;
+        bool q;
     } rows[] = {{&f->x, f->m_max, c->hidden, false},    {&f->h, f->m_max, c->hidden, true},
                 {&f->q, f->m_max, wide_q, false},       {&f->k, f->m_max, wide_kv, false},
                 {&f->v, f->m_max, wide_kv, false},      {&f->a, f->m_max, wide_q, true},
@@ -77,6 +80,8 @@ static squish_status plan_host(sq_forward *f, squish_error *err) {
     f->pos = (int32_t *)(p + freq + segs);
     for (int32_t i = 0; i < f->m->cfg.n_rope; i++)
         sq_rope_frequencies(&f->m->cfg.rope[i], (int32_t)half, f->inv_freq[i], &f->rope_factor[i]);
+    if (f->m->rope_factors)
+        for (size_t i = 0; i < half; i++) f->inv_freq[0][i] /= (double)f->m->rope_factors[i];
     return SQUISH_OK;
 }
 
@@ -142,6 +147,7 @@ static void attention(sq_forward *f, int32_t i_layer, const sq_step_seg *segs, i
                                  .q_norm = l->vec[SQ_ROLE_Q_NORM],
                                  .k_norm = l->vec[SQ_ROLE_K_NORM],
                                  .norm_eps = c->norm_eps,
+                                 .pairs = c->rope_pairs,
                                  .cos = f->cos[l->rope],
                                  .sin = f->sin[l->rope],
                                  .k_off = f->geo.k_off,
@@ -149,7 +155,10 @@ static void attention(sq_forward *f, int32_t i_layer, const sq_step_seg *segs, i
                                  .head_stride = f->geo.head_stride,
                                  .kv_f32 = f->kv_format == SQ_KV_F32};
     sq_be_attn_prepare(f->b, &shape, f->segs, n_segs, &f->q, &f->k, &f->v);
-    sq_be_attend(f->b, &shape, f->segs, n_segs, &f->q, wants_q8(&l->mat[SQ_ROLE_O]), &f->a);
+    const float *sub_norm = l->vec[SQ_ROLE_ATTN_SUB_NORM];
+    const bool quant_o = wants_q8(&l->mat[SQ_ROLE_O]);
+    sq_be_attend(f->b, &shape, f->segs, n_segs, &f->q, quant_o && !sub_norm, &f->a);
+    if (sub_norm) sq_be_rmsnorm(f->b, &f->a, NULL, f->a.m, sub_norm, c->norm_eps, quant_o, &f->a);
 }
 
 /* x += [post_norm](W in (+ bias)): the end of both blocks. */
@@ -168,8 +177,11 @@ static void feed_forward(sq_forward *f, const sq_layer *l) {
     const sq_weight *gate = &l->mat[SQ_ROLE_GATE], *up = &l->mat[SQ_ROLE_UP];
     sq_be_rmsnorm(f->b, &f->x, NULL, f->x.m, l->vec[SQ_ROLE_FFN_NORM], c->norm_eps,
                   wants_q8(gate) || wants_q8(up), &f->h);
+    const float *sub_norm = l->vec[SQ_ROLE_FFN_SUB_NORM];
+    const bool quant_down = wants_q8(&l->mat[SQ_ROLE_DOWN]);
     sq_be_gated(f->b, &f->h, gate, l->vec[SQ_ROLE_GATE_BIAS], up, l->vec[SQ_ROLE_UP_BIAS],
-                (sq_activation)c->activation, wants_q8(&l->mat[SQ_ROLE_DOWN]), &f->f);
+                (sq_activation)c->activation, quant_down && !sub_norm, &f->f);
+    if (sub_norm) sq_be_rmsnorm(f->b, &f->f, NULL, f->f.m, sub_norm, c->norm_eps, quant_down, &f->f);
 }
 
 void sq_forward_run(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_seg *segs, int32_t n_segs) {

@@ -17,5 +17,36 @@ void sq_model_bind_vector(sq_model *m, const sq_want *want, const float *vec);
 squish_status sq_model_finish(sq_model *m, const char *path, const char *tier, squish_error *err);
 /* Open views on compiled text; an empty template span is fine. */
 squish_status sq_model_open_text(sq_model *m, sq_span tok, sq_span tmpl, squish_error *err);
+/* The same for blobs compiled into m->tok_blob and m->tmpl_blob. */
+squish_status sq_model_open_blobs(sq_model *m, squish_error *err);
+/* Largest sum of low-rank ranks over matrices that run together. */
+int32_t sq_model_rank_of(const sq_model *m);
+
+/* ---- foreign tensors ------------------------------------------------------------------------- */
+
+/* config.json, generation_config.json, tokenizer and template of a directory into m. */
+squish_status sq_model_read_assets(sq_model *m, const char *dir, const squish_model_options *opt,
+                                   squish_error *err);
+/* Shape as wanted, and a type whose rows can be used as they lie: F32, F16, BF16, for matrices also GGUF
+ * blocks. name: what the file calls it. */
+squish_status sq_model_check_tensor(const sq_want *w, const sq_ftensor *t, const char *name, sq_wtype *type,
+                                    squish_error *err);
+/* Bind a tensor that passed the check: a matrix as a view, a vector as f32 in the load arena. */
+squish_status sq_model_bind_tensor(sq_model *m, const sq_want *w, const sq_ftensor *t, sq_wtype type,
+                                   squish_error *err);
+/* A tensor of m->st; checkpoints saved from the bare model have names without "model." in front. */
+const sq_ftensor *sq_model_st_find(const sq_model *m, const char *name);
+
+/* Matrices of a checkpoint that come with their own quantisation (model_open_mlx.c). */
+typedef struct {
+    json_t *root;           /* config.json, to be dropped */
+    const json_t *mlx;      /* `quantization`; NULL: no MLX directory */
+    bool bitnet, multiply;  /* packed ternary weights; their scale multiplies, or divides */
+} sq_source_quant;
+/* UNSUPPORTED: a method that is not read, by its name. */
+squish_status sq_source_quant_read(const sq_model *m, sq_source_quant *q, squish_error *err);
+/* Bind w if it comes quantised: *used is then the number of its tensors; else 0. */
+squish_status sq_source_quant_bind(sq_model *m, const sq_source_quant *q, const sq_want *w, size_t *used,
+                                   squish_error *err);
 
 #endif

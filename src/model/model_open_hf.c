@@ -76,53 +76,25 @@ fail:
 
 /* ---- weights --------------------------------------------------------------------------------- */
 
-static bool wtype_of(sq_dtype t, sq_wtype *out) {
-    switch (t) {
-    case SQ_DT_F32: *out = SQ_W_F32; return true;
-    case SQ_DT_F16: *out = SQ_W_F16; return true;
-    case SQ_DT_BF16: *out = SQ_W_BF16; return true;
-    default: return false;
-    }
-}
-
-/* Checkpoints saved from the bare model have names without "model." in front. */
-static const sq_ftensor *find(const sq_model *m, const char *name) {
+const sq_ftensor *sq_model_st_find(const sq_model *m, const char *name) {
     const sq_ftensor *t = sq_st_find(m->st, name);
     if (!t && strncmp(name, "model.", 6) == 0) t = sq_st_find(m->st, name + 6);
     return t;
 }
 
-static squish_status check_tensor(const sq_want *w, const sq_ftensor *t, sq_wtype *type, squish_error *err) {
-    if (!wtype_of(t->dtype, type))
-        return sq_fail(err, SQUISH_UNSUPPORTED, "%s: tensor '%s' is %s, wanted F32, F16 or BF16", t->file,
-                       w->hf_name, sq_dtype_name(t->dtype));
-    const bool ok = w->vector ? t->n_dims == 1 && t->dims[0] == (uint64_t)w->parent_rows
-                              : t->n_dims == 2 && t->dims[0] == (uint64_t)w->parent_rows &&
-                                    t->dims[1] == (uint64_t)w->cols;
-    if (ok) return SQUISH_OK;
-    return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s' is %llu x %llu (%d dims), config.json wants %d x %d",
-                   t->file, w->hf_name, (unsigned long long)(t->n_dims > 0 ? t->dims[0] : 0),
-                   (unsigned long long)(t->n_dims > 1 ? t->dims[1] : 1), t->n_dims, w->parent_rows, w->cols);
-}
-
-static squish_status bind_one(sq_model *m, const char *dir, const sq_want *w, squish_error *err) {
-    const sq_ftensor *t = find(m, w->hf_name);
-    if (!t) return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s' is missing", dir, w->hf_name);
-    sq_wtype type = SQ_W_F32;
-    SQ_TRY(check_tensor(w, t, &type, err));
-    const size_t element = type == SQ_W_F32 ? 4 : 2;
-    const uint8_t *data = t->data + (size_t)w->row0 * (size_t)w->cols * element;
-    if (!w->vector) {
-        const sq_weight view = sq_weight_make(type, SQ_SCALE_F16, w->rows, w->cols, data);
-        sq_model_bind_matrix(m, w, &view);
-        return SQUISH_OK;
+/* *used: tensors of the checkpoint that stand for w; of a fused parent only the first slice counts. */
+static squish_status bind_one(sq_model *m, const char *dir, const sq_source_quant *q, const sq_want *w,
+                              size_t *used, squish_error *err) {
+    SQ_TRY(sq_source_quant_bind(m, q, w, used, err));
+    if (*used == 0) {
+        const sq_ftensor *t = sq_model_st_find(m, w->hf_name);
+        sq_wtype type = SQ_W_F32;
+        if (!t) return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s' is missing", dir, w->hf_name);
+        SQ_TRY(sq_model_check_tensor(w, t, w->hf_name, &type, err));
+        SQ_TRY(sq_model_bind_tensor(m, w, t, type, err));
+        *used = 1;
     }
-    float *vec = sq_arena_alloc(&m->load, (size_t)w->rows * sizeof(float), 64);
-    if (!vec) return sq_fail(err, SQUISH_NO_MEMORY, "model: out of memory");
-    sq_row_to_f32(type, data, w->rows, vec);
-    if (w->norm && m->cfg.norm_plus_one)
-        for (int32_t i = 0; i < w->rows; i++) vec[i] += 1.0f;
-    sq_model_bind_vector(m, w, vec);
+    if (w->row0 > 0) *used = 0;
     return SQUISH_OK;
 }
 
@@ -130,13 +102,27 @@ static squish_status bind_one(sq_model *m, const char *dir, const sq_want *w, sq
  * trained. */
 static void settle_tied_head(sq_model *m, const squish_model_options *opt) {
     const sq_ftensor *head = sq_st_find(m->st, "lm_head.weight"),
-                     *embed = find(m, "model.embed_tokens.weight");
+                     *embed = sq_model_st_find(m, "model.embed_tokens.weight");
     if (!m->cfg.tied || !head || !embed) return;
     if (head->bytes == embed->bytes && memcmp(head->data, embed->data, head->bytes) == 0) return;
     m->cfg.tied = 0;
     if (opt->warn)
         opt->warn(opt->warn_user, "config.json says the head is tied, but lm_head.weight differs from the "
                                   "embedding: using lm_head.weight");
+}
+
+/* Is this tensor of the checkpoint, or the weight that it belongs to as a scale, one that w wants? */
+static bool belongs(const char *name, const sq_want *w) {
+    static const char *const suffix[] = {".weight", ".scales", ".biases", ".weight_scale"};
+    const char *want = w->hf_name;
+    if (strcmp(name, want) == 0) return true;
+    if (strncmp(want, "model.", 6) == 0 && strncmp(name, "model.", 6) != 0) want += 6;
+    if (strcmp(name, want) == 0) return true;
+    const char *end = strrchr(name, '.'), *want_end = strrchr(want, '.');
+    if (!end || !want_end || strcmp(want_end, ".weight") != 0 || end - name != want_end - want) return false;
+    bool known = false;
+    for (size_t i = 0; i < SQ_COUNT(suffix); i++) known = known || strcmp(end, suffix[i]) == 0;
+    return known && strncmp(name, want, (size_t)(end - name)) == 0;
 }
 
 static void warn_unused(const sq_model *m, size_t n_bound, const squish_model_options *opt) {
@@ -147,8 +133,7 @@ static void warn_unused(const sq_model *m, size_t n_bound, const squish_model_op
         bool used = strstr(name, "rotary_emb") || strcmp(name, "lm_head.weight") == 0;
         sq_want w;
         for (size_t j = 0; !used && j < n_bound && sq_config_want(&m->cfg, j, &w); j++)
-            used = strcmp(w.hf_name, name) == 0 ||
-                   (strncmp(w.hf_name, "model.", 6) == 0 && strcmp(w.hf_name + 6, name) == 0);
+            used = belongs(name, &w);
         if (!used && extra++ == 0) first = name;
     }
     if (!extra || !opt->warn) return;
@@ -158,45 +143,80 @@ static void warn_unused(const sq_model *m, size_t n_bound, const squish_model_op
     opt->warn(opt->warn_user, line);
 }
 
-static squish_status bind_all(sq_model *m, const char *dir, const squish_model_options *opt,
-                              squish_error *err) {
-    SQ_TRY(sq_st_open(&m->st, dir, &m->alloc, opt->warn, opt->warn_user, err));
-    settle_tied_head(m, opt);
-    SQ_TRY(sq_model_make_layers(m, err));
+static squish_status bind_wants(sq_model *m, const char *path, const sq_source_quant *q,
+                                const squish_model_options *opt, squish_error *err) {
     sq_want w;
-    size_t n = 0;
-    for (; sq_config_want(&m->cfg, n, &w); n++) SQ_TRY(bind_one(m, dir, &w, err));
-    if (sq_st_count(m->st) > n - (m->cfg.fused ? n : 0)) warn_unused(m, n, opt);
+    size_t n = 0, n_used = 0, used = 0;
+    for (; sq_config_want(&m->cfg, n, &w); n++) {
+        SQ_TRY(bind_one(m, path, q, &w, &used, err));
+        n_used += used;
+    }
+    if (sq_st_count(m->st) > n_used) warn_unused(m, n, opt);
     return SQUISH_OK;
 }
 
-squish_status sq_model_open_hf(sq_model **out, const char *dir, const squish_model_options *opt,
-                               squish_error *err) {
+/* path: a directory with shards, or one file. */
+static squish_status bind_all(sq_model *m, const char *path, const squish_model_options *opt,
+                              squish_error *err) {
+    sq_source_quant q = {0};
+    squish_status st = SQUISH_OK;
+    SQ_GUARD(sq_st_open(&m->st, path, &m->alloc, opt->warn, opt->warn_user, err));
+    SQ_GUARD(sq_source_quant_read(m, &q, err));
+    settle_tied_head(m, opt);
+    SQ_GUARD(sq_model_make_layers(m, err));
+    SQ_GUARD(bind_wants(m, path, &q, opt, err));
+fail:
+    json_decref(q.root);
+    return st;
+}
+
+squish_status sq_model_read_assets(sq_model *m, const char *dir, const squish_model_options *opt,
+                                   squish_error *err) {
+    sq_span config = {0}, generation = {0};
+    SQ_TRY(read_optional(dir, "config.json", SQ_MAX_CONFIG_JSON, &m->load, &config, err));
+    if (!config.n)
+        return sq_fail(err, SQUISH_NOT_FOUND,
+                       "%s: no config.json (a model is a Hugging Face directory, a .sqw or a .gguf file)",
+                       dir);
+    SQ_TRY(sq_config_from_json((const char *)config.p, config.n, &m->cfg, err));
+    SQ_TRY(read_optional(dir, "generation_config.json", SQ_MAX_CONFIG_JSON, &m->load, &generation, err));
+    m->config_json = (const char *)config.p;
+    m->generation_json = (const char *)generation.p;
+    SQ_TRY(sq_model_compile_text(dir, &m->alloc, &m->tok_blob, &m->tmpl_blob, &m->tmpl_error, opt->warn,
+                                 opt->warn_user, err));
+    return sq_model_open_blobs(m, err);
+}
+
+/* assets: where the text lies; weights: directory or file; shown: what the caller gave. */
+static squish_status open_checkpoint(sq_model **out, const char *assets, const char *weights,
+                                     const char *shown, const char *tier, const squish_model_options *opt,
+                                     squish_error *err) {
     *out = NULL;
     sq_model *m = NULL;
     SQ_TRY(sq_model_new(&m, opt, err));
     squish_status st = SQUISH_OK;
-    sq_span config = {0}, generation = {0};
-    SQ_GUARD(read_optional(dir, "config.json", SQ_MAX_CONFIG_JSON, &m->load, &config, err));
-    if (!config.n) {
-        st = sq_fail(err, SQUISH_NOT_FOUND,
-                     "%s: no config.json (a model is a Hugging Face directory, a .sqw or a .gguf file)", dir);
-        goto fail;
-    }
-    SQ_GUARD(sq_config_from_json((const char *)config.p, config.n, &m->cfg, err));
-    SQ_GUARD(read_optional(dir, "generation_config.json", SQ_MAX_CONFIG_JSON, &m->load, &generation, err));
-    m->config_json = (const char *)config.p;
-    m->generation_json = (const char *)generation.p;
-    SQ_GUARD(sq_model_compile_text(dir, &m->alloc, &m->tok_blob, &m->tmpl_blob, &m->tmpl_error, opt->warn,
-                                   opt->warn_user, err));
-    SQ_GUARD(sq_model_open_text(m, (sq_span){(uint8_t *)m->tok_blob.data, m->tok_blob.len},
-                                (sq_span){(uint8_t *)m->tmpl_blob.data, m->tmpl_blob.len}, err));
-    if (!opt->text_only) SQ_GUARD(bind_all(m, dir, opt, err));
-    SQ_GUARD(sq_model_finish(m, dir, "source", err));
+    SQ_GUARD(sq_model_read_assets(m, assets, opt, err));
+    if (!opt->text_only) SQ_GUARD(bind_all(m, weights, opt, err));
+    SQ_GUARD(sq_model_finish(m, shown, tier, err));
     *out = m;
     return SQUISH_OK;
 fail:
-    sq_err_prefix(err, "%s", dir);
+    sq_err_prefix(err, "%s", shown);
     sq_model_close(m);
     return st;
+}
+
+squish_status sq_model_open_hf(sq_model **out, const char *dir, const squish_model_options *opt,
+                               squish_error *err) {
+    return open_checkpoint(out, dir, dir, dir, "source", opt, err);
+}
+
+squish_status sq_model_open_tier1(sq_model **out, const char *compressed, const squish_model_options *opt,
+                                  squish_error *err) {
+    char assets[4096], file[4096];
+    *out = NULL;
+    if (snprintf(assets, sizeof assets, "%s/assets", compressed) >= (int)sizeof assets ||
+        snprintf(file, sizeof file, "%s/squish_weights.safetensors", compressed) >= (int)sizeof file)
+        return sq_fail(err, SQUISH_INVALID, "%s: path too long", compressed);
+    return open_checkpoint(out, assets, file, file, "1", opt, err);
 }

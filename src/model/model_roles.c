@@ -2,15 +2,15 @@
  *
  * model_roles.c - the tensors a model needs, in execution order: one table for every dense family.
  *
- * A row says under which condition the tensor exists, what it is called in a Hugging Face checkpoint and what
- * shape it has. Names that a family changes (Gemma's four norms, Phi-3's fused parents) are resolved here and
- * nowhere else. */
+ * A row says under which condition the tensor exists, what it is called in a Hugging Face checkpoint and in a
+ * GGUF file, and what shape it has. Names that a family changes (Gemma's four norms, Phi-3's fused parents)
+ * are resolved here and nowhere else. */
 #include "model/model.h"
 
 #include <stdio.h>
 #include <string.h>
 
-typedef enum { DIM_ONE, DIM_HIDDEN, DIM_FFN, DIM_Q, DIM_KV, DIM_HEAD, DIM_VOCAB } dim;
+typedef enum { DIM_ONE, DIM_HIDDEN, DIM_FFN, DIM_Q, DIM_KV, DIM_HEAD, DIM_HALF_HEAD, DIM_VOCAB } dim;
 typedef enum {
     IF_ALWAYS,
     IF_QKV_BIAS,
@@ -18,6 +18,8 @@ typedef enum {
     IF_MLP_BIAS,
     IF_QK_NORM,
     IF_POST_NORMS,
+    IF_SUB_NORMS,
+    IF_ROPE_FACTORS,
     IF_UNTIED
 } condition;
 typedef enum { FUSE_NONE, FUSE_QKV, FUSE_GATE_UP } fuse;
@@ -29,39 +31,68 @@ typedef struct {
     fuse fused;        /* slice of this parent where cfg->fused */
     const char *name;  /* after "model.layers.N." for layer tensors */
     dim rows, cols;
+    const char *gguf;  /* after "blk.N." for layer tensors */
 } row;
 
 static const row before[] = {
-    {SQ_ROLE_EMBED, false, IF_ALWAYS, FUSE_NONE, "model.embed_tokens.weight", DIM_VOCAB, DIM_HIDDEN}};
+    {SQ_ROLE_ROPE_FACTORS, false, IF_ROPE_FACTORS, FUSE_NONE, "rope_freqs.weight", DIM_HALF_HEAD, DIM_ONE,
+     "rope_freqs.weight"},
+    {SQ_ROLE_EMBED, false, IF_ALWAYS, FUSE_NONE, "model.embed_tokens.weight", DIM_VOCAB, DIM_HIDDEN,
+     "token_embd.weight"},
+};
 
 static const row in_layer[] = {
-    {SQ_ROLE_ATTN_NORM, true, IF_ALWAYS, FUSE_NONE, "input_layernorm.weight", DIM_HIDDEN, DIM_ONE},
-    {SQ_ROLE_Q, false, IF_ALWAYS, FUSE_QKV, "self_attn.q_proj.weight", DIM_Q, DIM_HIDDEN},
-    {SQ_ROLE_K, false, IF_ALWAYS, FUSE_QKV, "self_attn.k_proj.weight", DIM_KV, DIM_HIDDEN},
-    {SQ_ROLE_V, false, IF_ALWAYS, FUSE_QKV, "self_attn.v_proj.weight", DIM_KV, DIM_HIDDEN},
-    {SQ_ROLE_Q_BIAS, false, IF_QKV_BIAS, FUSE_QKV, "self_attn.q_proj.bias", DIM_Q, DIM_ONE},
-    {SQ_ROLE_K_BIAS, false, IF_QKV_BIAS, FUSE_QKV, "self_attn.k_proj.bias", DIM_KV, DIM_ONE},
-    {SQ_ROLE_V_BIAS, false, IF_QKV_BIAS, FUSE_QKV, "self_attn.v_proj.bias", DIM_KV, DIM_ONE},
-    {SQ_ROLE_Q_NORM, true, IF_QK_NORM, FUSE_NONE, "self_attn.q_norm.weight", DIM_HEAD, DIM_ONE},
-    {SQ_ROLE_K_NORM, true, IF_QK_NORM, FUSE_NONE, "self_attn.k_norm.weight", DIM_HEAD, DIM_ONE},
-    {SQ_ROLE_O, false, IF_ALWAYS, FUSE_NONE, "self_attn.o_proj.weight", DIM_HIDDEN, DIM_Q},
-    {SQ_ROLE_O_BIAS, false, IF_O_BIAS, FUSE_NONE, "self_attn.o_proj.bias", DIM_HIDDEN, DIM_ONE},
+    {SQ_ROLE_ATTN_NORM, true, IF_ALWAYS, FUSE_NONE, "input_layernorm.weight", DIM_HIDDEN, DIM_ONE,
+     "attn_norm.weight"},
+    {SQ_ROLE_Q, false, IF_ALWAYS, FUSE_QKV, "self_attn.q_proj.weight", DIM_Q, DIM_HIDDEN,
+     "attn_q.weight"},
+    {SQ_ROLE_K, false, IF_ALWAYS, FUSE_QKV, "self_attn.k_proj.weight", DIM_KV, DIM_HIDDEN,
+     "attn_k.weight"},
+    {SQ_ROLE_V, false, IF_ALWAYS, FUSE_QKV, "self_attn.v_proj.weight", DIM_KV, DIM_HIDDEN,
+     "attn_v.weight"},
+    {SQ_ROLE_Q_BIAS, false, IF_QKV_BIAS, FUSE_QKV, "self_attn.q_proj.bias", DIM_Q, DIM_ONE,
+     "attn_q.bias"},
+    {SQ_ROLE_K_BIAS, false, IF_QKV_BIAS, FUSE_QKV, "self_attn.k_proj.bias", DIM_KV, DIM_ONE,
+     "attn_k.bias"},
+    {SQ_ROLE_V_BIAS, false, IF_QKV_BIAS, FUSE_QKV, "self_attn.v_proj.bias", DIM_KV, DIM_ONE,
+     "attn_v.bias"},
+    {SQ_ROLE_Q_NORM, true, IF_QK_NORM, FUSE_NONE, "self_attn.q_norm.weight", DIM_HEAD, DIM_ONE,
+     "attn_q_norm.weight"},
+    {SQ_ROLE_K_NORM, true, IF_QK_NORM, FUSE_NONE, "self_attn.k_norm.weight", DIM_HEAD, DIM_ONE,
+     "attn_k_norm.weight"},
+    {SQ_ROLE_ATTN_SUB_NORM, true, IF_SUB_NORMS, FUSE_NONE, "self_attn.attn_sub_norm.weight", DIM_Q, DIM_ONE,
+     "attn_sub_norm.weight"},
+    {SQ_ROLE_O, false, IF_ALWAYS, FUSE_NONE, "self_attn.o_proj.weight", DIM_HIDDEN, DIM_Q,
+     "attn_output.weight"},
+    {SQ_ROLE_O_BIAS, false, IF_O_BIAS, FUSE_NONE, "self_attn.o_proj.bias", DIM_HIDDEN, DIM_ONE,
+     "attn_output.bias"},
     {SQ_ROLE_ATTN_POST_NORM, true, IF_POST_NORMS, FUSE_NONE, "post_attention_layernorm.weight", DIM_HIDDEN,
-     DIM_ONE},
-    {SQ_ROLE_FFN_NORM, true, IF_ALWAYS, FUSE_NONE, "post_attention_layernorm.weight", DIM_HIDDEN, DIM_ONE},
-    {SQ_ROLE_GATE, false, IF_ALWAYS, FUSE_GATE_UP, "mlp.gate_proj.weight", DIM_FFN, DIM_HIDDEN},
-    {SQ_ROLE_UP, false, IF_ALWAYS, FUSE_GATE_UP, "mlp.up_proj.weight", DIM_FFN, DIM_HIDDEN},
-    {SQ_ROLE_GATE_BIAS, false, IF_MLP_BIAS, FUSE_NONE, "mlp.gate_proj.bias", DIM_FFN, DIM_ONE},
-    {SQ_ROLE_UP_BIAS, false, IF_MLP_BIAS, FUSE_NONE, "mlp.up_proj.bias", DIM_FFN, DIM_ONE},
-    {SQ_ROLE_DOWN, false, IF_ALWAYS, FUSE_NONE, "mlp.down_proj.weight", DIM_HIDDEN, DIM_FFN},
-    {SQ_ROLE_DOWN_BIAS, false, IF_MLP_BIAS, FUSE_NONE, "mlp.down_proj.bias", DIM_HIDDEN, DIM_ONE},
+     DIM_ONE, "post_attention_norm.weight"},
+    {SQ_ROLE_FFN_NORM, true, IF_ALWAYS, FUSE_NONE, "post_attention_layernorm.weight", DIM_HIDDEN, DIM_ONE,
+     "ffn_norm.weight"},
+    {SQ_ROLE_GATE, false, IF_ALWAYS, FUSE_GATE_UP, "mlp.gate_proj.weight", DIM_FFN, DIM_HIDDEN,
+     "ffn_gate.weight"},
+    {SQ_ROLE_UP, false, IF_ALWAYS, FUSE_GATE_UP, "mlp.up_proj.weight", DIM_FFN, DIM_HIDDEN,
+     "ffn_up.weight"},
+    {SQ_ROLE_GATE_BIAS, false, IF_MLP_BIAS, FUSE_NONE, "mlp.gate_proj.bias", DIM_FFN, DIM_ONE,
+     "ffn_gate.bias"},
+    {SQ_ROLE_UP_BIAS, false, IF_MLP_BIAS, FUSE_NONE, "mlp.up_proj.bias", DIM_FFN, DIM_ONE,
+     "ffn_up.bias"},
+    {SQ_ROLE_FFN_SUB_NORM, true, IF_SUB_NORMS, FUSE_NONE, "mlp.ffn_sub_norm.weight", DIM_FFN, DIM_ONE,
+     "ffn_sub_norm.weight"},
+    {SQ_ROLE_DOWN, false, IF_ALWAYS, FUSE_NONE, "mlp.down_proj.weight", DIM_HIDDEN, DIM_FFN,
+     "ffn_down.weight"},
+    {SQ_ROLE_DOWN_BIAS, false, IF_MLP_BIAS, FUSE_NONE, "mlp.down_proj.bias", DIM_HIDDEN, DIM_ONE,
+     "ffn_down.bias"},
     {SQ_ROLE_FFN_POST_NORM, true, IF_POST_NORMS, FUSE_NONE, "post_feedforward_layernorm.weight", DIM_HIDDEN,
-     DIM_ONE},
+     DIM_ONE, "post_ffw_norm.weight"},
 };
 
 static const row after[] = {
-    {SQ_ROLE_FINAL_NORM, true, IF_ALWAYS, FUSE_NONE, "model.norm.weight", DIM_HIDDEN, DIM_ONE},
-    {SQ_ROLE_HEAD, false, IF_UNTIED, FUSE_NONE, "lm_head.weight", DIM_VOCAB, DIM_HIDDEN},
+    {SQ_ROLE_FINAL_NORM, true, IF_ALWAYS, FUSE_NONE, "model.norm.weight", DIM_HIDDEN, DIM_ONE,
+     "output_norm.weight"},
+    {SQ_ROLE_HEAD, false, IF_UNTIED, FUSE_NONE, "lm_head.weight", DIM_VOCAB, DIM_HIDDEN,
+     "output.weight"},
 };
 
 static bool exists(const sq_config *c, condition when) {
@@ -71,6 +102,8 @@ static bool exists(const sq_config *c, condition when) {
     case IF_MLP_BIAS: return c->mlp_bias;
     case IF_QK_NORM: return c->qk_norm;
     case IF_POST_NORMS: return c->post_norms;
+    case IF_SUB_NORMS: return c->sub_norms;
+    case IF_ROPE_FACTORS: return c->rope_factors;
     case IF_UNTIED: return !c->tied;
     default: return true;
     }
@@ -83,6 +116,7 @@ static int32_t size_of(const sq_config *c, dim d) {
     case DIM_Q: return c->n_heads * c->head_dim;
     case DIM_KV: return c->n_kv_heads * c->head_dim;
     case DIM_HEAD: return c->head_dim;
+    case DIM_HALF_HEAD: return c->head_dim / 2;
     case DIM_VOCAB: return c->n_vocab;
     default: return 1;
     }
@@ -112,10 +146,13 @@ static void fill(const sq_config *c, const row *r, int32_t layer, sq_want *w) {
     const char *name = r->name;
     /* With norms after the blocks the one before the feed-forward block has a name of its own. */
     if (r->role == SQ_ROLE_FFN_NORM && c->post_norms) name = "pre_feedforward_layernorm.weight";
-    if (layer < 0)
+    if (layer < 0) {
         snprintf(w->name, sizeof w->name, "%s", name);
-    else
+        snprintf(w->gguf_name, sizeof w->gguf_name, "%s", r->gguf);
+    } else {
         snprintf(w->name, sizeof w->name, "model.layers.%d.%s", layer, name);
+        snprintf(w->gguf_name, sizeof w->gguf_name, "blk.%d.%s", layer, r->gguf);
+    }
     memcpy(w->hf_name, w->name, sizeof w->name);
     if (c->fused && r->fused != FUSE_NONE) place_fused(c, r, w);
 }
@@ -133,12 +170,13 @@ static const row *nth(const sq_config *c, const row *rows, size_t n, size_t i) {
 }
 
 bool sq_config_want(const sq_config *c, size_t i, sq_want *out) {
+    const size_t n_before = count(c, before, SQ_COUNT(before));
     const size_t per_layer = count(c, in_layer, SQ_COUNT(in_layer));
-    if (i < SQ_COUNT(before)) {
-        fill(c, &before[i], -1, out);
+    if (i < n_before) {
+        fill(c, nth(c, before, SQ_COUNT(before), i), -1, out);
         return true;
     }
-    i -= SQ_COUNT(before);
+    i -= n_before;
     if (i < per_layer * (size_t)c->n_layers) {
         fill(c, nth(c, in_layer, SQ_COUNT(in_layer), i % per_layer), (int32_t)(i / per_layer), out);
         return true;

@@ -11,85 +11,53 @@
 
 /* ---- number formats -------------------------------------------------------------------------- */
 
-float sq_f16_to_f32(uint16_t h) {
-    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exp = (h >> 10) & 31u, man = h & 1023u;
-    if (exp == 31) return bits_float(sign | 0x7F800000u | (man << 13) | (man ? 0x400000u : 0));
-    if (exp == 0) return bits_float(sign | float_bits((float)man * 0x1p-24f)); /* subnormal: exact in f32 */
-    return bits_float(sign | ((exp + 112) << 23) | (man << 13));
-}
-
-uint16_t sq_f32_to_f16(float f) {
-    uint32_t u = float_bits(f), sign = (u >> 16) & 0x8000u, a = u & 0x7FFFFFFFu;
-    if (a > 0x7F800000u) return (uint16_t)(sign | 0x7E00u | ((a >> 13) & 0x3FFu)); /* NaN, made quiet */
-    if (a >= 0x477FF000u) return (uint16_t)(sign | 0x7C00u); /* >= 65520 rounds to infinity */
-    if (a < 0x38800000u) {
-        /* Below 2^-14. Floats in [0.5, 1) are 2^-24 apart as f16 subnormals are: one addition rounds. */
-        return (uint16_t)(sign | (float_bits(bits_float(a) + 0.5f) - 0x3F000000u));
-    }
-    return (uint16_t)(sign | ((a - (112u << 23) + 0xFFFu + ((a >> 13) & 1u)) >> 13));
-}
-
-uint16_t sq_f32_to_bf16(float f) {
-    uint32_t u = float_bits(f);
-    if ((u & 0x7FFFFFFFu) > 0x7F800000u) return (uint16_t)((u >> 16) | 0x40u);
-    return (uint16_t)((u + 0x7FFFu + ((u >> 16) & 1u)) >> 16);
-}
+float sq_f16_to_f32(uint16_t h) { return half_to_float(h); }
+uint16_t sq_f32_to_f16(float f) { return float_to_half(f); }
+uint16_t sq_f32_to_bf16(float f) { return float_to_bf16(f); }
 
 float sq_scale_to_f32(sq_scale_type t, uint16_t bits) {
     assert(t == SQ_SCALE_F16 || t == SQ_SCALE_BF16);
-    return t == SQ_SCALE_F16 ? sq_f16_to_f32(bits) : sq_bf16_to_f32(bits);
+    return scale_value(t, bits);
 }
 
 uint16_t sq_scale_from_f32(sq_scale_type t, float f) {
     assert(t == SQ_SCALE_F16 || t == SQ_SCALE_BF16);
-    return t == SQ_SCALE_F16 ? sq_f32_to_f16(f) : sq_f32_to_bf16(f);
+    return scale_round(t, f);
 }
 
 void sq_row_to_f32(sq_wtype t, const uint8_t *p, int32_t n, float *out) {
     assert(t == SQ_W_F32 || t == SQ_W_F16 || t == SQ_W_BF16);
-    if (t == SQ_W_F32) {
-        memcpy(out, p, (size_t)n * sizeof *out);
-    } else if (t == SQ_W_F16) {
-        for (int32_t i = 0; i < n; i++) out[i] = sq_f16_to_f32(load_u16(p + 2 * (size_t)i));
-    } else {
-        for (int32_t i = 0; i < n; i++) out[i] = sq_bf16_to_f32(load_u16(p + 2 * (size_t)i));
-    }
+    elements_to_f32(t, p, n, out);
 }
 
 /* ---- packed rows ----------------------------------------------------------------------------- */
 
-/* Columns of group g that exist: 64, or fewer in the last group. */
-static int32_t group_cols(const sq_weight *w, int32_t g) {
-    int32_t left = w->cols - g * SQ_GROUP;
-    return left < SQ_GROUP ? left : SQ_GROUP;
-}
-
-static void row_i4_g64(const sq_weight *w, const uint8_t *tile, int32_t lane, float *out) {
-    for (int32_t g = 0; g < w->groups; g++) {
-        const uint8_t *rec = tile + (size_t)g * SQ_I4_RECORD;
-        float scale = sq_scale_to_f32(w->scale_type, load_u16(rec + I4_SCALES + 2 * lane));
-        float bias = sq_scale_to_f32(w->scale_type, load_u16(rec + I4_BIASES + 2 * lane));
-        int32_t n = group_cols(w, g);
-        for (int32_t k = 0; k < n; k++) { /* k = 32 * high + 4c + b */
-            uint8_t byte = rec[64 * ((k & 31) >> 2) + 4 * lane + (k & 3)];
-            out[g * SQ_GROUP + k] = scale * (float)(k < 32 ? byte & 15 : byte >> 4) + bias;
-        }
+/* One run of columns that share a scale. */
+static void decode_run(const sq_wtype_info *info, const uint8_t *codes, float scale, float bias, int32_t n,
+                       float *out) {
+    if (info->bias) {
+        for (int32_t k = 0; k < n; k++) out[k] = scale * (float)codes[k] + bias;
+    } else if (info->bits == 8) {
+        for (int32_t k = 0; k < n; k++) out[k] = scale * (float)(int8_t)codes[k];
+    } else { /* ternary */
+        for (int32_t k = 0; k < n; k++) out[k] = scale * (float)(codes[k] - 1);
     }
 }
 
-static void row_i8(const sq_weight *w, const uint8_t *tile, int32_t lane, float *out) {
-    const uint8_t *scales = tile + i8_scales(w->groups);
-    float scale = 0;
-    if (w->wtype == SQ_W_I8_ROW) memcpy(&scale, scales + sizeof(float) * (size_t)lane, sizeof scale);
-    for (int32_t g = 0; g < w->groups; g++) {
-        const uint8_t *rec = tile + (size_t)g * SQ_I8_RECORD;
-        if (w->wtype == SQ_W_I8_G64) {
-            size_t at = (size_t)g * SQ_TILE_ROWS + (size_t)lane;
-            scale = sq_scale_to_f32(w->scale_type, load_u16(scales + 2 * at));
-        }
-        int32_t n = group_cols(w, g);
-        for (int32_t k = 0; k < n; k++) {
-            out[g * SQ_GROUP + k] = scale * (float)(int8_t)rec[64 * (k >> 2) + 4 * lane + (k & 3)];
+static void packed_row(const sq_weight *w, const uint8_t *tile, int32_t lane, float *out) {
+    const sq_wtype_info *info = sq_wtype_get(w->wtype);
+    const int32_t sub = info->sub ? info->sub : SQ_GROUP;
+    float scale = 0, bias = 0;
+    if (!info->halves) memcpy(&scale, tile + scale_at(info, w->groups, 0, lane), sizeof scale);
+    for (int32_t k0 = 0; k0 < w->cols; k0 += SQ_GROUP) {
+        uint8_t codes[SQ_GROUP];
+        lane_get(w->wtype, tile + (size_t)(k0 / SQ_GROUP) * (size_t)info->record_bytes, lane, codes);
+        const int32_t end = w->cols - k0 < SQ_GROUP ? w->cols - k0 : SQ_GROUP;
+        for (int32_t k = 0; k < end; k += sub) {
+            const uint8_t *at = tile + scale_at(info, w->groups, (k0 + k) / sub, lane);
+            if (info->halves) scale = sq_scale_to_f32(w->scale_type, load_u16(at));
+            if (info->bias) bias = sq_scale_to_f32(w->scale_type, load_u16(at + bias_behind(info)));
+            decode_run(info, codes + k, scale, bias, end - k < sub ? end - k : sub, out + k0 + k);
         }
     }
 }
@@ -97,11 +65,40 @@ static void row_i8(const sq_weight *w, const uint8_t *tile, int32_t lane, float 
 void sq_weight_row(const sq_weight *w, int32_t r, float *out) {
     assert(r >= 0 && r < w->rows);
     const uint8_t *tile = w->data + (size_t)(r / SQ_TILE_ROWS) * w->tile_bytes;
-    int32_t lane = r % SQ_TILE_ROWS;
-    switch (w->wtype) {
-    case SQ_W_I4_G64: row_i4_g64(w, tile, lane, out); break;
-    case SQ_W_I8_G64:
-    case SQ_W_I8_ROW: row_i8(w, tile, lane, out); break;
+    const int32_t lane = r % SQ_TILE_ROWS;
+    switch (sq_wtype_get(w->wtype)->layout) {
+    case SQ_LAYOUT_T16X4: packed_row(w, tile, lane, out); break;
+    case SQ_LAYOUT_FOREIGN: sq_foreign_row(w, r, out); break;
     default: sq_row_to_f32(w->wtype, tile + (size_t)lane * (w->tile_bytes / SQ_TILE_ROWS), w->cols, out);
+    }
+}
+
+/* ---- low-rank terms ---------------------------------------------------------------------------- */
+
+/* n elements of a row-major matrix from [r][k] on. */
+static void elements(const sq_weight *w, int32_t r, int32_t k, int32_t n, float *out) {
+    const size_t row_bytes = w->tile_bytes / SQ_TILE_ROWS, bytes = (size_t)(sq_wtype_get(w->wtype)->bits / 8);
+    sq_row_to_f32(w->wtype, w->data + (size_t)r * row_bytes + (size_t)k * bytes, n, out);
+}
+
+/* Columns [k0, k0 + n) of row r of scale * U V are added to sum. */
+static void add_low_rank(const sq_lowrank *l, int32_t r, int32_t k0, int32_t n, double *sum) {
+    for (int32_t j = 0; j < l->v.rows; j++) {
+        float u, v[SQ_GROUP];
+        elements(&l->u, r, j, 1, &u);
+        elements(&l->v, j, k0, n, v);
+        const double f = (double)l->scale * (double)u;
+        for (int32_t k = 0; k < n; k++) sum[k] += f * (double)v[k];
+    }
+}
+
+void sq_weight_row_whole(const sq_weight *w, int32_t r, float *out) {
+    sq_weight_row(w, r, out);
+    for (int32_t k0 = 0; w->low && k0 < w->cols; k0 += SQ_GROUP) {
+        double sum[SQ_GROUP];
+        const int32_t n = w->cols - k0 < SQ_GROUP ? w->cols - k0 : SQ_GROUP;
+        for (int32_t k = 0; k < n; k++) sum[k] = (double)out[k0 + k];
+        for (const sq_lowrank *l = w->low; l; l = l->next) add_low_rank(l, r, k0, n, sum);
+        for (int32_t k = 0; k < n; k++) out[k0 + k] = (float)sum[k];
     }
 }

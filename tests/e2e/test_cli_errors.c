@@ -77,7 +77,7 @@ static void an_unsupported_architecture_is_named_with_the_list(void **state) {
                          ->status,
                      0);
     refuse(1, "$S run $T/bloom hi", "'bloom'");
-    refuse(1, "$S run $T/bloom hi", "(qwen2, qwen3, llama, mistral, phi3, gemma3_text)");
+    refuse(1, "$S run $T/bloom hi", "(qwen2, qwen3, llama, mistral, phi3, bitnet, gemma3_text)");
 }
 
 static void a_folder_without_a_model_says_what_a_model_is(void **state) {
@@ -174,7 +174,7 @@ static void a_prompt_longer_than_the_context_is_refused_not_cut(void **state) {
 
 static void missing_arguments_say_what_is_needed(void **state) {
     (void)state;
-    refuse(2, "$S compress", "compress takes one folder (squish compress SRC)");
+    refuse(2, "$S compress", "compress takes one model (squish compress SRC)");
     refuse(2, "$S logits", "logits needs --ids 1,2,3");
     refuse(2, "$S ppl", "ppl needs --text FILE");
     refuse(2, "$S template", "template needs --messages FILE");

@@ -141,7 +141,7 @@ static void bash_completes_commands_options_words_models_and_files(void **state)
     assert_string_equal(bash_offers("squish comp"), "compress completion ");
     assert_string_equal(bash_offers("squish run --top"), "--top-k --top-p ");
     assert_string_equal(bash_offers("squish run --tier q"), "q8 ");
-    assert_string_equal(bash_offers("squish run --tier \"\""), "auto 0 q8 source ");
+    assert_string_equal(bash_offers("squish run --tier \"\""), "auto 0 q8 1 2 3 source ");
     assert_string_equal(bash_offers("squish completion \"\""), "bash zsh fish ");
     assert_string_equal(bash_offers("squish run --system no"), " ");
     assert_string_equal(bash_offers("squish ppl -f no"), "notes.txt ");

@@ -171,7 +171,7 @@ static void a_value_out_of_range_names_the_range(void **state) {
     refuse("$S run --temp 1x hi", "--temp: '1x' is not a number");
     refuse("$S run --top-k 1.5 hi", "--top-k: '1.5' is not a whole number from -1 to 1000000");
     refuse("$S run --threads 99999999999999999999 hi", "--threads: ");
-    refuse("$S run --tier 7 hi", "--tier: '7' is not one of auto,0,q8,source");
+    refuse("$S run --tier 7 hi", "--tier: '7' is not one of auto,0,q8,1,2,3,source");
     refuse("$S run --verify=maybe hi", "--verify: 'maybe' is not true or false");
     refuse("SQUISH_TEMP=hot $S run hi", "SQUISH_TEMP: 'hot' is not a number from 0 to 5");
     refuse("$S run hi --temp", "--temp needs a value: T");

@@ -73,7 +73,7 @@ static uint8_t *slurp(const char *path, size_t *n) {
 
 static bool is_ready(const place *p) {
     char path[1024];
-    return sq_tier_ready(p->out, SQUISH_TIER_0, path, sizeof path);
+    return sq_tier_ready(p->out, SQUISH_TIER_0, path, sizeof path, NULL, 0);
 }
 
 static void assert_whole(const place *p) {
@@ -81,7 +81,7 @@ static void assert_whole(const place *p) {
     squish_model *m = NULL;
     squish_error err = {0};
     squish_model_options o = squish_model_options_default();
-    assert_true(sq_tier_ready(p->out, SQUISH_TIER_0, path, sizeof path));
+    assert_true(sq_tier_ready(p->out, SQUISH_TIER_0, path, sizeof path, NULL, 0));
     o.verify = true;
     assert_ok(squish_model_open(&m, path, &o, &err), &err);
     squish_model_close(m);
@@ -159,7 +159,7 @@ static void a_file_that_may_not_grow_leaves_nothing(void **state) {
             signal(SIGXFSZ, SIG_IGN);
             setrlimit(RLIMIT_FSIZE, &limit);
             const squish_status st = squish_compress(p.src, &o, &r, &err);
-            const bool named = strstr(err.text, "model.sqw") != NULL && !strchr(err.text, '\n');
+            const bool named = strstr(err.text, "model-compressed/") != NULL && !strchr(err.text, '\n');
             _exit((st == SQUISH_IO || st == SQUISH_NO_SPACE) && named ? 0 : 1);
         }
         int status;
@@ -213,7 +213,9 @@ static bool stop_at(void *user, const char *what, uint64_t done, uint64_t total)
     return (*left)-- > 0;
 }
 
-static void stopping_leaves_nothing_and_keeps_what_was_there(void **state) {
+static const char stopped[] = ".build\n0.journal\n0.partial\n";
+
+static void stopping_keeps_the_work_and_what_was_there(void **state) {
     (void)state;
     const tiny_spec s = tiny_default();
     const place p = place_of(&s);
@@ -226,21 +228,173 @@ static void stopping_leaves_nothing_and_keeps_what_was_there(void **state) {
         o.progress_user = &left;
         err = (squish_error){0};
         assert_int_equal(squish_compress(p.src, &o, &r, &err), SQUISH_CANCELLED);
-        assert_false(sq_os_exists(p.out));
+        assert_non_null(strstr(err.text, "--resume"));
+        assert_tree(p.out, stopped);
     }
     int enough = 1000, none = 0;
     err = (squish_error){0};
     o.progress_user = &enough;
-    assert_ok(squish_compress(p.src, &o, &r, &err), &err);
+    assert_ok(squish_compress(p.src, &o, &r, &err), &err); /* without resume from the start */
+    assert_int_equal(r.resumed_bytes, 0);
+    assert_tree(p.out, finished);
     o.force = true;
     o.progress_user = &none;
     assert_int_equal(squish_compress(p.src, &o, &r, &err), SQUISH_CANCELLED);
-    assert_tree(p.out, finished);
     assert_whole(&p);
     o.force = false;
     err = (squish_error){0};
     assert_ok(squish_compress(p.src, &o, &r, &err), &err);
     assert_true(r.reused);
+    remove_tree(p.base);
+}
+
+/* ---- resumed --------------------------------------------------------------------------------- */
+
+/* The finished file of an undisturbed build, and a tree without it. */
+static uint8_t *undisturbed(const place *p, size_t *n, uint64_t *took_ns) {
+    const squish_compress_options o = options(p);
+    squish_compress_result r;
+    squish_error err = {0};
+    const uint64_t begin = sq_os_now_ns();
+    assert_ok(squish_compress(p->src, &o, &r, &err), &err);
+    *took_ns = sq_os_now_ns() - begin;
+    uint8_t *bytes = slurp(r.file, n);
+    remove_tree(p->out);
+    return bytes;
+}
+
+static void assert_file_is(const char *path, const uint8_t *want, size_t n) {
+    size_t have_n;
+    uint8_t *have = slurp(path, &have_n);
+    assert_int_equal(have_n, n);
+    assert_memory_equal(have, want, n);
+    free(have);
+}
+
+static void a_stopped_build_goes_on_to_the_same_bytes(void **state) {
+    (void)state;
+    const tiny_spec s = tiny_default();
+    const place p = place_of(&s);
+    size_t n;
+    uint64_t took;
+    uint8_t *want = undisturbed(&p, &n, &took);
+    for (int after = 1; after < 25; after += 4) {
+        squish_compress_options o = options(&p);
+        squish_compress_result r;
+        squish_error err = {0};
+        int left = after;
+        o.progress = stop_at, o.progress_user = &left;
+        assert_int_equal(squish_compress(p.src, &o, &r, &err), SQUISH_CANCELLED);
+        o.progress = NULL, o.resume = true;
+        err = (squish_error){0};
+        assert_ok(squish_compress(p.src, &o, &r, &err), &err);
+        assert_true(r.resumed_bytes > 0);
+        assert_file_is(r.file, want, n);
+        assert_tree(p.out, finished);
+        remove_tree(p.out);
+    }
+    free(want);
+    remove_tree(p.base);
+}
+
+static void a_killed_build_goes_on_to_the_same_bytes(void **state) {
+    (void)state;
+    tiny_spec s = tiny_default();
+    s.hidden = 256, s.ffn = 512, s.vocab = 1500, s.layers = 4;
+    const place p = place_of(&s);
+    uint64_t rng = 4, took;
+    size_t n;
+    uint8_t *want = undisturbed(&p, &n, &took);
+    for (int i = 0; i < 10; i++) {
+        squish_compress_options o = options(&p);
+        squish_compress_result r;
+        squish_error err = {0};
+        int status;
+        const pid_t pid = start_build(&p);
+        usleep((useconds_t)(sq_splitmix64(&rng) % took / 1000));
+        kill(pid, SIGKILL);
+        waitpid(pid, &status, 0);
+        if (is_ready(&p)) assert_whole(&p);
+        o.resume = true;
+        assert_ok(squish_compress(p.src, &o, &r, &err), &err);
+        assert_file_is(r.file, want, n);
+        assert_tree(p.out, finished);
+        remove_tree(p.out);
+    }
+    free(want);
+    remove_tree(p.base);
+}
+
+static void another_source_or_wish_starts_over(void **state) {
+    (void)state;
+    tiny_spec s = tiny_default();
+    const place p = place_of(&s);
+    squish_compress_options o = options(&p);
+    squish_compress_result r;
+    squish_error err = {0};
+    for (int i = 0; i < 2; i++) {
+        int left = 10;
+        o = options(&p);
+        o.progress = stop_at, o.progress_user = &left;
+        assert_int_equal(squish_compress(p.src, &o, &r, NULL), SQUISH_CANCELLED);
+        o.progress = NULL, o.resume = true;
+        if (i == 0) o.method = SQUISH_METHOD_RTN;
+        if (i == 1) s.seed++, tiny_write(&s, p.src);
+        assert_ok(squish_compress(p.src, &o, &r, &err), &err);
+        assert_int_equal(r.resumed_bytes, 0);
+        assert_whole(&p);
+        remove_tree(p.out);
+    }
+    remove_tree(p.base);
+}
+
+static void a_tier_of_another_recipe_is_not_reused(void **state) {
+    (void)state;
+    const tiny_spec s = tiny_default();
+    const place p = place_of(&s);
+    squish_compress_options o = options(&p);
+    squish_compress_result r;
+    squish_error err = {0};
+    assert_ok(squish_compress(p.src, &o, &r, &err), &err);
+    o.bits = 3;
+    assert_int_equal(squish_compress(p.src, &o, &r, &err), SQUISH_INVALID);
+    assert_non_null(
+        strstr(err.text, "is there with bits 4, group 64, method lsq; wanted are 3, 64, lsq (--force"));
+    o.force = true;
+    err = (squish_error){0};
+    assert_ok(squish_compress(p.src, &o, &r, &err), &err);
+    assert_false(r.reused);
+    o.force = false;
+    assert_ok(squish_compress(p.src, &o, &r, &err), &err);
+    assert_true(r.reused);
+    remove_tree(p.base);
+}
+
+static void a_tier_that_is_not_usable_says_why(void **state) {
+    (void)state;
+    const tiny_spec s = tiny_default();
+    const place p = place_of(&s);
+    const squish_compress_options o = options(&p);
+    squish_compress_result r;
+    squish_error err = {0};
+    char path[1024], why[200];
+    assert_false(sq_tier_ready(p.out, SQUISH_TIER_0, path, sizeof path, why, sizeof why));
+    assert_non_null(strstr(why, "no sentinel"));
+    assert_ok(squish_compress(p.src, &o, &r, &err), &err);
+    const uint64_t bytes = sq_os_file_bytes(r.file);
+    FILE *f = fopen(r.file, "r+b");
+    assert_non_null(f);
+    fseek(f, 200, SEEK_SET);
+    fputc(0x55, f); /* in the superblock */
+    fclose(f);
+    assert_false(sq_tier_ready(p.out, SQUISH_TIER_0, path, sizeof path, why, sizeof why));
+    assert_non_null(strstr(why, "damaged"));
+    assert_int_equal(truncate(r.file, (off_t)bytes - 1), 0);
+    assert_false(sq_tier_ready(p.out, SQUISH_TIER_0, path, sizeof path, why, sizeof why));
+    assert_non_null(strstr(why, "its sentinel says"));
+    assert_int_equal(unlink(r.file), 0);
+    assert_false(sq_tier_ready(p.out, SQUISH_TIER_0, path, sizeof path, why, sizeof why));
+    assert_non_null(strstr(why, "missing"));
     remove_tree(p.base);
 }
 
@@ -352,10 +506,12 @@ static void options_out_of_range_are_refused_by_name(void **state) {
     const struct {
         int tier, bits, group, threads, method;
         const char *words;
-    } bad[] = {{SQUISH_TIER_SOURCE, 0, 64, 1, 0, "only tiers 0 and q8"},
-               {SQUISH_TIER_0, 8, 64, 1, 0, "tier 0 has 4 bits, not 8"},
+    } bad[] = {{SQUISH_TIER_SOURCE, 0, 64, 1, 0, "only tiers 0, q8, 1, 2 and 3"},
+               {SQUISH_TIER_0, 8, 64, 1, 0, "tier 0 has 4, 3, 2 or 1.58 bits, not 8"},
+               {SQUISH_TIER_Q8, 4, 64, 1, 0, "tier q8 has 8 bits, not 4"},
+               {SQUISH_TIER_0, 3, 32, 1, 0, "group is 32, wanted 64 with fewer than 4 bits"},
                {SQUISH_TIER_0, 4, 0, 1, 0, "group is 0, wanted 64"},
-               {SQUISH_TIER_Q8, 8, 32, 1, 0, "group is 32"},
+               {SQUISH_TIER_Q8, 8, 16, 1, 0, "group is 16"},
                {SQUISH_TIER_0, 4, 64, -1, 0, "threads is -1"},
                {SQUISH_TIER_0, 4, 64, 1, 7, "method is 7"}};
     for (size_t i = 0; i < SQ_COUNT(bad); i++) {
@@ -403,7 +559,12 @@ int main(void) {
         cmocka_unit_test(a_killed_build_leaves_a_whole_tier_or_none),
         cmocka_unit_test(a_file_that_may_not_grow_leaves_nothing),
         cmocka_unit_test(a_second_builder_is_told_so),
-        cmocka_unit_test(stopping_leaves_nothing_and_keeps_what_was_there),
+        cmocka_unit_test(stopping_keeps_the_work_and_what_was_there),
+        cmocka_unit_test(a_stopped_build_goes_on_to_the_same_bytes),
+        cmocka_unit_test(a_killed_build_goes_on_to_the_same_bytes),
+        cmocka_unit_test(another_source_or_wish_starts_over),
+        cmocka_unit_test(a_tier_of_another_recipe_is_not_reused),
+        cmocka_unit_test(a_tier_that_is_not_usable_says_why),
         cmocka_unit_test(spoilt_tensors_are_named_and_nothing_is_built),
         cmocka_unit_test(a_missing_shard_is_named),
         cmocka_unit_test(a_pointer_in_place_of_the_weights_is_recognised),

@@ -247,7 +247,7 @@ static void a_forged_config_is_refused_by_field(void **state) {
          f_;                                                                                                 \
      }),                                                                                                     \
      words}
-        FORGED(version, 9, "version is 9"),
+        FORGED(version, 9, "version 9"),
         FORGED(bytes, 4, "bytes is 4"),
         FORGED(n_layers, INT32_MAX, "num_hidden_layers is 2147483647"),
         FORGED(n_layers, 1, "tensor"),

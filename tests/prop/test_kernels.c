@@ -69,7 +69,7 @@ static void isa_names_are_read(void **state) {
 /* ---- a matrix and its activations ------------------------------------------------------------ */
 
 typedef struct {
-    sq_test_moat wm, fm, qm, sm, xm, im;
+    sq_test_moat wm, fm, qm, sm, xm, im, hm;
     sq_weight w;
     sq_act x;
 } gemm_case;
@@ -81,35 +81,44 @@ static void put_u16(uint8_t *p, uint16_t v) { memcpy(p, &v, sizeof v); }
 /* A finite scale; its sign varies, as MLX's do. */
 static float random_scale(extreme e) { return e == ZERO_SCALE ? 0.0f : 0.02f * sq_test_float(&rng); }
 
-static void fill_i8_scales(uint8_t *tile, const sq_weight *w, int32_t n_rows, extreme e) {
-    uint8_t *p = tile + (size_t)w->groups * SQ_I8_RECORD;
-    const int32_t n = w->wtype == SQ_W_I8_ROW ? 1 : w->groups;
-    for (int32_t g = 0; g < n; g++)
+/* 16 scales or biases as they are stored; those of padding rows are 0. */
+static void put_halves(uint8_t *p, const sq_weight *w, int32_t n_rows, extreme e) {
+    for (int32_t r = 0; r < 16; r++)
+        put_u16(p + 2 * r, sq_scale_from_f32(w->scale_type, r < n_rows ? random_scale(e) : 0.0f));
+}
+
+static void fill_scales(uint8_t *tile, const sq_weight *w, int32_t n_rows, extreme e) {
+    const sq_wtype_info *t = sq_wtype_get(w->wtype);
+    uint8_t *tail = tile + (size_t)w->groups * (size_t)t->record_bytes;
+    if (t->sub == 0) {
         for (int32_t r = 0; r < 16; r++) {
             const float s = r < n_rows ? random_scale(e) : 0.0f;
-            if (w->wtype == SQ_W_I8_ROW) memcpy(p + 4 * r, &s, 4);
-            else put_u16(p + 32 * g + 2 * r, sq_scale_from_f32(w->scale_type, s));
+            memcpy(tail + 4 * r, &s, 4);
         }
+        return;
+    }
+    const int32_t lines = SQ_GROUP / t->sub * (t->bias ? 2 : 1); /* of 16 halves, in a record or after all */
+    for (int32_t g = 0; g < w->groups; g++)
+        for (int32_t i = 0; i < lines; i++)
+            put_halves(t->bias ? tile + (size_t)(g + 1) * (size_t)t->record_bytes - 32 * (lines - i)
+                               : tail + 32 * (g * lines + i),
+                       w, n_rows, e);
+}
+
+/* A byte of codes: any but the ones a type does not have, -128 and a ternary 3. */
+static uint8_t random_codes(const sq_weight *w, extreme e) {
+    const bool s8 = sq_wtype_get(w->wtype)->bits == 8, ternary = w->wtype == SQ_W_T2_ROW;
+    uint8_t b = (uint8_t)sq_test_u32(&rng);
+    if (s8 && b == 0x80) b = 0x81;
+    if (ternary) b = (uint8_t)(b & ~(b >> 1 & 0x55)); /* 3 becomes 2 */
+    if (e == HIGHEST) b = s8 ? 0x7f : ternary ? 0xaa : 0xff;
+    if (e == LOWEST) b = s8 ? 0x81 : 0x00;
+    return b;
 }
 
 static void fill_tile(uint8_t *tile, const sq_weight *w, int32_t n_rows, extreme e) {
-    for (size_t i = 0; i < w->tile_bytes; i++) {
-        uint8_t b = (uint8_t)sq_test_u32(&rng);
-        if (w->wtype != SQ_W_I4_G64 && b == 0x80) b = 0x81; /* -128 is not a code */
-        if (e == HIGHEST) b = w->wtype == SQ_W_I4_G64 ? 0xff : 0x7f;
-        if (e == LOWEST) b = w->wtype == SQ_W_I4_G64 ? 0x00 : 0x81;
-        tile[i] = b;
-    }
-    if (w->wtype != SQ_W_I4_G64) {
-        fill_i8_scales(tile, w, n_rows, e);
-        return;
-    }
-    for (int32_t g = 0; g < w->groups; g++)
-        for (int32_t r = 0; r < 16; r++) {
-            uint8_t *p = tile + (size_t)g * SQ_I4_RECORD + 512 + 2 * r;
-            put_u16(p, sq_scale_from_f32(w->scale_type, r < n_rows ? random_scale(e) : 0.0f));
-            put_u16(p + 32, sq_scale_from_f32(w->scale_type, r < n_rows ? random_scale(e) : 0.0f));
-        }
+    for (size_t i = 0; i < w->tile_bytes; i++) tile[i] = random_codes(w, e);
+    fill_scales(tile, w, n_rows, e);
 }
 
 static void fill_rows(uint8_t *data, sq_wtype t, size_t n) {
@@ -123,7 +132,7 @@ static void fill_rows(uint8_t *data, sq_wtype t, size_t n) {
 static void weight_new(gemm_case *c, sq_wtype t, sq_scale_type st, int32_t rows, int32_t cols, extreme e) {
     uint64_t bytes;
     assert_true(sq_weight_bytes(t, rows, cols, &bytes));
-    const bool packed = sq_wtype_get(t)->packed;
+    const bool packed = sq_wtype_packed(t);
     const size_t misalign = packed ? 16 * (size_t)sq_test_below(&rng, 4) : (size_t)sq_test_below(&rng, 64);
     uint8_t *data = sq_test_moat_new(&c->wm, (size_t)bytes, misalign);
     c->w = sq_weight_make(t, st, rows, cols, data);
@@ -143,6 +152,7 @@ static void act_new(gemm_case *c, int32_t m, int32_t cols, extreme e) {
     float *scale = sq_test_moat_new(&c->sm, n_groups * 4, 4),
           *xsum = sq_test_moat_new(&c->xm, n_groups * 4, 8);
     int32_t *isum = sq_test_moat_new(&c->im, n_groups * 4, 12);
+    int16_t *isum16 = sq_test_moat_new(&c->hm, n_groups * 8, 8);
     for (size_t i = 0; i < (size_t)m; i++) {
         for (size_t k = 0; k < ld; k++) {
             float v = sq_test_float(&rng);
@@ -151,14 +161,22 @@ static void act_new(gemm_case *c, int32_t m, int32_t cols, extreme e) {
             f[i * ld + k] = k < (size_t)cols ? v : 0.0f;
         }
         const size_t g0 = i * (size_t)groups;
-        tables.scalar.quant_q8g64(f + i * ld, 0, groups, q + i * ld, scale + g0, xsum + g0, isum + g0);
+        tables.scalar.quant_q8g64(f + i * ld, 0, groups, q + i * ld, scale + g0, xsum + g0, isum + g0,
+                                  isum16 + 4 * g0);
     }
-    c->x = (sq_act){
-        .m = m, .cols = cols, .groups = groups, .f = f, .q = q, .scale = scale, .xsum = xsum, .isum = isum};
+    c->x = (sq_act){.m = m,
+                    .cols = cols,
+                    .groups = groups,
+                    .f = f,
+                    .q = q,
+                    .scale = scale,
+                    .xsum = xsum,
+                    .isum = isum,
+                    .isum16 = isum16};
 }
 
 static void case_free(gemm_case *c) {
-    sq_test_moat *all[] = {&c->wm, &c->fm, &c->qm, &c->sm, &c->xm, &c->im};
+    sq_test_moat *all[] = {&c->wm, &c->fm, &c->qm, &c->sm, &c->xm, &c->im, &c->hm};
     for (size_t i = 0; i < SQ_COUNT(all); i++) sq_test_moat_free(all[i]);
 }
 
@@ -172,7 +190,8 @@ static sq_act act_row(const sq_act *x, int32_t i) {
                     .q = x->q + (size_t)i * ld,
                     .scale = x->scale + g,
                     .xsum = x->xsum + g,
-                    .isum = x->isum + g};
+                    .isum = x->isum + g,
+                    .isum16 = x->isum16 + 4 * g};
 }
 
 /* ---- the oracle ------------------------------------------------------------------------------ */
@@ -194,11 +213,11 @@ static double dot_double(const gemm_case *c, const float *row, int32_t i, double
 }
 
 /* Float: cols / 16 fused steps and a tree of 4, each within 2^-24 of the magnitudes. Packed: 2 to 4 roundings
- * a group; code * scale + bias of I4 loses up to the size of the bias, at most 16 times what is left of the
+ * a group; code * scale + bias loses up to the size of the bias, at most 16 times what is left of the
  * weight after cancellation in these cases, and sq_weight_row rounds each weight once. */
 static double tolerance(const gemm_case *c, double magnitude) {
-    const double steps = sq_wtype_wants_q8(c->w.wtype) ? 4.0 * c->w.groups + 8 : c->w.cols / 16.0 + 6;
-    const double cancel = c->w.wtype == SQ_W_I4_G64 ? 16 : 1;
+    const double steps = sq_wtype_wants_q8(c->w.wtype) ? 8.0 * c->w.groups + 8 : c->w.cols / 16.0 + 6;
+    const double cancel = sq_wtype_get(c->w.wtype)->bias ? 16 : 1;
     return 0x1p-24 * (steps * cancel) * (magnitude + 0.01) + 1e-30;
 }
 
@@ -320,17 +339,54 @@ static void int4_g64_tiles_have_one_sum(void **state) {
     check_extremes(SQ_W_I4_G64, SQ_SCALE_F16);
 }
 
+static void int4_g32_tiles_have_one_sum(void **state) {
+    (void)state;
+    check_type(SQ_W_I4_G32, SQ_SCALE_BF16);
+    check_extremes(SQ_W_I4_G32, SQ_SCALE_BF16);
+    check_extremes(SQ_W_I4_G32, SQ_SCALE_F16);
+}
+
+static void int8_g32_tiles_have_one_sum(void **state) {
+    (void)state;
+    check_type(SQ_W_I8_G32, SQ_SCALE_BF16);
+    check_extremes(SQ_W_I8_G32, SQ_SCALE_BF16);
+    check_extremes(SQ_W_I8_G32, SQ_SCALE_F16);
+}
+
+static void int3_g64_tiles_have_one_sum(void **state) {
+    (void)state;
+    check_type(SQ_W_I3_G64, SQ_SCALE_BF16);
+    check_extremes(SQ_W_I3_G64, SQ_SCALE_BF16);
+    check_extremes(SQ_W_I3_G64, SQ_SCALE_F16);
+}
+
+static void int2_g64_tiles_have_one_sum(void **state) {
+    (void)state;
+    check_type(SQ_W_I2_G64, SQ_SCALE_BF16);
+    check_extremes(SQ_W_I2_G64, SQ_SCALE_BF16);
+    check_extremes(SQ_W_I2_G64, SQ_SCALE_F16);
+}
+
+static void ternary_tiles_have_one_sum(void **state) {
+    (void)state;
+    check_type(SQ_W_T2_ROW, SQ_SCALE_F32);
+    check_extremes(SQ_W_T2_ROW, SQ_SCALE_F32);
+}
+
 static void a_broken_activation_is_not_hidden(void **state) {
     (void)state;
-    const sq_wtype types[] = {SQ_W_F32, SQ_W_BF16, SQ_W_I8_ROW, SQ_W_I8_G64, SQ_W_I4_G64};
+    const sq_wtype types[] = {SQ_W_F32, SQ_W_BF16, SQ_W_I8_ROW, SQ_W_I8_G64, SQ_W_I4_G64,
+                              SQ_W_I4_G32, SQ_W_I8_G32, SQ_W_I3_G64, SQ_W_I2_G64, SQ_W_T2_ROW};
     for (size_t n = 0; n < SQ_COUNT(types); n++) {
         gemm_case c;
-        weight_new(&c, types[n], types[n] == SQ_W_I8_ROW ? SQ_SCALE_F32 : SQ_SCALE_F16, 16, 128, RANDOM);
+        const sq_scale_type st = sq_wtype_get(types[n])->halves ? SQ_SCALE_F16 : SQ_SCALE_F32;
+        weight_new(&c, types[n], st, 16, 128, RANDOM);
         act_new(&c, 1, 128, RANDOM);
         float *f = (float *)(uintptr_t)c.x.f;
         f[70] = NAN;
         tables.scalar.quant_q8g64(f, 0, 2, (int8_t *)(uintptr_t)c.x.q, (float *)(uintptr_t)c.x.scale,
-                                  (float *)(uintptr_t)c.x.xsum, (int32_t *)(uintptr_t)c.x.isum);
+                                  (float *)(uintptr_t)c.x.xsum, (int32_t *)(uintptr_t)c.x.isum,
+                                  (int16_t *)(uintptr_t)c.x.isum16);
         for (int32_t i = 0; i < tables.n; i++) {
             float y[16];
             sq_kernels_gemm(&tables.isa[i], types[n])(&c.w, 0, 1, &c.x, y, 16);
@@ -355,6 +411,11 @@ int main(void) {
         cmocka_unit_test(f16_rows_have_one_sum),       cmocka_unit_test(bf16_rows_have_one_sum),
         cmocka_unit_test(int8_row_tiles_have_one_sum), cmocka_unit_test(int8_g64_tiles_have_one_sum),
         cmocka_unit_test(int4_g64_tiles_have_one_sum), cmocka_unit_test(a_broken_activation_is_not_hidden),
+        cmocka_unit_test(int4_g32_tiles_have_one_sum),
+        cmocka_unit_test(int8_g32_tiles_have_one_sum),
+        cmocka_unit_test(int3_g64_tiles_have_one_sum),
+        cmocka_unit_test(int2_g64_tiles_have_one_sum),
+        cmocka_unit_test(ternary_tiles_have_one_sum),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }

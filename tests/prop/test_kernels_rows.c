@@ -37,11 +37,12 @@ typedef struct {
     int8_t q[QUANT_GROUPS * SQ_GROUP];
     float scale[QUANT_GROUPS], xsum[QUANT_GROUPS];
     int32_t isum[QUANT_GROUPS];
+    int16_t isum16[QUANT_GROUPS * 4];
 } quantised;
 
 static void quantise(const sq_kernels *k, const float *x, int32_t g0, int32_t g1, quantised *out) {
     memset(out, 0x55, sizeof *out);
-    k->quant_q8g64(x, g0, g1, out->q, out->scale, out->xsum, out->isum);
+    k->quant_q8g64(x, g0, g1, out->q, out->scale, out->xsum, out->isum, out->isum16);
 }
 
 /* Groups of every kind: random at many magnitudes, silence, the edge of 2^-100, ties, the largest number, and
@@ -75,6 +76,7 @@ static void quantised_groups_are_the_same_everywhere(void **state) {
             quantise(&tables.isa[i], x, g0, g1, &got);
             assert_memory_equal(want.q, got.q, sizeof got.q);
             assert_memory_equal(want.isum, got.isum, sizeof got.isum);
+            assert_memory_equal(want.isum16, got.isum16, sizeof got.isum16);
             assert_true(sq_test_same("scale", tables.isa[i].isa, want.scale, got.scale, QUANT_GROUPS));
             assert_true(sq_test_same("xsum", tables.isa[i].isa, want.xsum, got.xsum, QUANT_GROUPS));
         }
@@ -145,7 +147,7 @@ static void rmsnorm_is_the_same_everywhere(void **state) {
         for (int repeat = 0; repeat < 8; repeat++) rmsnorm_case(sq_test_sizes[i], repeat ? 1e-6f : 0.5f);
 }
 
-static void rope_case(int32_t half) {
+static void rope_case(bool pairs, int32_t half) {
     sq_test_moat mx, mc, ms, mw, mg;
     const size_t n = 2 * (size_t)half;
     float *x = floats(&mx, n), *c = floats(&mc, (size_t)half), *s = floats(&ms, (size_t)half);
@@ -156,15 +158,16 @@ static void rope_case(int32_t half) {
         s[i] = (float)sin(angle);
     }
     memcpy(want, x, n * 4);
-    tables.scalar.rope(want, c, s, half);
+    (pairs ? tables.scalar.rope_pairs : tables.scalar.rope)(want, c, s, half);
     for (int32_t i = 0; i < half; i++) {
-        const double a = (double)x[i], b = (double)x[i + half], size = fabs(a) + fabs(b);
-        near(a * c[i] - b * s[i], want[i], size * 0x1p-23, "rope", i);
-        near(b * c[i] + a * s[i], want[i + half], size * 0x1p-23, "rope", i + half);
+        const int32_t first = pairs ? 2 * i : i, second = pairs ? 2 * i + 1 : i + half;
+        const double a = (double)x[first], b = (double)x[second], size = fabs(a) + fabs(b);
+        near(a * c[i] - b * s[i], want[first], size * 0x1p-23, "rope", first);
+        near(b * c[i] + a * s[i], want[second], size * 0x1p-23, "rope", second);
     }
     for (int32_t i = 0; i < tables.n; i++) {
         memcpy(got, x, n * 4);
-        tables.isa[i].rope(got, c, s, half);
+        (pairs ? tables.isa[i].rope_pairs : tables.isa[i].rope)(got, c, s, half);
         assert_true(sq_test_same("rope", tables.isa[i].isa, want, got, n));
     }
     sq_test_moat *all[] = {&mx, &mc, &ms, &mw, &mg};
@@ -173,7 +176,12 @@ static void rope_case(int32_t half) {
 
 static void rope_is_the_same_everywhere(void **state) {
     (void)state;
-    for (size_t i = 0; i < SQ_COUNT(sq_test_sizes); i++) rope_case(sq_test_sizes[i]);
+    for (size_t i = 0; i < SQ_COUNT(sq_test_sizes); i++) rope_case(false, sq_test_sizes[i]);
+}
+
+static void rope_of_pairs_is_the_same_everywhere(void **state) {
+    (void)state;
+    for (size_t i = 0; i < SQ_COUNT(sq_test_sizes); i++) rope_case(true, sq_test_sizes[i]);
 }
 
 static void add_is_the_same_everywhere(void **state) {
@@ -248,6 +256,31 @@ static void gelu_is_the_same_everywhere(void **state) {
         for (int repeat = 0; repeat < 20; repeat++) gate_case(true, sq_test_sizes[i]);
 }
 
+static void relu2_case(int32_t n) {
+    static const float edges[] = {0.0f, -0.0f, NAN, INFINITY, -INFINITY, 1e-30f, -1e-30f, 1e30f};
+    sq_test_moat mg, mu, mh;
+    float *g = floats(&mg, (size_t)n), *u = floats(&mu, (size_t)n), *got = floats(&mh, (size_t)n);
+    for (int32_t i = 0; i < n; i++)
+        if (sq_test_below(&rng, 4) == 0) g[i] = edges[sq_test_below(&rng, SQ_COUNT(edges))];
+    for (int32_t k = -1; k < tables.n; k++) {
+        const sq_kernels *t = k < 0 ? &tables.scalar : &tables.isa[k];
+        t->relu2_mul(g, u, n, got);
+        for (int32_t i = 0; i < n; i++) {
+            const float r = g[i] > 0.0f ? g[i] : 0.0f, want = (r * r) * u[i];
+            assert_true(sq_test_same("relu2", t->isa, &want, &got[i], 1));
+        }
+    }
+    sq_test_moat_free(&mg);
+    sq_test_moat_free(&mu);
+    sq_test_moat_free(&mh);
+}
+
+static void relu2_is_the_same_everywhere(void **state) {
+    (void)state;
+    for (size_t i = 0; i < SQ_COUNT(sq_test_sizes); i++)
+        for (int repeat = 0; repeat < 20; repeat++) relu2_case(sq_test_sizes[i]);
+}
+
 static void a_gate_passes_nan_on(void **state) {
     (void)state;
     const float g[2] = {NAN, 1.0f}, u[2] = {1.0f, NAN};
@@ -275,9 +308,11 @@ int main(void) {
         cmocka_unit_test(codes_are_the_nearest),
         cmocka_unit_test(rmsnorm_is_the_same_everywhere),
         cmocka_unit_test(rope_is_the_same_everywhere),
+        cmocka_unit_test(rope_of_pairs_is_the_same_everywhere),
         cmocka_unit_test(add_is_the_same_everywhere),
         cmocka_unit_test(silu_is_the_same_everywhere),
         cmocka_unit_test(gelu_is_the_same_everywhere),
+        cmocka_unit_test(relu2_is_the_same_everywhere),
         cmocka_unit_test(a_gate_passes_nan_on),
     };
     return cmocka_run_group_tests(tests, setup, NULL);

@@ -40,15 +40,20 @@ static void done(matrix *m) {
     free(m->data);
 }
 
-static sq_weight quantise(const matrix *m, sq_wtype t, sq_scale_type st, sq_quant_method method) {
-    sq_weight w = sq_weight_make(t, st, m->rows, m->cols, m->data);
+static sq_weight encode(const matrix *m, const sq_encoding *e) {
+    sq_weight w = sq_weight_make(e->type, e->scale, m->rows, m->cols, m->data);
     assert_int_equal(w.tile_bytes * (size_t)sq_weight_tiles(&w), m->bytes);
     for (int r = 0; r < m->rows; r += 16) {
         int n = m->rows - r < 16 ? m->rows - r : 16;
-        sq_quant_tile(t, st, method, m->w + (size_t)(r * m->cols), (size_t)m->cols, n, m->cols,
+        sq_quant_tile(e, m->w + (size_t)(r * m->cols), (size_t)m->cols, n, m->cols,
                       m->data + w.tile_bytes * (size_t)(r / 16));
     }
     return w;
+}
+
+static sq_weight quantise(const matrix *m, sq_wtype t, sq_scale_type st, sq_quant_method method) {
+    const sq_encoding e = {.type = t, .scale = st, .method = method};
+    return encode(m, &e);
 }
 
 /* Half a scale is max / 254; bf16 scales are up to 2^-8 of themselves larger. */
@@ -129,6 +134,79 @@ static void int4_matrices_are_closer_by_lsq(void **state) {
     }
 }
 
+/* What a type has said it says again: quantise, decode, quantise, decode. */
+static void decoded_matrices_are_kept(void **state) {
+    (void)state;
+    static const sq_wtype types[] = {SQ_W_I8_G64, SQ_W_I8_G32, SQ_W_I8_ROW};
+    for (size_t i = 0; i < SQ_COUNT(all_rows); i++) {
+        for (size_t k = 0; k < SQ_COUNT(all_cols); k++) {
+            for (size_t t = 0; t < SQ_COUNT(types); t++) {
+                const sq_scale_type st = types[t] == SQ_W_I8_ROW ? SQ_SCALE_F32 : SQ_SCALE_BF16;
+                matrix m = make(types[t], all_rows[i], all_cols[k], 5000 * i + k);
+                sq_weight w = quantise(&m, types[t], st, SQ_QUANT_RTN);
+                float *first = malloc(sizeof(float) * (size_t)(m.rows * m.cols)), out[1536];
+                for (int r = 0; r < m.rows; r++) sq_weight_row(&w, r, first + (size_t)(r * m.cols));
+                memcpy(m.w, first, sizeof(float) * (size_t)(m.rows * m.cols));
+                w = quantise(&m, types[t], st, SQ_QUANT_RTN);
+                for (int r = 0; r < m.rows; r++) {
+                    sq_weight_row(&w, r, out);
+                    for (int c = 0; c < m.cols; c++) {
+                        const float want = first[r * m.cols + c]; /* the scale may round another way */
+                        assert_true(fabsf(out[c] - want) <= fabsf(want) * 0x1p-7f);
+                    }
+                }
+                free(first);
+                done(&m);
+            }
+        }
+    }
+}
+
+/* Signal over noise of every affine type on awkward sizes: no lane, plane or run is mixed up. */
+static void affine_matrices_of_every_width_stay_close(void **state) {
+    (void)state;
+    static const struct {
+        sq_wtype t;
+        double snr_db; /* 6 per bit for even weights, less what the sample and bf16 scales take */
+    } want[] = {{SQ_W_I4_G32, 22.5}, {SQ_W_I4_G64, 22.5}, {SQ_W_I3_G64, 16.5}, {SQ_W_I2_G64, 10.0}};
+    for (size_t i = 0; i < SQ_COUNT(all_rows); i++) {
+        for (size_t k = 0; k < SQ_COUNT(all_cols); k++) {
+            for (size_t t = 0; t < SQ_COUNT(want); t++) {
+                matrix m = make(want[t].t, all_rows[i], all_cols[k], 6000 * i + k);
+                sq_weight w = quantise(&m, want[t].t, SQ_SCALE_BF16, SQ_QUANT_LSQ);
+                for (int r = 0; r < m.rows; r++) {
+                    float out[1536];
+                    sq_fidelity f = {0};
+                    sq_weight_row(&w, r, out);
+                    sq_fidelity_row(&f, m.w + (size_t)(r * m.cols), out, m.cols);
+                    assert_true(sq_fidelity_snr_db(&f) > want[t].snr_db);
+                }
+                done(&m);
+            }
+        }
+    }
+}
+
+static void ternary_matrices_come_back_exactly(void **state) {
+    (void)state;
+    for (size_t i = 0; i < SQ_COUNT(all_rows); i++) {
+        for (size_t k = 0; k < SQ_COUNT(all_cols); k++) {
+            matrix m = make(SQ_W_T2_ROW, all_rows[i], all_cols[k], 7000 * i + k);
+            uint64_t seed = 9 * i + k;
+            for (int j = 0; j < m.rows * m.cols; j++)
+                m.w[j] = 0.37f * (float)((int)(sq_splitmix64(&seed) >> 40) % 3 - 1);
+            const sq_encoding e = {.type = SQ_W_T2_ROW, .scale = SQ_SCALE_F32, .gamma = 0.37f};
+            const sq_weight w = encode(&m, &e);
+            for (int r = 0; r < m.rows; r++) {
+                float out[1536];
+                sq_weight_row(&w, r, out);
+                for (int c = 0; c < m.cols; c++) assert_true(out[c] == m.w[r * m.cols + c]);
+            }
+            done(&m);
+        }
+    }
+}
+
 static void row_major_matrices_come_back_exactly(void **state) {
     (void)state;
     for (size_t i = 0; i < SQ_COUNT(all_rows); i++) {
@@ -158,6 +236,9 @@ int main(void) {
         cmocka_unit_test(int8_matrices_stay_within_half_a_step),
         cmocka_unit_test(int4_matrices_stay_within_half_a_step_by_rtn),
         cmocka_unit_test(int4_matrices_are_closer_by_lsq),
+        cmocka_unit_test(decoded_matrices_are_kept),
+        cmocka_unit_test(affine_matrices_of_every_width_stay_close),
+        cmocka_unit_test(ternary_matrices_come_back_exactly),
         cmocka_unit_test(row_major_matrices_come_back_exactly),
     };
     return cmocka_run_group_tests_name("quant_roundtrip", tests, NULL, NULL);

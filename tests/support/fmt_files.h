@@ -85,7 +85,7 @@ static inline const char *scratch_path(const scratch *s, char out[512], const ch
 static inline void scratch_write(const scratch *s, const char *name, const void *p, size_t n) {
     char path[512];
     FILE *f = fopen(scratch_path(s, path, name), "wb");
-    if (!f || fwrite(p, 1, n, f) != n || fclose(f)) abort();
+    if (!f || (n && fwrite(p, 1, n, f) != n) || fclose(f)) abort();
 }
 static inline void scratch_text(const scratch *s, const char *name, const char *text) {
     scratch_write(s, name, text, strlen(text));
@@ -115,6 +115,15 @@ static inline void scratch_remove(const scratch *s) {
 }
 
 /* ---- .sqw ------------------------------------------------------------------------------------ */
+
+/* A writer for path: path.partial and path.journal. */
+static inline squish_status sqw_new(sq_sqw_writer **w, const char *path, const squish_alloc *a,
+                                    squish_error *err) {
+    char partial[600], journal[600];
+    snprintf(partial, sizeof partial, "%s.partial", path);
+    snprintf(journal, sizeof journal, "%s.journal", path);
+    return sq_sqw_writer_new(w, partial, journal, a, err);
+}
 
 /* Make all sums of a damaged file right again, as far as its tables lie inside it. p is 8-byte aligned. */
 static inline void sqw_repair(uint8_t *p, size_t n) {

@@ -399,6 +399,36 @@ static void offsets_past_the_largest_are_refused(void **state) {
 
 /* ---- locks ----------------------------------------------------------------------------------- */
 
+static void a_file_can_be_continued_and_published_later(void **state) {
+    (void)state;
+    sq_newfile f, second;
+    uint64_t n = 99;
+    squish_error err = {0};
+    assert_int_equal(sq_os_newfile_resume(&f, "work", &n, NULL), SQUISH_OK);
+    assert_int_equal(n, 0);
+    assert_int_equal(sq_os_newfile_resize(&f, 10, 0, NULL), SQUISH_OK);
+    assert_int_equal(sq_os_newfile_write_at(&f, 5, "world", 5, NULL), SQUISH_OK);
+    assert_int_equal(sq_os_newfile_sync(&f, NULL), SQUISH_OK);
+    assert_int_equal(sq_os_newfile_resume(&second, "work", &n, &err), SQUISH_INVALID);
+    assert_non_null(strstr(err.text, "is held"));
+    sq_os_newfile_close(&f);
+    sq_os_newfile_close(&f);
+    assert_int_equal(sq_os_newfile_sync(&f, NULL), SQUISH_INVALID);
+    assert_int_equal(sq_os_newfile_resume(&f, "work", &n, NULL), SQUISH_OK);
+    assert_int_equal(n, 10);
+    err = (squish_error){0};
+    assert_int_equal(sq_os_newfile_resize(&f, 1 << 20, UINT64_MAX - 4, &err), SQUISH_NO_SPACE);
+    assert_int_equal(sq_os_newfile_write_at(&f, 0, "hello", 5, NULL), SQUISH_OK);
+    assert_int_equal(mkdir("dir", 0777), 0);
+    assert_int_not_equal(sq_os_newfile_publish_as(&f, "dir", NULL), SQUISH_OK); /* and the file stays */
+    assert_int_equal(sq_os_newfile_publish_as(&f, "out", NULL), SQUISH_OK);
+    assert_holds("out", "helloworld");
+    assert_false(sq_os_exists("work"));
+    assert_int_equal(sq_os_newfile_resume(&f, "work", &n, NULL), SQUISH_OK);
+    sq_os_newfile_abandon(&f);
+    assert_false(sq_os_exists("work"));
+}
+
 static void a_lock_is_held_by_one_until_released(void **state) {
     (void)state;
     int a, b;
@@ -532,6 +562,7 @@ int main(void) {
         IN_DIR(too_little_room_is_told_before_writing),
         IN_DIR(places_that_cannot_be_written_are_named),
         IN_DIR(offsets_past_the_largest_are_refused),
+        IN_DIR(a_file_can_be_continued_and_published_later),
         IN_DIR(a_lock_is_held_by_one_until_released),
         IN_DIR(a_lock_ends_with_its_process),
         cmocka_unit_test(reserved_memory_is_zero_and_can_be_given_back),

@@ -33,17 +33,19 @@ static void put_all(sq_sqw_writer *w, const uint64_t *sizes, size_t n) {
 
 static void make_file(const char *path) {
     static const uint64_t sizes[] = {5000, 100, 6000};
-    uint64_t total, sum;
+    uint64_t total, sum, kept;
     sq_sqw_writer *w;
-    assert_int_equal(sq_sqw_writer_new(&w, path, NULL, NULL), SQUISH_OK);
+    assert_int_equal(sqw_new(&w, path, NULL, NULL), SQUISH_OK);
     assert_int_equal(sq_sqw_writer_section(w, SQ_SEC_CONF, "{\"x\":1}", 7, NULL), SQUISH_OK);
     add_tensor(w, "a", sizes[0], 0);
     add_tensor(w, "b", sizes[1], 0);
     add_tensor(w, "c", sizes[2], 1);
-    assert_int_equal(sq_sqw_writer_layout(w, &total, NULL), SQUISH_OK);
+    assert_int_equal(sq_sqw_writer_layout(w, (const uint8_t *)"0123456789abcdef", false, &total, &kept, NULL),
+                     SQUISH_OK);
     put_all(w, sizes, 3);
-    assert_int_equal(sq_sqw_writer_finish(w, (const uint8_t *)"0123456789abcdef", &sum, NULL), SQUISH_OK);
-    sq_sqw_writer_free(w);
+    assert_int_equal(sq_sqw_writer_seal(w, NULL), SQUISH_OK);
+    assert_int_equal(sq_sqw_writer_publish(w, path, SQ_QUALITY_OK, &sum, NULL), SQUISH_OK);
+    sq_sqw_writer_free(w, false);
 }
 
 static int set_up(void **state) {
@@ -125,6 +127,9 @@ DAMAGE(major, v->super->major = 2)
 DAMAGE(minor, v->super->minor = 40000)
 DAMAGE(feature, v->super->incompatible = 1u << 5)
 DAMAGE(compatible, v->super->compatible = 1u << 5)
+DAMAGE(quality, v->super->quality = 77)
+DAMAGE(rank_huge, v->tens[0].rank = 4097)
+DAMAGE(rank_too_large, v->tens[0].rank = 1)
 DAMAGE(size_less, v->super->file_bytes -= 1)
 DAMAGE(size_more, v->super->file_bytes = UINT64_MAX)
 DAMAGE(sections_many, v->super->n_sections = 65)
@@ -194,6 +199,9 @@ static void damage_behind_right_sums_is_refused_by_name(void **state) {
         {no_damage, SQUISH_OK, ""},
         {minor, SQUISH_OK, ""},
         {compatible, SQUISH_OK, ""},
+        {quality, SQUISH_OK, ""},
+        {rank_huge, SQUISH_CORRUPT, "rank 4097"},
+        {rank_too_large, SQUISH_CORRUPT, "tensor 'a': rank 1 with 5000 bytes"},
         {magic, SQUISH_CORRUPT, "not a .sqw file"},
         {zeros, SQUISH_CORRUPT, "empty superblock: the file was never finished"},
         {endian, SQUISH_UNSUPPORTED, "endian tag 0x04030201, wanted 0x01020304"},
@@ -423,18 +431,20 @@ static void four_hundred_tensors_open_at_once_with_one_allocation(void **state) 
     scratch d = scratch_make();
     char path[512];
     sq_sqw_writer *w;
-    uint64_t total, sum, sizes[400];
-    assert_int_equal(sq_sqw_writer_new(&w, scratch_path(&d, path, "m.sqw"), NULL, NULL), SQUISH_OK);
+    uint64_t kept, total, sum, sizes[400];
+    assert_int_equal(sqw_new(&w, scratch_path(&d, path, "m.sqw"), NULL, NULL), SQUISH_OK);
     for (int i = 0; i < 400; i++) {
         char name[64];
         snprintf(name, sizeof name, "model.layers.%d.self_attn.w%d.weight", i / 12, i % 12);
         sizes[i] = 64 + (uint64_t)i;
         add_tensor(w, name, sizes[i], (uint16_t)(i / 12));
     }
-    assert_int_equal(sq_sqw_writer_layout(w, &total, NULL), SQUISH_OK);
+    assert_int_equal(sq_sqw_writer_layout(w, (const uint8_t *)"0123456789abcdef", false, &total, &kept, NULL),
+                     SQUISH_OK);
     put_all(w, sizes, 400);
-    assert_int_equal(sq_sqw_writer_finish(w, (const uint8_t *)"0123456789abcdef", &sum, NULL), SQUISH_OK);
-    sq_sqw_writer_free(w);
+    assert_int_equal(sq_sqw_writer_seal(w, NULL), SQUISH_OK);
+    assert_int_equal(sq_sqw_writer_publish(w, path, SQ_QUALITY_OK, &sum, NULL), SQUISH_OK);
+    sq_sqw_writer_free(w, false);
     struct sq_test_alloc_state a = {0};
     squish_alloc alloc = sq_test_alloc(&a);
     uint64_t best = UINT64_MAX;

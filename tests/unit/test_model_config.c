@@ -208,7 +208,8 @@ static void unknown_architectures_list_those_that_run(void **state) {
     (void)state;
     assert_refused(
         "{\"model_type\":\"mamba\"}", SQUISH_UNSUPPORTED,
-        "model_type 'mamba' is not one this version runs (qwen2, qwen3, llama, mistral, phi3, gemma3_text)");
+        "model_type 'mamba' is not one this version runs (qwen2, "
+        "qwen3, llama, mistral, phi3, bitnet, gemma3_text)");
     assert_refused("{\"model_type\":\"-\"}", SQUISH_CORRUPT, "'model_type' is missing");
     assert_refused("{\"model_type\":7}", SQUISH_CORRUPT, "'model_type' is 7, wanted a string");
     assert_refused("{\"model_type\":\"\"}", SQUISH_UNSUPPORTED, "model_type ''");

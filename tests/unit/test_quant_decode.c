@@ -211,6 +211,44 @@ static void row_major_rows_are_the_source_elements(void **state) {
     }
 }
 
+/* ---- low-rank terms ---------------------------------------------------------------------------- */
+
+static void low_rank_terms_are_added_to_a_whole_row(void **state) {
+    (void)state;
+    enum { N_ROWS = 3, N_COLS = 70, RANK = 2 };
+    float base[N_ROWS * N_COLS], v[RANK * N_COLS], u[N_ROWS * RANK], out[N_COLS], plain[N_COLS];
+    uint16_t v16[RANK * N_COLS], u16[N_ROWS * RANK];
+    for (int i = 0; i < N_ROWS * N_COLS; i++) base[i] = 0.01f * (float)(i % 37 - 18);
+    for (int i = 0; i < RANK * N_COLS; i++)
+        v[i] = sq_bf16_to_f32(v16[i] = sq_f32_to_bf16((float)(i % 11) - 5));
+    for (int i = 0; i < N_ROWS * RANK; i++) u[i] = sq_f16_to_f32(u16[i] = sq_f32_to_f16(0.3f * (float)i - 1));
+    sq_weight w = sq_weight_make(SQ_W_F32, SQ_SCALE_F16, N_ROWS, N_COLS, (const uint8_t *)base);
+    const sq_lowrank second = {
+        .v = sq_weight_make(SQ_W_F32, SQ_SCALE_F16, 1, N_COLS, (const uint8_t *)v),
+        .u = sq_weight_make(SQ_W_F32, SQ_SCALE_F16, N_ROWS, 1, (const uint8_t *)u),
+        .scale = -2,
+    };
+    const sq_lowrank first = {
+        .v = sq_weight_make(SQ_W_BF16, SQ_SCALE_F16, RANK, N_COLS, (const uint8_t *)v16),
+        .u = sq_weight_make(SQ_W_F16, SQ_SCALE_F16, N_ROWS, RANK, (const uint8_t *)u16),
+        .scale = 0.5f,
+        .next = &second,
+    };
+    sq_weight_row_whole(&w, 1, out);
+    assert_memory_equal(out, base + N_COLS, sizeof out);
+    w.low = &first;
+    for (int r = 0; r < N_ROWS; r++) {
+        sq_weight_row(&w, r, plain);
+        assert_memory_equal(plain, base + r * N_COLS, sizeof plain);
+        sq_weight_row_whole(&w, r, out);
+        for (int k = 0; k < N_COLS; k++) {
+            double want = (double)base[r * N_COLS + k] - 2.0 * (double)u[r] * (double)v[k];
+            for (int j = 0; j < RANK; j++) want += 0.5 * (double)u[r * RANK + j] * (double)v[j * N_COLS + k];
+            assert_true(fabs((double)out[k] - want) <= 1e-6 * (1 + fabs(want)));
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_f16_decodes_to_its_definition_and_comes_back),
@@ -222,6 +260,7 @@ int main(void) {
         cmocka_unit_test(a_hand_packed_int4_matrix_decodes),
         cmocka_unit_test(a_hand_packed_int8_matrix_decodes),
         cmocka_unit_test(row_major_rows_are_the_source_elements),
+        cmocka_unit_test(low_rank_terms_are_added_to_a_whole_row),
     };
     return cmocka_run_group_tests_name("quant_decode", tests, NULL, NULL);
 }

@@ -59,10 +59,10 @@ SQ_INLINE void idot_i4(int n_h, int n_c, const uint8_t *lines, const int8_t *q, 
 
 /* The same for 8-bit codes: |w| is the unsigned operand and x takes the sign of w. A sum of two products
  * takes all 16 bits (2 * 127 * 128 = 32512), so every line is widened at once. */
-SQ_INLINE void idot_i8(int n_h, int n_c, const uint8_t *lines, const int8_t *q, size_t ldq,
+SQ_INLINE void idot_i8(int n_lines, int n_h, int n_c, const uint8_t *lines, const int8_t *q, size_t ldq,
                        __m256i dot[2][C_MAX]) {
     const __m256i one = _mm256_set1_epi16(1);
-    for (int l = 0; l < 16; l++)
+    for (int l = 0; l < n_lines; l++)
         for (int h = 0; h < n_h; h++) {
             const __m256i v = _mm256_loadu_si256((const __m256i *)(lines + 64 * l + 32 * h));
             const __m256i magnitude = _mm256_abs_epi8(v);
@@ -72,6 +72,56 @@ SQ_INLINE void idot_i8(int n_h, int n_c, const uint8_t *lines, const int8_t *q, 
                 dot[h][c] = _mm256_add_epi32(dot[h][c], _mm256_madd_epi16(pair, one));
             }
         }
+}
+
+/* Each byte of v >> n, or << -n, where the caller masks what crosses from the neighbouring byte. */
+SQ_INLINE __m256i shifted(__m256i v, int n) {
+    switch (n) {
+    case -2: return _mm256_slli_epi16(v, 2);
+    case -1: return _mm256_slli_epi16(v, 1);
+    case 1: return _mm256_srli_epi16(v, 1);
+    case 2: return _mm256_srli_epi16(v, 2);
+    case 3: return _mm256_srli_epi16(v, 3);
+    case 4: return _mm256_srli_epi16(v, 4);
+    case 5: return _mm256_srli_epi16(v, 5);
+    case 6: return _mm256_srli_epi16(v, 6);
+    default: return v;
+    }
+}
+
+SQ_INLINE __m256i load_line(const uint8_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+
+/* Columns 16 part + 4 c .. +4 of the 8 rows at `lines`, codes of types below 8 bits. */
+SQ_INLINE __m256i operand(sq_wtype t, const uint8_t *lines, int part, int c) {
+    if (t == SQ_W_I4_G32) {
+        const __m256i line = load_line(lines + 64 * (4 * (part & 1) + c));
+        return _mm256_and_si256(shifted(line, 4 * (part >> 1)), _mm256_set1_epi8(15));
+    }
+    const __m256i low =
+        _mm256_and_si256(shifted(load_line(lines + 64 * c), 2 * part), _mm256_set1_epi8(3));
+    if (t != SQ_W_I3_G64) return low;
+    const __m256i high = shifted(load_line(lines + 256 + 64 * (part >> 1)), 4 * (part & 1) + c - 2);
+    return _mm256_or_si256(low, _mm256_and_si256(high, _mm256_set1_epi8(4)));
+}
+
+/* Parts [p0, p1) of 16 columns each, exact. Sums stay in 16 bits throughout: two parts of 4-bit codes reach
+ * 8 * 3810 as above, four parts of 3-bit codes 16 * 2 * 7 * 127 = 28448. */
+SQ_INLINE void idot_parts(sq_wtype t, int p0, int p1, int n_h, int n_c, const uint8_t *lines, const int8_t *q,
+                          size_t ldq, __m256i dot[2][C_MAX]) {
+    __m256i s[2][C_MAX];
+    for (int h = 0; h < n_h; h++)
+        for (int c = 0; c < n_c; c++) s[h][c] = _mm256_setzero_si256();
+    for (int p = p0; p < p1; p++)
+        for (int l = 0; l < 4; l++)
+            for (int h = 0; h < n_h; h++) {
+                const __m256i v = operand(t, lines + 32 * h, p, l);
+                for (int c = 0; c < n_c; c++)
+                    s[h][c] = _mm256_add_epi16(
+                        s[h][c], _mm256_maddubs_epi16(v, four_codes(q + (size_t)c * ldq + 16 * p + 4 * l)));
+            }
+    for (int h = 0; h < n_h; h++)
+        for (int c = 0; c < n_c; c++)
+            dot[h][c] = _mm256_add_epi32(dot[h][c], _mm256_madd_epi16(s[h][c], _mm256_set1_epi16(1)));
 }
 
 /* Eight scales or biases as f32. */
@@ -93,16 +143,79 @@ SQ_INLINE void add_group(sq_wtype t, int n_c, uint8_t scale_type, const uint8_t 
     }
 }
 
-/* The scales (F16, BF16) of group g, or the f32 scales of an I8_ROW tile. */
+/* The same for types whose scales cover half of the columns, and those of 2 and 3 bits; run: which half.
+ * Codes of T2 are 1 above their values. */
+SQ_INLINE void add_run(sq_wtype t, int n_c, uint8_t scale_type, const uint8_t *scales, const sq_act *x,
+                       int32_t i, int32_t g, int run, const __m256i dot[C_MAX], __m256 acc[C_MAX]) {
+    const bool bias = t != SQ_W_I8_G32 && t != SQ_W_T2_ROW;
+    const __m256 scale = t == SQ_W_T2_ROW ? _mm256_setzero_ps() : scale8(scale_type, scales);
+    const __m256 bw =
+        bias ? scale8(scale_type, scales + (t == SQ_W_I4_G32 ? 64 : 32)) : _mm256_setzero_ps();
+    for (int c = 0; c < n_c; c++) {
+        const size_t at = (size_t)(i + c) * (size_t)x->groups + (size_t)g;
+        const __m256 sx = _mm256_broadcast_ss(x->scale + at);
+        if (t == SQ_W_T2_ROW) {
+            const __m256i values = _mm256_sub_epi32(dot[c], _mm256_set1_epi32(x->isum[at]));
+            acc[c] = _mm256_fmadd_ps(sx, _mm256_cvtepi32_ps(values), acc[c]);
+            continue;
+        }
+        acc[c] = _mm256_fmadd_ps(_mm256_mul_ps(scale, sx), _mm256_cvtepi32_ps(dot[c]), acc[c]);
+        if (!bias) continue;
+        const int16_t *sums = x->isum16 + 4 * at + 2 * run;
+        const float xsum = t == SQ_W_I4_G32 ? x->scale[at] * (float)(sums[0] + sums[1]) : x->xsum[at];
+        acc[c] = _mm256_fmadd_ps(bw, _mm256_set1_ps(xsum), acc[c]);
+    }
+}
+
+SQ_INLINE size_t record_of(sq_wtype t) {
+    switch (t) {
+    case SQ_W_I4_G64: return SQ_I4_RECORD;
+    case SQ_W_I4_G32: return SQ_I4_G32_RECORD;
+    case SQ_W_I3_G64: return SQ_I3_RECORD;
+    case SQ_W_I2_G64: return SQ_I2_RECORD;
+    case SQ_W_T2_ROW: return SQ_T2_RECORD;
+    default: return SQ_I8_RECORD;
+    }
+}
+
+/* The scales (F16, BF16) of group g, or the f32 scales of a tile with one per row. */
 SQ_INLINE const uint8_t *scales_of(sq_wtype t, const sq_weight *w, const uint8_t *tile, int32_t g) {
-    if (t == SQ_W_I4_G64) return tile + (size_t)g * SQ_I4_RECORD + 512;
-    return tile + (size_t)w->groups * SQ_I8_RECORD + (t == SQ_W_I8_G64 ? (size_t)g * 32 : 0);
+    const uint8_t *record = tile + (size_t)g * record_of(t), *tail = tile + (size_t)w->groups * record_of(t);
+    switch (t) {
+    case SQ_W_I4_G64:
+    case SQ_W_I4_G32: return record + 512;
+    case SQ_W_I3_G64: return record + 384;
+    case SQ_W_I2_G64: return record + 256;
+    case SQ_W_I8_G64: return tail + (size_t)g * 32;
+    case SQ_W_I8_G32: return tail + (size_t)g * 64;
+    default: return tail;
+    }
+}
+
+/* Group g of a type that add_run knows: one run of 64 columns, or two of 32. */
+SQ_INLINE void group_runs(sq_wtype t, int n_h, int n_c, const sq_weight *w, const uint8_t *tile, int h0,
+                          const sq_act *x, int32_t i, int32_t g, __m256 acc[2][C_MAX]) {
+    const int runs = t == SQ_W_I4_G32 || t == SQ_W_I8_G32 ? 2 : 1, parts = 4 / runs;
+    const size_t ldq = (size_t)x->groups * SQ_GROUP;
+    const int8_t *q = x->q + (size_t)i * ldq + (size_t)g * SQ_GROUP;
+    const uint8_t *lines = tile + (size_t)g * record_of(t) + 32 * h0, *scales = scales_of(t, w, tile, g);
+    for (int run = 0; run < runs; run++) {
+        __m256i dot[2][C_MAX];
+        for (int h = 0; h < n_h; h++)
+            for (int c = 0; c < n_c; c++) dot[h][c] = _mm256_setzero_si256();
+        if (t == SQ_W_I8_G32)
+            idot_i8(8, n_h, n_c, lines + 512 * run, q + 32 * run, ldq, dot);
+        else
+            idot_parts(t, run * parts, (run + 1) * parts, n_h, n_c, lines, q, ldq, dot);
+        for (int h = 0; h < n_h; h++)
+            add_run(t, n_c, w->scale_type, scales + 32 * run + 16 * (h0 + h), x, i, g, run, dot[h], acc[h]);
+    }
 }
 
 /* n_h halves (8 rows each, from half h0 on) of a row tile by rows [i, i + n_c) of x. */
 SQ_INLINE void tile_block(sq_wtype t, int n_h, int n_c, bool fetch, const sq_weight *w, int32_t i_tile,
                           int h0, const sq_act *x, int32_t i, float *y, size_t ldy) {
-    const size_t ldq = (size_t)x->groups * SQ_GROUP, record = t == SQ_W_I4_G64 ? SQ_I4_RECORD : SQ_I8_RECORD;
+    const size_t ldq = (size_t)x->groups * SQ_GROUP, record = record_of(t);
     const uint8_t *tile = w->data + (size_t)i_tile * w->tile_bytes;
     const int8_t *q = x->q + (size_t)i * ldq;
     const size_t stride = w->tile_bytes / (size_t)w->groups; /* bytes to fetch in a group, scales included */
@@ -114,12 +227,16 @@ SQ_INLINE void tile_block(sq_wtype t, int n_h, int n_c, bool fetch, const sq_wei
         __m256i dot[2][C_MAX];
         if (fetch)
             for (size_t l = 0; l < stride; l += 64) fetch_ahead(tile, FETCH_BYTES + (size_t)g * stride + l);
+        if (t >= SQ_W_I4_G32) {
+            group_runs(t, n_h, n_c, w, tile, h0, x, i, g, acc);
+            continue;
+        }
         for (int h = 0; h < n_h; h++)
             for (int c = 0; c < n_c; c++) dot[h][c] = _mm256_setzero_si256();
         if (t == SQ_W_I4_G64)
             idot_i4(n_h, n_c, lines, q + (size_t)g * SQ_GROUP, ldq, dot);
         else
-            idot_i8(n_h, n_c, lines, q + (size_t)g * SQ_GROUP, ldq, dot);
+            idot_i8(16, n_h, n_c, lines, q + (size_t)g * SQ_GROUP, ldq, dot);
         for (int h = 0; h < n_h; h++)
             add_group(t, n_c, w->scale_type, scales_of(t, w, tile, g) + 16 * (h0 + h), x, i, g, dot[h],
                       acc[h]);
@@ -129,7 +246,8 @@ SQ_INLINE void tile_block(sq_wtype t, int n_h, int n_c, bool fetch, const sq_wei
         if (n <= 0) break;
         for (int c = 0; c < n_c; c++) {
             __m256 v = acc[h][c];
-            if (t == SQ_W_I8_ROW) v = _mm256_mul_ps(v, load8_f32(scales_of(t, w, tile, 0) + 32 * (h0 + h)));
+            if (t == SQ_W_I8_ROW || t == SQ_W_T2_ROW)
+                v = _mm256_mul_ps(v, load8_f32(scales_of(t, w, tile, 0) + 32 * (h0 + h)));
             store_n(y + (size_t)(i + c) * ldy + (size_t)r, n, v);
         }
     }
@@ -180,4 +298,29 @@ void sq_gemm_i8g64__avx2(const sq_weight *w, int32_t tile0, int32_t tile1, const
 void sq_gemm_i4g64__avx2(const sq_weight *w, int32_t tile0, int32_t tile1, const sq_act *x, float *y,
                          size_t ldy) {
     gemm(SQ_W_I4_G64, w, tile0, tile1, x, y, ldy);
+}
+
+void sq_gemm_i4g32__avx2(const sq_weight *w, int32_t tile0, int32_t tile1, const sq_act *x, float *y,
+                         size_t ldy) {
+    gemm(SQ_W_I4_G32, w, tile0, tile1, x, y, ldy);
+}
+
+void sq_gemm_i8g32__avx2(const sq_weight *w, int32_t tile0, int32_t tile1, const sq_act *x, float *y,
+                         size_t ldy) {
+    gemm(SQ_W_I8_G32, w, tile0, tile1, x, y, ldy);
+}
+
+void sq_gemm_i3g64__avx2(const sq_weight *w, int32_t tile0, int32_t tile1, const sq_act *x, float *y,
+                         size_t ldy) {
+    gemm(SQ_W_I3_G64, w, tile0, tile1, x, y, ldy);
+}
+
+void sq_gemm_i2g64__avx2(const sq_weight *w, int32_t tile0, int32_t tile1, const sq_act *x, float *y,
+                         size_t ldy) {
+    gemm(SQ_W_I2_G64, w, tile0, tile1, x, y, ldy);
+}
+
+void sq_gemm_t2row__avx2(const sq_weight *w, int32_t tile0, int32_t tile1, const sq_act *x, float *y,
+                         size_t ldy) {
+    gemm(SQ_W_T2_ROW, w, tile0, tile1, x, y, ldy);
 }

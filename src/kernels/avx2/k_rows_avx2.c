@@ -48,7 +48,7 @@ static int32_t round_group(const float *x, float inv, int8_t *q) {
 }
 
 void sq_quant_q8g64__avx2(const float *x, int32_t g0, int32_t g1, int8_t *q, float *scale, float *xsum,
-                          int32_t *isum) {
+                          int32_t *isum, int16_t *isum16) {
     for (int32_t g = g0; g < g1; g++) {
         const size_t at = (size_t)g * SQ_GROUP;
         const float a = group_absmax(x + at);
@@ -60,6 +60,7 @@ void sq_quant_q8g64__avx2(const float *x, int32_t g0, int32_t g1, int8_t *q, flo
             isum[g] = 0;
             memset(q + at, 0, SQ_GROUP);
         }
+        sq_isum16(q + at, isum16 + 4 * (size_t)g);
         xsum[g] = scale[g] * (float)isum[g];
     }
 }
@@ -88,6 +89,18 @@ void sq_rope__avx2(float *x, const float *cos, const float *sin, int32_t half) {
     }
 }
 
+/* Pairs as they lie: even lanes a c - b s, odd ones b c + a s. */
+void sq_rope_pairs__avx2(float *x, const float *cos, const float *sin, int32_t half) {
+    const __m256i twice = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
+    for (int32_t i = 0; i < half; i += 4) {
+        const int32_t n = half - i < 4 ? half - i : 4;
+        const __m256 c = _mm256_permutevar8x32_ps(load_n(cos + i, n), twice);
+        const __m256 s = _mm256_permutevar8x32_ps(load_n(sin + i, n), twice);
+        const __m256 v = load_n(x + 2 * i, 2 * n), other = _mm256_permute_ps(v, 0xb1);
+        store_n(x + 2 * i, 2 * n, _mm256_fmaddsub_ps(v, c, _mm256_mul_ps(other, s)));
+    }
+}
+
 void sq_add__avx2(float *x, const float *y, int32_t n) {
     for (int32_t i = 0; i < n; i += 8)
         store_n(x + i, n - i, _mm256_add_ps(load_n(x + i, n - i), load_n(y + i, n - i)));
@@ -113,5 +126,13 @@ void sq_gelu_mul__avx2(const float *g, const float *u, int32_t n, float *h) {
         const __m256 z = _mm256_mul_ps(_mm256_mul_ps(gv, _mm256_set1_ps(0x1.988454p-1f)), cubic);
         const __m256 minus_2z = _mm256_mul_ps(_mm256_set1_ps(-2.0f), z);
         store_n(h + i, n - i, _mm256_mul_ps(gate8(gv, minus_2z), load_n(u + i, n - i)));
+    }
+}
+
+/* max gives its second operand where g is NaN or a zero of either sign, as g > 0 ? g : 0 does. */
+void sq_relu2_mul__avx2(const float *g, const float *u, int32_t n, float *h) {
+    for (int32_t i = 0; i < n; i += 8) {
+        const __m256 r = _mm256_max_ps(load_n(g + i, n - i), _mm256_setzero_ps());
+        store_n(h + i, n - i, _mm256_mul_ps(_mm256_mul_ps(r, r), load_n(u + i, n - i)));
     }
 }

@@ -31,7 +31,7 @@ static int32_t round_group(const float *x, float inv, int8_t *q) {
 }
 
 void sq_quant_q8g64__neon(const float *x, int32_t g0, int32_t g1, int8_t *q, float *scale, float *xsum,
-                          int32_t *isum) {
+                          int32_t *isum, int16_t *isum16) {
     for (int32_t g = g0; g < g1; g++) {
         const size_t at = (size_t)g * SQ_GROUP;
         const float a = group_absmax(x + at);
@@ -43,6 +43,7 @@ void sq_quant_q8g64__neon(const float *x, int32_t g0, int32_t g1, int8_t *q, flo
             isum[g] = 0;
             memset(q + at, 0, SQ_GROUP);
         }
+        sq_isum16(q + at, isum16 + 4 * (size_t)g);
         xsum[g] = scale[g] * (float)isum[g];
     }
 }
@@ -72,6 +73,20 @@ void sq_rope__neon(float *x, const float *cos, const float *sin, int32_t half) {
     }
 }
 
+void sq_rope_pairs__neon(float *x, const float *cos, const float *sin, int32_t half) {
+    for (int32_t i = 0; i < half; i += 4) {
+        const int32_t n = half - i;
+        float *p = x + 2 * (size_t)i;
+        const float32x4_t lo = load_n(p, 2 * n), hi = n > 2 ? load_n(p + 4, 2 * n - 4) : vdupq_n_f32(0.0f);
+        const float32x4_t a = vuzp1q_f32(lo, hi), b = vuzp2q_f32(lo, hi);
+        const float32x4_t c = load_n(cos + i, n), s = load_n(sin + i, n);
+        const float32x4_t even = vfmaq_f32(vnegq_f32(vmulq_f32(b, s)), a, c);
+        const float32x4_t odd = vfmaq_f32(vmulq_f32(a, s), b, c);
+        store_n(p, 2 * n, vzip1q_f32(even, odd));
+        if (n > 2) store_n(p + 4, 2 * n - 4, vzip2q_f32(even, odd));
+    }
+}
+
 void sq_add__neon(float *x, const float *y, int32_t n) {
     for (int32_t i = 0; i < n; i += 4)
         store_n(x + i, n - i, vaddq_f32(load_n(x + i, n - i), load_n(y + i, n - i)));
@@ -97,5 +112,15 @@ void sq_gelu_mul__neon(const float *g, const float *u, int32_t n, float *h) {
         const float32x4_t z = vmulq_f32(vmulq_f32(gv, vdupq_n_f32(0x1.988454p-1f)), cubic);
         const float32x4_t minus_2z = vmulq_f32(vdupq_n_f32(-2.0f), z);
         store_n(h + i, n - i, vmulq_f32(gate4(gv, minus_2z), load_n(u + i, n - i)));
+    }
+}
+
+/* Lanes that are not above zero, NaN among them, become +0. */
+void sq_relu2_mul__neon(const float *g, const float *u, int32_t n, float *h) {
+    for (int32_t i = 0; i < n; i += 4) {
+        const float32x4_t gv = load_n(g + i, n - i);
+        const float32x4_t r =
+            vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(gv), vcgtzq_f32(gv)));
+        store_n(h + i, n - i, vmulq_f32(vmulq_f32(r, r), load_n(u + i, n - i)));
     }
 }

@@ -13,4 +13,9 @@ void sq_kernels_neon(sq_kernels *k, uint32_t features) {
     k->gemm_i8row = before.gemm_i8row;
     k->gemm_i8g64 = before.gemm_i8g64;
     k->gemm_i4g64 = before.gemm_i4g64;
+    k->gemm_i4g32 = before.gemm_i4g32;
+    k->gemm_i8g32 = before.gemm_i8g32;
+    k->gemm_i3g64 = before.gemm_i3g64;
+    k->gemm_i2g64 = before.gemm_i2g64;
+    k->gemm_t2row = before.gemm_t2row;
 }

@@ -22,7 +22,7 @@ static float group_absmax(const float *x) {
 }
 
 void sq_quant_q8g64__scalar(const float *x, int32_t g0, int32_t g1, int8_t *q, float *scale, float *xsum,
-                            int32_t *isum) {
+                            int32_t *isum, int16_t *isum16) {
     for (int32_t g = g0; g < g1; g++) {
         const float *xg = x + (size_t)g * SQ_GROUP;
         int8_t *qg = q + (size_t)g * SQ_GROUP;
@@ -34,6 +34,7 @@ void sq_quant_q8g64__scalar(const float *x, int32_t g0, int32_t g1, int8_t *q, f
             qg[k] = usable ? (int8_t)rintf(xg[k] * inv) : 0;
             sum += qg[k];
         }
+        sq_isum16(qg, isum16 + 4 * (size_t)g);
         scale[g] = usable ? a / 127.0f : a < 1.0f ? 0.0f : NAN;
         isum[g] = sum;
         xsum[g] = scale[g] * (float)sum;
@@ -61,6 +62,14 @@ void sq_rope__scalar(float *x, const float *cos, const float *sin, int32_t half)
     }
 }
 
+void sq_rope_pairs__scalar(float *x, const float *cos, const float *sin, int32_t half) {
+    for (int32_t i = 0; i < half; i++) {
+        const float a = x[2 * i], b = x[2 * i + 1];
+        x[2 * i] = fmaf(a, cos[i], -(b * sin[i]));
+        x[2 * i + 1] = fmaf(b, cos[i], a * sin[i]);
+    }
+}
+
 void sq_add__scalar(float *x, const float *y, int32_t n) {
     for (int32_t i = 0; i < n; i++) x[i] += y[i];
 }
@@ -73,5 +82,12 @@ void sq_gelu_mul__scalar(const float *g, const float *u, int32_t n, float *h) {
     for (int32_t i = 0; i < n; i++) {
         const float z = (g[i] * 0x1.988454p-1f) * fmaf(g[i] * g[i], 0x1.6e4e26p-5f, 1.0f);
         h[i] = (g[i] / (1.0f + sq_exp(-2.0f * z))) * u[i];
+    }
+}
+
+void sq_relu2_mul__scalar(const float *g, const float *u, int32_t n, float *h) {
+    for (int32_t i = 0; i < n; i++) {
+        const float r = g[i] > 0.0f ? g[i] : 0.0f;
+        h[i] = (r * r) * u[i];
     }
 }

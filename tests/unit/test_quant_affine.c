@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_quant_int4.c - rtn against files MLX made, lsq against its promises, degenerate groups against both.
- * */
+ * test_quant_affine.c - rtn against files MLX made, lsq against its promises, degenerate groups against both;
+ * 2, 3 and 4 bits, importance, ternary codes. */
 #include "quant/quant.h"
 
 #include <math.h>
@@ -292,6 +292,135 @@ static void lsq_is_the_same_everywhere(void **state) {
     assert_true(hash == 0x82F8E525FFF3C1BCu);
 }
 
+/* ---- other widths, importance, ternary ------------------------------------------------------- */
+
+static double affine_error(int bits, sq_quant_method m, const float *w, const float *h, int n,
+                           sq_scale_type st, bool weighted) {
+    uint8_t codes[64];
+    uint16_t scale, bias;
+    sq_quant_affine(bits, m, w, h, n, st, codes, &scale, &bias);
+    const float s = sq_scale_to_f32(st, scale), b = sq_scale_to_f32(st, bias);
+    double sum = 0;
+    for (int i = 0; i < n; i++) {
+        assert_true(codes[i] < 1 << bits);
+        const double e = (double)w[i] - (double)(s * (float)codes[i] + b);
+        sum += (weighted ? (double)h[i] : 1) * e * e;
+    }
+    return sum;
+}
+
+static void every_width_keeps_its_grid_and_its_order(void **state) {
+    (void)state;
+    static const int32_t lengths[] = {64, 1, 2, 3, 15, 16, 31, 32, 33, 63};
+    uint64_t seed = 12;
+    for (int bits = 2; bits <= 4; bits++) {
+        float w[64];
+        for (int i = 0; i < 64; i++) w[i] = 0.125f * (float)(i % (1 << bits)) - 0.25f;
+        assert_true(affine_error(bits, SQ_QUANT_RTN, w, NULL, 64, SQ_SCALE_BF16, false) == 0);
+        assert_true(affine_error(bits, SQ_QUANT_LSQ, w, NULL, 64, SQ_SCALE_BF16, false) == 0);
+        for (int k = 0; k < 1300; k++) {
+            const int32_t n = lengths[k / 13 % SQ_COUNT(lengths)];
+            const sq_scale_type st = k & 1 ? SQ_SCALE_F16 : SQ_SCALE_BF16;
+            for (int i = 0; i < n; i++) w[i] = (float)sample(k % 13, &seed);
+            assert_true(affine_error(bits, SQ_QUANT_LSQ, w, NULL, n, st, false) <=
+                        affine_error(bits, SQ_QUANT_RTN, w, NULL, n, st, false));
+        }
+    }
+}
+
+static void lsq_reaches_its_signal_to_noise_at_every_width(void **state) {
+    (void)state;
+    static const double want[] = {9.8, 15.6, 21.6};
+    for (int bits = 2; bits <= 4; bits++) {
+        uint64_t seed = 31;
+        double signal = 0, noise = 0;
+        for (int g = 0; g < 4000; g++) {
+            float w[64];
+            for (int i = 0; i < 64; i++) {
+                w[i] = sq_bf16_to_f32(sq_f32_to_bf16((float)(0.02 * gaussian(&seed))));
+                signal += (double)w[i] * w[i];
+            }
+            noise += affine_error(bits, SQ_QUANT_LSQ, w, NULL, 64, SQ_SCALE_BF16, false);
+        }
+        assert_true(10 * log10(signal / noise) >= want[bits - 2]);
+    }
+}
+
+static void importance_lowers_the_error_that_is_weighted(void **state) {
+    (void)state;
+    uint64_t seed = 8;
+    for (int bits = 2; bits <= 4; bits++) {
+        double plain = 0, weighted = 0;
+        for (int g = 0; g < 400; g++) {
+            float w[64], h[64];
+            const int n = g % 4 ? 64 : 1 + g % 63;
+            for (int i = 0; i < n; i++) {
+                w[i] = (float)(0.02 * gaussian(&seed));
+                h[i] = (float)exp(2 * gaussian(&seed));
+            }
+            const double ours = affine_error(bits, SQ_QUANT_LSQ, w, h, n, SQ_SCALE_BF16, true);
+            uint8_t codes[64];
+            uint16_t scale, bias;
+            sq_quant_affine(bits, SQ_QUANT_RTN, w, NULL, n, SQ_SCALE_BF16, codes, &scale, &bias);
+            double rtn = 0, lsq = 0;
+            for (int m = 0; m < 2; m++) {
+                sq_quant_affine(bits, m, w, NULL, n, SQ_SCALE_BF16, codes, &scale, &bias);
+                for (int i = 0; i < n; i++) {
+                    const float v = sq_bf16_to_f32(scale) * (float)codes[i] + sq_bf16_to_f32(bias);
+                    *(m == SQ_QUANT_RTN ? &rtn : &lsq) += h[i] * ((double)w[i] - v) * ((double)w[i] - v);
+                }
+            }
+            assert_true(ours <= rtn * (1 + 1e-12));
+            plain += lsq;
+            weighted += ours;
+        }
+        assert_true(weighted < 0.8 * plain);
+    }
+}
+
+/* Only ratios count, and what cannot be a weight is as if there were none. */
+static void importance_of_any_size_will_do(void **state) {
+    (void)state;
+    static const float factors[] = {1, 0x1p-120f, 0x1p100f};
+    uint64_t seed = 21;
+    float w[64], h[64];
+    uint8_t first[64], codes[64];
+    uint16_t scale, bias, scale0, bias0;
+    for (int i = 0; i < 64; i++) w[i] = (float)(0.02 * gaussian(&seed));
+    for (size_t f = 0; f < SQ_COUNT(factors); f++) {
+        for (int i = 0; i < 64; i++) h[i] = factors[f] * (float)(1 + i % 5);
+        sq_quant_affine(3, SQ_QUANT_LSQ, w, h, 64, SQ_SCALE_F16, f ? codes : first, &scale, &bias);
+        if (f == 0) scale0 = scale, bias0 = bias;
+        else assert_memory_equal(codes, first, 64);
+        assert_true(scale == scale0 && bias == bias0);
+    }
+    sq_quant_affine(3, SQ_QUANT_LSQ, w, NULL, 64, SQ_SCALE_F16, first, &scale0, &bias0);
+    for (int k = 0; k < 2; k++) {
+        for (int i = 0; i < 64; i++) h[i] = k ? INFINITY : 0;
+        sq_quant_affine(3, SQ_QUANT_LSQ, w, h, 64, SQ_SCALE_F16, codes, &scale, &bias);
+        assert_memory_equal(codes, first, 64);
+        assert_true(scale == scale0 && bias == bias0);
+    }
+}
+
+static void ternary_codes_are_rounded_and_held(void **state) {
+    (void)state;
+    const float w[] = {0, 0.5f, 0.51f, 1.5f, 9, -0.5f, -0.51f, -1.5f, -9, NAN, INFINITY, -INFINITY};
+    const uint8_t want[] = {1, 1, 2, 2, 2, 1, 0, 0, 0, 1, 2, 0};
+    uint8_t codes[200];
+    sq_quant_ternary(w, SQ_COUNT(want), 1, codes);
+    assert_memory_equal(codes, want, sizeof want);
+    sq_quant_ternary(w, SQ_COUNT(want), 0, codes);
+    for (size_t i = 0; i < SQ_COUNT(want); i++) assert_int_equal(codes[i], 1);
+    float row[200];
+    for (int i = 0; i < 200; i++) row[i] = 0.02f * (float)(i % 3 - 1);
+    for (int n = 1; n <= 200; n += 33) {
+        memset(codes, 9, sizeof codes);
+        sq_quant_ternary(row, n, 0.02f, codes);
+        for (int i = 0; i < 200; i++) assert_int_equal(codes[i], i < n ? i % 3 : 9);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rtn_equals_mlx_bit_by_bit),
@@ -305,6 +434,11 @@ int main(void) {
         cmocka_unit_test(lsq_gains_one_decibel_on_gaussian_weights),
         cmocka_unit_test(lsq_gains_where_one_weight_stands_out),
         cmocka_unit_test(lsq_is_the_same_everywhere),
+        cmocka_unit_test(every_width_keeps_its_grid_and_its_order),
+        cmocka_unit_test(lsq_reaches_its_signal_to_noise_at_every_width),
+        cmocka_unit_test(importance_lowers_the_error_that_is_weighted),
+        cmocka_unit_test(importance_of_any_size_will_do),
+        cmocka_unit_test(ternary_codes_are_rounded_and_held),
     };
-    return cmocka_run_group_tests_name("quant_int4", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("quant_affine", tests, NULL, NULL);
 }

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * bench.h - measurements for people: what this machine does with a model, beside what the machine can do at
+ * all.
+ *
+ * A row is the median of runs with its spread; a limit, where there is one, was measured in the same run.
+ * Benches are clients of squish.h and print nothing: the command does. */
+#ifndef SQ_BENCH_H
+#define SQ_BENCH_H
+
+#include "base/base.h"
+
+#include <jansson.h>
+
+enum { BENCH_RUNS_MAX = 1000 };
+
+typedef struct {
+    const char *path; /* of the model */
+    squish_tier tier;
+    const char *tier_name;      /* as --tier takes it */
+    int32_t runs;        /* 1..BENCH_RUNS_MAX */
+    int32_t threads;     /* 0: all */
+    const char *program; /* the squish to start for whole-process rows; NULL: none of these rows */
+    squish_progress_fn progress;
+    void *progress_user;
+} bench_options;
+
+/* Append {"name", "unit", "value" (median), "mean", "sd", "min", "max", "runs"[, "limit", "share"]} to rows.
+ * limit NAN: none; share is limit / value where small is good, value / limit where large is. */
+typedef enum { BENCH_SMALL_IS_GOOD, BENCH_LARGE_IS_GOOD } bench_sense;
+squish_status bench_row(json_t *rows, const char *name, const char *unit, double *values, int32_t n,
+                        double limit, bench_sense sense, squish_error *err);
+
+/* Opening a model: time to ready and memory, each run in a process of its own, warm; then with the file's
+ * pages dropped from the cache (proved by asking the system), beside reading the same file with nothing else;
+ * and from the start of the program to the first byte of an answer. Rows: load_ms, load_anon_added_mb,
+ * load_anon_peak_mb, load_cold_ms, cold_resident_s (limit: read_cold_s), first_byte_ms, prefill_ms (of the
+ * same prompt, in a process that is up). Linux only where a figure needs it; else the row is left out. */
+squish_status bench_load(const bench_options *o, json_t *rows, squish_error *err);
+
+#endif

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * k_encode_scalar.c - row tiles made on any CPU: quant_encode.h compiled under this folder's flags. */
+#include "kernels/scalar/k_scalar.h"
+
+#include "quant/quant_encode.h"
+
+void sq_encode__scalar(const sq_encoding *e, sq_wtype src, const uint8_t *rows, size_t row_bytes,
+                       int32_t n_rows, int32_t cols, uint8_t *out) {
+    encode_tile(e, src, rows, row_bytes, n_rows, cols, out);
+}

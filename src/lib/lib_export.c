@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * lib_export.c - a model in the form of others, and where the words that belong to it lie. */
+#include "forge/forge_export.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static bool has_tokenizer(const char *dir) {
+    char path[1200];
+    return snprintf(path, sizeof path, "%s/tokenizer.json", dir) < (int)sizeof path && sq_os_exists(path);
+}
+
+/* Cut the last component off. */
+static bool parent(char *path) {
+    char *slash = strrchr(path, '/');
+    if (!slash || slash == path) return false;
+    *slash = 0;
+    return true;
+}
+
+/* A checkpoint is its own folder; NAME-compressed/TIER/model.sqw has NAME-compressed/assets and maybe NAME.
+ */
+static bool find_assets(const squish_model *m, char *out, size_t n) {
+    static const char suffix[] = "-compressed";
+    char dir[1100];
+    if (snprintf(out, n, "%s", m->info.path) >= (int)n) return false;
+    if (has_tokenizer(out)) return true;
+    while (parent(out)) {
+        const size_t len = strlen(out);
+        if (len < sizeof suffix || strcmp(out + len - strlen(suffix), suffix) != 0) continue;
+        if (snprintf(dir, sizeof dir, "%s/assets", out) >= (int)sizeof dir) return false;
+        if (has_tokenizer(dir)) return snprintf(out, n, "%s", dir) < (int)n;
+        out[len - strlen(suffix)] = 0;
+        return has_tokenizer(out);
+    }
+    return false;
+}
+
+squish_status squish_export(const squish_model *m, const char *to, const char *out,
+                            const squish_export_options *opt, squish_export_result *r, squish_error *err) {
+    const squish_export_options o = opt ? *opt : (squish_export_options){0};
+    char assets[1100];
+    sq_export_result made;
+    *r = (squish_export_result){0};
+    if (!to || strcmp(to, "mlx") != 0)
+        return sq_fail(err, SQUISH_INVALID, "cannot export to '%.40s' (wanted mlx)", to ? to : "");
+    const char *from = o.assets ? o.assets : find_assets(m, assets, sizeof assets) ? assets : NULL;
+    SQ_TRY(sq_export_mlx(m, from, out, o.progress, o.progress_user, &made, err));
+    *r = (squish_export_result){made.bytes, made.n_exact, made.n_decoded, from && has_tokenizer(from)};
+    return SQUISH_OK;
+}
