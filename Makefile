@@ -141,6 +141,19 @@ check:
 	@scripts/deps.sh arm
 	@scripts/check.sh
 
+# Against the programs and packages of others (needs network the first time). LLAMA_BIN: folder with llama-quantize
+# and llama-perplexity; without it their rows are skipped.
+VENV_INTEROP := $(BUILD)/venv-interop
+$(VENV_INTEROP)/.ready:
+	python3 -m venv $(VENV_INTEROP)
+	$(VENV_INTEROP)/bin/pip install -q gguf numpy safetensors
+	-$(VENV_INTEROP)/bin/pip install -q 'mlx[cpu]' mlx-lm
+	@touch $@
+
+test-interop: all $(VENV_INTEROP)/.ready
+	$(VENV_INTEROP)/bin/python scripts/check_interop.py --squish $(BUILD)/squish --work $(BUILD)/interop \
+	    --json $(BUILD)/interop.json $(if $(LLAMA_BIN),--llama-bin $(LLAMA_BIN))
+
 check-rooms:
 	@scripts/check_rooms.sh
 check-style:
@@ -176,4 +189,4 @@ clean:
 
 -include mk/arm.mk
 
-.PHONY: all run deps test test-build fuzz-build check check-rooms check-style man install clean unit
+.PHONY: all run deps test test-interop test-build fuzz-build check check-rooms check-style man install clean unit

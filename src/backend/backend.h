@@ -71,6 +71,8 @@ typedef struct {
     int32_t m_max;         /* most rows in one step */
     int32_t heads_max;     /* most query heads */
     int32_t head_dim_max, ctx_max;
+    int32_t rank_max;      /* largest sum of low-rank ranks, each rounded up to 64, in one sq_be_linear or
+                              sq_be_gated; 0: none */
 } sq_backend_options;
 /* The CPU backend: owns a thread pool and per-thread scratch. NO_MEMORY. */
 squish_status sq_backend_cpu_new(sq_backend **out, const sq_backend_options *opt, const squish_alloc *a,
@@ -95,7 +97,9 @@ void sq_be_embed(sq_backend *b, const sq_weight *table, const int32_t *ids, int3
  * be x if pick is NULL. */
 void sq_be_rmsnorm(sq_backend *b, const sq_rows *x, const int32_t *pick, int32_t m, const float *w, float eps,
                    bool quantise, sq_rows *y);
-/* n <= 4 matrices on the same rows, in one pass over the threads. */
+/* n <= 4 matrices on the same rows, in one pass over the threads. Low-rank terms of a matrix are added in the
+ * order of its chain: t = V x (f32, whatever the form of x), then y += scale * U t, before the bias. V x of
+ * all terms of the call is made first, once. */
 void sq_be_linear(sq_backend *b, const sq_rows *x, const sq_linear *l, int32_t n);
 /* h = act(Wg x) * (Wu x), quantised if asked. gate_bias and up_bias may be NULL. */
 void sq_be_gated(sq_backend *b, const sq_rows *x, const sq_weight *wg, const float *gate_bias,

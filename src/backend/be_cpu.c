@@ -14,7 +14,8 @@
 static size_t scratch_per_thread(const sq_backend_options *o) {
     size_t tile = (size_t)o->m_max * SQ_GROUP * sizeof(float);
     size_t attn = (size_t)SQ_BE_ATTN_ROWS * (size_t)sq_align_up((size_t)o->head_dim_max, 16) * sizeof(float);
-    return sq_align_up(2 * tile + 3 * attn + 6 * SQ_BE_ATTN_ROWS * sizeof(float), 64);
+    const size_t tiles = o->rank_max ? 3 : 2;
+    return sq_align_up(tiles * tile + 3 * attn + 6 * SQ_BE_ATTN_ROWS * sizeof(float), 64);
 }
 
 static size_t partial_bytes(const sq_backend_options *o) {
@@ -23,8 +24,12 @@ static size_t partial_bytes(const sq_backend_options *o) {
            sizeof(float);
 }
 
+static size_t low_bytes(const sq_backend_options *o) {
+    return (size_t)o->m_max * (size_t)o->rank_max * sizeof(float);
+}
+
 uint64_t sq_backend_scratch_bytes(const sq_backend_options *o) {
-    return (uint64_t)o->threads * scratch_per_thread(o) + partial_bytes(o);
+    return (uint64_t)o->threads * scratch_per_thread(o) + partial_bytes(o) + low_bytes(o);
 }
 
 static void scratch_carve(sq_backend *b) {
@@ -35,6 +40,7 @@ static void scratch_carve(sq_backend *b) {
         sq_be_scratch *s = &b->scratch[t];
         s->tile = p, p += tile;
         s->tile2 = p, p += tile;
+        if (o->rank_max) s->tile3 = p, p += tile;
         s->q = p, p += SQ_BE_ATTN_ROWS * d;
         s->o = p, p += SQ_BE_ATTN_ROWS * d;
         s->oc = p, p += SQ_BE_ATTN_ROWS * d;
@@ -61,9 +67,11 @@ squish_status sq_backend_cpu_new(sq_backend **out, const sq_backend_options *opt
     b->scratch = sq_alloc_zero(a, (size_t)opt->threads * sizeof *b->scratch);
     b->scratch_mem = sq_os_reserve(b->scratch_bytes);
     b->partial = sq_os_reserve(b->partial_bytes);
-    if (!b->scratch || !b->scratch_mem || !b->partial) {
+    b->low_bytes = low_bytes(opt);
+    if (opt->rank_max) b->low = sq_os_reserve(b->low_bytes);
+    if (!b->scratch || !b->scratch_mem || !b->partial || (opt->rank_max && !b->low)) {
         st = sq_fail(err, SQUISH_NO_MEMORY, "backend: cannot reserve %zu bytes of scratch",
-                     b->scratch_bytes + b->partial_bytes);
+                     b->scratch_bytes + b->partial_bytes + b->low_bytes);
         goto fail;
     }
     scratch_carve(b);
@@ -78,6 +86,7 @@ fail:
 void sq_backend_free(sq_backend *b) {
     if (!b) return;
     sq_pool_free(b->pool);
+    if (b->low) sq_os_release(b->low, b->low_bytes);
     if (b->partial) sq_os_release(b->partial, b->partial_bytes);
     if (b->scratch_mem) sq_os_release(b->scratch_mem, b->scratch_bytes);
     squish_alloc a = b->alloc;
@@ -177,7 +186,7 @@ static void embed_item(void *ctx, int32_t i, int32_t thread) {
     (void)thread;
     const embed_ctx *c = ctx;
     float *row = c->x->f + (size_t)i * sq_rows_ld(c->x);
-    sq_weight_row(c->table, c->ids[i], row);
+    sq_weight_row_whole(c->table, c->ids[i], row);
     if (c->scale != 1.0f)
         for (int32_t j = 0; j < c->x->cols; j++) row[j] *= c->scale;
 }

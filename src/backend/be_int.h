@@ -15,6 +15,7 @@ enum {
 typedef struct {
     float *tile;          /* [m_max][64]: outputs of a matrix on their way to bias, sum or gate */
     float *tile2;         /* [m_max][64]: the up half of a gate */
+    float *tile3;         /* [m_max][64]: U t of a low-rank term; NULL without rank_max */
     float *q, *o, *oc;    /* [SQ_BE_ATTN_ROWS][d]: queries, running and chunk outputs */
     float *m, *l, *mc, *lc; /* [SQ_BE_ATTN_ROWS] */
     int32_t *lo, *hi;     /* [SQ_BE_ATTN_ROWS] */
@@ -30,12 +31,20 @@ struct sq_backend {
     size_t scratch_bytes;
     float *partial;         /* chunk results of a split decode: [chunks][heads][head_dim to 16, + 16] */
     size_t partial_bytes;
+    float *low;             /* [m_max][rank_max]: V x of the terms of one call; NULL without rank_max */
+    size_t low_bytes;
 };
 
 /* Run fn over items, on the pool or, if the work is small, on the caller alone. */
 void sq_be_run(sq_backend *b, sq_pool_fn fn, void *ctx, int32_t n_items, int64_t work);
 /* Quantise rows [0, r->m) and set r->quantised. */
 void sq_be_quantise(sq_backend *b, sq_rows *r);
+/* Low-rank terms of a matrix. Floats that V x takes for m rows (0: no terms); V x of all terms into t; and
+ * y [m][ldy] += scale * U t for the rows of tiles [tile0, tile0 + n_tiles), tmp [m][16 * n_tiles]. */
+size_t sq_be_lowrank_floats(const sq_weight *w, int32_t m);
+void sq_be_lowrank_down(sq_backend *b, const sq_weight *w, const sq_act *x, float *t);
+void sq_be_lowrank_up(const sq_backend *b, const sq_weight *w, int32_t tile0, int32_t n_tiles, int32_t m,
+                      const float *t, float *tmp, float *y, size_t ldy);
 /* Rows as the kernels take them. */
 sq_act sq_be_act(const sq_rows *r);
 

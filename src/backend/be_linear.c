@@ -18,6 +18,7 @@ typedef struct {
     int32_t n;
     int32_t step; /* tiles of an item */
     int32_t first_item[MATRICES_MAX + 1];
+    const float *low[MATRICES_MAX]; /* V x of the matrix's low-rank terms */
 } linear_ctx;
 
 static void add_bias(float *y, size_t ldy, int32_t m, const float *bias, int32_t rows) {
@@ -42,6 +43,8 @@ static void linear_item(void *ctx, int32_t item, int32_t thread) {
         ldy = (size_t)c->step * SQ_TILE_ROWS;
     }
     gemm(&w, 0, sq_weight_tiles(&w), &c->x, y, ldy);
+    if (l->w->low)
+        sq_be_lowrank_up(c->b, l->w, tile0, c->step, c->x.m, c->low[k], c->b->scratch[thread].tile3, y, ldy);
     if (l->bias) add_bias(y, ldy, c->x.m, l->bias + row0, w.rows);
     if (l->accumulate)
         for (int32_t i = 0; i < c->x.m; i++)
@@ -51,7 +54,13 @@ static void linear_item(void *ctx, int32_t item, int32_t thread) {
 void sq_be_linear(sq_backend *b, const sq_rows *x, const sq_linear *l, int32_t n) {
     linear_ctx c = {.b = b, .x = sq_be_act(x), .l = l, .n = n};
     int64_t tiles = 0, work = 0;
+    float *low = b->low;
     for (int32_t k = 0; k < n; k++) {
+        if (l[k].w->low) {
+            c.low[k] = low;
+            sq_be_lowrank_down(b, l[k].w, &c.x, low);
+            low += sq_be_lowrank_floats(l[k].w, x->m);
+        }
         tiles += sq_weight_tiles(l[k].w);
         work += (int64_t)l[k].w->rows * l[k].w->cols * x->m;
     }
@@ -79,6 +88,7 @@ typedef struct {
     sq_glu_fn *act;
     bool quantise;
     sq_rows *h;
+    const float *low_g, *low_u;
 } gated_ctx;
 
 /* One group of 64 outputs: both matrices, the gate, and the group's quantisation, while everything is in
@@ -92,6 +102,9 @@ static void gated_item(void *ctx, int32_t group, int32_t thread) {
     const int32_t m = c->x.m, col0 = group * SQ_GROUP;
     sq_kernels_gemm(&c->b->k, (sq_wtype)wg.wtype)(&wg, 0, sq_weight_tiles(&wg), &c->x, g, SQ_GROUP);
     sq_kernels_gemm(&c->b->k, (sq_wtype)wu.wtype)(&wu, 0, sq_weight_tiles(&wu), &c->x, u, SQ_GROUP);
+    float *tmp = c->b->scratch[thread].tile3;
+    if (c->wg->low) sq_be_lowrank_up(c->b, c->wg, group * TILES, TILES, m, c->low_g, tmp, g, SQ_GROUP);
+    if (c->wu->low) sq_be_lowrank_up(c->b, c->wu, group * TILES, TILES, m, c->low_u, tmp, u, SQ_GROUP);
     if (c->bg) add_bias(g, SQ_GROUP, m, c->bg + col0, wg.rows);
     if (c->bu) add_bias(u, SQ_GROUP, m, c->bu + col0, wu.rows);
     sq_rows *h = c->h;
@@ -114,7 +127,10 @@ static sq_glu_fn *glu_of(const sq_backend *b, sq_activation act) {
 
 void sq_be_gated(sq_backend *b, const sq_rows *x, const sq_weight *wg, const float *gate_bias,
                  const sq_weight *wu, const float *up_bias, sq_activation act, bool quantise, sq_rows *h) {
-    gated_ctx c = {b, sq_be_act(x), wg, wu, gate_bias, up_bias, glu_of(b, act), quantise, h};
+    float *low_u = b->low ? b->low + sq_be_lowrank_floats(wg, x->m) : NULL;
+    gated_ctx c = {b, sq_be_act(x), wg, wu, gate_bias, up_bias, glu_of(b, act), quantise, h, b->low, low_u};
+    if (wg->low) sq_be_lowrank_down(b, wg, &c.x, b->low);
+    if (wu->low) sq_be_lowrank_down(b, wu, &c.x, low_u);
     h->m = x->m;
     sq_be_run(b, gated_item, &c, h->groups, 2 * (int64_t)wg->rows * wg->cols * x->m);
     h->quantised = quantise;

@@ -17,8 +17,11 @@ typedef enum {
     CLI_RUN,
     CLI_CHAT,
     CLI_COMPRESS,
+    CLI_CALIBRATE,
     CLI_FIDELITY,
     CLI_EXPORT,
+    CLI_PLAN,
+    CLI_GC,
     CLI_SHOW,
     CLI_LIST,
     CLI_TOKENIZE,
@@ -155,7 +158,8 @@ const char *cli_take_model(cli *c, bool required_if_two);
 int cli_read(cli *c, const char *path, bool text, squish_text *out);
 /* "1,2 3" or "[1, 2, 3]" to ids in the arena. False after saying, about `what`, which part is none. */
 bool cli_parse_ids(cli *c, const char *what, const char *text, int32_t **out, size_t *n);
-squish_tier cli_tier(const cli *c); /* --tier */
+squish_tier cli_tier(const cli *c);
+squish_tier cli_tier_named(const char *name); /* AUTO for a name that is none */ /* --tier */
 squish_gen_options cli_gen_options(const cli *c, const cli_session *s);
 const char *cli_finish_name(squish_finish f);
 /* Options that are given, over what is there. */
@@ -168,8 +172,11 @@ void cli_print_stats(const cli_session *s, const squish_gen_stats *t);
 int cli_run(cli *c);
 int cli_chat(cli *c);
 int cli_compress(cli *c);
+int cli_calibrate(cli *c);
 int cli_fidelity(cli *c);
 int cli_export(cli *c);
+int cli_plan(cli *c);
+int cli_gc(cli *c);
 int cli_show(cli *c);
 int cli_list(cli *c);
 int cli_tokenize(cli *c);

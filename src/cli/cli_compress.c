@@ -41,20 +41,34 @@ static int parse_tiers(const cli *c, int out[TIERS_MAX]) {
     return n;
 }
 
+static json_t *quality_json(const squish_compress_result *r) {
+    return json_pack("{s:s, s:s, s:f, s:f, s:f, s:f}", "quality", squish_quality_name(r->quality), "verdict",
+                     r->verdict, "ppl_ratio", r->ppl_ratio, "agreement", r->agreement, "kl", r->kl,
+                     "check_seconds", r->check_seconds);
+}
+
 static int print_json(const char *tier, const squish_compress_result *r) {
     if (r->skipped[0])
         return cli_print_json(
             json_pack("{s:s, s:s, s:s}", "tier", tier, "file", r->file, "skipped", r->skipped));
-    json_t *o = json_pack("{s:s, s:s, s:I, s:f, s:f, s:f, s:f, s:i, s:i, s:b, s:I}", "tier", tier, "file",
+    json_t *o = json_pack("{s:s, s:s, s:I, s:f, s:f, s:f, s:f, s:i, s:i, s:b, s:I, s:i}", "tier", tier,
+                          "file",
                           r->file, "bytes", (json_int_t)r->bytes, "bpw", r->bits_per_weight, "seconds",
                           r->seconds, "gb_per_s", r->gb_per_s, "peak_anon_mb", r->peak_anon_mb, "quantised",
                           r->n_quantised, "passthrough", r->n_passthrough, "reused", r->reused,
-                          "resumed_bytes", (json_int_t)r->resumed_bytes);
+                          "resumed_bytes", (json_int_t)r->resumed_bytes, "fallback", r->n_fallback);
     /* Copies are not measured: there is nothing to lose. */
     if (r->worst_tensor[0])
         json_object_update_new(o, json_pack("{s:f, s:f, s:s}", "cos_mean", r->cos_mean, "cos_min", r->cos_min,
                                             "worst_tensor", r->worst_tensor));
+    if (r->verdict[0]) json_object_update_new(o, quality_json(r));
     return cli_print_json(o);
+}
+
+static void print_quality(const squish_compress_result *r) {
+    if (!r->verdict[0]) return;
+    printf("quality: %s (%s; measured in %.1f s)\n", squish_quality_name(r->quality), r->verdict,
+           r->check_seconds);
 }
 
 static void print_lines(const squish_compress_result *r) {
@@ -75,12 +89,27 @@ static void print_lines(const squish_compress_result *r) {
                r->n_passthrough, r->cos_mean, r->cos_min, r->worst_tensor);
     else
         printf("%d tensors quantised, %d kept\n", r->n_quantised, r->n_passthrough);
+    if (r->n_fallback) printf("%d tensors took least squares instead (see squish fidelity)\n", r->n_fallback);
+    print_quality(r);
+}
+
+/* The words of --method in the order of squish_method. */
+static squish_method method_of(const cli *c) {
+    static const char *const names[] = {"rtn", "lsq", "awq", "gptq", "milo"};
+    for (size_t i = 0; i < SQ_COUNT(names); i++)
+        if (strcmp(cli_text(c, OPT_METHOD), names[i]) == 0) return (squish_method)i;
+    return SQUISH_METHOD_LSQ;
 }
 
 static squish_compress_options options(cli *c) {
     squish_compress_options o = squish_compress_options_default();
     const char *bits = cli_text(c, OPT_BITS);
-    o.method = strcmp(cli_text(c, OPT_METHOD), "rtn") == 0 ? SQUISH_METHOD_RTN : SQUISH_METHOD_LSQ;
+    o.method = method_of(c);
+    o.calibration = cli_text(c, OPT_CALIB);
+    if (cli_has(c, OPT_RANK)) o.rank = (int32_t)cli_int(c, OPT_RANK);
+    if (cli_has(c, OPT_RANK_BPW)) o.rank_bpw = cli_num(c, OPT_RANK_BPW);
+    o.unchecked = cli_flag(c, OPT_UNCHECKED);
+    o.allow_collapsed = cli_flag(c, OPT_ALLOW_COLLAPSED);
     o.group = (int32_t)cli_int(c, OPT_GROUP);
     o.bits = bits && *bits ? bits[0] - '0' : 0; /* "1.58" is 1 */
     o.threads = (int32_t)cli_int(c, OPT_THREADS);
@@ -94,7 +123,20 @@ static squish_compress_options options(cli *c) {
     return o;
 }
 
+/* --drop-source: the checkpoint goes, if a tier that was built reads back whole. */
+static squish_status drop_source(const cli *c, const char *src, squish_error *err) {
+    const squish_gc_options o = {.keep = SQUISH_TIER_AUTO, .drop_source = true};
+    uint64_t freed = 0;
+    char size[32];
+    if (!cli_flag(c, OPT_DROP_SOURCE)) return SQUISH_OK;
+    SQ_TRY(squish_gc(src, cli_home(c), &o, &freed, err));
+    cli_note(c, "the checkpoint's weights were removed (%s)", cli_bytes(freed, size));
+    return SQUISH_OK;
+}
+
 int cli_compress(cli *c) {
+    if (cli_flag(c, OPT_DROP_SOURCE) && cli_has(c, OPT_OUT))
+        return cli_fail_text(c, 2, "--drop-source looks for tiers beside the source; leave -o out");
     if (c->n_args != 1) return cli_fail_text(c, 2, "compress takes one model (squish compress SRC)");
     int list[TIERS_MAX];
     const int n = parse_tiers(c, list);
@@ -118,6 +160,7 @@ int cli_compress(cli *c) {
         else
             print_lines(&r);
     }
+    if (st == SQUISH_OK && code == 0) st = drop_source(c, src.data, &err);
     squish_text_free(&src);
     return st != SQUISH_OK ? cli_fail(c, &err) : code;
 }

@@ -22,6 +22,11 @@ const cli_command cli_commands[CLI_COMMANDS] = {
                       "SRC-compressed, or to the store where that cannot be written. A tier is there whole "
                       "or not at all; the source is never changed.",
                       cli_compress},
+    [CLI_CALIBRATE] = {"calibrate", "[SRC]", "record what goes into a model's matrices",
+                       "Runs a text (--text, or a built-in mix) through the source weights and keeps the "
+                       "sums that methods awq and gptq of squish compress need. The file lies beside the "
+                       "tiers unless -o says otherwise.",
+                       cli_calibrate},
     [CLI_FIDELITY] =
         {"fidelity", "SRC [MODEL]", "what is left of a checkpoint in a model",
          "Compares the weights of MODEL (or of a tier of SRC, see --tier) with those of SRC, tensor by "
@@ -32,6 +37,14 @@ const cli_command cli_commands[CLI_COMMANDS] = {
          "mlx: a folder that mlx-lm opens. Codes and scales go over bit by bit; what MLX cannot hold becomes "
          "f16.",
          cli_export},
+    [CLI_PLAN] = {"plan", "[MODEL]", "which tier would run here, and why",
+                  "Sizes of tiers that are there or could be built, what each needs of memory, the longest "
+                  "context, and tokens a second expected from the memory rate measured now. Loads nothing.",
+                  cli_plan},
+    [CLI_GC] = {"gc", "MODEL", "remove what a model no longer needs",
+                "Leftovers of builds go; with --keep every other tier, with --drop-source the checkpoint's "
+                "weights, once a tier was read back whole. See --dry-run.",
+                cli_gc},
     [CLI_SHOW] = {"show", "[MODEL]", "facts about a model, from its file", NULL, cli_show},
     [CLI_LIST] = {"list", "", "models on this machine", NULL, cli_list},
     [CLI_TOKENIZE] = {"tokenize", "[MODEL] [TEXT]", "text to token ids",

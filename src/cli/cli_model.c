@@ -29,16 +29,18 @@ const char *cli_take_model(cli *c, bool required_if_two) {
     return name;
 }
 
-squish_tier cli_tier(const cli *c) {
+squish_tier cli_tier_named(const char *name) {
     static const struct {
         const char *name;
         squish_tier tier;
     } tiers[] = {{"0", SQUISH_TIER_0}, {"q8", SQUISH_TIER_Q8}, {"1", SQUISH_TIER_1},
                  {"2", SQUISH_TIER_2}, {"3", SQUISH_TIER_3},   {"source", SQUISH_TIER_SOURCE}};
     for (size_t i = 0; i < SQ_COUNT(tiers); i++)
-        if (strcmp(tiers[i].name, cli_text(c, OPT_TIER)) == 0) return tiers[i].tier;
+        if (strcmp(tiers[i].name, name) == 0) return tiers[i].tier;
     return SQUISH_TIER_AUTO;
 }
+
+squish_tier cli_tier(const cli *c) { return cli_tier_named(cli_text(c, OPT_TIER)); }
 
 /* Build a tier; where another squish is building it just now, wait for that one. */
 static squish_status compress_or_wait(cli *c, const char *path, const squish_compress_options *o,
@@ -93,14 +95,38 @@ static squish_status ensure_tier(cli *c, const char *path, squish_tier tier, squ
     return st;
 }
 
+/* FILE[:SCALE]. Only a number behind the last colon is a scale, and only if no file is called so. */
+static squish_lora lora_of(cli *c, const char *text) {
+    squish_lora l = {text, 1.0f};
+    const char *colon = strrchr(text, ':');
+    char *end = NULL;
+    if (!colon || colon == text || !colon[1] || sq_os_exists(text)) return l;
+    const double scale = strtod(colon + 1, &end);
+    if (*end) return l;
+    l.path = sq_arena_strndup(&c->arena, text, (size_t)(colon - text));
+    l.scale = (float)scale;
+    return l;
+}
+
+/* Adapters of the command line, l [CLI_LIST_MAX]. One whose path found no memory is refused by its opener. */
+static void take_loras(cli *c, squish_lora *l, squish_model_options *o) {
+    const cli_value *v = &c->values[OPT_LORA];
+    for (int i = 0; i < v->n_list; i++) l[i] = lora_of(c, v->list[i]);
+    o->loras = l;
+    o->n_loras = v->n_list;
+}
+
 int cli_open_model(cli *c, const char *name, bool text_only, squish_model **out) {
     squish_error err = {0};
     squish_text path = {0};
     squish_model_options o = squish_model_options_default();
+    squish_lora loras[CLI_LIST_MAX];
     *out = NULL;
+    take_loras(c, loras, &o);
     o.tier = cli_tier(c);
     o.verify = cli_flag(c, OPT_VERIFY);
     o.text_only = text_only;
+    o.allow_collapsed = cli_flag(c, OPT_ALLOW_COLLAPSED);
     o.warn = cli_warn;
     o.warn_user = c;
     squish_status st = squish_locate(cli_home(c), name, &path, &err);

@@ -30,6 +30,9 @@ typedef struct {
 /* NULL for AUTO and SOURCE. */
 const sq_tier_info *sq_tier_get(squish_tier t);
 
+/* Was a tier built into this folder, whatever its name? */
+bool sq_tier_is_folder(const char *dir);
+
 /* Is a published, intact tier (sentinel, size and checksum agree) in `compressed`? Fills path [n] with the
  * file or folder. why [why_n] (may be NULL): one line that says why it is not. */
 bool sq_tier_ready(const char *compressed, squish_tier t, char *path, size_t n, char *why, size_t why_n);
@@ -42,6 +45,9 @@ typedef enum {
     SQ_MAKE_COPY      /* the source's bytes */
 } sq_make;
 
+/* How codes of a whole matrix are found. PLAIN works tile by tile; the others need the matrix in memory. */
+typedef enum { SQ_BY_PLAIN, SQ_BY_GPTQ, SQ_BY_MILO } sq_make_by;
+
 /* What a tensor becomes. */
 typedef struct {
     sq_make make;
@@ -49,6 +55,8 @@ typedef struct {
     sq_scale_type scale;
     sq_quant_method method;
     const char *reason; /* of the report: "Q", "P_NORM", "P_BIAS", "P_POLICY", "P_RANGE" */
+    sq_make_by by;      /* QUANTISE of 2 to 4 bits */
+    int32_t rank;       /* of the compensator */
 } sq_recipe;
 /* The rule, from the wish and the source alone: norms and biases f32; weights that come quantised keep their
  * codes (repacked where that is exact, else as they lie) unless o->requantise; body by o->bits; a tied table
@@ -66,8 +74,15 @@ squish_status sq_forge_resolve(const squish_compress_options *in, squish_compres
  * there with another bits, group or method. o is resolved. */
 squish_status sq_forge_reuse(const char *compressed, const squish_compress_options *o,
                              squish_compress_result *out, squish_error *err);
-/* Build tier o->tier of the open model src into `compressed`; o is resolved (see squish_compress). */
+/* Measures the sealed, unpublished file of a build against its source: fills *m. The forge judges what comes
+ * back (sq_quality_judge), whatever was built. */
+struct sq_quality_measure;
+typedef squish_status (*sq_measure_fn)(void *user, const char *file, const sq_model *source,
+                                       struct sq_quality_measure *m, squish_error *err);
+/* Build tier o->tier of the open model src into `compressed`; o is resolved (see squish_compress). measure
+ * NULL: the quality is "unverified". */
 squish_status sq_forge_compress(const sq_model *src, const char *compressed, const squish_compress_options *o,
-                                squish_compress_result *out, squish_error *err);
+                                sq_measure_fn measure, void *measure_user, squish_compress_result *out,
+                                squish_error *err);
 
 #endif

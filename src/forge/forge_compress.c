@@ -4,8 +4,10 @@
  * everything goes, who may build, and what is left when it fails.
  *
  * One build of a tier runs at a time, told by the lock; builds of different tiers do not meet. */
+#include "forge/forge_calibration.h"
 #include "forge/forge_int.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -19,6 +21,42 @@ static squish_status check_group(const squish_compress_options *o, squish_error 
                    o->bits == 8   ? ", 32, or 0 (per row)"
                    : o->bits == 4 ? " or 32"
                                   : " with fewer than 4 bits");
+}
+
+/* The expensive methods are for 4 to 2 bits in groups of 64. */
+static squish_status check_method(const squish_compress_options *o, squish_error *err) {
+    const char *name = sq_method_name(o->method);
+    if (name[0] == '?')
+        return sq_fail(err, SQUISH_INVALID, "method is %d, wanted rtn, lsq, awq, gptq or milo",
+                       (int)o->method);
+    if (o->method == SQUISH_METHOD_RTN && o->calibration && o->calibration[0])
+        return sq_fail(err, SQUISH_INVALID, "method rtn looks at no calibration (%s)", o->calibration);
+    if (o->method == SQUISH_METHOD_RTN || o->method == SQUISH_METHOD_LSQ) return SQUISH_OK;
+    if (o->tier != SQUISH_TIER_0 || o->bits < 2)
+        return sq_fail(err, SQUISH_INVALID, "method %s makes 4, 3 or 2 bits, not %s", name,
+                       o->bits == 8 ? "8" : "1.58");
+    if (o->group != SQ_GROUP)
+        return sq_fail(err, SQUISH_INVALID, "method %s: group is %d, wanted 64", name, o->group);
+    if (sq_method_needs_calibration(o->method) && o->calibration && !o->calibration[0])
+        return sq_fail(err, SQUISH_INVALID, "method %s needs a calibration", name);
+    return SQUISH_OK;
+}
+
+static const double RANK_BPW = 0.15, RANK_BPW_MAX = 8;
+
+static squish_status check_rank(squish_compress_options *o, squish_error *err) {
+    const bool milo = o->method == SQUISH_METHOD_MILO;
+    if (!milo && (o->rank != 0 || o->rank_bpw != 0))
+        return sq_fail(err, SQUISH_INVALID, "method %s has no compensators, rank is of milo",
+                       sq_method_name(o->method));
+    if (o->rank < 0 || o->rank > SQ_MILO_RANK_MAX)
+        return sq_fail(err, SQUISH_INVALID, "rank is %d, wanted 1 to %d, or 0 (by gain)", o->rank,
+                       SQ_MILO_RANK_MAX);
+    if (!(o->rank_bpw >= 0 && o->rank_bpw <= RANK_BPW_MAX))
+        return sq_fail(err, SQUISH_INVALID, "rank_bpw is %g, wanted more than 0, at most %g", o->rank_bpw,
+                       RANK_BPW_MAX);
+    if (milo && o->rank_bpw == 0) o->rank_bpw = RANK_BPW;
+    return SQUISH_OK;
 }
 
 squish_status sq_forge_resolve(const squish_compress_options *in, squish_compress_options *out,
@@ -35,39 +73,94 @@ squish_status sq_forge_resolve(const squish_compress_options *in, squish_compres
     if (four ? o->bits < 1 || o->bits > 4 : o->bits != 8)
         return sq_fail(err, SQUISH_INVALID, "tier %s has %s bits, not %d", tier->name,
                        four ? "4, 3, 2 or 1.58" : "8", o->bits);
-    if (o->method != SQUISH_METHOD_RTN && o->method != SQUISH_METHOD_LSQ)
-        return sq_fail(err, SQUISH_INVALID, "method is %d, wanted rtn or lsq", (int)o->method);
-    return check_group(o, err);
+    SQ_TRY(check_method(o, err));
+    SQ_TRY(check_group(o, err));
+    return check_rank(o, err);
 }
 
 /* ---- is it there? ---------------------------------------------------------------------------- */
 
-static const char *method_name(squish_method m) { return m == SQUISH_METHOD_RTN ? "rtn" : "lsq"; }
+/* What a ready file says of its recipe. */
+typedef struct {
+    json_t *json;
+    long long bits, group;
+    const char *method; /* NULL: it does not say */
+    bool anew;
+} recipe;
 
-/* Was the file made with the wish of o? Files that do not say were made with it. */
-static squish_status same_recipe(const char *path, const squish_compress_options *o, squish_error *err) {
-    sq_sqw *s = NULL;
-    json_t *recipe = NULL;
-    SQ_TRY(sq_sqw_open(&s, path, o->alloc, err));
+static squish_status read_recipe(const sq_sqw *s, const char *path, recipe *r, squish_error *err) {
     const sq_span text = sq_sqw_section_of(s, SQ_SEC_RECP);
-    squish_status st = SQUISH_OK;
-    if (text.n > 1 &&
-        sq_json_parse((const char *)text.p, text.n - 1, SQ_JSON_DEPTH, path, &recipe, NULL) == SQUISH_OK) {
-        const long long bits = json_integer_value(json_object_get(recipe, "bits"));
-        const long long group = json_integer_value(json_object_get(recipe, "group"));
-        const char *method = json_string_value(json_object_get(recipe, "method"));
-        const bool anew = json_is_true(json_object_get(recipe, "requantise"));
-        /* Eight bits are made in one way, whatever the method. */
-        const bool same_method = o->bits == 8 || !method || strcmp(method, method_name(o->method)) == 0;
-        if (bits != o->bits || group != o->group || !same_method || anew != o->requantise)
-            st = sq_fail(err, SQUISH_INVALID,
-                         "%s is there with bits %lld, group %lld, method %s%s; wanted are %d, %d, %s%s "
-                         "(--force builds "
-                         "it again)",
-                         path, bits, group, method ? method : "?", anew ? ", new codes" : "", o->bits,
-                         o->group, method_name(o->method), o->requantise ? ", new codes" : "");
+    *r = (recipe){0};
+    if (text.n <= 1) return SQUISH_OK;
+    SQ_TRY(sq_json_parse((const char *)text.p, text.n - 1, SQ_JSON_DEPTH, path, &r->json, err));
+    r->bits = json_integer_value(json_object_get(r->json, "bits"));
+    r->group = json_integer_value(json_object_get(r->json, "group"));
+    r->method = json_string_value(json_object_get(r->json, "method"));
+    r->anew = json_is_true(json_object_get(r->json, "requantise"));
+    return SQUISH_OK;
+}
+
+/* The calibration that would be used now against the one that was. One that merely lies beside the tiers is
+ * no reason to refuse a file made before it was there, but one to refine it. */
+static squish_status same_calibration(const sq_sqw *s, const char *compressed, const recipe *r,
+                                      const squish_compress_options *o, bool *same, squish_error *err) {
+    const char *sum = json_string_value(json_object_get(r->json, "calibration"));
+    const sq_span config = sq_sqw_section_of(s, SQ_SEC_NCFG);
+    const squish_alloc alloc = o->alloc ? *o->alloc : sq_alloc_default();
+    sq_calibration *k = NULL;
+    sq_config c;
+    char path[SQ_FORGE_PATH], now[20] = "";
+    *same = true;
+    if (!o->calibration && !o->refine) return SQUISH_OK;
+    if (sq_forge_calibration_path(compressed, o, path, sizeof path)) {
+        memcpy(&c, config.p, sizeof c);
+        SQ_TRY(sq_calibration_open(&k, path, &c, &alloc, err));
+        snprintf(now, sizeof now, "%016" PRIx64, sq_calibration_sum(k));
+        sq_calibration_close(k);
+    } else if (!o->calibration) {
+        return SQUISH_OK; /* it went since */
     }
-    json_decref(recipe);
+    *same = strcmp(sum ? sum : "", now) == 0;
+    return SQUISH_OK;
+}
+
+/* Eight bits are made in one way, whatever the method. */
+static bool same_method(const recipe *r, const squish_compress_options *o) {
+    if (o->bits == 8 || !r->method) return true;
+    if (strcmp(r->method, sq_method_name(o->method)) != 0) return false;
+    if (o->method != SQUISH_METHOD_MILO) return true;
+    return json_integer_value(json_object_get(r->json, "rank")) == o->rank &&
+           (o->rank > 0 || json_number_value(json_object_get(r->json, "rank_bpw")) == o->rank_bpw);
+}
+
+static squish_status judge_recipe(const sq_sqw *s, const char *compressed, const char *path, const recipe *r,
+                                  const squish_compress_options *o, bool *same, squish_error *err) {
+    bool calibration = true;
+    const bool kind = r->bits == o->bits && r->group == o->group && r->anew == o->requantise;
+    const bool method = same_method(r, o);
+    SQ_TRY(same_calibration(s, compressed, r, o, &calibration, err));
+    *same = kind && method && calibration;
+    if (*same || (kind && o->refine)) return SQUISH_OK;
+    const bool named = r->method && strcmp(r->method, sq_method_name(o->method)) != 0;
+    return sq_fail(err, SQUISH_INVALID,
+                   "%s is there with bits %lld, group %lld, method %s%s; wanted are %d, %d, %s%s%s%s "
+                   "(--force builds it again)",
+                   path, r->bits, r->group, r->method ? r->method : "?", r->anew ? ", new codes" : "",
+                   o->bits, o->group, sq_method_name(o->method), o->requantise ? ", new codes" : "",
+                   !method && !named ? ", other ranks" : "", calibration ? "" : ", another calibration");
+}
+
+/* Was the file made with the wish of o? Files that do not say were made with it. INVALID: it was not, and is
+ * not to be replaced. */
+static squish_status same_recipe(const char *compressed, const char *path, const squish_compress_options *o,
+                                 bool *same, squish_error *err) {
+    sq_sqw *s = NULL;
+    recipe r = {0};
+    *same = true;
+    SQ_TRY(sq_sqw_open(&s, path, o->alloc, err));
+    squish_status st = read_recipe(s, path, &r, err);
+    if (st == SQUISH_OK && r.json) st = judge_recipe(s, compressed, path, &r, o, same, err);
+    json_decref(r.json);
     sq_sqw_close(s);
     return st;
 }
@@ -91,7 +184,9 @@ squish_status sq_forge_reuse(const char *compressed, const squish_compress_optio
         return SQUISH_OK;
     if (sq_tier_get(o->tier)->sqw) {
         if (!current_config(out->file, o->alloc)) return SQUISH_OK;
-        SQ_TRY(same_recipe(out->file, o, err));
+        bool same;
+        SQ_TRY(same_recipe(compressed, out->file, o, &same, err));
+        if (!same) return SQUISH_OK;
     }
     out->reused = sq_tier_measure(o->tier, out->file, &out->bytes, &sum);
     return SQUISH_OK;
@@ -213,12 +308,14 @@ static uint64_t source_bytes(const sq_model *m) {
 }
 
 squish_status sq_forge_compress(const sq_model *src, const char *compressed, const squish_compress_options *o,
-                                squish_compress_result *out, squish_error *err) {
+                                sq_measure_fn measure, void *measure_user, squish_compress_result *out,
+                                squish_error *err) {
     sq_places p;
     memset(out, 0, sizeof *out);
     SQ_TRY(find_places(compressed, sq_tier_get(o->tier), &p, err));
     sq_forge_job j = {
-        .alloc = o->alloc ? *o->alloc : sq_alloc_default(), .o = o, .m = src, .at = &p, .out = out};
+        .alloc = o->alloc ? *o->alloc : sq_alloc_default(), .o = o, .m = src, .at = &p, .out = out,
+        .measure = measure, .measure_user = measure_user};
     snprintf(out->file, sizeof out->file, "%s", p.file);
     out->source_bytes = source_bytes(src);
     SQ_TRY(check_source(&j, err));
@@ -230,7 +327,7 @@ squish_status sq_forge_compress(const sq_model *src, const char *compressed, con
     SQ_TRY(sq_os_mkdirs(p.build, err));
     SQ_TRY(sq_os_lock(&lock_fd, p.lock, err));
     const squish_status st = build(&j, &published, err);
-    out->seconds = (double)(sq_os_now_ns() - begin) / 1e9;
+    out->seconds = (double)(sq_os_now_ns() - begin) / 1e9 - out->check_seconds;
     out->gb_per_s = (double)out->source_bytes / 1e9 / out->seconds;
     sq_pool_free(j.pool);
     tidy(&p, st != SQUISH_OK, published, was_there);

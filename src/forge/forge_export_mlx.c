@@ -7,13 +7,9 @@
  *
  * Our affine groups are MLX's. INT8 is symmetric here: code + 128 with bias -128 * scale is the same number,
  * exactly. Ternary is two bits with bias -scale. Rows of q and k in pair order (GGUF) go back to halves. */
-#include "forge/forge_export.h"
+#include "forge/forge_export_int.h"
 
-#include "format/json.h"
-
-#include <jansson.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* How a matrix goes over: bits 0 means as floats of `type`. */
@@ -106,13 +102,6 @@ static void pack_bits(const uint8_t *codes, int32_t cols, int32_t bits, uint8_t 
     }
 }
 
-/* Where row r of the model stands in the file: halves, as checkpoints have them. */
-static int32_t file_row(const sq_model *m, const sq_want *w, int32_t r) {
-    if (!m->cfg.rope_pairs || (w->role != SQ_ROLE_Q && w->role != SQ_ROLE_K)) return r;
-    const int32_t d = m->cfg.head_dim, base = r / d * d, i = r - base;
-    return base + i % 2 * (d / 2) + i / 2;
-}
-
 typedef struct {
     uint8_t *codes;         /* [16][cols] */
     uint8_t *stream;        /* [cols] bytes of one row */
@@ -173,7 +162,7 @@ static squish_status put_codes(job *j, const sq_want *want, const sq_weight *w, 
             uint8_t *codes = b->codes + (size_t)i * (size_t)w->cols;
             if (f->bits == 8)
                 for (int32_t k = 0; k < w->cols; k++) codes[k] ^= 0x80;
-            const uint64_t r = (uint64_t)file_row(j->m, want, row0 + i);
+            const uint64_t r = (uint64_t)sq_export_row(j->m, want, false, row0 + i);
             pack_bits(codes, w->cols, f->bits, b->stream);
             side_row(w, f, b, i, scales, biases);
             SQ_TRY(sq_st_writer_put(j->w, index, r * row_bytes, b->stream, row_bytes, err));
@@ -188,7 +177,7 @@ static squish_status put_mlx(job *j, const sq_want *want, const sq_weight *w, si
                              squish_error *err) {
     const size_t row = w->tile_bytes / SQ_TILE_ROWS, side = w->side_bytes / SQ_TILE_ROWS;
     for (int32_t r = 0; r < w->rows; r++) {
-        const uint64_t at = (uint64_t)file_row(j->m, want, r);
+        const uint64_t at = (uint64_t)sq_export_row(j->m, want, false, r);
         SQ_TRY(sq_st_writer_put(j->w, index, at * row, w->data + (size_t)r * row, row, err));
         SQ_TRY(sq_st_writer_put(j->w, index + 1, at * side, w->scales + (size_t)r * side, side, err));
         SQ_TRY(sq_st_writer_put(j->w, index + 2, at * side, w->biases + (size_t)r * side, side, err));
@@ -200,7 +189,7 @@ static squish_status put_floats(job *j, const sq_want *want, const sq_weight *w,
                                 buffers *b, squish_error *err) {
     const size_t bytes = (size_t)w->cols * sq_dtype_bytes(f->type);
     for (int32_t r = 0; r < w->rows; r++) {
-        const uint64_t at = (uint64_t)file_row(j->m, want, r) * bytes;
+        const uint64_t at = (uint64_t)sq_export_row(j->m, want, false, r) * bytes;
         if (keeps_floats(w)) {
             const uint8_t *row = w->data + (size_t)r * (w->tile_bytes / SQ_TILE_ROWS);
             SQ_TRY(sq_st_writer_put(j->w, index, at, row, bytes, err));
@@ -216,17 +205,11 @@ static squish_status put_floats(job *j, const sq_want *want, const sq_weight *w,
     return SQUISH_OK;
 }
 
-/* Norms of families that mean 1 + w were folded on opening; files of others hold w. */
 static squish_status put_vector(job *j, const sq_want *want, size_t index, squish_error *err) {
-    const float *v = sq_model_vector(j->m, want);
-    const bool plus_one = want->norm && j->m->cfg.norm_plus_one;
-    const bool rows = want->role == SQ_ROLE_Q_BIAS || want->role == SQ_ROLE_K_BIAS;
-    sq_want as = *want;
-    as.role = want->role == SQ_ROLE_Q_BIAS ? SQ_ROLE_Q : SQ_ROLE_K;
     for (int32_t i = 0; i < want->rows; i++) {
-        const float x = plus_one ? v[i] - 1.0f : v[i];
-        const uint64_t at = (uint64_t)(rows ? file_row(j->m, &as, i) : i) * 4;
-        SQ_TRY(sq_st_writer_put(j->w, index, at, &x, 4, err));
+        const float x = sq_export_element(j->m, want, i);
+        const uint64_t at = (uint64_t)sq_export_row(j->m, want, false, i) * sizeof x;
+        SQ_TRY(sq_st_writer_put(j->w, index, at, &x, sizeof x, err));
     }
     return SQUISH_OK;
 }
@@ -240,7 +223,8 @@ static json_t *group_json(const form *f) {
 static squish_status finish_config(job *j, squish_error *err) {
     json_t *q = j->body.bits ? group_json(&j->body) : NULL;
     sq_want w;
-    for (size_t i = 0; q && sq_config_want(&j->m->cfg, i, &w); i++) {
+    size_t at = 0;
+    while (q && sq_export_next(j->m, &at, &w)) {
         char module[128];
         if (w.vector) continue;
         const form f = form_of(sq_model_matrix(j->m, &w));
@@ -257,61 +241,13 @@ static squish_status finish_config(job *j, squish_error *err) {
     return ok ? SQUISH_OK : sq_fail(err, SQUISH_NO_MEMORY, "export: out of memory");
 }
 
-static squish_status write_text(const char *dir, const char *name, const void *p, size_t n,
-                                squish_error *err) {
-    char path[1200];
-    sq_newfile f;
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    SQ_TRY(sq_os_newfile_open(&f, path, 0, err));
-    squish_status st = sq_os_newfile_write_at(&f, 0, p, n, err);
-    if (st == SQUISH_OK) st = sq_os_newfile_publish(&f, err);
-    sq_os_newfile_abandon(&f);
-    return st;
-}
-
-static squish_status write_config(job *j, const char *out, squish_error *err) {
-    char *text = json_dumps(j->config, JSON_INDENT(4));
-    if (!text) return sq_fail(err, SQUISH_NO_MEMORY, "export: out of memory");
-    const squish_status st = write_text(out, "config.json", text, strlen(text), err);
-    free(text); /* jansson's */
-    return st;
-}
-
-static squish_status copy_assets(job *j, const char *from, const char *out, squish_error *err) {
-    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
-                                        "generation_config.json", "special_tokens_map.json"};
-    squish_status st = SQUISH_OK;
-    for (size_t i = 0; from && st == SQUISH_OK && i < SQ_COUNT(names); i++) {
-        char path[1200];
-        sq_arena ar;
-        sq_span text;
-        snprintf(path, sizeof path, "%s/%s", from, names[i]);
-        if (!sq_os_exists(path)) continue;
-        sq_arena_init(&ar, &j->alloc, 1 << 16, 0);
-        st = sq_os_read_file(path, SQ_MAX_JSON, &ar, &text, err);
-        if (st == SQUISH_OK) st = write_text(out, names[i], text.p, text.n, err);
-        sq_arena_deinit(&ar);
-    }
-    return st;
-}
-
 /* ---- the whole ------------------------------------------------------------------------------- */
-
-static squish_status read_config(job *j, squish_error *err) {
-    const sq_model *m = j->m;
-    if (!m->config_json) return sq_fail(err, SQUISH_UNSUPPORTED, "%s has no config.json text", m->info.path);
-    SQ_TRY(
-        sq_json_parse(m->config_json, strlen(m->config_json), SQ_JSON_DEPTH, "config.json", &j->config, err));
-    json_object_del(j->config, "quantization_config");
-    json_object_del(j->config, "quantization");
-    return SQUISH_OK;
-}
 
 static squish_status write_tensors(job *j, squish_progress_fn progress, void *user, squish_error *err) {
     sq_want w;
-    size_t index = 0, total = 0;
-    while (sq_config_want(&j->m->cfg, total, &w)) total++;
-    for (size_t i = 0; i < total && sq_config_want(&j->m->cfg, i, &w); i++) {
+    size_t index = 0, total = 0, done = 0, at = 0;
+    while (sq_export_next(j->m, &at, &w)) total++;
+    for (at = 0; sq_export_next(j->m, &at, &w);) {
         if (w.vector) {
             SQ_TRY(put_vector(j, &w, index++, err));
             continue;
@@ -330,7 +266,7 @@ static squish_status write_tensors(job *j, squish_progress_fn progress, void *us
             j->r->n_exact++;
         else
             j->r->n_decoded++;
-        if (progress && !progress(user, "export", i + 1, total))
+        if (progress && !progress(user, "export", ++done, total))
             return sq_fail(err, SQUISH_CANCELLED, "stopped");
     }
     return SQUISH_OK;
@@ -338,21 +274,24 @@ static squish_status write_tensors(job *j, squish_progress_fn progress, void *us
 
 static squish_status run(job *j, const char *assets, const char *out, squish_progress_fn progress, void *user,
                          squish_error *err) {
-    char path[1200];
+    char path[SQ_EXPORT_PATH];
     sq_want w;
-    SQ_TRY(read_config(j, err));
+    size_t at = 0;
+    SQ_TRY(sq_export_config(j->m, &j->config, err));
     SQ_TRY(sq_os_mkdirs(out, err));
     snprintf(path, sizeof path, "%s/model.safetensors", out);
     SQ_TRY(sq_st_writer_new(&j->w, path, &j->alloc, err));
     SQ_TRY(sq_st_writer_meta(j->w, "format", "mlx", err));
     j->body = form_of(&j->m->layers[0].mat[SQ_ROLE_Q]);
-    for (size_t i = 0; sq_config_want(&j->m->cfg, i, &w); i++) SQ_TRY(declare_one(j, &w, err));
+    while (sq_export_next(j->m, &at, &w)) SQ_TRY(declare_one(j, &w, err));
     SQ_TRY(sq_st_writer_layout(j->w, &j->r->bytes, err));
     SQ_TRY(write_tensors(j, progress, user, err));
     SQ_TRY(sq_st_writer_finish(j->w, err));
     SQ_TRY(finish_config(j, err));
-    SQ_TRY(copy_assets(j, assets, out, err));
-    return write_config(j, out, err);
+    SQ_TRY(sq_export_assets(&j->alloc, assets, out, err));
+    snprintf(path, sizeof path, "%s/tokenizer.json", out);
+    j->r->has_tokenizer = sq_os_exists(path);
+    return sq_export_write_config(j->config, out, err);
 }
 
 squish_status sq_export_mlx(const sq_model *m, const char *assets, const char *out,

@@ -3,7 +3,11 @@
  * forge_fidelity.c - weights of two models, compared in f64 (see forge_fidelity.h).
  *
  * Rows are items of the thread pool; their sums are added up in row order, so the report is the same for any
- * number of threads. */
+ * number of threads.
+ *
+ * A build that folded scales into its tensors (method awq) computes what the source does with other numbers.
+ * Which tensors those are stands in its report, and of them it repeats what the build measured against the
+ * scaled matrix: reason FOLDED, counted in no mean. */
 #include "forge/forge_fidelity.h"
 
 #include <math.h>
@@ -40,6 +44,7 @@ typedef struct {
     const sq_model *src, *m;
     sq_pool *pool;
     json_t *tensors, *reasons;
+    json_t *built, *folded;   /* report of a build that folded, and its lines by name; NULL: none */
     sq_fidelity all, quantised;
     double cos_sum, cos_min, q_cos_sum, q_cos_min;
     int32_t n, n_q;
@@ -86,7 +91,7 @@ static json_t *snr_json(const sq_fidelity *f) {
     return f->ee > 0 ? json_real(sq_fidelity_snr_db(f)) : json_null();
 }
 
-static void count(report *r, const sq_want *w, const char *reason, const sq_fidelity *f) {
+static void count(report *r, const char *reason, const sq_want *w, const sq_fidelity *f) {
     const double c = sq_fidelity_cos(f);
     const bool q = strcmp(reason, "Q") == 0;
     if (r->n == 0 || c < r->cos_min) {
@@ -102,28 +107,95 @@ static void count(report *r, const sq_want *w, const char *reason, const sq_fide
         r->q_cos_sum += c;
         sq_fidelity_merge(&r->quantised, f);
     }
+}
+
+typedef struct {
+    double cosine, rel, max_abs, worst_row_rel;
+    json_t *snr_db;
+    uint64_t n_nonfinite;
+} measures;
+
+static void count_reason(report *r, const char *reason) {
     const json_t *old = json_object_get(r->reasons, reason);
     json_object_set_new(r->reasons, reason, json_integer(json_integer_value(old) + 1));
 }
 
-static squish_status add_tensor(report *r, const sq_want *w, const sq_weight *a, const sq_weight *b,
-                                const sq_fidelity *f, squish_error *err) {
-    const char *reason = reason_of(w, a, b);
-    count(r, w, reason, f);
+static squish_status add_row(report *r, const sq_want *w, const sq_weight *a, const sq_weight *b,
+                             const char *reason, const measures *k, squish_error *err) {
     uint64_t bytes = 0;
     if (b->wtype == SQ_W_AFFINE || !sq_weight_bytes((sq_wtype)b->wtype, b->rows, b->cols, &bytes))
         bytes = (b->tile_bytes + b->side_bytes * (b->biases ? 2 : 1)) * (size_t)sq_weight_tiles(b);
     bytes += (uint64_t)rank_of(b) * (uint64_t)(b->rows + b->cols) * 2;
+    count_reason(r, reason);
     json_t *o = json_pack(
         "{s:s, s:i, s:i, s:i, s:s, s:s, s:f, s:i, s:s, s:f, s:f, s:o, s:f, s:f, s:I}", "name", w->name,
         "layer", w->layer, "rows", w->rows, "cols", w->cols, "source", sq_wtype_get((sq_wtype)a->wtype)->name,
         "type", sq_wtype_get((sq_wtype)b->wtype)->name, "bpw",
         8.0 * (double)bytes / ((double)b->rows * b->cols), "rank", rank_of(b), "reason", reason, "cos",
-        sq_fidelity_cos(f), "rel", f->ww > 0 ? sqrt(f->ee / f->ww) : 0.0, "snr_db", snr_json(f), "max_abs",
-        f->max_abs, "worst_row_rel", isfinite(f->worst_row_rel) ? f->worst_row_rel : 1e300, "nonfinite",
-        (json_int_t)f->n_nonfinite);
+        k->cosine, "rel", k->rel, "snr_db", k->snr_db, "max_abs", k->max_abs, "worst_row_rel",
+        isfinite(k->worst_row_rel) ? k->worst_row_rel : 1e300, "nonfinite", (json_int_t)k->n_nonfinite);
     if (!o || json_array_append_new(r->tensors, o) != 0)
         return sq_fail(err, SQUISH_NO_MEMORY, "fidelity: out of memory");
+    return SQUISH_OK;
+}
+
+static squish_status add_tensor(report *r, const sq_want *w, const sq_weight *a, const sq_weight *b,
+                                const sq_fidelity *f, squish_error *err) {
+    const char *reason = reason_of(w, a, b);
+    const measures k = {.cosine = sq_fidelity_cos(f),
+                        .rel = f->ww > 0 ? sqrt(f->ee / f->ww) : 0.0,
+                        .max_abs = f->max_abs,
+                        .worst_row_rel = f->worst_row_rel,
+                        .snr_db = snr_json(f),
+                        .n_nonfinite = f->n_nonfinite};
+    count(r, reason, w, f);
+    return add_row(r, w, a, b, reason, &k, err);
+}
+
+/* ---- builds that folded ---------------------------------------------------------------------- */
+
+static double number(const json_t *line, const char *key, double otherwise) {
+    const json_t *v = json_object_get(line, key);
+    return json_is_number(v) ? json_number_value(v) : otherwise;
+}
+
+/* Vectors are divided in f32 and else as they were. */
+static squish_status add_folded(report *r, const sq_want *w, const sq_weight *a, const sq_weight *b,
+                                const json_t *line, squish_error *err) {
+    const json_t *snr = json_object_get(line, "snr_db");
+    const measures k = {.cosine = number(line, "cos", 1),
+                        .rel = snr ? pow(10, -number(line, "snr_db", 999) / 20) : 0,
+                        .max_abs = number(line, "max_abs", 0),
+                        .worst_row_rel = number(line, "worst_row_rel", 0),
+                        .snr_db = snr ? json_real(number(line, "snr_db", 999)) : json_null()};
+    return add_row(r, w, a, b, "FOLDED", &k, err);
+}
+
+static json_t *section_json(const sq_model *m, uint32_t fourcc) {
+    json_t *o = NULL;
+    const sq_span s = m->sqw ? sq_sqw_section_of(m->sqw, fourcc) : (sq_span){0};
+    if (s.n > 1) sq_json_parse((const char *)s.p, s.n - 1, SQ_JSON_DEPTH, m->info.path, &o, NULL);
+    return o;
+}
+
+static squish_status find_folded(report *r, squish_error *err) {
+    json_t *recipe = section_json(r->m, SQ_SEC_RECP);
+    const char *method = json_string_value(json_object_get(recipe, "method"));
+    const bool folds = method && strcmp(method, "awq") == 0;
+    json_decref(recipe);
+    if (!folds) return SQUISH_OK;
+    size_t i;
+    json_t *line;
+    r->built = section_json(r->m, SQ_SEC_FIDL);
+    r->folded = json_object();
+    if (!r->folded) return sq_fail(err, SQUISH_NO_MEMORY, "fidelity: out of memory");
+    if (!r->built) return sq_fail(err, SQUISH_CORRUPT, "%s: no report of its build", r->m->info.path);
+    json_array_foreach(json_object_get(r->built, "tensors"), i, line) {
+        const char *name = json_string_value(json_object_get(line, "name"));
+        if (!name || !json_is_true(json_object_get(line, "folded"))) continue;
+        if (json_object_set(r->folded, name, line) != 0)
+            return sq_fail(err, SQUISH_NO_MEMORY, "fidelity: out of memory");
+    }
     return SQUISH_OK;
 }
 
@@ -160,16 +232,19 @@ static squish_status compare_bias(report *r, const sq_want *w, const float *a, c
 
 static squish_status compare_one(report *r, const sq_want *w, squish_error *err) {
     sq_fidelity f = {0};
+    const json_t *line = json_object_get(r->folded, w->name);
     if (!w->vector) {
         const sq_weight *a = sq_model_matrix(r->src, w), *b = sq_model_matrix(r->m, w);
         if (!a || !b) return SQUISH_OK; /* a head that one of the two shares with its embedding */
+        if (line) return add_folded(r, w, a, b, line, err);
         SQ_TRY(compare_matrix(r, w, a, b, &f, err));
         return add_tensor(r, w, a, b, &f, err);
     }
     const float *a = sq_model_vector(r->src, w), *b = sq_model_vector(r->m, w);
     if (!a || !b) return SQUISH_OK;
-    SQ_TRY(compare_bias(r, w, a, b, &f, err));
     const sq_weight x = as_row(a, w->rows), y = as_row(b, w->rows);
+    if (line) return add_folded(r, w, &x, &y, line, err);
+    SQ_TRY(compare_bias(r, w, a, b, &f, err));
     return add_tensor(r, w, &x, &y, &f, err);
 }
 
@@ -193,6 +268,7 @@ squish_status sq_forge_fidelity(const sq_model *src, const sq_model *m, int32_t 
     size_t total = 0;
     while (sq_config_want(&src->cfg, total, &w)) total++;
     if (!r.tensors || !r.reasons) st = sq_fail(err, SQUISH_NO_MEMORY, "fidelity: out of memory");
+    if (st == SQUISH_OK) st = find_folded(&r, err);
     if (st == SQUISH_OK) st = sq_pool_new(&r.pool, &r.alloc, threads ? threads : sq_os_cores(), err);
     for (size_t i = 0; st == SQUISH_OK && sq_config_want(&src->cfg, i, &w); i++) {
         st = compare_one(&r, &w, err);
@@ -203,6 +279,8 @@ squish_status sq_forge_fidelity(const sq_model *src, const sq_model *m, int32_t 
     if (st == SQUISH_OK && !(*out = summary(&r)))
         st = sq_fail(err, SQUISH_NO_MEMORY, "fidelity: out of memory");
     sq_pool_free(r.pool);
+    json_decref(r.folded);
+    json_decref(r.built);
     json_decref(r.tensors);
     json_decref(r.reasons);
     return st;

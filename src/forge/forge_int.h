@@ -26,7 +26,10 @@ typedef struct {
     const sq_places *at;
     squish_compress_result *out;
     sq_pool *pool;
+    sq_measure_fn measure;
+    void *measure_user;
     uint64_t done_bytes, total_bytes; /* of the source */
+    bool unquantised;      /* matrices stay f32, whatever the recipe says: for tests of what is folded in */
 } sq_forge_job;
 
 /* Count bytes of the source as done and tell the caller. CANCELLED if they want to stop. */
@@ -38,6 +41,23 @@ squish_status sq_forge_source_id(const sq_model *m, uint8_t out[16], squish_erro
 /* Bytes of a wanted tensor in the source, and their XXH3-64. */
 uint64_t sq_forge_source_bytes(const sq_model *m, const sq_want *w);
 uint64_t sq_forge_source_sum(const sq_model *m, const sq_want *w);
+
+/* (forge_verdict.c) Measure and judge the sealed file; fills the quality fields of j->out. Builds of more
+ * than 4 bits, copies, and jobs without a measure are UNVERIFIED. QUALITY: it collapsed and may not be
+ * published. */
+squish_status sq_forge_verdict(sq_forge_job *j, const char *file, sq_quality_flag *quality,
+                               squish_error *err);
+
+/* (forge_recipe.c) "rtn", "lsq", "awq", "gptq", "milo". */
+const char *sq_method_name(squish_method m);
+bool sq_method_needs_calibration(squish_method m);
+/* The calibration a build of o into `compressed` goes by: the file named, or the one beside the tiers for
+ * methods that look at one by themselves. False: none; path [n] then says where it was looked for. */
+bool sq_forge_calibration_path(const char *compressed, const squish_compress_options *o, char *path,
+                               size_t n);
+/* What section RECP says of a build; NULL: out of memory. The calibration may be NULL. */
+struct sq_calibration;
+json_t *sq_recipe_json(const squish_compress_options *o, const char *tier, const struct sq_calibration *k);
 
 /* Build what the job says, up to and without the sentinel; *sum is for it. */
 squish_status sq_forge_build_sqw(sq_forge_job *j, uint64_t *sum, squish_error *err);

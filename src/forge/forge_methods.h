@@ -172,7 +172,7 @@ void sq_awq_divide_rows(float *w, int32_t rows, int32_t cols,
 
 /* What was measured of a made model and of its reference, over the same held-out tokens and prompts. How the
  * model was made is not asked. */
-typedef struct {
+typedef struct sq_quality_measure {
     double ppl, ppl_reference;
     double agreement;          /* share of tokens with the same first choice, 0..1 */
     double kl;                 /* mean, nats */

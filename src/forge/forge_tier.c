@@ -27,6 +27,17 @@ const sq_tier_info *sq_tier_get(squish_tier t) {
     }
 }
 
+bool sq_tier_is_folder(const char *dir) {
+    static const squish_tier all[] = {SQUISH_TIER_0, SQUISH_TIER_Q8, SQUISH_TIER_1, SQUISH_TIER_2,
+                                      SQUISH_TIER_3};
+    char path[4500];
+    for (size_t i = 0; i < SQ_COUNT(all); i++)
+        if (snprintf(path, sizeof path, "%s/%s", dir, sq_tier_get(all[i])->sentinel) < (int)sizeof path &&
+            sq_os_exists(path))
+            return true;
+    return false;
+}
+
 /* ---- what a sentinel stands for -------------------------------------------------------------- */
 
 static bool measure_sqw(const char *path, uint64_t *sum) {

@@ -17,6 +17,7 @@ enum {
     SQ_MAX_GGUF_KV = 65536,
     SQ_MAX_SECTIONS = 64,           /* of a .sqw */
     SQ_MAX_RANK = 4096,             /* of a low-rank compensator in a .sqw */
+    SQ_MAX_LORAS = 16,              /* adapters of one open model */
     SQ_MAX_NOTE = 512,              /* bytes of a caller's note in the journal of a .sqw */
     SQ_MAX_VOCAB = 1 << 22,
     SQ_MAX_LAYERS = 1024,

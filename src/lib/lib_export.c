@@ -19,6 +19,12 @@ static bool parent(char *path) {
     return true;
 }
 
+/* A file keeps its vocabulary in its own keys. */
+static bool is_gguf(const char *path) {
+    const size_t n = strlen(path);
+    return n > 5 && strcmp(path + n - 5, ".gguf") == 0 && sq_os_exists(path);
+}
+
 /* A checkpoint is its own folder; NAME-compressed/TIER/model.sqw has NAME-compressed/assets and maybe NAME.
  */
 static bool find_assets(const squish_model *m, char *out, size_t n) {
@@ -32,21 +38,32 @@ static bool find_assets(const squish_model *m, char *out, size_t n) {
         if (snprintf(dir, sizeof dir, "%s/assets", out) >= (int)sizeof dir) return false;
         if (has_tokenizer(dir)) return snprintf(out, n, "%s", dir) < (int)n;
         out[len - strlen(suffix)] = 0;
-        return has_tokenizer(out);
+        return has_tokenizer(out) || is_gguf(out);
     }
     return false;
 }
 
 squish_status squish_export(const squish_model *m, const char *to, const char *out,
                             const squish_export_options *opt, squish_export_result *r, squish_error *err) {
+    static const struct {
+        const char *name;
+        squish_status (*run)(const sq_model *m, const char *assets, const char *out,
+                             squish_progress_fn progress, void *user, sq_export_result *r, squish_error *err);
+    } forms[] = {{"mlx", sq_export_mlx},
+                 {"gguf", sq_export_gguf},
+                 {"safetensors", sq_export_safetensors},
+                 {"npy", sq_export_npy}};
     const squish_export_options o = opt ? *opt : (squish_export_options){0};
     char assets[1100];
     sq_export_result made;
     *r = (squish_export_result){0};
-    if (!to || strcmp(to, "mlx") != 0)
-        return sq_fail(err, SQUISH_INVALID, "cannot export to '%.40s' (wanted mlx)", to ? to : "");
     const char *from = o.assets ? o.assets : find_assets(m, assets, sizeof assets) ? assets : NULL;
-    SQ_TRY(sq_export_mlx(m, from, out, o.progress, o.progress_user, &made, err));
-    *r = (squish_export_result){made.bytes, made.n_exact, made.n_decoded, from && has_tokenizer(from)};
-    return SQUISH_OK;
+    for (size_t i = 0; to && i < SQ_COUNT(forms); i++) {
+        if (strcmp(to, forms[i].name) != 0) continue;
+        SQ_TRY(forms[i].run(m, from, out, o.progress, o.progress_user, &made, err));
+        *r = (squish_export_result){made.bytes, made.n_exact, made.n_decoded, made.has_tokenizer};
+        return SQUISH_OK;
+    }
+    return sq_fail(err, SQUISH_INVALID, "cannot export to '%.40s' (wanted mlx, gguf, safetensors or npy)",
+                   to ? to : "");
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * lib_model.c - what can be asked of an open model, names, and the building of tiers. */
-#include "forge/forge.h"
+#include "lib/lib_quality.h"
 #include "store/store.h"
 
 #include <stdio.h>
@@ -69,6 +69,11 @@ squish_status squish_list(const char *home, squish_list_fn fn, void *user, squis
     return sq_store_list(home, list_one, &c, err);
 }
 
+const char *squish_quality_name(squish_quality q) {
+    static const char *const names[] = {"unverified", "ok", "degraded", "collapsed"};
+    return q >= SQUISH_QUALITY_UNVERIFIED && q <= SQUISH_QUALITY_COLLAPSED ? names[q] : "?";
+}
+
 squish_compress_options squish_compress_options_default(void) {
     return (squish_compress_options){.tier = SQUISH_TIER_0, .method = SQUISH_METHOD_LSQ, .group = SQ_GROUP};
 }
@@ -87,7 +92,8 @@ squish_status squish_compress(const char *src, const squish_compress_options *op
     squish_model *m = NULL;
     const squish_model_options mo = {.alloc = o.alloc, .tier = SQUISH_TIER_SOURCE};
     SQ_TRY(squish_model_open(&m, src, &mo, err));
-    const squish_status st = sq_forge_compress(m, dir, &o, out, err);
+    sq_quality_options check = {o.threads, o.progress, o.progress_user};
+    const squish_status st = sq_forge_compress(m, dir, &o, sq_quality_measure_file, &check, out, err);
     squish_model_close(m);
     return st;
 }

@@ -103,6 +103,7 @@ static squish_status open_wanted(sq_model **out, const rungs *r, squish_error *e
 
 /* A checkpoint, or one rung after the other. */
 static squish_status open_best(sq_model **out, rungs *r, squish_error *err) {
+    squish_error refused = {0}, last = {0};
     for (int32_t i = choose(r); i >= 0; i = choose(r)) {
         squish_error now = {0};
         const squish_status st = open_rung(out, r, i, &now);
@@ -112,15 +113,13 @@ static squish_status open_best(sq_model **out, rungs *r, squish_error *err) {
         snprintf(line, sizeof line, "tier %s is not used: %s", sq_tier_get(ladder[i])->name, now.text);
         say(r->o, line);
         r->failed[i] = true;
+        if (st == SQUISH_QUALITY && !refused.code) refused = now;
     }
-    return sq_model_open_hf(out, r->dir, r->o, err);
-}
-
-/* A folder that tiers were built into, whatever its name. */
-static bool is_tier_folder(const char *dir) {
-    for (int32_t i = 0; i < LADDER; i++)
-        if (exists_in(dir, sq_tier_get(ladder[i])->sentinel)) return true;
-    return false;
+    const squish_status st = sq_model_open_hf(out, r->dir, r->o, &last);
+    if (st == SQUISH_OK) return st;
+    /* A folder of tiers only: that one was refused says more than that there is no checkpoint. */
+    return refused.code && st != SQUISH_NO_MEMORY ? sq_fail(err, SQUISH_QUALITY, "%s", refused.text)
+                                                  : sq_fail(err, st, "%s", last.text);
 }
 
 static squish_status open_dir(sq_model **out, const char *dir, const squish_model_options *o,
@@ -133,7 +132,7 @@ static squish_status open_dir(sq_model **out, const char *dir, const squish_mode
     r->o = o;
     /* Without a place for tiers there are none, and the checkpoint runs as it lies. */
     const bool placed =
-        is_tier_folder(dir)
+        sq_tier_is_folder(dir)
             ? snprintf(r->compressed, sizeof r->compressed, "%s", dir) < (int)sizeof r->compressed
             : sq_store_compressed_dir(dir, NULL, NULL, r->compressed, sizeof r->compressed, NULL) ==
                   SQUISH_OK;
@@ -162,6 +161,13 @@ squish_status squish_model_open(squish_model **out, const char *path, const squi
         st = sq_model_open_gguf(out, path, &o, err);
     else
         st = sq_model_open_sqw(out, path, &o, err);
+    if (st == SQUISH_OK && !o.text_only && o.n_loras) {
+        st = sq_model_add_loras(*out, o.loras, o.n_loras, err);
+        if (st != SQUISH_OK) {
+            sq_model_close(*out);
+            *out = NULL;
+        }
+    }
     if (st == SQUISH_OK) (*out)->info.load_ms = (double)(sq_os_now_ns() - begin) / 1e6;
     return st;
 }

@@ -123,7 +123,13 @@ struct squish_model {
     sq_gguf *gguf;
     sq_map *npy;                        /* [n_npy] */
     size_t n_npy;
-    int32_t rank_max;                   /* largest sum of low-rank ranks over matrices that run together */
+    struct {
+        sq_safetensors *st;             /* one of these is open */
+        sq_gguf *gguf;
+    } loras[SQ_MAX_LORAS];              /* [n_loras]: the factors are views into them */
+    int32_t n_loras;
+    int32_t rank_max;                   /* largest sum of low-rank ranks, each rounded up to 64, over matrices
+                                           that run together */
     sq_buf tok_blob, tmpl_blob;         /* compiled here, when the file had no compiled form */
     sq_tok_view tok_view;
     sq_tmpl_view tmpl_view;
@@ -156,6 +162,12 @@ squish_status sq_model_open_tier1(sq_model **out, const char *compressed, const 
 squish_status sq_model_open_npy(sq_model **out, const char *compressed, squish_tier tier,
                                 const squish_model_options *opt, squish_error *err);
 void sq_model_close(sq_model *m);
+/* (model_lora.c) Hang adapters on the matrices of an open model, in order, before any engine is made on it:
+ * terms are appended to each sq_weight.low. Rows of q and k are ordered as the model's (cfg.rope_pairs).
+ * INVALID names the tensor that does not fit, or one that has no matrix here; UNSUPPORTED: DoRA, or
+ * modules_to_save; CORRUPT, NOT_FOUND, NO_MEMORY. After an error some terms may hang already: close the
+ * model. */
+squish_status sq_model_add_loras(sq_model *m, const squish_lora *l, int32_t n, squish_error *err);
 
 /* Text parts of a Hugging Face directory, compiled (for opening one and for building a .sqw). A missing
  * template leaves tmpl empty; a broken one does too, with the reason in *tmpl_error (the model still
@@ -181,6 +193,17 @@ squish_status sq_forward_new(sq_forward **out, const sq_model *m, sq_backend *b,
                              squish_error *err);
 void sq_forward_free(sq_forward *f);
 uint64_t sq_forward_bytes(const sq_model *m, int32_t m_max, int32_t out_max); /* what new would reserve */
+
+/* What goes into a matrix. Matrices with the same input share one: q, k, v; gate, up. */
+typedef enum { SQ_TAP_ATTN_IN, SQ_TAP_ATTN_OUT, SQ_TAP_FFN_IN, SQ_TAP_FFN_MID, SQ_TAP_COUNT } sq_tap;
+/* The input of a matrix role; SQ_TAP_COUNT for roles that are no matrix of a layer. */
+sq_tap sq_tap_of(sq_role r);
+/* Columns of an input. */
+int32_t sq_tap_cols(const sq_config *c, sq_tap t);
+/* Called with every input of every layer in the order they are made, x [m][ld] f32 on the host, before the
+ * matrices run. NULL: off, which costs nothing. */
+typedef void (*sq_tap_fn)(void *user, int32_t layer, sq_tap tap, const float *x, size_t ld, int32_t m);
+void sq_forward_set_tap(sq_forward *f, sq_tap_fn fn, void *user);
 
 /* Run ids [m] (host; each < n_vocab) through all layers and store keys and values. Cannot fail. Segments
  * cover the rows in order. */

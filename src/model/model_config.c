@@ -45,7 +45,7 @@ static const family *family_of(const char *model_type, squish_error *err) {
     return NULL;
 }
 
-static const char what[] = "config.json";
+static const char what[] = "config.json", own_key[] = "squish";
 
 /* ---- rope ------------------------------------------------------------------------------------ */
 
@@ -225,6 +225,20 @@ static squish_status dims(const json_t *o, sq_config *c, squish_error *err) {
     return SQUISH_OK;
 }
 
+/* What only files of other kinds have: our own words, beside those of the family. */
+static squish_status ours(const json_t *o, sq_config *c, squish_error *err) {
+    const json_t *own = json_object_get(o, own_key);
+    bool pairs = false, factors = false;
+    if (!own || json_is_null(own)) return SQUISH_OK;
+    if (!json_is_object(own))
+        return sq_fail(err, SQUISH_CORRUPT, "config.json: %s is not an object", own_key);
+    SQ_TRY(sq_json_bool(own, "rope_pairs", false, &pairs, what, err));
+    SQ_TRY(sq_json_bool(own, "rope_factors", false, &factors, what, err));
+    c->rope_pairs = pairs;
+    c->rope_factors = factors;
+    return SQUISH_OK;
+}
+
 static squish_status from_object(const json_t *o, sq_config *c, squish_error *err) {
     const char *type = NULL;
     SQ_TRY(sq_json_str(o, "model_type", true, &type, what, err));
@@ -238,6 +252,7 @@ static squish_status from_object(const json_t *o, sq_config *c, squish_error *er
     SQ_TRY(activation_of(o, f, c, err));
     SQ_TRY(rope_all(o, f, c->ctx, c, err));
     SQ_TRY(windows(o, f, c, err));
+    SQ_TRY(ours(o, c, err));
     bool tied = f->gemma, bias = f->qkv_bias, mlp_bias = false;
     SQ_TRY(sq_json_bool(o, "tie_word_embeddings", false, &tied, what, err));
     if (!f->qkv_bias) SQ_TRY(sq_json_bool(o, "attention_bias", false, &bias, what, err));
@@ -323,6 +338,13 @@ static json_t *config_object(const sq_config *c, const family *f) {
         json_object_set_new(o, "query_pre_attn_scalar", json_real(round(1e3 / (scale * scale)) / 1e3));
     }
     json_object_set_new(o, "rope_parameters", rope);
+    if (!f->gemma) { /* the older spelling, for programs that know no other */
+        json_object_set_new(o, "rope_theta", json_real(c->rope[0].theta));
+        json_object_set(o, "rope_scaling", c->rope[0].type == SQ_ROPE_DEFAULT ? json_null() : rope);
+    }
+    if (c->rope_pairs || c->rope_factors)
+        json_object_set_new(o, own_key, json_pack("{s:b, s:b}", "rope_pairs", c->rope_pairs, "rope_factors",
+                                                  c->rope_factors));
     return o;
 }
 

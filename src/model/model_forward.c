@@ -29,6 +29,8 @@ struct sq_forward {
     void *device;
     size_t device_bytes, host_bytes;
     void *host;
+    sq_tap_fn tap;                       /* NULL: nobody listens */
+    void *tap_user;
 };
 
 /* ---- planning -------------------------------------------------------------------------------- */
@@ -125,6 +127,16 @@ void sq_forward_free(sq_forward *f) {
 
 /* ---- a step ---------------------------------------------------------------------------------- */
 
+void sq_forward_set_tap(sq_forward *f, sq_tap_fn fn, void *user) {
+    f->tap = fn;
+    f->tap_user = user;
+}
+
+/* Show the input of a matrix to whoever records it. Rows keep their f32 form when they are quantised too. */
+static void show(sq_forward *f, int32_t i_layer, sq_tap tap, const sq_rows *r) {
+    if (f->tap) f->tap(f->tap_user, i_layer, tap, sq_be_host(f->b, r), sq_rows_ld(r), r->m);
+}
+
 static bool wants_q8(const sq_weight *w) { return sq_wtype_wants_q8((sq_wtype)w->wtype); }
 
 static void attention(sq_forward *f, int32_t i_layer, const sq_step_seg *segs, int32_t n_segs) {
@@ -135,6 +147,7 @@ static void attention(sq_forward *f, int32_t i_layer, const sq_step_seg *segs, i
                              {&l->mat[SQ_ROLE_V], l->vec[SQ_ROLE_V_BIAS], &f->v, false}};
     const bool quant = wants_q8(qkv[0].w) || wants_q8(qkv[1].w) || wants_q8(qkv[2].w);
     sq_be_rmsnorm(f->b, &f->x, NULL, f->x.m, l->vec[SQ_ROLE_ATTN_NORM], c->norm_eps, quant, &f->h);
+    show(f, i_layer, SQ_TAP_ATTN_IN, &f->h);
     sq_be_linear(f->b, &f->h, qkv, 3);
     for (int32_t i = 0; i < n_segs; i++)
         f->segs[i] =
@@ -159,6 +172,7 @@ static void attention(sq_forward *f, int32_t i_layer, const sq_step_seg *segs, i
     const bool quant_o = wants_q8(&l->mat[SQ_ROLE_O]);
     sq_be_attend(f->b, &shape, f->segs, n_segs, &f->q, quant_o && !sub_norm, &f->a);
     if (sub_norm) sq_be_rmsnorm(f->b, &f->a, NULL, f->a.m, sub_norm, c->norm_eps, quant_o, &f->a);
+    show(f, i_layer, SQ_TAP_ATTN_OUT, &f->a);
 }
 
 /* x += [post_norm](W in (+ bias)): the end of both blocks. */
@@ -172,16 +186,19 @@ static void close_block(sq_forward *f, const sq_layer *l, sq_role w, sq_role bia
     sq_be_add(f->b, &f->x, &f->y);
 }
 
-static void feed_forward(sq_forward *f, const sq_layer *l) {
+static void feed_forward(sq_forward *f, int32_t i_layer) {
     const sq_config *c = &f->m->cfg;
+    const sq_layer *l = &f->m->layers[i_layer];
     const sq_weight *gate = &l->mat[SQ_ROLE_GATE], *up = &l->mat[SQ_ROLE_UP];
     sq_be_rmsnorm(f->b, &f->x, NULL, f->x.m, l->vec[SQ_ROLE_FFN_NORM], c->norm_eps,
                   wants_q8(gate) || wants_q8(up), &f->h);
+    show(f, i_layer, SQ_TAP_FFN_IN, &f->h);
     const float *sub_norm = l->vec[SQ_ROLE_FFN_SUB_NORM];
     const bool quant_down = wants_q8(&l->mat[SQ_ROLE_DOWN]);
     sq_be_gated(f->b, &f->h, gate, l->vec[SQ_ROLE_GATE_BIAS], up, l->vec[SQ_ROLE_UP_BIAS],
                 (sq_activation)c->activation, quant_down && !sub_norm, &f->f);
     if (sub_norm) sq_be_rmsnorm(f->b, &f->f, NULL, f->f.m, sub_norm, c->norm_eps, quant_down, &f->f);
+    show(f, i_layer, SQ_TAP_FFN_MID, &f->f);
 }
 
 void sq_forward_run(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_seg *segs, int32_t n_segs) {
@@ -196,7 +213,7 @@ void sq_forward_run(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_
         const sq_layer *l = &f->m->layers[i];
         attention(f, i, segs, n_segs);
         close_block(f, l, SQ_ROLE_O, SQ_ROLE_O_BIAS, SQ_ROLE_ATTN_POST_NORM, &f->a);
-        feed_forward(f, l);
+        feed_forward(f, i);
         close_block(f, l, SQ_ROLE_DOWN, SQ_ROLE_DOWN_BIAS, SQ_ROLE_FFN_POST_NORM, &f->f);
     }
 }

@@ -49,4 +49,16 @@ squish_status sq_source_quant_read(const sq_model *m, sq_source_quant *q, squish
 squish_status sq_source_quant_bind(sq_model *m, const sq_source_quant *q, const sq_want *w, size_t *used,
                                    squish_error *err);
 
+/* ---- adapters (model_lora.c) ----------------------------------------------------------------- */
+
+/* What adapter_config.json says about the factors. */
+typedef struct {
+    int32_t rank;
+    double alpha;
+    bool rslora; /* scale = alpha / sqrt(rank), else alpha / rank (Kalajdzievski, arXiv:2312.03732) */
+} sq_lora_config;
+/* what: the file, for messages. UNSUPPORTED names the field; CORRUPT, NO_MEMORY. */
+squish_status sq_lora_config_parse(const char *json, size_t n, const char *what, sq_lora_config *out,
+                                   squish_error *err);
+
 #endif

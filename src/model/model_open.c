@@ -30,6 +30,10 @@ void sq_model_close(sq_model *m) {
     sq_st_close(m->st);
     sq_gguf_close(m->gguf);
     for (size_t i = 0; i < m->n_npy; i++) sq_os_map_close(&m->npy[i]);
+    for (int32_t i = 0; i < m->n_loras; i++) {
+        sq_st_close(m->loras[i].st);
+        sq_gguf_close(m->loras[i].gguf);
+    }
     sq_buf_deinit(&m->tok_blob);
     sq_buf_deinit(&m->tmpl_blob);
     sq_arena_deinit(&m->load);
@@ -117,7 +121,8 @@ const float *sq_model_vector(const sq_model *m, const sq_want *w) {
 
 static int32_t rank_of(const sq_weight *w) {
     int32_t rank = 0;
-    for (const sq_lowrank *l = w->low; l; l = l->next) rank += l->v.rows;
+    for (const sq_lowrank *l = w->low; l; l = l->next)
+        rank += (int32_t)sq_align_up((size_t)l->v.rows, SQ_GROUP);
     return rank;
 }
 

@@ -65,10 +65,6 @@ static squish_status check_record(const sq_model *m, const char *path, const sq_
     if (t->scale_type > (halves ? SQ_SCALE_BF16 : SQ_SCALE_F32))
         return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s': scale type %u with weight type %u", path,
                        w->name, t->scale_type, t->wtype);
-    if (t->rank > 0)
-        return sq_fail(err, SQUISH_UNSUPPORTED,
-                       "%s: tensor '%s' has a low-rank compensator, which this version does not run", path,
-                       w->name);
     if (t->rank > SQ_MAX_RANK)
         return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s': rank %u, at most %d is read", path, w->name,
                        t->rank, SQ_MAX_RANK);
@@ -123,6 +119,15 @@ static squish_status json_section(const sq_model *m, const char *path, uint32_t 
     return SQUISH_OK;
 }
 
+/* A tier that was published although it was measured to be useless. */
+static squish_status check_quality(const sq_sqw *s, const char *path, squish_error *err) {
+    if (sq_sqw_quality(s) != SQ_QUALITY_COLLAPSED) return SQUISH_OK;
+    return sq_fail(err, SQUISH_QUALITY,
+                   "%s: its answers were measured to be useless when it was made (compress to 4 bits or with "
+                   "--method milo, or run it with --allow-collapsed)",
+                   path);
+}
+
 squish_status sq_model_open_sqw(sq_model **out, const char *path, const squish_model_options *opt,
                                 squish_error *err) {
     *out = NULL;
@@ -131,6 +136,7 @@ squish_status sq_model_open_sqw(sq_model **out, const char *path, const squish_m
     squish_status st = SQUISH_OK;
     SQ_GUARD(sq_sqw_open(&m->sqw, path, &m->alloc, err));
     if (opt->verify) SQ_GUARD(sq_sqw_verify(m->sqw, NULL, NULL, err));
+    if (!opt->text_only && !opt->allow_collapsed) SQ_GUARD(check_quality(m->sqw, path, err));
     SQ_GUARD(read_config(m, path, err));
     SQ_GUARD(json_section(m, path, SQ_SEC_CONF, &m->config_json, err));
     SQ_GUARD(json_section(m, path, SQ_SEC_GENC, &m->generation_json, err));

@@ -187,3 +187,26 @@ bool sq_config_want(const sq_config *c, size_t i, sq_want *out) {
     fill(c, r, -1, out);
     return true;
 }
+
+/* ---- what goes into a matrix ------------------------------------------------------------------- */
+
+sq_tap sq_tap_of(sq_role r) {
+    switch (r) {
+    case SQ_ROLE_Q:
+    case SQ_ROLE_K:
+    case SQ_ROLE_V: return SQ_TAP_ATTN_IN;
+    case SQ_ROLE_O: return SQ_TAP_ATTN_OUT;
+    case SQ_ROLE_GATE:
+    case SQ_ROLE_UP: return SQ_TAP_FFN_IN;
+    case SQ_ROLE_DOWN: return SQ_TAP_FFN_MID;
+    default: return SQ_TAP_COUNT;
+    }
+}
+
+int32_t sq_tap_cols(const sq_config *c, sq_tap t) {
+    switch (t) {
+    case SQ_TAP_ATTN_OUT: return size_of(c, DIM_Q);
+    case SQ_TAP_FFN_MID: return c->ffn;
+    default: return c->hidden;
+    }
+}

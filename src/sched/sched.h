@@ -64,6 +64,10 @@ squish_status sq_seq_append(sq_seq *s, int32_t id, squish_error *err);
 squish_status sq_seq_score(sq_seq *s, const int32_t *tokens, size_t n, int32_t first, squish_logits_fn fn,
                            void *user, squish_error *err);
 
+/* Append n tokens and hand out the logits of each; the timeline stays. */
+squish_status sq_seq_extend(sq_seq *s, const int32_t *tokens, size_t n, squish_logits_fn fn, void *user,
+                            squish_error *err);
+
 squish_status sq_gen_new(sq_gen **out, sq_seq *s, const int32_t *prompt, size_t n,
                          const squish_gen_options *opt, squish_error *err);
 squish_status sq_gen_next(sq_gen *g, squish_gen_event *ev, squish_error *err);

@@ -26,17 +26,19 @@ static sq_kv_format kv_format(const squish_engine_options *o) {
     return o->kv == SQUISH_KV_F32 ? SQ_KV_F32 : SQ_KV_F16;
 }
 
-static sq_backend_options backend_options(const sq_config *c, const squish_engine_options *o, sq_isa isa) {
+static sq_backend_options backend_options(const sq_model *m, const squish_engine_options *o, sq_isa isa) {
+    const sq_config *c = &m->cfg;
     return (sq_backend_options){.threads = o->threads,
                                 .isa_max = isa,
                                 .m_max = o->chunk_tokens,
                                 .heads_max = c->n_heads,
                                 .head_dim_max = c->head_dim,
-                                .ctx_max = o->ctx_tokens};
+                                .ctx_max = o->ctx_tokens,
+                                .rank_max = m->rank_max};
 }
 
 static uint64_t scratch_bytes(const sq_model *m, const squish_engine_options *o) {
-    const sq_backend_options b = backend_options(&m->cfg, o, SQ_ISA_COUNT);
+    const sq_backend_options b = backend_options(m, o, SQ_ISA_COUNT);
     return sq_backend_scratch_bytes(&b) + sq_forward_bytes(m, o->chunk_tokens, SQ_LOGIT_ROWS);
 }
 
@@ -67,8 +69,10 @@ static int32_t longest_ctx(const sq_model *m, squish_engine_options *o, uint64_t
     while (hi - lo > 1) {
         const int32_t mid = lo + (hi - lo) / 2;
         o->ctx_tokens = mid * SQ_ATTN_CHUNK;
-        if (fits_room(m, o, room)) lo = mid;
-        else hi = mid;
+        if (fits_room(m, o, room))
+            lo = mid;
+        else
+            hi = mid;
     }
     return lo * SQ_ATTN_CHUNK;
 }
@@ -97,8 +101,10 @@ squish_status sq_engine_plan(const sq_model *m, const squish_engine_options *opt
         const double need = (double)(est->weight_bytes + sq_kv_bytes(&shape, kv_format(r), r->ctx_tokens) +
                                      scratch_bytes(m, r));
         char fits[96] = "a smaller model or tier is needed";
-        if (most > 0) snprintf(fits, sizeof fits, "--ctx %d fits", most);
-        else if (r->kv_bytes_max) snprintf(fits, sizeof fits, "a larger cache cap is needed");
+        if (most > 0)
+            snprintf(fits, sizeof fits, "--ctx %d fits", most);
+        else if (r->kv_bytes_max)
+            snprintf(fits, sizeof fits, "a larger cache cap is needed");
         return sq_fail(err, SQUISH_NO_MEMORY,
                        "%s with a context of %d tokens needs %.2f GB, %.2f GB may be used: %s", m->info.path,
                        r->ctx_tokens, need / 1e9, (double)usable / 1e9, fits);
@@ -129,7 +135,7 @@ squish_status sq_engine_new(sq_engine **out, const sq_model *m, const squish_eng
                      .chunk = o.chunk_tokens,
                      .scratch_bytes = est.scratch_bytes};
     squish_status st = SQUISH_OK;
-    const sq_backend_options bo = backend_options(&m->cfg, &o, isa);
+    const sq_backend_options bo = backend_options(m, &o, isa);
     const sq_kv_shape shape = kv_shape(&m->cfg);
     SQ_GUARD(sq_backend_cpu_new(&e->b, &bo, &e->alloc, err));
     SQ_GUARD(sq_kv_pool_new(&e->kv, &shape, kv_format(&o), o.kv_bytes_max ? o.kv_bytes_max : est.kv_bytes,

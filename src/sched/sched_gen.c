@@ -19,13 +19,13 @@ struct squish_gen {
     sq_sampler *sampler;
     sq_stops *stops;
     sq_detok detok;
-    sq_buf piece, text;      /* of the present call: detokenized, and certain */
-    char *stop_text;         /* copies of the stop strings, one after another, for stop_reason */
+    sq_buf piece, text; /* of the present call: detokenized, and certain */
+    char *stop_text;    /* copies of the stop strings, one after another, for stop_reason */
     const char *stop_at[16];
     size_t stop_bytes;
     int32_t n_stop, max_tokens, min_tokens, n_top;
     bool include_stop, ignore_eos, finished;
-    int32_t pending;         /* drawn, not evaluated yet; -1: none */
+    int32_t pending; /* drawn, not evaluated yet; -1: none */
     int32_t n_done;
     sq_sample_result drawn;
     uint64_t t_begin, t_prefilled, t_first, t_last;
@@ -150,8 +150,10 @@ static void close_text(sq_gen *g, squish_gen_event *ev, squish_finish why) {
         g->piece.len = 0;
         sq_detok_finish(&g->detok, &g->piece);
         const int32_t hit = sq_stops_push(g->stops, g->piece.data, g->piece.len, g->include_stop, &g->text);
-        if (hit < 0) sq_stops_finish(g->stops, &g->text);
-        else ev->stop_reason = g->stop_at[hit], why = SQUISH_FINISH_STOP;
+        if (hit < 0)
+            sq_stops_finish(g->stops, &g->text);
+        else
+            ev->stop_reason = g->stop_at[hit], why = SQUISH_FINISH_STOP;
     }
     g->finished = true;
     ev->finish = why;
@@ -201,7 +203,8 @@ squish_status sq_gen_next(sq_gen *g, squish_gen_event *ev, squish_error *err) {
         const bool end = s->e->m->tok && sq_tok_is_eos(s->e->m->tok, ev->id) && !g->ignore_eos;
         if (end || show(g, ev->id, ev)) close_text(g, ev, SQUISH_FINISH_STOP);
         /* The drawn token needs a place of its own before the next can be drawn. */
-        else if (g->n_done == g->max_tokens || s->n + 1 > s->e->ctx) close_text(g, ev, SQUISH_FINISH_LENGTH);
+        else if (g->n_done == g->max_tokens || s->n + 1 > s->e->ctx)
+            close_text(g, ev, SQUISH_FINISH_LENGTH);
     }
     if (g->piece.failed || g->text.failed)
         return sq_fail(err, SQUISH_NO_MEMORY, "answer: text over %d bytes", TEXT_MAX);

@@ -140,10 +140,9 @@ static squish_status hand_out(sq_seq *s, int32_t pos0, int32_t from, int32_t row
     return SQUISH_OK;
 }
 
-squish_status sq_seq_score(sq_seq *s, const int32_t *tokens, size_t n, int32_t first, squish_logits_fn fn,
-                           void *user, squish_error *err) {
-    SQ_TRY(check_tokens(s, tokens, n, err));
-    sq_seq_truncate(s, 0);
+/* Append tokens and hand out logits of positions from `first` on. */
+static squish_status run_and_hand_out(sq_seq *s, const int32_t *tokens, size_t n, int32_t first,
+                                      squish_logits_fn fn, void *user, squish_error *err) {
     int32_t rows = 0;
     for (size_t at = 0; at < n; at += (size_t)rows) {
         rows = n - at < (size_t)s->e->chunk ? (int32_t)(n - at) : s->e->chunk;
@@ -152,4 +151,21 @@ squish_status sq_seq_score(sq_seq *s, const int32_t *tokens, size_t n, int32_t f
         SQ_TRY(hand_out(s, pos0, first > pos0 ? first - pos0 : 0, rows, fn, user, err));
     }
     return SQUISH_OK;
+}
+
+squish_status sq_seq_score(sq_seq *s, const int32_t *tokens, size_t n, int32_t first, squish_logits_fn fn,
+                           void *user, squish_error *err) {
+    SQ_TRY(check_tokens(s, tokens, n, err));
+    sq_seq_truncate(s, 0);
+    return run_and_hand_out(s, tokens, n, first, fn, user, err);
+}
+
+squish_status sq_seq_extend(sq_seq *s, const int32_t *tokens, size_t n, squish_logits_fn fn, void *user,
+                            squish_error *err) {
+    SQ_TRY(check_tokens(s, tokens, n, err));
+    if (n > (size_t)(s->e->ctx - s->n))
+        return sq_fail(err, SQUISH_INVALID,
+                       "context_length_exceeded: %d tokens and %zu more, the context holds %d", s->n, n,
+                       s->e->ctx);
+    return run_and_hand_out(s, tokens, n, s->n, fn, user, err);
 }

@@ -225,7 +225,7 @@ static void numpy_tiers_of_large_models_are_skipped(void **state) {
     m->info.n_params = 7100000000;
     o.tier = SQUISH_TIER_3;
     assert_ok(sq_forge_resolve(&o, &wish, &err), &err);
-    assert_ok(sq_forge_compress(m, p.out, &wish, &r, &err), &err);
+    assert_ok(sq_forge_compress(m, p.out, &wish, NULL, NULL, &r, &err), &err);
     assert_string_equal(r.skipped, "tier 3 is not made above 14 GB of weights; these have 14.2 GB");
     assert_false(sq_os_exists(p.out));
     squish_model_close(m);

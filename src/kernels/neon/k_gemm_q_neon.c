@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * k_gemm_q_neon.c - packed matrices (T16x4) in INT4 and INT8 times quantised activations (R2), for CPUs with
- * the dot-product instructions (Armv8.2 FEAT_DotProd). The only file of this folder that may use them.
+ * the dot-product instructions (Armv8.2 FEAT_DotProd). Only files named gemm of this folder may use them.
  *
  * Lanes are rows: a quarter of a line is 4 rows by 4 columns, one sdot against four codes of x picked by
  * lane; 16 codes of x are loaded for four lines. Nibbles fit signed bytes as they are. 0.5625 bytes per
