@@ -440,6 +440,16 @@ typedef struct {
  * ternary), INVALID (also a tier that is there with other bits, group or method, unless force). */
 squish_status squish_compress(const char *src, const squish_compress_options *opt,
                               squish_compress_result *out, squish_error *err);
+/* What squish_compress would make and how long it would take: the size by the exact layout, seconds by
+ * encoding a sample of this model on this machine (some tenths of a second), without writing and checking.
+ * seconds is 0 where there is no saying: methods that look at whole matrices, copies. Nothing is written.
+ * Errors as above. */
+typedef struct {
+    uint64_t bytes, source_bytes;
+    double seconds, gb_per_s; /* of source bytes */
+} squish_compress_estimate;
+squish_status squish_compress_expect(const char *src, const squish_compress_options *opt,
+                                     squish_compress_estimate *out, squish_error *err);
 /* The file squish_compress would make (or has made) for tier o->tier of src. IO if
  * no place can be written. `ready` may be NULL. */
 squish_status squish_tier_path(const char *src, const squish_compress_options *opt, squish_text *file,

@@ -159,6 +159,10 @@ int cli_read(cli *c, const char *path, bool text, squish_text *out);
 /* "1,2 3" or "[1, 2, 3]" to ids in the arena. False after saying, about `what`, which part is none. */
 bool cli_parse_ids(cli *c, const char *what, const char *text, int32_t **out, size_t *n);
 squish_tier cli_tier(const cli *c);
+/* (cli_refine.c) squish_compress, in two steps where --refine says so. *pid: the process that refines what
+ * was built, or 0. */
+squish_status cli_build(cli *c, const char *src, const squish_compress_options *o, squish_compress_result *r,
+                        int32_t *pid, squish_error *err);
 squish_tier cli_tier_named(const char *name); /* AUTO for a name that is none */ /* --tier */
 squish_gen_options cli_gen_options(const cli *c, const cli_session *s);
 const char *cli_finish_name(squish_finish f);

@@ -9,7 +9,8 @@
 static const struct {
     const char *name;
     squish_status (*run)(const bench_options *o, json_t *rows, squish_error *err);
-} benches[] = {{"load", bench_load}};
+    bool needs_model;
+} benches[] = {{"load", bench_load, true}, {"quant", bench_quant, false}};
 
 static void print_rows(const json_t *rows) {
     size_t i;
@@ -47,8 +48,12 @@ int cli_bench(cli *c) {
                              "bench takes what to measure and maybe a model (squish bench load [MODEL])");
     size_t k = 0;
     while (k < SQ_COUNT(benches) && strcmp(benches[k].name, c->args[0]) != 0) k++;
-    if (k == SQ_COUNT(benches)) return cli_fail_text(c, 2, "no bench '%.40s' (there is: load)", c->args[0]);
-    int code = find_model(c, c->n_args == 2 ? c->args[1] : cli_text(c, OPT_MODEL), &path);
+    if (k == SQ_COUNT(benches))
+        return cli_fail_text(c, 2, "no bench '%.40s' (there are: load, quant)", c->args[0]);
+    if (c->n_args == 2 && !benches[k].needs_model)
+        return cli_fail_text(c, 2, "bench %s looks at no model", benches[k].name);
+    const char *model = c->n_args == 2 ? c->args[1] : cli_text(c, OPT_MODEL);
+    int code = benches[k].needs_model ? find_model(c, model, &path) : 0;
     if (code) return code;
     const bench_options o = {.path = path.data,
                              .tier = cli_tier(c),
@@ -65,7 +70,8 @@ int cli_bench(cli *c) {
         code = cli_fail(c, &err);
     else if (cli_flag(c, OPT_JSON))
         code = cli_print_json(json_pack("{s:s, s:s, s:s, s:s, s:O}", "bench", benches[k].name, "model",
-                                        path.data, "cpu", machine.cpu, "isa", machine.isa, "rows", rows));
+                                        path.data ? path.data : "", "cpu", machine.cpu, "isa", machine.isa,
+                                        "rows", rows));
     else
         print_rows(rows);
     json_decref(rows);

@@ -47,7 +47,7 @@ static json_t *quality_json(const squish_compress_result *r) {
                      "check_seconds", r->check_seconds);
 }
 
-static int print_json(const char *tier, const squish_compress_result *r) {
+static int print_json(const char *tier, const squish_compress_result *r, int32_t refining) {
     if (r->skipped[0])
         return cli_print_json(
             json_pack("{s:s, s:s, s:s}", "tier", tier, "file", r->file, "skipped", r->skipped));
@@ -62,6 +62,7 @@ static int print_json(const char *tier, const squish_compress_result *r) {
         json_object_update_new(o, json_pack("{s:f, s:f, s:s}", "cos_mean", r->cos_mean, "cos_min", r->cos_min,
                                             "worst_tensor", r->worst_tensor));
     if (r->verdict[0]) json_object_update_new(o, quality_json(r));
+    if (refining) json_object_set_new(o, "refining", json_integer(refining));
     return cli_print_json(o);
 }
 
@@ -153,10 +154,11 @@ int cli_compress(cli *c) {
         /* Of several tiers each has the bits it is known for, where --bits is for another. */
         if (n > 1 && o.tier == SQUISH_TIER_Q8) o.bits = 0;
         if (n > 1 && o.tier == SQUISH_TIER_0 && o.bits == 8) o.bits = 0;
-        st = squish_compress(src.data, &o, &r, &err);
+        int32_t refining = 0;
+        st = cli_build(c, src.data, &o, &r, &refining, &err);
         if (st != SQUISH_OK) break;
         if (cli_flag(c, OPT_JSON))
-            code = print_json(tiers[list[i]].name, &r);
+            code = print_json(tiers[list[i]].name, &r, refining);
         else
             print_lines(&r);
     }

@@ -62,9 +62,9 @@ const cli_command cli_commands[CLI_COMMANDS] = {
                  "next window.",
                  cli_ppl},
     [CLI_BENCH] =
-        {"bench", "load [MODEL]", "measure this machine with a model",
+        {"bench", "load|quant [MODEL]", "measure this machine with a model",
          "load: time to ready and memory, warm and cold, and from the start of the program to the first byte "
-         "of an answer. Rows are medians of --runs runs.",
+         "of an answer. quant: the quantisers on weights in memory. Rows are medians of --runs runs.",
          cli_bench},
     [CLI_DOCTOR] = {"doctor", "", "check this machine and the shipped model", NULL, cli_doctor},
     [CLI_CONFIG] = {"config", "", "every option: its value and where it comes from", NULL, cli_config},

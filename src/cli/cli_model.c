@@ -48,7 +48,8 @@ static squish_status compress_or_wait(cli *c, const char *path, const squish_com
     const struct timespec pause = {.tv_nsec = 200000000};
     for (bool said = false;; said = true) {
         squish_error now = {0};
-        const squish_status st = squish_compress(path, o, r, &now);
+        int32_t refining = 0;
+        const squish_status st = cli_build(c, path, o, r, &refining, &now);
         if (st != SQUISH_INVALID || !strstr(now.text, "is held") || cli_signal_seen()) {
             *err = now;
             return st;

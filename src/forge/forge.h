@@ -70,6 +70,13 @@ sq_recipe sq_recipe_for(const squish_compress_options *o, const sq_config *c, ui
 /* Check the wish and settle what it leaves open (bits). */
 squish_status sq_forge_resolve(const squish_compress_options *in, squish_compress_options *out,
                                squish_error *err);
+/* (forge_expect.c) Bytes of the .sqw that o asks for, within 1 %; 0: it cannot be made. o is resolved;
+ * low-rank compensators are counted by o->rank or o->rank_bpw. */
+uint64_t sq_forge_size(const sq_model *m, const squish_compress_options *o);
+/* Source bytes a second and thread that plain methods encode and compare, measured on up to `seconds` of row
+ * tiles spread over the model; 0 for other methods and without memory. */
+double sq_forge_encode_rate(const sq_model *m, const squish_compress_options *o, double seconds);
+
 /* Is tier o->tier there already, made with the same wish? Then out says so (out->reused). INVALID: it is
  * there with another bits, group or method. o is resolved. */
 squish_status sq_forge_reuse(const char *compressed, const squish_compress_options *o,

@@ -98,6 +98,30 @@ squish_status squish_compress(const char *src, const squish_compress_options *op
     return st;
 }
 
+squish_status squish_compress_expect(const char *src, const squish_compress_options *opt,
+                                     squish_compress_estimate *out, squish_error *err) {
+    static const double SAMPLE_SECONDS = 0.2;
+    const squish_compress_options wish = opt ? *opt : squish_compress_options_default();
+    squish_compress_options o;
+    squish_model *m = NULL;
+    *out = (squish_compress_estimate){0};
+    if (!sq_os_exists(src)) return sq_fail(err, SQUISH_NOT_FOUND, "%s: no such file or folder", src);
+    SQ_TRY(sq_forge_resolve(&wish, &o, err));
+    const squish_model_options mo = {.alloc = o.alloc, .tier = SQUISH_TIER_SOURCE};
+    SQ_TRY(squish_model_open(&m, src, &mo, err));
+    out->source_bytes = m->info.weight_bytes;
+    out->bytes = m->info.weight_bytes;
+    if (sq_tier_get(o.tier)->sqw) {
+        const int32_t threads = o.threads ? o.threads : sq_os_cores();
+        const double rate = sq_forge_encode_rate(m, &o, SAMPLE_SECONDS) * threads;
+        out->bytes = sq_forge_size(m, &o);
+        out->gb_per_s = rate / 1e9;
+        out->seconds = rate > 0 ? (double)out->source_bytes / rate : 0;
+    }
+    squish_model_close(m);
+    return SQUISH_OK;
+}
+
 squish_status squish_tier_path(const char *src, const squish_compress_options *opt, squish_text *file,
                                bool *ready, squish_error *err) {
     const squish_compress_options o = opt ? *opt : squish_compress_options_default();

@@ -60,30 +60,12 @@ static double measure_read_rate(void) {
 
 static const squish_tier candidates[] = {SQUISH_TIER_0, SQUISH_TIER_Q8, SQUISH_TIER_1};
 
-/* What goes into a .sqw beside n tensors: text parts, records, the report's place, and half a unit's
- * alignment for each of the two units of a layer. */
-static uint64_t beside_tensors(const sq_model *m, size_t n) {
-    enum { RECORD_AND_NAME = 180, REPORT_LINE = 513 };
-    return m->tok_blob.len + m->tmpl_blob.len + (m->config_json ? strlen(m->config_json) : 0) +
-           n * (RECORD_AND_NAME + REPORT_LINE) + (uint64_t)(m->cfg.n_layers + 1) * SQ_SQW_UNIT_ALIGN;
-}
-
-/* Bytes a tier that is not there would have: its tensors by the recipe, or the checkpoint's. Within 1 %. */
+/* Bytes a tier that is not there would have. */
 static uint64_t would_be(const sq_model *m, squish_tier t) {
     squish_compress_options o = squish_compress_options_default();
-    uint64_t sum = 0, bytes;
-    sq_want w;
-    size_t n = 0;
     if (t == SQUISH_TIER_1) return m->info.weight_bytes;
     o.tier = t;
-    if (sq_forge_resolve(&o, &o, NULL) != SQUISH_OK) return 0;
-    for (; sq_config_want(&m->cfg, n, &w); n++) {
-        const sq_recipe r =
-            sq_recipe_for(&o, &m->cfg, m->info.n_params, &w, w.vector ? NULL : sq_model_matrix(m, &w));
-        if (!sq_weight_bytes(r.type, w.rows, w.vector ? 1 : w.cols, &bytes)) return 0;
-        sum += bytes;
-    }
-    return sum + beside_tensors(m, n);
+    return sq_forge_resolve(&o, &o, NULL) == SQUISH_OK ? sq_forge_size(m, &o) : 0;
 }
 
 static void add_tiers(const sq_model *m, const char *compressed, sq_plan_input *in) {

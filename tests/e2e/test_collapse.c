@@ -183,12 +183,41 @@ static void four_bits_with_sabotaged_scales_are_told_from_four_good_bits(void **
     remove_tree(dir);
 }
 
+/* A checkpoint whose weights are two bits exactly (decoded from a tier): building two bits of it loses
+ * nothing, so nothing is held against it, poor as the model is. */
+static void two_bits_of_a_two_bit_checkpoint_pass(void **state) {
+    (void)state;
+    fresh_dir();
+    squish_compress_options o = options(2);
+    squish_compress_result r;
+    squish_error err = {0};
+    squish_model *m = NULL;
+    squish_model_options mo = squish_model_options_default();
+    squish_export_options eo = {.assets = model};
+    squish_export_result e;
+    char source[100], tiers[100];
+    snprintf(source, sizeof source, "%s/two", dir);
+    snprintf(tiers, sizeof tiers, "%s/two-tiers", dir);
+    o.unchecked = true;
+    assert_ok(squish_compress(model, &o, &r, &err), &err);
+    assert_ok(squish_model_open(&m, r.file, &mo, &err), &err);
+    assert_ok(squish_export(m, "safetensors", source, &eo, &e, &err), &err);
+    squish_model_close(m);
+    o.unchecked = false;
+    o.out_dir = tiers;
+    assert_ok(squish_compress(source, &o, &r, &err), &err);
+    print_message("two bits of two bits: %s, %s\n", squish_quality_name(r.quality), r.verdict);
+    assert_int_equal(r.quality, SQUISH_QUALITY_OK);
+    remove_tree(dir);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_bits_of_the_shipped_model_are_refused_with_the_measure),
         cmocka_unit_test(what_is_kept_all_the_same_does_not_run_unasked),
         cmocka_unit_test(four_and_three_bits_pass),
         cmocka_unit_test(unchecked_says_so),
+        cmocka_unit_test(two_bits_of_a_two_bit_checkpoint_pass),
         cmocka_unit_test(four_bits_with_sabotaged_scales_are_told_from_four_good_bits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
