@@ -212,7 +212,7 @@ def mlx_values(folder, bits):
         module = name.rsplit(".", 1)[0]
         if name.endswith((".scales", ".biases")):
             continue
-        if module + ".scales" in raw:
+        if name.endswith(".weight") and module + ".scales" in raw:
             f32 = [raw[module + s].astype(mx.float32) for s in (".scales", ".biases")]
             v = mx.dequantize(v, *f32, group_size=64, bits=bits)
         values[name] = np.array(v.astype(mx.float32))

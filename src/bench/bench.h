@@ -38,9 +38,9 @@ squish_status bench_row(json_t *rows, const char *name, const char *unit, double
  * same prompt, in a process that is up). Linux only where a figure needs it; else the row is left out. */
 squish_status bench_load(const bench_options *o, json_t *rows, squish_error *err);
 
-/* The quantisers on bf16 weights in memory, all threads: "encode TYPE METHOD" in GB/s of input (limit:
- * reading the same memory), and on fresh Gaussian matrices MiLo's error in dB and its time, and the packing of
- * 3-bit codes. Needs no model; takes 256 MB. */
+/* The quantisers on bf16 weights in memory, all threads: "encode TYPE METHOD" in GB/s of input (limit: a read
+ * of the same memory); on fresh Gaussian matrices MiLo's error in dB and its time; and the packing of 3-bit
+ * codes. Needs no model; takes 256 MB. */
 squish_status bench_quant(const bench_options *o, json_t *rows, squish_error *err);
 
 #endif
