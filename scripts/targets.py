@@ -139,6 +139,9 @@ def write_result(rows):
     slug = re.sub(r"[^a-z0-9]+", "-", machine().lower()).strip("-")
     path = ROOT / "results" / f"{today}-{commit.strip()}-{slug}.json"
     path.parent.mkdir(exist_ok=True)
+    if path.exists():  # parts of one commit's measurements go into one file
+        names = {r["name"] for r in rows}
+        rows = [r for r in json.loads(path.read_text())["rows"] if r["name"] not in names] + rows
     path.write_text(json.dumps({"schema_version": 1, "date": today, "commit": commit.strip(), "machine": machine(),
                                 "rows": rows}, indent=1) + "\n")
 

@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""A checkpoint in the shape of a known model whose weights are holes in the file: headers are real, every value is
+0 and nothing is stored. For memory, size and loading, where the values do not matter.
+
+    scripts/make_sparse.py OUT SHAPE [--layers N] [--tokenizer DIR]
+
+SHAPE: 1.5b, 7b, 14b (Qwen2.5) or qwen3-8b."""
+import argparse
+import json
+import pathlib
+import shutil
+
+SHAPES = {
+    #          hidden, layers, heads, kv, ffn, vocab, tied, head norms
+    "1.5b": (1536, 28, 12, 2, 8960, 151936, True, False),
+    "7b": (3584, 28, 28, 4, 18944, 152064, False, False),
+    "14b": (5120, 48, 40, 8, 13824, 152064, False, False),
+    "qwen3-8b": (4096, 36, 32, 8, 12288, 151936, False, True),
+}
+
+
+def tensors(shape, layers):
+    hidden, _, heads, kv, ffn, vocab, tied, norms = SHAPES[shape]
+    yield "model.embed_tokens.weight", (vocab, hidden)
+    for i in range(layers):
+        p = f"model.layers.{i}."
+        for name, rows in (("q", heads * 128), ("k", kv * 128), ("v", kv * 128)):
+            yield f"{p}self_attn.{name}_proj.weight", (rows, hidden)
+            if not norms:
+                yield f"{p}self_attn.{name}_proj.bias", (rows,)
+        yield p + "self_attn.o_proj.weight", (hidden, heads * 128)
+        if norms:
+            yield p + "self_attn.q_norm.weight", (128,)
+            yield p + "self_attn.k_norm.weight", (128,)
+        yield p + "mlp.gate_proj.weight", (ffn, hidden)
+        yield p + "mlp.up_proj.weight", (ffn, hidden)
+        yield p + "mlp.down_proj.weight", (hidden, ffn)
+        yield p + "input_layernorm.weight", (hidden,)
+        yield p + "post_attention_layernorm.weight", (hidden,)
+    yield "model.norm.weight", (hidden,)
+    if not tied:
+        yield "lm_head.weight", (vocab, hidden)
+
+
+def write(out, shape, layers):
+    hidden, all_layers, heads, kv, ffn, vocab, tied, norms = SHAPES[shape]
+    layers = layers or all_layers
+    out.mkdir(parents=True)
+    header, at = {}, 0
+    for name, dims in tensors(shape, layers):
+        size = 2
+        for n in dims:
+            size *= n
+        header[name] = {"dtype": "BF16", "shape": list(dims), "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(out / "model.safetensors", "wb") as f:
+        f.write(len(text).to_bytes(8, "little") + text)
+        f.truncate(8 + len(text) + at)
+    config = {"architectures": ["Qwen3ForCausalLM" if norms else "Qwen2ForCausalLM"],
+              "model_type": "qwen3" if norms else "qwen2", "hidden_size": hidden, "intermediate_size": ffn,
+              "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv, "head_dim": 128,
+              "vocab_size": vocab, "max_position_embeddings": 32768, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0,
+              "hidden_act": "silu", "tie_word_embeddings": tied, "torch_dtype": "bfloat16"}
+    (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    return at
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("shape", choices=SHAPES)
+    parser.add_argument("--layers", type=int, default=0, help="fewer of them, with the same widths")
+    parser.add_argument("--tokenizer", type=pathlib.Path, help="folder whose tokenizer files go along")
+    options = parser.parse_args()
+    size = write(options.out, options.shape, options.layers)
+    if options.tokenizer:
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(options.tokenizer / name, options.out)
+    print(f"{options.out}: {size / 1e9:.2f} GB of weights, none of them on the disk")
+
+
+if __name__ == "__main__":
+    main()
