@@ -4,7 +4,7 @@
 
     scripts/targets_weights.py [--build build] [--part NAME,...] [--text FILE] [--interop rows.json] [--work DIR]
 
-Parts: tests, quant, methods, load, memory, kills (all of them unless named). methods needs a text of some hundred
+Parts: tests, fidelity, cgroups, quant, methods, load, memory, kills (all of them unless named). methods needs a text of some hundred
 kB that the model has not seen (--text, or $SQUISH_TESTDATA/data/heldout-prose.txt): its first half calibrates, its
 second half is measured. quant compares with numpy where Python has it. memory and load write up to 13 GB to --work.
 --interop takes what scripts/check_interop.py --json wrote."""
@@ -53,6 +53,32 @@ def tests(build):
         ("unit/test_forge_methods_build", "awq, gptq, milo: same bytes for any threads and resumes; folding keeps logits", "passes"),
         ("unit/test_model_lora", "LoRA (PEFT, GGUF) against merged weights", "1e-4"),
         ("fault/test_compress_writes", "every write, fsync and rename of a build failing in turn", "no corrupt tier"))]
+
+
+def fidelity(build, work):
+    out = work / "q8"
+    r = answer(build, "compress", MODEL, "--tier", "q8", "-o", out, "--quiet")
+    f = answer(build, "fidelity", MODEL, r["file"], "--quiet")
+    shutil.rmtree(out)
+    q = f["quantised"]
+    reasons = ", ".join(f"{k} {v}" for k, v in f["reasons"].items())
+    command = "squish fidelity models/squish-tiny --tier q8"
+    return [row("squish-tiny, INT8 group 64: cosine of quantised tensors", "mean >= 0.99998, least >= 0.99995",
+                f"mean {q['cos_mean']:.7f}, least {q['cos_min']:.7f}, max abs {q['max_abs']:.5f} ({reasons})",
+                q["cos_mean"] >= 0.99998 and q["cos_min"] >= 0.99995, command),
+            row("squish-tiny, INT8 group 64: cosine of all tensors", "mean >= 0.99999, least >= 0.99995",
+                f"mean {f['cos_mean']:.7f}, least {f['cos_min']:.7f}", f["cos_mean"] >= 0.99999 and f["cos_min"] >= 0.99995, command)]
+
+
+def cgroups(build):
+    done = subprocess.run([ROOT / "scripts" / "check_cgroups.sh"], env={**os.environ, "BUILD": build}, cwd=ROOT, text=True,
+                          capture_output=True, check=False)
+    if done.returncode == 77:
+        print(done.stdout.strip())
+        return []
+    tiers = ", ".join(line.split("tier ")[1].split(":")[0] for line in done.stdout.splitlines() if "tier " in line)
+    return [row("memory decision in three real cgroups (405, 425, 600 MB)", "0, q8, source", tiers, done.returncode == 0,
+                "scripts/check_cgroups.sh")]
 
 
 # ---- quantisers ---------------------------------------------------------------------------------------------------
@@ -268,16 +294,18 @@ def interop(path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", default="build")
-    parser.add_argument("--part", default="tests,quant,methods,load,memory,kills")
+    parser.add_argument("--part", default="tests,fidelity,cgroups,quant,methods,load,memory,kills")
     parser.add_argument("--text", default=os.environ.get("SQUISH_TESTDATA", "") + "/data/heldout-prose.txt")
     parser.add_argument("--shapes", default="1.5b,7b,14b,qwen3-8b")
     parser.add_argument("--interop")
     parser.add_argument("--work")
     o = parser.parse_args()
+    os.environ["SQUISH_BIN"] = f"{o.build}/squish"
     parts, rows = o.part.split(","), []
     with tempfile.TemporaryDirectory(dir=o.work) as folder:
         work = pathlib.Path(folder)
-        for name, fn in (("tests", lambda: tests(o.build)), ("quant", lambda: quant(o.build)),
+        for name, fn in (("tests", lambda: tests(o.build)), ("fidelity", lambda: fidelity(o.build, work)),
+                         ("cgroups", lambda: cgroups(o.build)), ("quant", lambda: quant(o.build)),
                          ("methods", lambda: methods(o.build, o.text, work)),
                          ("load", lambda: load(o.build, work, o.shapes.split(","))),
                          ("memory", lambda: memory(o.build, work)), ("kills", lambda: kills(o.build, work))):

@@ -58,10 +58,10 @@ void sq_plan_decide(const sq_plan_input *in, sq_plan *out) {
     const int n =
         snprintf(out->line, sizeof out->line,
                  "tier %s%s: needs %.2f GB (weights %.2f, cache %.2f, scratch %.2f), may use %.2f of %.2f "
-                 "GB; about %.3g tok/s at %.3g GB/s; %s",
+                 "GB; about %.*f tok/s at %.3g GB/s; %s",
                  t->name, out->index >= 0 ? "" : " does not fit", (double)out->need / 1e9,
                  (double)t->weight_bytes / 1e9, (double)in->kv_bytes / 1e9, (double)in->scratch_bytes / 1e9,
-                 (double)out->usable / 1e9, (double)in->available / 1e9, out->tok_s, in->read_gb_s,
-                 policies[in->policy]);
+                 (double)out->usable / 1e9, (double)in->available / 1e9, out->tok_s < 100, out->tok_s,
+                 in->read_gb_s, policies[in->policy]);
     (void)n;
 }

@@ -15,44 +15,46 @@ squish_plan_options squish_plan_options_default(void) { return (squish_plan_opti
 
 /* ---- how fast memory is read ----------------------------------------------------------------- */
 
-enum { STREAM_BYTES = 256 << 20, STREAM_PARTS = 64, STREAM_ROUNDS = 3 };
+enum { STREAM_MAX = 256 << 20, STREAM_MIN = 16 << 20, STREAM_PARTS = 64, STREAM_ROUNDS = 3 };
 
 typedef struct {
     const uint64_t *p;
+    size_t bytes;
     uint64_t sum[STREAM_PARTS];
 } stream;
 
 static void stream_item(void *ctx, int32_t part, int32_t thread) {
     (void)thread;
     stream *s = ctx;
-    const size_t n = STREAM_BYTES / sizeof *s->p / STREAM_PARTS;
+    const size_t n = s->bytes / sizeof *s->p / STREAM_PARTS;
     const uint64_t *p = s->p + (size_t)part * n;
     uint64_t a = 0, b = 0, c = 0, d = 0;
     for (size_t i = 0; i < n; i += 4) a += p[i], b += p[i + 1], c += p[i + 2], d += p[i + 3];
     s->sum[part] += a + b + c + d;
 }
 
-/* GB/s of all threads over a buffer that no cache holds, the best of a few rounds; 0 where there is no room.
- */
-static double measure_read_rate(void) {
+/* GB/s of all threads, the best of a few rounds, over an eighth of what is available and at most what no
+ * cache holds; 0 where there is no room. */
+static double measure_read_rate(uint64_t available) {
     const squish_alloc a = sq_alloc_default();
-    stream s = {0};
+    const uint64_t room = available / 8;
+    stream s = {.bytes = room < STREAM_MAX ? (size_t)room / 4096 * 4096 : STREAM_MAX};
     sq_pool *pool = NULL;
     double best = 0;
-    if (sq_os_memory_available() < 4 * (uint64_t)STREAM_BYTES) return 0;
-    void *memory = sq_os_reserve(STREAM_BYTES);
+    if (s.bytes < STREAM_MIN) return 0;
+    void *memory = sq_os_reserve(s.bytes);
     if (memory && sq_pool_new(&pool, &a, sq_os_cores(), NULL) == SQUISH_OK) {
-        memset(memory, 1, STREAM_BYTES);
+        memset(memory, 1, s.bytes);
         s.p = memory;
         for (int i = 0; i < STREAM_ROUNDS; i++) {
             const uint64_t begin = sq_os_now_ns();
             sq_pool_run(pool, stream_item, &s, STREAM_PARTS);
-            const double rate = (double)STREAM_BYTES / (double)(sq_os_now_ns() - begin);
+            const double rate = (double)s.bytes / (double)(sq_os_now_ns() - begin);
             if (rate > best) best = rate;
         }
     }
     sq_pool_free(pool);
-    if (memory) sq_os_release(memory, STREAM_BYTES);
+    if (memory) sq_os_release(memory, s.bytes);
     return best;
 }
 
@@ -102,7 +104,8 @@ static squish_status decide(const sq_model *m, const char *path, const char *com
                               (uint64_t)m->cfg.head_dim * 4; /* f16 K and V */
     sq_plan_input in = {.available = o->memory ? o->memory : sq_os_memory_available(),
                         .kv_bytes = kv_token * (uint64_t)ctx,
-                        .read_gb_s = o->read_gb_s > 0 ? o->read_gb_s : measure_read_rate(),
+                        .read_gb_s =
+                            o->read_gb_s > 0 ? o->read_gb_s : measure_read_rate(sq_os_memory_available()),
                         .min_tok_s = o->min_tok_s};
     if (o->policy && strcmp(o->policy, "quality") == 0)
         in.policy = SQ_PLAN_QUALITY;

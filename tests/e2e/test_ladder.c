@@ -170,9 +170,42 @@ static void a_damaged_file_is_left_alone(void **state) {
     restore_the_copy();
 }
 
+/* What others can read, read back: MLX from tier 0, GGUF Q8_0 from eight bits in groups of 32. */
+static void mlx_and_gguf_q8_0_answer_as_the_checkpoint_does(void **state) {
+    (void)state;
+    int32_t want[N], got[N];
+    char name[16], mlx[160], gguf[160], tiers[160];
+    squish_error err = {0};
+    squish_export_options eo = {.assets = src};
+    squish_export_result r;
+    squish_compress_options o = squish_compress_options_default();
+    squish_compress_result built;
+    squish_model *m;
+    squish_model_options mo = squish_model_options_default();
+    answer(src, SQUISH_TIER_SOURCE, want, name);
+    snprintf(mlx, sizeof mlx, "%s/mlx", base);
+    snprintf(gguf, sizeof gguf, "%s/q8_0.gguf", base);
+    snprintf(tiers, sizeof tiers, "%s/g32", base);
+    mo.tier = SQUISH_TIER_0;
+    assert_ok(squish_model_open(&m, src, &mo, &err), &err);
+    assert_ok(squish_export(m, "mlx", mlx, &eo, &r, &err), &err);
+    squish_model_close(m);
+    o.tier = SQUISH_TIER_Q8, o.group = 32, o.out_dir = tiers;
+    assert_ok(squish_compress(src, &o, &built, &err), &err);
+    assert_ok(squish_model_open(&m, built.file, NULL, &err), &err);
+    assert_ok(squish_export(m, "gguf", gguf, &eo, &r, &err), &err);
+    assert_int_equal(r.n_decoded, 0); /* all of it Q8_0 */
+    squish_model_close(m);
+    answer(mlx, SQUISH_TIER_SOURCE, got, name);
+    assert_memory_equal(got, want, sizeof want);
+    answer(gguf, SQUISH_TIER_AUTO, got, name);
+    assert_memory_equal(got, want, sizeof want);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_tier_answers_as_the_checkpoint_does_with_the_checkpoint_gone),
+        cmocka_unit_test(mlx_and_gguf_q8_0_answer_as_the_checkpoint_does),
         cmocka_unit_test(the_next_tier_is_taken_where_one_is_removed),
         cmocka_unit_test(the_next_tier_is_taken_where_the_announcement_is_empty),
         cmocka_unit_test(a_damaged_file_is_left_alone),
