@@ -129,7 +129,9 @@ squish_status cli_build(cli *c, const char *src, const squish_compress_options *
     first.calibration = NULL;
     SQ_TRY(squish_compress(src, &first, r, err));
     cli_note(c, "squish: %s is ready to use, rounded", r->file);
-    if (strcmp(cli_text(c, OPT_REFINE), "wait") != 0) {
+    /* Another process would find its checkpoint gone. */
+    const bool drops = c->id == CLI_COMPRESS && cli_flag(c, OPT_DROP_SOURCE);
+    if (strcmp(cli_text(c, OPT_REFINE), "wait") != 0 && !drops) {
         *pid = refine_later(c, src, o, r->file);
         return SQUISH_OK;
     }

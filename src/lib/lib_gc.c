@@ -3,9 +3,10 @@
  * lib_gc.c - taking away what a model no longer needs: leftovers of builds, tiers that are not kept, and, on
  * request, the weights of the checkpoint.
  *
- * Nothing goes on a guess. A leftover belongs to nobody once its lock can be had; a tier loses its sentinel
- * before its files, so that an interruption leaves no tier that is half there; a checkpoint goes only after
- * every byte of the tier that stays was read and compared. Links are removed, never followed. */
+ * Nothing goes on a guess. A leftover belongs to nobody once its lock can be had, and nothing else goes while
+ * a build runs; a tier loses its sentinel before its files, so that an interruption leaves no tier that is
+ * half there; tiers and the checkpoint go only after every byte of the tier that stays was read and compared.
+ * Links inside the folder of tiers are removed, never followed. */
 #include "forge/forge.h"
 #include "store/store.h"
 
@@ -24,6 +25,7 @@ typedef struct {
     const char *source; /* folder or .gguf; the tier folder itself where there is none */
     char compressed[4096];
     uint64_t freed;
+    bool building; /* the lock of some tier could not be had */
 } sweep;
 
 /* ---- one thing ------------------------------------------------------------------------------- */
@@ -33,7 +35,12 @@ static uint64_t bytes_of(const char *path) {
     return lstat(path, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
 }
 
-/* Ask, and remove one file. */
+static bool is_link(const char *path) {
+    struct stat st;
+    return lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
+}
+
+/* Ask, and remove one file or link. */
 static squish_status drop(sweep *s, const char *path, const char *why, squish_error *err) {
     struct stat st;
     if (lstat(path, &st) != 0) return SQUISH_OK;
@@ -68,10 +75,57 @@ static squish_status drop_folder(sweep *s, const char *dir, const char *why, squ
     return SQUISH_OK;
 }
 
+/* ---- what stays ------------------------------------------------------------------------------ */
+
+/* Every byte of a .sqw that stays is compared; a tier that has no sums of its own is measured. */
+static squish_status verify_tier(squish_tier t, const char *path, squish_error *err) {
+    if (!sq_tier_get(t)->sqw) return SQUISH_OK; /* sq_tier_ready has measured it */
+    squish_model *m = NULL;
+    const squish_model_options o = {.tier = t, .verify = true};
+    SQ_TRY(sq_model_open_sqw(&m, path, &o, err));
+    squish_model_close(m);
+    return SQUISH_OK;
+}
+
+static squish_status check_kept(const sweep *s, squish_error *err) {
+    char path[PATH_BYTES], why[200];
+    const sq_tier_info *kept = sq_tier_get(s->o->keep);
+    if (s->o->keep == SQUISH_TIER_AUTO) return SQUISH_OK;
+    if (!kept) return sq_fail(err, SQUISH_INVALID, "only tiers 0, q8, 1, 2 and 3 can be kept");
+    if (!sq_tier_ready(s->compressed, s->o->keep, path, sizeof path, why, sizeof why))
+        return sq_fail(err, SQUISH_INVALID, "%s: tier %s is not there to be kept: %s", s->compressed,
+                       kept->name, why);
+    return verify_tier(s->o->keep, path, err);
+}
+
+/* May the checkpoint go? Only where it is one, and a tier that runs without it reads back whole. */
+static squish_status check_source(const sweep *s, squish_error *err) {
+    char path[PATH_BYTES];
+    const size_t n = strlen(s->source);
+    if (!s->o->drop_source) return SQUISH_OK;
+    if (sq_tier_is_folder(s->source))
+        return sq_fail(err, SQUISH_INVALID, "%s: this is a folder of tiers, wanted its checkpoint",
+                       s->source);
+    if (!sq_os_is_dir(s->source) && (n < 5 || strcmp(s->source + n - 5, ".gguf") != 0))
+        return sq_fail(err, SQUISH_INVALID, "%s: no checkpoint, wanted a folder or a .gguf file", s->source);
+    for (int i = 0; i < 2; i++) { /* tiers with sums of their own */
+        if (s->o->keep != SQUISH_TIER_AUTO && s->o->keep != tiers[i]) continue;
+        if (!sq_tier_ready(s->compressed, tiers[i], path, sizeof path, NULL, 0)) continue;
+        return s->o->keep == tiers[i] ? SQUISH_OK : verify_tier(tiers[i], path, err);
+    }
+    return sq_fail(
+        err, SQUISH_INVALID,
+        "%s: the checkpoint stays, for there is no tier 0 or q8 that could run without it (build one "
+        "with: squish compress)",
+        s->source);
+}
+
 /* ---- leftovers ------------------------------------------------------------------------------- */
 
 static squish_status drop_leftovers(sweep *s, squish_error *err) {
     char lock[PATH_BYTES], path[PATH_BYTES];
+    snprintf(path, sizeof path, "%s/.build", s->compressed);
+    if (is_link(path)) return SQUISH_OK; /* what lies behind it is not known to be ours */
     for (int i = 0; i < TIERS; i++) {
         const char *name = sq_tier_get(tiers[i])->name;
         static const char *const kinds[] = {"partial", "journal"};
@@ -83,7 +137,10 @@ static squish_status drop_leftovers(sweep *s, squish_error *err) {
         snprintf(lock, sizeof lock, "%s/.build/%s.lock", s->compressed, name);
         int fd = -1;
         if (!any && !sq_os_exists(lock)) continue;
-        if (sq_os_lock(&fd, lock, NULL) != SQUISH_OK) continue; /* somebody is building */
+        if (sq_os_lock(&fd, lock, NULL) != SQUISH_OK) {
+            s->building = true;
+            continue;
+        }
         squish_status st = SQUISH_OK;
         for (size_t k = 0; k < SQ_COUNT(kinds) && st == SQUISH_OK; k++) {
             snprintf(path, sizeof path, "%s/.build/%s.%s", s->compressed, name, kinds[k]);
@@ -100,11 +157,25 @@ static squish_status drop_leftovers(sweep *s, squish_error *err) {
 
 /* ---- tiers ----------------------------------------------------------------------------------- */
 
+static squish_status drop_linked_tier(sweep *s, const sq_tier_info *t, const char *link, const char *sentinel,
+                                      squish_error *err) {
+    if (s->o->fn && !s->o->fn(s->o->user, link, 0, "a link to a tier that is not kept")) return SQUISH_OK;
+    if (s->o->dry_run) return SQUISH_OK;
+    if (!t->folder && unlink(sentinel) != 0 && sq_os_exists(sentinel))
+        return sq_fail(err, SQUISH_IO, "%s cannot be removed", sentinel);
+    if (unlink(link) != 0) return sq_fail(err, SQUISH_IO, "%s cannot be removed", link);
+    return SQUISH_OK;
+}
+
 static squish_status drop_tier(sweep *s, const sq_tier_info *t, squish_error *err) {
     char sentinel[PATH_BYTES], file[PATH_BYTES];
     snprintf(sentinel, sizeof sentinel, "%s/%s", s->compressed, t->sentinel);
     snprintf(file, sizeof file, "%s/%s", s->compressed, t->file);
     if (!sq_os_exists(sentinel) && !sq_os_exists(file)) return SQUISH_OK;
+    /* The folder of a tier, where it is a link: its files belong to another place, and its sentinel may. */
+    char folder[PATH_BYTES];
+    snprintf(folder, sizeof folder, "%s/%.*s", s->compressed, (int)strcspn(t->file, "/"), t->file);
+    if (is_link(folder)) return drop_linked_tier(s, t, folder, sentinel, err);
     const uint64_t bytes = t->folder ? sq_store_dir_bytes(file) : bytes_of(file);
     if (s->o->fn && !s->o->fn(s->o->user, file, bytes, "a tier that is not kept")) return SQUISH_OK;
     const squish_gc_options *asked = s->o;
@@ -124,13 +195,7 @@ static squish_status drop_tier(sweep *s, const sq_tier_info *t, squish_error *er
 }
 
 static squish_status drop_other_tiers(sweep *s, squish_error *err) {
-    char path[PATH_BYTES], why[200];
     if (s->o->keep == SQUISH_TIER_AUTO) return SQUISH_OK;
-    const sq_tier_info *kept = sq_tier_get(s->o->keep);
-    if (!kept) return sq_fail(err, SQUISH_INVALID, "only tiers 0, q8, 1, 2 and 3 can be kept");
-    if (!sq_tier_ready(s->compressed, s->o->keep, path, sizeof path, why, sizeof why))
-        return sq_fail(err, SQUISH_INVALID, "%s: tier %s is not there to be kept: %s", s->compressed,
-                       kept->name, why);
     for (int i = 0; i < TIERS; i++)
         if (tiers[i] != s->o->keep) SQ_TRY(drop_tier(s, sq_tier_get(tiers[i]), err));
     return SQUISH_OK;
@@ -138,27 +203,10 @@ static squish_status drop_other_tiers(sweep *s, squish_error *err) {
 
 /* ---- the checkpoint -------------------------------------------------------------------------- */
 
-/* A tier that runs without the checkpoint, every byte of it compared. */
-static squish_status check_kept(const sweep *s, squish_error *err) {
-    char path[PATH_BYTES];
-    for (int i = 0; i < 2; i++) { /* tiers with sums of their own */
-        if (s->o->keep != SQUISH_TIER_AUTO && s->o->keep != tiers[i]) continue;
-        if (!sq_tier_ready(s->compressed, tiers[i], path, sizeof path, NULL, 0)) continue;
-        squish_model *m = NULL;
-        const squish_model_options o = {.tier = tiers[i], .verify = true};
-        SQ_TRY(sq_model_open_sqw(&m, path, &o, err));
-        squish_model_close(m);
-        return SQUISH_OK;
-    }
-    return sq_fail(
-        err, SQUISH_INVALID,
-        "%s: the checkpoint stays, for there is no tier 0 or q8 that could run without it (build one "
-        "with: squish compress)",
-        s->source);
-}
-
+/* An adapter is no part of the checkpoint, and no tier holds it. */
 static bool is_weights(const char *name) {
     static const char *const ends[] = {".safetensors", ".safetensors.index.json"};
+    if (strncmp(name, "adapter", 7) == 0) return false;
     for (size_t i = 0; i < SQ_COUNT(ends); i++) {
         const size_t n = strlen(name), m = strlen(ends[i]);
         if (n > m && strcmp(name + n - m, ends[i]) == 0) return true;
@@ -169,7 +217,6 @@ static bool is_weights(const char *name) {
 static squish_status drop_source(sweep *s, squish_error *err) {
     char path[PATH_BYTES];
     if (!s->o->drop_source) return SQUISH_OK;
-    SQ_TRY(check_kept(s, err));
     static const char why[] = "weights of the checkpoint; a tier was read back whole";
     if (!sq_os_is_dir(s->source)) return drop(s, s->source, why, err);
     DIR *d = opendir(s->source);
@@ -192,7 +239,12 @@ squish_status squish_gc(const char *path, const char *home, const squish_gc_opti
     if (!sq_os_exists(path)) return sq_fail(err, SQUISH_NOT_FOUND, "%s: no such file or folder", path);
     SQ_TRY(sq_store_compressed_dir(path, sq_tier_is_folder(path) ? path : NULL, home, s.compressed,
                                    sizeof s.compressed, err));
+    SQ_TRY(check_kept(&s, err));
+    SQ_TRY(check_source(&s, err));
     squish_status st = drop_leftovers(&s, err);
+    if (st == SQUISH_OK && s.building && (s.o->keep != SQUISH_TIER_AUTO || s.o->drop_source))
+        st = sq_fail(err, SQUISH_INVALID, "%s: a build is running there, nothing else was removed",
+                     s.compressed);
     if (st == SQUISH_OK) st = drop_other_tiers(&s, err);
     if (st == SQUISH_OK) st = drop_source(&s, err);
     if (freed) *freed = s.freed;

@@ -146,8 +146,14 @@ squish_status squish_plan(const char *path, const squish_plan_options *opt, squi
                             (snprintf(config, sizeof config, "%s/config.json", path) < (int)sizeof config &&
                              sq_os_exists(config));
     const squish_model_options mo = {.tier = has_source ? SQUISH_TIER_SOURCE : SQUISH_TIER_AUTO};
-    SQ_TRY(squish_model_open(&m, path, &mo, err));
-    const squish_status st = decide(m, path, compressed, &o, json, err);
+    squish_error no_source = {0};
+    squish_status st = squish_model_open(&m, path, &mo, &no_source);
+    if (st != SQUISH_OK && has_source && sq_os_is_dir(path)) { /* its weights were dropped: tiers remain */
+        const squish_model_options tiers = {.tier = SQUISH_TIER_AUTO};
+        st = squish_model_open(&m, path, &tiers, NULL);
+    }
+    if (st != SQUISH_OK) return sq_fail(err, no_source.code, "%s", no_source.text);
+    st = decide(m, path, compressed, &o, json, err);
     squish_model_close(m);
     return st;
 }

@@ -65,11 +65,27 @@ static void short_builds_take_one_step(void **state) {
     assert_null(strstr(r->err, "rounded"));
 }
 
+/* The refinement needs the checkpoint: it ends before that goes. */
+static void dropping_the_source_waits_for_the_better_tier(void **state) {
+    (void)state;
+    const cli_result *r = sh("rm -rf $T/d $T/d-compressed; cp -r models/squish-tiny $T/d && "
+                             "$S compress $T/d --refine-after 0 --unchecked --drop-source --json");
+    assert_int_equal(r->status, 0);
+    json_t *o = cli_json(r);
+    assert_null(json_object_get(o, "refining"));
+    json_decref(o);
+    assert_int_equal(sh("ls $T/d/*.safetensors")->status != 0, 1);
+    o = cli_json(sh("$S fidelity models/squish-tiny $T/d-compressed --json --quiet"));
+    assert_true(json_number_value(json_object_get(json_object_get(o, "quantised"), "snr_db")) > 21.5);
+    json_decref(o);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(waiting_ends_with_the_better_tier),
         cmocka_unit_test(a_process_of_its_own_replaces_the_first),
         cmocka_unit_test(short_builds_take_one_step),
+        cmocka_unit_test(dropping_the_source_waits_for_the_better_tier),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }
