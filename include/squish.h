@@ -124,6 +124,15 @@ typedef enum {
     SQUISH_TIER_3      /* tensors/NAME__q.npy and their scales: INT8 by row, for exchange */
 } squish_tier;
 
+/* What a build was measured to be, over held-out text, against its source. */
+typedef enum {
+    SQUISH_QUALITY_UNVERIFIED,
+    SQUISH_QUALITY_OK,
+    SQUISH_QUALITY_DEGRADED,
+    SQUISH_QUALITY_COLLAPSED
+} squish_quality;
+const char *squish_quality_name(squish_quality q); /* "unverified", "ok", ... */
+
 /* A LoRA adapter (Hu et al., 2021, arXiv:2106.09685) that runs beside the weights: a PEFT folder
  * (adapter_config.json, adapter_model.safetensors) or a GGUF adapter. Its terms are multiplied by scale. */
 typedef struct {
@@ -166,6 +175,7 @@ typedef struct {
     int32_t ctx_train;        /* positions the model was trained for */
     int32_t window;           /* sliding window in tokens of the windowed layers, 0 = none */
     bool tied_head, has_tokenizer, has_template;
+    squish_quality quality;   /* of a tier, when it was made */
     double load_ms;           /* open to ready */
 } squish_model_info;
 /* Strings live as long as the model. */
@@ -383,15 +393,6 @@ typedef enum {
     SQUISH_METHOD_MILO  /* LSQ with low-rank compensators (MiLo, arXiv:2504.02658) */
 } squish_method;
 
-/* What a build was measured to be, over held-out text, against its source. */
-typedef enum {
-    SQUISH_QUALITY_UNVERIFIED,
-    SQUISH_QUALITY_OK,
-    SQUISH_QUALITY_DEGRADED,
-    SQUISH_QUALITY_COLLAPSED
-} squish_quality;
-const char *squish_quality_name(squish_quality q); /* "unverified", "ok", ... */
-
 typedef struct {
     const squish_alloc *alloc;
     const char *out_dir; /* NULL: SRC-compressed beside the source, or in the store where that is read-only */
@@ -437,7 +438,8 @@ typedef struct {
  * either the finished tier appears or nothing does. Tiers 0 and q8 that were cancelled, killed or ran out of
  * disk can be resumed; `file` of tiers 2 and 3 is their folder.
  * Errors: NOT_FOUND, CORRUPT, UNSUPPORTED, NO_SPACE, IO, CANCELLED, NO_MEMORY, QUALITY (weights that are not
- * ternary), INVALID (also a tier that is there with other bits, group or method, unless force). */
+ * ternary; what came out, or is there already, has collapsed), INVALID (also a tier that is there with other
+ * bits, group or method, unless force). */
 squish_status squish_compress(const char *src, const squish_compress_options *opt,
                               squish_compress_result *out, squish_error *err);
 /* What squish_compress would make and how long it would take: the size by the exact layout, seconds by

@@ -61,7 +61,7 @@ static int print_json(const char *tier, const squish_compress_result *r, int32_t
     if (r->worst_tensor[0])
         json_object_update_new(o, json_pack("{s:f, s:f, s:s}", "cos_mean", r->cos_mean, "cos_min", r->cos_min,
                                             "worst_tensor", r->worst_tensor));
-    if (r->verdict[0]) json_object_update_new(o, quality_json(r));
+    json_object_update_new(o, quality_json(r));
     if (refining) json_object_set_new(o, "refining", json_integer(refining));
     return cli_print_json(o);
 }

@@ -24,6 +24,7 @@ static squish_status open_to_look(const cli *c, const char *name, squish_model *
                                            : SQUISH_TIER_AUTO;
     SQ_TRY(squish_locate(cli_home(c), name, &path, err));
     o.text_only = has_suffix(path.data, ".gguf");
+    o.allow_collapsed = true; /* its quality is one of the facts */
     const squish_status st = squish_model_open(out, path.data, &o, err);
     squish_text_free(&path);
     return st;
@@ -104,7 +105,7 @@ static void about(const squish_model_info *m, json_t *o) {
 
 static json_t *facts_json(const squish_model *model, const squish_model_info *m) {
     json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, "
-                          "s:i, s:b, s:b, s:b, s:f}",
+                          "s:i, s:b, s:b, s:b, s:f, s:s}",
                           "path", m->path, "architecture", m->architecture, "tier", m->tier, "weight_types",
                           m->weight_types ? m->weight_types : "", "parameters", (json_int_t)m->n_params,
                           "weight_bytes", (json_int_t)m->weight_bytes, "bits_per_weight", m->bits_per_weight,
@@ -112,7 +113,7 @@ static json_t *facts_json(const squish_model *model, const squish_model_info *m)
                           "kv_heads", m->n_kv_heads, "head_dim", m->head_dim, "vocab", m->n_vocab,
                           "vocab_tokens", m->n_vocab_tokens, "ctx_train", m->ctx_train, "window", m->window,
                           "tied_head", m->tied_head, "tokenizer", m->has_tokenizer, "template",
-                          m->has_template, "load_ms", m->load_ms);
+                          m->has_template, "load_ms", m->load_ms, "quality", squish_quality_name(m->quality));
     const char *config = squish_model_config_json(model), *generation = squish_model_generation_json(model);
     if (o && config) json_object_set_new(o, "config", json_loads(config, 0, NULL));
     if (o && generation) json_object_set_new(o, "generation", json_loads(generation, 0, NULL));
@@ -143,6 +144,8 @@ static void print_facts(const squish_model_info *m, const squish_mem_estimate *e
     printf("path          %s\n", m->path);
     printf("architecture  %s\n", m->architecture);
     printf("tier          %s\n", m->tier);
+    if (m->quality != SQUISH_QUALITY_UNVERIFIED)
+        printf("quality       %s, as measured when it was made\n", squish_quality_name(m->quality));
     if (m->n_params) {
         printf("weights       %s (%s, %.2f bits each)\n", m->weight_types ? m->weight_types : "",
                cli_bytes(m->weight_bytes, bytes), m->bits_per_weight);

@@ -176,6 +176,20 @@ static bool current_config(const char *path, const squish_alloc *a) {
     return version == SQ_CONFIG_VERSION;
 }
 
+/* What is there was measured when it was made; a collapsed one is no answer to a wish that refuses such. */
+static squish_status reuse_quality(const squish_compress_options *o, squish_compress_result *out,
+                                   squish_error *err) {
+    sq_sqw *s = NULL;
+    SQ_TRY(sq_sqw_open(&s, out->file, o->alloc, err));
+    out->quality = (squish_quality)sq_sqw_quality(s);
+    sq_sqw_close(s);
+    if (out->quality != SQUISH_QUALITY_COLLAPSED || o->allow_collapsed) return SQUISH_OK;
+    return sq_fail(err, SQUISH_QUALITY,
+                   "%s: it is there, and was measured to be useless when it was made (--force builds "
+                   "another, --allow-collapsed keeps it)",
+                   out->file);
+}
+
 squish_status sq_forge_reuse(const char *compressed, const squish_compress_options *o,
                              squish_compress_result *out, squish_error *err) {
     uint64_t sum;
@@ -187,6 +201,7 @@ squish_status sq_forge_reuse(const char *compressed, const squish_compress_optio
         bool same;
         SQ_TRY(same_recipe(compressed, out->file, o, &same, err));
         if (!same) return SQUISH_OK;
+        SQ_TRY(reuse_quality(o, out, err));
     }
     out->reused = sq_tier_measure(o->tier, out->file, &out->bytes, &sum);
     return SQUISH_OK;

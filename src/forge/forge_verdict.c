@@ -7,6 +7,7 @@
 #include "forge/forge_int.h"
 #include "forge/forge_methods.h"
 
+#include <math.h>
 #include <stdio.h>
 
 _Static_assert((int)SQUISH_QUALITY_OK == (int)SQ_QUALITY_OK &&
@@ -15,10 +16,13 @@ _Static_assert((int)SQUISH_QUALITY_OK == (int)SQ_QUALITY_OK &&
                    (int)SQUISH_QUALITY_DEGRADED == (int)SQ_QUALITY_DEGRADED,
                "one list, two names");
 
+/* Figures go into JSON, which has no NaN. */
+static double figure(double x) { return isfinite(x) ? x : 0; }
+
 static void take(squish_compress_result *out, const sq_quality_measure *m) {
-    out->ppl_ratio = m->ppl_reference > 0 ? m->ppl / m->ppl_reference : 0;
-    out->agreement = m->agreement;
-    out->kl = m->kl;
+    out->ppl_ratio = m->ppl_reference > 0 ? figure(m->ppl / m->ppl_reference) : 0;
+    out->agreement = figure(m->agreement);
+    out->kl = figure(m->kl);
 }
 
 squish_status sq_forge_verdict(sq_forge_job *j, const char *file, sq_quality_flag *quality,

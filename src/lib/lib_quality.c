@@ -148,8 +148,14 @@ static squish_status compare_answers(measuring *k, const sq_model *source, const
         SQ_TRY(squish_tokenize(source, prompts[p], strlen(prompts[p]), SQUISH_TOK_BOS_EOS, &t, err));
         squish_status st = SQUISH_OK;
         for (int32_t i = 0; i < 2 && st == SQUISH_OK; i++) {
-            st = continue_prompt(k, i, &t, b->text_tokens, out, &n, err);
-            if (st != SQUISH_OK) break;
+            squish_error cause = {0};
+            st = continue_prompt(k, i, &t, b->text_tokens, out, &n, &cause);
+            /* A copy that breaks only here is broken: that is a measure, not a failure to measure. */
+            if (st == SQUISH_NUMERIC && i == 1) k->m->nonfinite++, st = SQUISH_OK;
+            if (st != SQUISH_OK) {
+                sq_fail(err, st, "%s", cause.text);
+                break;
+            }
             loops[i] += sq_quality_loops(out, (size_t)n, NULL);
             distinct[i] += sq_quality_distinct2(out, (size_t)n) / b->texts;
         }

@@ -149,6 +149,7 @@ squish_status sq_model_open_sqw(sq_model **out, const char *path, const squish_m
     const bool eight =
         !opt->text_only && sq_wtype_get((sq_wtype)m->layers[0].mat[SQ_ROLE_Q].wtype)->bits == 8;
     SQ_GUARD(sq_model_finish(m, path, eight ? "q8" : "0", err));
+    m->info.quality = (squish_quality)sq_sqw_quality(m->sqw);
     *out = m;
     return SQUISH_OK;
 fail:

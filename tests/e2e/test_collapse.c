@@ -59,7 +59,41 @@ static void what_is_kept_all_the_same_does_not_run_unasked(void **state) {
     mo.allow_collapsed = true;
     memset(&err, 0, sizeof err);
     assert_ok(squish_model_open(&m, r.file, &mo, &err), &err);
+    squish_model_info info;
+    squish_model_get_info(m, &info);
+    assert_int_equal(info.quality, SQUISH_QUALITY_COLLAPSED);
     squish_model_close(m);
+
+    /* Nor is it the answer to the same wish without the permission. */
+    o.allow_collapsed = false;
+    assert_int_equal(squish_compress(model, &o, &r, &err), SQUISH_QUALITY);
+    o.allow_collapsed = true;
+    memset(&err, 0, sizeof err);
+    assert_ok(squish_compress(model, &o, &r, &err), &err);
+    assert_true(r.reused);
+    assert_int_equal(r.quality, SQUISH_QUALITY_COLLAPSED);
+    remove_tree(dir);
+}
+
+/* Stopped while it is measured, a whole file waits: going on measures it, and makes nothing again. */
+static bool stop_at_check(void *user, const char *what, uint64_t done, uint64_t total) {
+    (void)user, (void)total;
+    return strcmp(what, "check") != 0 || done == 0;
+}
+static void a_check_that_was_stopped_is_made_up_for(void **state) {
+    (void)state;
+    fresh_dir();
+    squish_compress_options o = options(4);
+    squish_compress_result r;
+    squish_error err = {0};
+    o.progress = stop_at_check;
+    assert_int_equal(squish_compress(model, &o, &r, &err), SQUISH_CANCELLED);
+    o.progress = NULL;
+    o.resume = true;
+    memset(&err, 0, sizeof err);
+    assert_ok(squish_compress(model, &o, &r, &err), &err);
+    assert_true(r.resumed_bytes > r.bytes / 2);
+    assert_int_equal(r.quality, SQUISH_QUALITY_OK);
     remove_tree(dir);
 }
 
@@ -215,6 +249,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_bits_of_the_shipped_model_are_refused_with_the_measure),
         cmocka_unit_test(what_is_kept_all_the_same_does_not_run_unasked),
+        cmocka_unit_test(a_check_that_was_stopped_is_made_up_for),
         cmocka_unit_test(four_and_three_bits_pass),
         cmocka_unit_test(unchecked_says_so),
         cmocka_unit_test(two_bits_of_a_two_bit_checkpoint_pass),
