@@ -16,7 +16,7 @@ typedef struct {
     const sq_weight *src;
     sq_recipe r;
     sq_encoding enc;
-    size_t index;      /* in the writer */
+    size_t index; /* in the writer */
     bool folded;
     sq_weight dst;     /* shape and type; data unused */
     sq_whole whole;    /* in memory, for methods that need it; w NULL: not */
@@ -24,11 +24,11 @@ typedef struct {
     float *importance; /* [cols] or NULL */
     char *scratch;     /* per thread: f32 [16][cols], f32 [cols], repacking, tile bytes */
     size_t repack_off, tile_off, scratch_bytes;
-    sq_fidelity *fid;  /* [tiles] */
-    float *peak;       /* [tiles] largest |w| */
-    char why[160];     /* the method could not make it; "" */
+    sq_fidelity *fid; /* [tiles] */
+    float *peak;      /* [tiles] largest |w| */
+    char why[160];    /* the method could not make it; "" */
     atomic_int failed;
-    squish_error err;  /* of the first failing tile */
+    squish_error err; /* of the first failing tile */
 } matrix_job;
 
 static bool plain(const sq_weight *w) { return sq_wtype_get((sq_wtype)w->wtype)->layout == SQ_LAYOUT_ROWS; }
@@ -123,10 +123,15 @@ static void compare(matrix_job *k, int32_t tile, int32_t n_rows, const float *ro
         low.next = NULL;
         view.low = &low;
     }
+    const bool alone = !view.low && sq_wtype_get(k->r.type)->layout == SQ_LAYOUT_T16X4;
     for (int32_t i = 0; i < n_rows; i++) {
         const float *row = rows + (size_t)i * (size_t)cols;
-        sq_weight_row_whole(&view, i, back);
-        sq_fidelity_row(&k->fid[tile], row, back, cols);
+        if (alone) {
+            k->b->kernels.compare(&view, i, row, back, &k->fid[tile]);
+        } else {
+            sq_weight_row_whole(&view, i, back);
+            sq_fidelity_row(&k->fid[tile], row, back, cols);
+        }
         k->peak[tile] = fmaxf(k->peak[tile], sq_build_largest(row, cols));
     }
 }

@@ -135,12 +135,16 @@ typedef void sq_attn_merge_fn(float *m, float *l, float *o, float mc, float lc, 
 typedef void sq_kv_put_fn(const float *krow, const float *vrow, int32_t d, int32_t t, uint16_t *k,
                           uint16_t *v);
 
-/* ---- making tiles ---------------------------------------------------------------------------- */
+/* ---- making tiles, judging them ----------------------------------------------------------------- */
 
 /* Row tile of e from n_rows <= 16 source rows of type src (F32, F16, BF16; row r at rows + r * row_bytes,
  * maybe unaligned): sq_row_to_f32, then sq_quant_tile, to the same bytes on every ISA. */
 typedef void sq_encode_fn(const sq_encoding *e, sq_wtype src, const uint8_t *rows, size_t row_bytes,
                           int32_t n_rows, int32_t cols, uint8_t *out);
+
+/* Row r of w, of a packed type, into back [cols], and its distance to row [cols] added to f: sq_weight_row
+ * and sq_fidelity_row, to the same bits on every ISA. w's low-rank terms are left out. */
+typedef void sq_compare_fn(const sq_weight *w, int32_t r, const float *row, float *back, sq_fidelity *f);
 
 /* ---- the table ------------------------------------------------------------------------------- */
 

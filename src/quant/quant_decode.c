@@ -5,6 +5,7 @@
  * This is the reference: every kernel is tested against sq_weight_row, so it reads like the layout in quant.h
  * and nothing here depends on the CPU, the rounding of a fused multiply-add or flush-to-zero switches of an
  * ISA file. */
+#include "quant/quant_compare.h"
 #include "quant/quant_int.h"
 
 #include <assert.h>
@@ -30,37 +31,7 @@ void sq_row_to_f32(sq_wtype t, const uint8_t *p, int32_t n, float *out) {
     elements_to_f32(t, p, n, out);
 }
 
-/* ---- packed rows ----------------------------------------------------------------------------- */
-
-/* One run of columns that share a scale. */
-static void decode_run(const sq_wtype_info *info, const uint8_t *codes, float scale, float bias, int32_t n,
-                       float *out) {
-    if (info->bias) {
-        for (int32_t k = 0; k < n; k++) out[k] = scale * (float)codes[k] + bias;
-    } else if (info->bits == 8) {
-        for (int32_t k = 0; k < n; k++) out[k] = scale * (float)(int8_t)codes[k];
-    } else { /* ternary */
-        for (int32_t k = 0; k < n; k++) out[k] = scale * (float)(codes[k] - 1);
-    }
-}
-
-static void packed_row(const sq_weight *w, const uint8_t *tile, int32_t lane, float *out) {
-    const sq_wtype_info *info = sq_wtype_get(w->wtype);
-    const int32_t sub = info->sub ? info->sub : SQ_GROUP;
-    float scale = 0, bias = 0;
-    if (!info->halves) memcpy(&scale, tile + scale_at(info, w->groups, 0, lane), sizeof scale);
-    for (int32_t k0 = 0; k0 < w->cols; k0 += SQ_GROUP) {
-        uint8_t codes[SQ_GROUP];
-        lane_get(w->wtype, tile + (size_t)(k0 / SQ_GROUP) * (size_t)info->record_bytes, lane, codes);
-        const int32_t end = w->cols - k0 < SQ_GROUP ? w->cols - k0 : SQ_GROUP;
-        for (int32_t k = 0; k < end; k += sub) {
-            const uint8_t *at = tile + scale_at(info, w->groups, (k0 + k) / sub, lane);
-            if (info->halves) scale = sq_scale_to_f32(w->scale_type, load_u16(at));
-            if (info->bias) bias = sq_scale_to_f32(w->scale_type, load_u16(at + bias_behind(info)));
-            decode_run(info, codes + k, scale, bias, end - k < sub ? end - k : sub, out + k0 + k);
-        }
-    }
-}
+/* ---- rows of any type ------------------------------------------------------------------------ */
 
 void sq_weight_row(const sq_weight *w, int32_t r, float *out) {
     assert(r >= 0 && r < w->rows);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * quant_vec.h - eight floats, four floats, two doubles: the vectors the loops of this room are written in.
+ * quant_vec.h - eight floats, four floats, two and four doubles: the vectors the loops of this room are
+ * written in.
  *
  * Left alone, the compilers vectorise clamping and masked sums only now and then, and a factor of three
  * hangs on it. These types are part of gcc's and clang's C on every target and need no instruction set:
@@ -15,6 +16,9 @@
 typedef float f4 __attribute__((vector_size(16)));
 typedef int32_t i4 __attribute__((vector_size(16)));
 typedef double d2 __attribute__((vector_size(16)));
+typedef int64_t l2 __attribute__((vector_size(16)));
+typedef double d4 __attribute__((vector_size(32)));
+typedef int64_t l4 __attribute__((vector_size(32)));
 typedef float f8 __attribute__((vector_size(32)));
 typedef int32_t i8 __attribute__((vector_size(32)));
 
@@ -30,6 +34,33 @@ SQ_VEC_INLINE f4 f4_load(const float *p) {
 
 SQ_VEC_INLINE d2 d2_low(f4 x) { return (d2){(double)x[0], (double)x[1]}; }
 SQ_VEC_INLINE d2 d2_high(f4 x) { return (d2){(double)x[2], (double)x[3]}; }
+SQ_VEC_INLINE i4 f4_finite(f4 x) { return ((i4)x & 0x7F800000) != 0x7F800000; }
+
+SQ_VEC_INLINE d4 d4_abs(d4 x) { return (d4)((l4)x & INT64_MAX); }
+#if defined __AVX__
+SQ_VEC_INLINE d4 d4_from(f4 x) { return __builtin_convertvector(x, d4); }
+SQ_VEC_INLINE d4 d4_max(d4 a, d4 b) { return __builtin_ia32_maxpd256(a, b); } /* of numbers, not NaN */
+#else
+/* In halves, for the reason f8 has below. */
+typedef union {
+    d4 all;
+    d2 half[2];
+} d4_halves;
+
+SQ_VEC_INLINE d4 d4_from(f4 x) {
+    const d4_halves d = {.half = {d2_low(x), d2_high(x)}};
+    return d.all;
+}
+SQ_VEC_INLINE d2 d2_max(d2 a, d2 b) {
+    const l2 first = a > b;
+    return (d2)(((l2)a & first) | ((l2)b & ~first));
+}
+SQ_VEC_INLINE d4 d4_max(d4 a, d4 b) {
+    const d4_halves x = {a}, y = {b};
+    const d4_halves z = {.half = {d2_max(x.half[0], y.half[0]), d2_max(x.half[1], y.half[1])}};
+    return z.all;
+}
+#endif
 
 SQ_VEC_INLINE f8 f8_all(float x) { return (f8){x, x, x, x, x, x, x, x}; }
 SQ_VEC_INLINE f8 f8_load(const float *p) {

@@ -2,7 +2,7 @@
  *
  * test_kernels_encode.c - `encode` of every ISA this machine has gives the bytes of sq_row_to_f32 and
  * sq_quant_tile: every type, source and awkward size, rows unaligned and apart, weights from even to
- * hopeless. */
+ * hopeless. `compare` reads them back and measures them to the bits of sq_weight_row and sq_fidelity_row. */
 #include "kernels/kernels.h"
 
 #include "support/kernel_cases.h"
@@ -30,9 +30,28 @@ static void fill_rows(uint8_t *rows, sq_wtype src, int kind, uint64_t seed) {
         uint16_t h = src == SQ_W_F16 ? sq_f32_to_f16(f) : sq_f32_to_bf16(f);
         if (kind == 5) h = (uint16_t)((x & 0x7800) == 0x7800 ? x ^ 0x4000 : x);
         if (kind == 5) f = sq_bf16_to_f32(h);
-        if (src == SQ_W_F32) memcpy(at, &f, 4);
-        else memcpy(at, &h, 2);
+        if (src == SQ_W_F32)
+            memcpy(at, &f, 4);
+        else
+            memcpy(at, &h, 2);
     }
+}
+
+/* The tile read back and measured: the bits of sq_weight_row and sq_fidelity_row. */
+static void check_compare(const sq_kernels *k, sq_weight made, const uint8_t *tile, const float *w) {
+    made.data = tile;
+    if (sq_wtype_get(made.wtype)->layout != SQ_LAYOUT_T16X4) return;
+    sq_fidelity want = {0}, got = {0};
+    for (int r = 0; r < made.rows; r++) {
+        float expected[COLS_MAX], back[COLS_MAX + 1];
+        back[made.cols] = -7;
+        sq_weight_row(&made, r, expected);
+        sq_fidelity_row(&want, w + r * made.cols, expected, made.cols);
+        k->compare(&made, r, w + r * made.cols, back, &got);
+        assert_memory_equal(back, expected, (size_t)made.cols * sizeof *back);
+        assert_true(back[made.cols] == -7);
+    }
+    assert_memory_equal(&got, &want, sizeof got);
 }
 
 static void check(const sq_kernels *k, const sq_encoding *e, sq_wtype src, const uint8_t *rows, int n_rows,
@@ -51,6 +70,7 @@ static void check(const sq_kernels *k, const sq_encoding *e, sq_wtype src, const
         assert_int_equal(block[i], 0xA5);
         assert_int_equal(block[MOAT + 1 + shape.tile_bytes + (size_t)i], 0xA5);
     }
+    check_compare(k, shape, want, w);
     free(want);
     free(block);
 }
