@@ -155,6 +155,8 @@ enum { SQ_ADVISE_RANDOM, SQ_ADVISE_SEQUENTIAL, SQ_ADVISE_WILLNEED };
 void sq_os_map_advise(const sq_map *m, size_t offset, size_t bytes, int advice);
 /* Zeroed anonymous memory, page aligned, touched only as used; NULL on failure. */
 void *sq_os_reserve(size_t bytes);
+/* Ask for large pages where reserved memory will all be used; a wish. */
+void sq_os_huge_pages(void *p, size_t bytes);
 void sq_os_release(void *p, size_t bytes);
 void sq_os_discard(void *p, size_t bytes); /* give pages back, contents become zero */
 

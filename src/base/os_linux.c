@@ -62,6 +62,8 @@ void sq_os_discard(void *p, size_t bytes) {
     if (p && bytes) (void)madvise(p, bytes, MADV_DONTNEED);
 }
 
+void sq_os_huge_pages(void *p, size_t bytes) { (void)madvise(p, bytes, MADV_HUGEPAGE); }
+
 bool sq_os_exe_path(char *out, size_t n) {
     ssize_t got = readlink("/proc/self/exe", out, n - 1);
     if (got < 0 || (size_t)got >= n - 1) got = 0; /* cut is as good as unknown */

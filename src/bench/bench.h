@@ -12,7 +12,7 @@
 
 #include <jansson.h>
 
-enum { BENCH_RUNS_MAX = 1000 };
+enum { BENCH_RUNS_MAX = 1000, BENCH_THREADS_MAX = 256 };
 
 typedef struct {
     const char *path; /* of the model */
@@ -20,6 +20,7 @@ typedef struct {
     const char *tier_name;      /* as --tier takes it */
     int32_t runs;        /* 1..BENCH_RUNS_MAX */
     int32_t threads;     /* 0: all */
+    int32_t ctx;         /* longest context of bench_decode */
     const char *program; /* the squish to start for whole-process rows; NULL: none of these rows */
     squish_progress_fn progress;
     void *progress_user;
@@ -42,5 +43,26 @@ squish_status bench_load(const bench_options *o, json_t *rows, squish_error *err
  * of the same memory); on fresh Gaussian matrices MiLo's error in dB and its time; and the packing of 3-bit
  * codes. Needs no model; takes 256 MB. */
 squish_status bench_quant(const bench_options *o, json_t *rows, squish_error *err);
+
+/* Speed of a model, tokens per second, beside what the machine allows: the bytes a step must read over the
+ * memory's rate, or its operations over the peak of the arithmetic, whichever takes longer (a model that fits
+ * the last cache can beat the first). Runs and measurements of the limits take turns.
+ *   bench_decode   "decode at N": one token after another behind N tokens of context, up to o->ctx
+ *   bench_prefill  "prefill N": a prompt of N tokens in one go; "first token after N" (ms), sampling included
+ *   bench_batch    "batch N": N timelines of 128 tokens each, one token each a step; tokens of all */
+squish_status bench_decode(const bench_options *o, json_t *rows, squish_error *err);
+squish_status bench_prefill(const bench_options *o, json_t *rows, squish_error *err);
+squish_status bench_batch(const bench_options *o, json_t *rows, squish_error *err);
+
+/* What the machine can do at all, with o->threads: "read memory" (GB/s of 1 GiB of anonymous memory), "int8
+ * dot products" and "f32 multiply-adds" (Gop/s). The same probes, one measurement a call, for benches that
+ * take their limit between their own runs. NO_MEMORY; INVALID: too many threads. */
+squish_status bench_limits_rows(const bench_options *o, json_t *rows, squish_error *err);
+typedef struct bench_limits bench_limits;
+squish_status bench_limits_new(bench_limits **out, int32_t threads, squish_error *err);
+void bench_limits_free(bench_limits *l);
+double bench_limits_read(bench_limits *l);
+double bench_limits_dots(bench_limits *l);
+double bench_limits_fma(bench_limits *l);
 
 #endif

@@ -10,7 +10,9 @@ static const struct {
     const char *name;
     squish_status (*run)(const bench_options *o, json_t *rows, squish_error *err);
     bool needs_model;
-} benches[] = {{"load", bench_load, true}, {"quant", bench_quant, false}};
+} benches[] = {{"load", bench_load, true},       {"decode", bench_decode, true},
+               {"prefill", bench_prefill, true}, {"batch", bench_batch, true},
+               {"quant", bench_quant, false},    {"limits", bench_limits_rows, false}};
 
 static void print_rows(const json_t *rows) {
     size_t i;
@@ -49,7 +51,9 @@ int cli_bench(cli *c) {
     size_t k = 0;
     while (k < SQ_COUNT(benches) && strcmp(benches[k].name, c->args[0]) != 0) k++;
     if (k == SQ_COUNT(benches))
-        return cli_fail_text(c, 2, "no bench '%.40s' (there are: load, quant)", c->args[0]);
+        return cli_fail_text(
+            c, 2, "no bench '%.40s' (there are: load, decode, prefill, batch, quant, limits)",
+                             c->args[0]);
     if (c->n_args == 2 && !benches[k].needs_model)
         return cli_fail_text(c, 2, "bench %s looks at no model", benches[k].name);
     const char *model = c->n_args == 2 ? c->args[1] : cli_text(c, OPT_MODEL);
@@ -60,6 +64,7 @@ int cli_bench(cli *c) {
                              .tier_name = cli_text(c, OPT_TIER),
                              .runs = (int32_t)cli_int(c, OPT_BENCH_RUNS),
                              .threads = (int32_t)cli_int(c, OPT_THREADS),
+                             .ctx = (int32_t)cli_int(c, OPT_BENCH_CTX),
                              .program = sq_os_exe_path(program, sizeof program) ? program : NULL,
                              .progress = cli_progress,
                              .progress_user = c};

@@ -146,6 +146,18 @@ typedef void sq_encode_fn(const sq_encoding *e, sq_wtype src, const uint8_t *row
  * and sq_fidelity_row, to the same bits on every ISA. w's low-rank terms are left out. */
 typedef void sq_compare_fn(const sq_weight *w, int32_t r, const float *row, float *back, sq_fidelity *f);
 
+/* ---- what the machine can do at all ---------------------------------------------------------- */
+
+/* Probes for the bench: the best of each instruction set with nothing around it. Results are sums that are
+ * known beforehand, so nothing can be left out.
+ *   probe_read: the exclusive or of the 64-bit words of p; bytes is a multiple of 1024, p 64-byte aligned
+ *   probe_dots: rounds * the sum of w[k] * x[k], modulo 2^32, into *sum; w at most 127. The operations that
+ *     this took all accumulators (2 for each product) are returned
+ *   probe_fma: acc = fma(acc, a, b) for all rounds from acc = +0, into *sum; operations as above */
+typedef uint64_t sq_probe_read_fn(const void *p, size_t bytes);
+typedef uint64_t sq_probe_dots_fn(int32_t rounds, const uint8_t *w, const int8_t *x, int32_t *sum);
+typedef uint64_t sq_probe_fma_fn(int32_t rounds, float a, float b, float *sum);
+
 /* ---- the table ------------------------------------------------------------------------------- */
 
 typedef struct {

@@ -21,7 +21,11 @@ typedef struct squish_engine sq_engine;
 typedef struct squish_seq sq_seq;
 typedef struct squish_gen sq_gen;
 
-enum { SQ_CHUNK_MAX = 2048, SQ_LOGIT_ROWS = 32 /* rows of logits computed at once when scoring */ };
+enum {
+    SQ_CHUNK_MAX = 2048,
+    SQ_LOGIT_ROWS = 32, /* rows of logits computed at once */
+    SQ_SEQS_MAX = 32    /* timelines in one step */
+};
 
 struct squish_engine {
     squish_alloc alloc;

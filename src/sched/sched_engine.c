@@ -140,7 +140,8 @@ squish_status sq_engine_new(sq_engine **out, const sq_model *m, const squish_eng
     SQ_GUARD(sq_backend_cpu_new(&e->b, &bo, &e->alloc, err));
     SQ_GUARD(sq_kv_pool_new(&e->kv, &shape, kv_format(&o), o.kv_bytes_max ? o.kv_bytes_max : est.kv_bytes,
                             &e->alloc, err));
-    SQ_GUARD(sq_forward_new(&e->f, m, e->b, e->kv, o.chunk_tokens, 1, SQ_LOGIT_ROWS, &e->alloc, err));
+    SQ_GUARD(
+        sq_forward_new(&e->f, m, e->b, e->kv, o.chunk_tokens, SQ_SEQS_MAX, SQ_LOGIT_ROWS, &e->alloc, err));
     *out = e;
     return SQUISH_OK;
 fail:

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * test_kernels_rows.c - the row kernels of every instruction set: int8 rounding, norm, rotation, sums and
- * gates. Same bits as scalar; scalar against double precision. */
+ * gates. Same bits as scalar; scalar against double precision. And the probes of the bench. */
 #include "support/kernel_cases.h"
 
 #include <math.h>
@@ -294,6 +294,40 @@ static void a_gate_passes_nan_on(void **state) {
     }
 }
 
+/* ---- probes ---------------------------------------------------------------------------------- */
+
+static void probes_do_what_they_say(void **state) {
+    (void)state;
+    enum { BYTES = 4096, ROUNDS = 1000 };
+    sq_test_moat m;
+    uint64_t *words = sq_test_moat_new(&m, BYTES, 0), want = 0;
+    uint8_t w[64];
+    int8_t x[64];
+    int32_t dot = 0;
+    float acc = 0;
+    for (int i = 0; i < BYTES / 8; i++) {
+        words[i] = (uint64_t)sq_test_u32(&rng) << 32 | sq_test_u32(&rng);
+        want ^= words[i];
+    }
+    for (int i = 0; i < 64; i++) {
+        w[i] = (uint8_t)sq_test_below(&rng, 128);
+        x[i] = (int8_t)(sq_test_below(&rng, 255) - 127);
+        dot += w[i] * x[i];
+    }
+    for (int i = 0; i < ROUNDS; i++) acc = fmaf(acc, 0.75f, 1.5f);
+    for (int32_t i = -1; i < tables.n; i++) {
+        const sq_kernels *k = i < 0 ? &tables.scalar : &tables.isa[i];
+        int32_t sum = 0;
+        float f = 0;
+        assert_true(k->probe_read(words, BYTES) == want);
+        assert_true(k->probe_dots(ROUNDS, w, x, &sum) % (ROUNDS * 2 * 16) == 0);
+        assert_int_equal(sum, ROUNDS * dot);
+        assert_true(k->probe_fma(ROUNDS, 0.75f, 1.5f, &f) >= ROUNDS * 2);
+        assert_true(f == acc);
+    }
+    sq_test_moat_free(&m);
+}
+
 static int setup(void **state) {
     (void)state;
     rng = sq_test_seed();
@@ -314,6 +348,7 @@ int main(void) {
         cmocka_unit_test(gelu_is_the_same_everywhere),
         cmocka_unit_test(relu2_is_the_same_everywhere),
         cmocka_unit_test(a_gate_passes_nan_on),
+        cmocka_unit_test(probes_do_what_they_say),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }

@@ -19,4 +19,5 @@ void sq_kernels_avx512(sq_kernels *k, uint32_t features) {
     k->gemm_i2g64 = before.gemm_i2g64;
     k->gemm_t2row = before.gemm_t2row;
     k->gemm_foreign = before.gemm_foreign;
+    k->probe_dots = before.probe_dots;
 }
