@@ -110,10 +110,14 @@ static void gated_item(void *ctx, int32_t group, int32_t thread) {
     sq_rows *h = c->h;
     for (int32_t i = 0; i < m; i++) {
         const size_t at = (size_t)i * sq_rows_ld(h), side = (size_t)i * (size_t)h->groups;
-        c->act(g + (size_t)i * SQ_GROUP, u + (size_t)i * SQ_GROUP, wg.rows, h->f + at + col0);
-        if (c->quantise)
-            c->b->k.quant_q8g64(h->f + at, group, group + 1, h->q + at, h->scale + side, h->xsum + side,
-                                h->isum + side, h->isum16 + 4 * side);
+        float *gi = g + (size_t)i * SQ_GROUP;
+        c->act(gi, u + (size_t)i * SQ_GROUP, wg.rows, gi);
+        memcpy(h->f + at + col0, gi, (size_t)wg.rows * sizeof *gi);
+        if (!c->quantise) continue;
+        /* From what is still in the first cache: rows of h lie pages apart. */
+        memset(gi + wg.rows, 0, (size_t)(SQ_GROUP - wg.rows) * sizeof *gi);
+        c->b->k.quant_q8g64(gi, 0, 1, h->q + at + col0, h->scale + side + group, h->xsum + side + group,
+                            h->isum + side + group, h->isum16 + 4 * (side + (size_t)group));
     }
 }
 

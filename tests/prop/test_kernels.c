@@ -297,6 +297,7 @@ static void check_type(sq_wtype t, sq_scale_type st) {
             check_gemm(t, st, sq_test_sizes[r], sq_test_sizes[c], TOKENS[turn++ % SQ_COUNT(TOKENS)], RANDOM);
         }
     for (int32_t m = 1; m <= 40; m++) check_gemm(t, st, 33, 129, m, RANDOM);
+    for (int32_t m = 7; m <= 15; m++) check_gemm(t, st, 70, 1023, m, RANDOM); /* two chunks of columns */
 }
 
 static void check_extremes(sq_wtype t, sq_scale_type st) {
