@@ -6,8 +6,8 @@
  * + 128), which is taken back by starting the sum at -128 * isum.
  *
  * Ladder. One thread of an AMD EPYC, family 26, near 4 GHz: plain read loop 35 to 41 GB/s, vpdpbusd 1013 to
- * 1078 Gop/s. 8960 x 1536 out of cache, gcc 12. 1 token as a share of the read loop, 256 tokens (the last rung:
- * 512) as a share of the peak:
+ * 1078 Gop/s. 8960 x 1536 out of cache, gcc 12. 1 token as a share of the read loop, 256 tokens (the last
+ * rung: 512) as a share of the peak:
  *
  *     rung                                              int4-g64, 0.563 B    int8-g64, 1.031 B
  *     12 tokens a tile, line by line                    91 %, 63 %           88 %, 47 %
