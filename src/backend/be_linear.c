@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-enum { MATRICES_MAX = 4 };
+enum { MATRICES_MAX = 4, GROUP_TILES = SQ_GROUP / SQ_TILE_ROWS, GATED_STEP = 4 };
 
 typedef struct {
     sq_backend *b;
@@ -89,35 +89,36 @@ typedef struct {
     bool quantise;
     sq_rows *h;
     const float *low_g, *low_u;
+    int32_t step; /* groups of an item */
 } gated_ctx;
 
-/* One group of 64 outputs: both matrices, the gate, and the group's quantisation, while everything is in
+/* `step` groups of 64 outputs: both matrices, the gate, and the groups' quantisation, while everything is in
  * cache. */
-static void gated_item(void *ctx, int32_t group, int32_t thread) {
+static void gated_item(void *ctx, int32_t item, int32_t thread) {
     const gated_ctx *c = ctx;
-    enum { TILES = SQ_GROUP / SQ_TILE_ROWS };
-    float *g = c->b->scratch[thread].tile, *u = c->b->scratch[thread].tile2;
-    const sq_weight wg = sq_weight_slice(c->wg, group * TILES, TILES),
-                    wu = sq_weight_slice(c->wu, group * TILES, TILES);
-    const int32_t m = c->x.m, col0 = group * SQ_GROUP;
-    sq_kernels_gemm(&c->b->k, (sq_wtype)wg.wtype)(&wg, 0, sq_weight_tiles(&wg), &c->x, g, SQ_GROUP);
-    sq_kernels_gemm(&c->b->k, (sq_wtype)wu.wtype)(&wu, 0, sq_weight_tiles(&wu), &c->x, u, SQ_GROUP);
-    float *tmp = c->b->scratch[thread].tile3;
-    if (c->wg->low) sq_be_lowrank_up(c->b, c->wg, group * TILES, TILES, m, c->low_g, tmp, g, SQ_GROUP);
-    if (c->wu->low) sq_be_lowrank_up(c->b, c->wu, group * TILES, TILES, m, c->low_u, tmp, u, SQ_GROUP);
-    if (c->bg) add_bias(g, SQ_GROUP, m, c->bg + col0, wg.rows);
-    if (c->bu) add_bias(u, SQ_GROUP, m, c->bu + col0, wu.rows);
     sq_rows *h = c->h;
+    const int32_t group0 = item * c->step, n = h->groups - group0 < c->step ? h->groups - group0 : c->step;
+    const int32_t tile0 = group0 * GROUP_TILES, tiles = n * GROUP_TILES, m = c->x.m, col0 = group0 * SQ_GROUP;
+    const size_t ld = (size_t)n * SQ_GROUP;
+    float *g = c->b->scratch[thread].tile, *u = c->b->scratch[thread].tile2;
+    const sq_weight wg = sq_weight_slice(c->wg, tile0, tiles), wu = sq_weight_slice(c->wu, tile0, tiles);
+    sq_kernels_gemm(&c->b->k, (sq_wtype)wg.wtype)(&wg, 0, sq_weight_tiles(&wg), &c->x, g, ld);
+    sq_kernels_gemm(&c->b->k, (sq_wtype)wu.wtype)(&wu, 0, sq_weight_tiles(&wu), &c->x, u, ld);
+    float *tmp = c->b->scratch[thread].tile3;
+    if (c->wg->low) sq_be_lowrank_up(c->b, c->wg, tile0, tiles, m, c->low_g, tmp, g, ld);
+    if (c->wu->low) sq_be_lowrank_up(c->b, c->wu, tile0, tiles, m, c->low_u, tmp, u, ld);
+    if (c->bg) add_bias(g, ld, m, c->bg + col0, wg.rows);
+    if (c->bu) add_bias(u, ld, m, c->bu + col0, wu.rows);
     for (int32_t i = 0; i < m; i++) {
-        const size_t at = (size_t)i * sq_rows_ld(h), side = (size_t)i * (size_t)h->groups;
-        float *gi = g + (size_t)i * SQ_GROUP;
-        c->act(gi, u + (size_t)i * SQ_GROUP, wg.rows, gi);
+        const size_t at = (size_t)i * sq_rows_ld(h), side = (size_t)i * (size_t)h->groups + (size_t)group0;
+        float *gi = g + (size_t)i * ld;
+        c->act(gi, u + (size_t)i * ld, wg.rows, gi);
         memcpy(h->f + at + col0, gi, (size_t)wg.rows * sizeof *gi);
         if (!c->quantise) continue;
         /* From what is still in the first cache: rows of h lie pages apart. */
-        memset(gi + wg.rows, 0, (size_t)(SQ_GROUP - wg.rows) * sizeof *gi);
-        c->b->k.quant_q8g64(gi, 0, 1, h->q + at + col0, h->scale + side + group, h->xsum + side + group,
-                            h->isum + side + group, h->isum16 + 4 * (side + (size_t)group));
+        memset(gi + wg.rows, 0, (ld - (size_t)wg.rows) * sizeof *gi);
+        c->b->k.quant_q8g64(gi, 0, n, h->q + at + col0, h->scale + side, h->xsum + side, h->isum + side,
+                            h->isum16 + 4 * side);
     }
 }
 
@@ -132,10 +133,12 @@ static sq_glu_fn *glu_of(const sq_backend *b, sq_activation act) {
 void sq_be_gated(sq_backend *b, const sq_rows *x, const sq_weight *wg, const float *gate_bias,
                  const sq_weight *wu, const float *up_bias, sq_activation act, bool quantise, sq_rows *h) {
     float *low_u = b->low ? b->low + sq_be_lowrank_floats(wg, x->m) : NULL;
-    gated_ctx c = {b, sq_be_act(x), wg, wu, gate_bias, up_bias, glu_of(b, act), quantise, h, b->low, low_u};
+    gated_ctx c = {b, sq_be_act(x), wg,    wu, gate_bias, up_bias, glu_of(b, act), quantise,
+                   h, b->low,       low_u, 1};
     if (wg->low) sq_be_lowrank_down(b, wg, &c.x, b->low);
     if (wu->low) sq_be_lowrank_down(b, wu, &c.x, low_u);
     h->m = x->m;
-    sq_be_run(b, gated_item, &c, h->groups, 2 * (int64_t)wg->rows * wg->cols * x->m);
+    if (x->m == 1 && b->opt.m_max >= GATED_STEP) c.step = GATED_STEP;
+    sq_be_run(b, gated_item, &c, sq_div_up(h->groups, c.step), 2 * (int64_t)wg->rows * wg->cols * x->m);
     h->quantised = quantise;
 }

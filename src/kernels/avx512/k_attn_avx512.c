@@ -10,7 +10,9 @@
 
 #include <math.h>
 
-enum { ROWS = 4, CHANNELS = 4 /* registers of 16 */ };
+/* Rows of a block: all query heads of one KV head in most models, so that a decoded token converts and reads
+ * its cache once. CHANNELS: registers of 16; the sums of 7 and 8 rows leave room for FEW. */
+enum { ROWS = 8, CHANNELS = 4, FEW = 2 };
 
 /* A block of at most ROWS query rows and what it works on. */
 typedef struct {
@@ -20,15 +22,19 @@ typedef struct {
 } block;
 
 /* Scores of R rows against the 32 tokens of tile j. */
-BLOCK void tile_scores(int R, block *b, int32_t j) {
+BLOCK void tile_scores(int R, bool cold, block *b, int32_t j) {
     const sq_attn_args *a = b->a;
-    const uint16_t *k = a->k[j];
+    const uint16_t *k = a->k[j], *next = j + 1 < b->tile1 && a->k[j + 1] ? a->k[j + 1] : k;
     const float *q = a->q + (size_t)b->row0 * a->ldq;
     __m512 s[ROWS][2];
     for (int r = 0; r < R; r++) s[r][0] = s[r][1] = _mm512_setzero_ps();
     for (int32_t c = 0; k && c < a->d; c++) {
         const __m512 k0 = f16_load(k + (size_t)c * SQ_KV_TILE),
                      k1 = f16_load(k + (size_t)c * SQ_KV_TILE + 16);
+        if (cold) {
+            fetch(next, 64 * (size_t)c);
+            fetch(a->v[j], 64 * (size_t)c);
+        }
         for (int r = 0; r < R; r++) {
             const __m512 qc = _mm512_set1_ps(q[(size_t)r * a->ldq + (size_t)c]);
             s[r][0] = _mm512_fmadd_ps(qc, k0, s[r][0]);
@@ -89,7 +95,8 @@ BLOCK void values(int R, int C, const block *b, int32_t c) {
                              _mm512_add_ps(o[r][n], _mm512_setzero_ps()));
 }
 
-BLOCK void rows_block(int R, block *b) {
+/* cold: no other block reads these tiles, so they come from memory. */
+BLOCK void rows_block(int R, bool cold, block *b) {
     const sq_attn_args *a = b->a;
     int32_t lo = SQ_ATTN_CHUNK, hi = 0;
     for (int32_t i = b->row0; i < b->row0 + R; i++) {
@@ -99,20 +106,39 @@ BLOCK void rows_block(int R, block *b) {
     }
     b->tile0 = lo / SQ_KV_TILE;
     b->tile1 = sq_div_up(hi, SQ_KV_TILE); /* nothing seen: 8 and 0 */
-    for (int32_t j = b->tile0; j < b->tile1; j++) tile_scores(R, b, j);
+    for (int32_t j = b->tile0; j < b->tile1; j++) tile_scores(R, cold, b, j);
     for (int r = 0; r < R; r++) softmax_row(b, r);
     int32_t c = 0;
-    for (; c + 16 * CHANNELS <= a->d; c += 16 * CHANNELS) values(R, CHANNELS, b, c);
+    const int wide = R > 6 ? FEW : CHANNELS;
+    for (; c + 16 * wide <= a->d; c += 16 * wide) values(R, wide, b, c);
     for (; c < a->d; c += 16) values(R, 1, b, c);
 }
 
 void sq_attn_f16__avx512(const sq_attn_args *a) {
     block b = {.a = a};
+    switch (a->n_q) {
+#define CASE(R)                                                                                              \
+    case R: rows_block(R, true, &b); return
+        CASE(1);
+        CASE(2);
+        CASE(3);
+        CASE(4);
+        CASE(5);
+        CASE(6);
+        CASE(7);
+        CASE(8);
+#undef CASE
+    }
     while (b.row0 < a->n_q) {
         const int32_t left = a->n_q - b.row0;
-        if (left >= 4) rows_block(4, &b), b.row0 += 4;
-        else if (left >= 2) rows_block(2, &b), b.row0 += 2;
-        else rows_block(1, &b), b.row0 += 1;
+        if (left >= 6)
+            rows_block(6, false, &b), b.row0 += 6;
+        else if (left >= 4)
+            rows_block(4, false, &b), b.row0 += 4;
+        else if (left >= 2)
+            rows_block(2, false, &b), b.row0 += 2;
+        else
+            rows_block(1, false, &b), b.row0 += 1;
     }
 }
 
