@@ -97,28 +97,42 @@ SQ_INLINE __m256i operand(sq_wtype t, const uint8_t *lines, int part, int c) {
         const __m256i line = load_line(lines + 64 * (4 * (part & 1) + c));
         return _mm256_and_si256(shifted(line, 4 * (part >> 1)), _mm256_set1_epi8(15));
     }
-    const __m256i low =
-        _mm256_and_si256(shifted(load_line(lines + 64 * c), 2 * part), _mm256_set1_epi8(3));
+    const __m256i low = _mm256_and_si256(shifted(load_line(lines + 64 * c), 2 * part), _mm256_set1_epi8(3));
     if (t != SQ_W_I3_G64) return low;
     const __m256i high = shifted(load_line(lines + 256 + 64 * (part >> 1)), 4 * (part & 1) + c - 2);
     return _mm256_or_si256(low, _mm256_and_si256(high, _mm256_set1_epi8(4)));
 }
 
+/* s += columns 16 p + 4 l .. +4. */
+SQ_INLINE void add_quad(sq_wtype t, int p, int l, int n_h, int n_c, const uint8_t *lines, const int8_t *q,
+                        size_t ldq, __m256i s[2][C_MAX]) {
+    for (int h = 0; h < n_h; h++) {
+        const __m256i v = operand(t, lines + 32 * h, p, l);
+        for (int c = 0; c < n_c; c++)
+            s[h][c] = _mm256_add_epi16(
+                s[h][c], _mm256_maddubs_epi16(v, four_codes(q + (size_t)c * ldq + 16 * p + 4 * l)));
+    }
+}
+
 /* Parts [p0, p1) of 16 columns each, exact. Sums stay in 16 bits throughout: two parts of 4-bit codes reach
- * 8 * 3810 as above, four parts of 3-bit codes 16 * 2 * 7 * 127 = 28448. */
+ * 8 * 3810 as above, four parts of 3-bit codes 16 * 2 * 7 * 127 = 28448. One row of codes wants its shifts
+ * known beforehand (3 bits: 9 to 26 GB/s); with more rows gcc then spills the broadcasts (2 bits: 247 to 172
+ * Gop/s). */
 SQ_INLINE void idot_parts(sq_wtype t, int p0, int p1, int n_h, int n_c, const uint8_t *lines, const int8_t *q,
                           size_t ldq, __m256i dot[2][C_MAX]) {
     __m256i s[2][C_MAX];
     for (int h = 0; h < n_h; h++)
         for (int c = 0; c < n_c; c++) s[h][c] = _mm256_setzero_si256();
-    for (int p = p0; p < p1; p++)
-        for (int l = 0; l < 4; l++)
-            for (int h = 0; h < n_h; h++) {
-                const __m256i v = operand(t, lines + 32 * h, p, l);
-                for (int c = 0; c < n_c; c++)
-                    s[h][c] = _mm256_add_epi16(
-                        s[h][c], _mm256_maddubs_epi16(v, four_codes(q + (size_t)c * ldq + 16 * p + 4 * l)));
-            }
+    if (n_c == 1) {
+        UNROLL
+        for (int p = p0; p < p1; p++) {
+            UNROLL
+            for (int l = 0; l < 4; l++) add_quad(t, p, l, n_h, n_c, lines, q, ldq, s);
+        }
+    } else {
+        for (int p = p0; p < p1; p++)
+            for (int l = 0; l < 4; l++) add_quad(t, p, l, n_h, n_c, lines, q, ldq, s);
+    }
     for (int h = 0; h < n_h; h++)
         for (int c = 0; c < n_c; c++)
             dot[h][c] = _mm256_add_epi32(dot[h][c], _mm256_madd_epi16(s[h][c], _mm256_set1_epi16(1)));
@@ -149,8 +163,7 @@ SQ_INLINE void add_run(sq_wtype t, int n_c, uint8_t scale_type, const uint8_t *s
                        int32_t i, int32_t g, int run, const __m256i dot[C_MAX], __m256 acc[C_MAX]) {
     const bool bias = t != SQ_W_I8_G32 && t != SQ_W_T2_ROW;
     const __m256 scale = t == SQ_W_T2_ROW ? _mm256_setzero_ps() : scale8(scale_type, scales);
-    const __m256 bw =
-        bias ? scale8(scale_type, scales + (t == SQ_W_I4_G32 ? 64 : 32)) : _mm256_setzero_ps();
+    const __m256 bw = bias ? scale8(scale_type, scales + (t == SQ_W_I4_G32 ? 64 : 32)) : _mm256_setzero_ps();
     for (int c = 0; c < n_c; c++) {
         const size_t at = (size_t)(i + c) * (size_t)x->groups + (size_t)g;
         const __m256 sx = _mm256_broadcast_ss(x->scale + at);

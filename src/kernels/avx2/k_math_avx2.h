@@ -20,6 +20,13 @@
  * thinks. */
 #define SQ_INLINE static inline __attribute__((always_inline))
 
+/* Before a loop whose trip count is known, where its counter must become a constant. */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 4")
+#endif
+
 /* Ask for the line `bytes` after p, which may lie past the end of everything: a prefetch cannot fault, and
  * the address is made of integers because a pointer outside its array is not C. */
 SQ_INLINE void fetch_ahead(const void *p, size_t bytes) {
