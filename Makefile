@@ -154,6 +154,25 @@ test-interop: all $(VENV_INTEROP)/.ready
 	$(VENV_INTEROP)/bin/python scripts/check_interop.py --squish $(BUILD)/squish --work $(BUILD)/interop \
 	    --json $(BUILD)/interop.json $(if $(LLAMA_BIN),--llama-bin $(LLAMA_BIN))
 
+# Speed beside llama.cpp, in one run (needs network the first time, cmake and a C++ compiler). SHAPES: 1.5b, 7b, 14b,
+# qwen3-8b; LLAMA_BIN: a folder with its programs, to be spared the build; BENCH_WORK: where models are kept.
+SHAPES ?= 1.5b
+PEER := $(BUILD)/peer
+$(PEER)/bin/llama-bench:
+	python3 -m venv $(PEER)/venv
+	$(PEER)/venv/bin/pip install -q cmake
+	$(PEER)/venv/bin/pip download -q --no-deps --no-binary :all: --no-build-isolation -d $(PEER) llama-cpp-python==0.3.36 || true
+	cd $(PEER) && tar xzf llama_cpp_python-*.tar.gz
+	$(PEER)/venv/bin/cmake -S $(PEER)/llama_cpp_python-*/vendor/llama.cpp -B $(PEER) -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \
+	    -DLLAMA_CURL=OFF -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF
+	$(PEER)/venv/bin/cmake --build $(PEER) -j $(shell nproc) --target llama-bench llama-batched-bench llama-quantize
+
+bench-peers: all $(if $(LLAMA_BIN),,$(PEER)/bin/llama-bench)
+	python3 scripts/bench_peers.py --build $(BUILD) --llama-bin $(or $(LLAMA_BIN),$(PEER)/bin) --shapes $(SHAPES) \
+	    $(if $(BENCH_WORK),--work $(BENCH_WORK))
+bench-check:
+	@python3 scripts/bench_peers.py --check
+
 check-rooms:
 	@scripts/check_rooms.sh
 check-style:
@@ -189,4 +208,4 @@ clean:
 
 -include mk/arm.mk
 
-.PHONY: all run deps test test-interop test-build fuzz-build check check-rooms check-style man install clean unit
+.PHONY: all run deps test test-interop test-build fuzz-build check check-rooms check-style bench-peers bench-check man install clean unit

@@ -240,7 +240,7 @@ typedef enum { SQUISH_KV_F16, SQUISH_KV_F32 } squish_kv;
 typedef struct {
     int32_t threads;      /* 0: what the machine and its cgroup give */
     int32_t ctx_tokens;   /* longest timeline; 0: the model's own, as far as memory allows */
-    int32_t chunk_tokens; /* prompt tokens per step, 1..2048; default 512. Never changes results */
+    int32_t chunk_tokens; /* prompt tokens per step, 1..2048; default 256. Never changes results */
     uint64_t kv_bytes_max;/* cap on cache memory; 0: what ctx_tokens needs */
     squish_kv kv;
     const char

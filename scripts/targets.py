@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Measure the rows that have a bar, write results/DATE-COMMIT-MACHINE.json, and make docs/targets.md and
-docs/results.md from what lies in results/. No figure is typed by hand.
+"""Measure the rows that have a bar, write results/DATE-COMMIT-MACHINE.json, and make docs/targets.md,
+docs/results.md and docs/performance.md from what lies in results/. No figure is typed by hand.
 
     scripts/targets.py [--build build] [--fresh fresh.json]     measure, then write the pages
     scripts/targets.py --pages                                  only write the pages
@@ -158,11 +158,34 @@ def pages():
         lines.append(f"| {r['name']} | {r['bar']} | {r['value']} | {'yes' if r['ok'] else '**no**'} | `{r['command']}` | "
                      f"{result['date']} | {result['machine']} |")
     (ROOT / "docs" / "targets.md").write_text("\n".join(lines) + "\n")
+    performance(newest)
     lines = [head, "# Results\n"]
     for result in reversed(results):
         lines += [f"## {result['date']}, {result['commit']}, {result['machine']}\n", "| row | measured |", "|---|---|"]
         lines += [f"| {r['name']} | {r['value']} |" for r in result["rows"]] + [""]
     (ROOT / "docs" / "results.md").write_text("\n".join(lines))
+
+
+def performance(newest):
+    """docs/performance.md: the newest speed rows, a table for each shape and machine."""
+    lines = ["<!-- made by scripts/targets.py from results/; do not edit -->\n", "# Performance\n",
+             "Random weights in the shapes of real models (`make bench-peers`). The limit is what the memory or the "
+             "arithmetic of the machine gives, measured between the runs; noise is half the range of the middle half of "
+             "the rounds. llama.cpp runs in the same rounds, in the better of its two weight layouts.\n"]
+    groups = {}
+    for r, result in newest.values():
+        if "speed" in r:
+            groups.setdefault((r["speed"]["shape"], result["machine"]), []).append((r["speed"], r["command"], result))
+    for (shape, machine_name), rows in groups.items():
+        _, command, result = rows[0]
+        lines += [f"## {shape}, {machine_name}\n", f"`{command}`, {result['date']}, {result['commit']}\n",
+                  "| row | squish | noise | limit | share | llama.cpp | ratio |", "|---|---|---|---|---|---|---|"]
+        for s, _, _ in rows:
+            peer = f"{s['peer']:.1f} | {s['ratio']:.2f}" if s.get("peer") else " | "
+            lines.append(f"| {s['row']} | {s['value']:.1f} {s['unit']} | {s['noise']:.1f} | {s['limit']:.1f} | "
+                         f"{s['share'] * 100:.0f} % | {peer} |")
+        lines.append("")
+    (ROOT / "docs" / "performance.md").write_text("\n".join(lines))
 
 
 def main():

@@ -197,7 +197,7 @@ def methods(build, text, work):
 
 def sparse(work, shape, *more):
     out = work / shape
-    subprocess.run([sys.executable, ROOT / "scripts" / "make_sparse.py", out, shape, *more], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, ROOT / "scripts" / "make_shape.py", out, shape, *more], check=True, stdout=subprocess.DEVNULL)
     return out
 
 

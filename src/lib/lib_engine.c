@@ -6,7 +6,7 @@
 #include <string.h>
 
 squish_engine_options squish_engine_options_default(void) {
-    return (squish_engine_options){.chunk_tokens = 512};
+    return (squish_engine_options){.chunk_tokens = 256};
 }
 
 squish_status squish_engine_estimate(const squish_model *m, const squish_engine_options *opt,

@@ -92,12 +92,12 @@ static void a_folder_without_a_model_says_what_a_model_is(void **state) {
 static void too_little_memory_exits_5_and_says_what_would_fit(void **state) {
     (void)state;
     if (!cli_limits_work()) skip();
-    refuse(5, "ulimit -v 60000; $S run hi", "a smaller model or tier is needed");
-    const cli_result *r = sh("ulimit -v 76000; $S run --temp 0 'What is the capital of Japan?'");
+    refuse(5, "ulimit -v 54000; $S run hi", "a smaller model or tier is needed");
+    const cli_result *r = sh("ulimit -v 67000; $S run --temp 0 'What is the capital of Japan?'");
     assert_int_equal(r->status, 0); /* it fits with a shorter context */
     assert_string_equal(r->out, "The capital of Japan is Tokyo.\n");
-    refuse(5, "ulimit -v 76000; $S run --ctx 4096 hi", " fits");
-    refuse(5, "ulimit -v 76000; $S run --ctx 4096 hi", "--ctx ");
+    refuse(5, "ulimit -v 67000; $S run --ctx 4096 hi", " fits");
+    refuse(5, "ulimit -v 67000; $S run --ctx 4096 hi", "--ctx ");
 }
 
 static void a_home_that_cannot_be_written_is_no_obstacle_beside_a_writable_model(void **state) {

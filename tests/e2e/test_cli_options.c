@@ -47,7 +47,7 @@ static void expect(const char *before, const char *flags, const char *name, cons
 static void a_value_comes_from_flag_then_environment_then_file_then_default(void **state) {
     (void)state;
     expect("", "", "top-k", "null", "default");
-    expect("", "", "chunk", "512", "default");
+    expect("", "", "chunk", "256", "default");
     ini("top-k = 11\nchunk=7\n");
     expect("", "", "top-k", "11", "squish.ini");
     expect("", "", "chunk", "7", "squish.ini");

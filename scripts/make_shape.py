@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint in the shape of a known model whose weights are holes in the file: headers are real, every value is
-0 and nothing is stored. For memory, size and loading, where the values do not matter.
+"""A checkpoint in the shape of a known model, for memory, size, loading and speed, where the values do not matter.
+Its weights are holes in the file: headers are real, every value is 0 and nothing is stored. With --random they are
+noise around 0.02 and take their place on the disk; norms are 1.
 
-    scripts/make_sparse.py OUT SHAPE [--layers N] [--tokenizer DIR]
+    scripts/make_shape.py OUT SHAPE [--random] [--layers N] [--tokenizer DIR]
 
 SHAPE: 1.5b, 7b, 14b (Qwen2.5) or qwen3-8b."""
 import argparse
 import json
 import pathlib
+import random
 import shutil
 
 SHAPES = {
@@ -43,7 +45,31 @@ def tensors(shape, layers):
         yield "lm_head.weight", (vocab, hidden)
 
 
-def write(out, shape, layers):
+BLOCK = 32 << 20  # bytes of noise; a tensor begins anywhere in them
+
+
+def noise(rng):
+    """bf16 numbers of both signs between 2^-7 and 2^-5."""
+    low = bytearray(rng.randbytes(BLOCK))
+    low[1::2] = rng.randbytes(BLOCK // 2).translate(bytes(0x3C | (i & 1) << 7 for i in range(256)))
+    return bytes(low)
+
+
+def fill(f, header, base):
+    rng = random.Random(402)
+    block = noise(rng)
+    for name, t in header.items():
+        at, end = t["data_offsets"]
+        f.seek(base + at)
+        if "norm" in name:
+            f.write(b"\x80\x3f" * ((end - at) // 2))
+            continue
+        while at < end:
+            start = rng.randrange(BLOCK // 4) * 2
+            at += f.write(block[start:start + min(end - at, BLOCK - start)])
+
+
+def write(out, shape, layers, filled):
     hidden, all_layers, heads, kv, ffn, vocab, tied, norms = SHAPES[shape]
     layers = layers or all_layers
     out.mkdir(parents=True)
@@ -59,6 +85,8 @@ def write(out, shape, layers):
     with open(out / "model.safetensors", "wb") as f:
         f.write(len(text).to_bytes(8, "little") + text)
         f.truncate(8 + len(text) + at)
+        if filled:
+            fill(f, header, 8 + len(text))
     config = {"architectures": ["Qwen3ForCausalLM" if norms else "Qwen2ForCausalLM"],
               "model_type": "qwen3" if norms else "qwen2", "hidden_size": hidden, "intermediate_size": ffn,
               "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv, "head_dim": 128,
@@ -73,13 +101,14 @@ def main():
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("--layers", type=int, default=0, help="fewer of them, with the same widths")
+    parser.add_argument("--random", action="store_true", help="noise instead of holes")
     parser.add_argument("--tokenizer", type=pathlib.Path, help="folder whose tokenizer files go along")
     options = parser.parse_args()
-    size = write(options.out, options.shape, options.layers)
+    size = write(options.out, options.shape, options.layers, options.random)
     if options.tokenizer:
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(options.tokenizer / name, options.out)
-    print(f"{options.out}: {size / 1e9:.2f} GB of weights, none of them on the disk")
+    print(f"{options.out}: {size / 1e9:.2f} GB of weights" + ("" if options.random else ", none of them on the disk"))
 
 
 if __name__ == "__main__":
