@@ -161,7 +161,7 @@ PEER := $(BUILD)/peer
 $(PEER)/bin/llama-bench:
 	python3 -m venv $(PEER)/venv
 	$(PEER)/venv/bin/pip install -q cmake
-	$(PEER)/venv/bin/pip download -q --no-deps --no-binary :all: --no-build-isolation -d $(PEER) llama-cpp-python==0.3.36 || true
+	$(PEER)/venv/bin/pip download -q --no-deps --no-binary llama-cpp-python -d $(PEER) llama-cpp-python==0.3.36
 	cd $(PEER) && tar xzf llama_cpp_python-*.tar.gz
 	$(PEER)/venv/bin/cmake -S $(PEER)/llama_cpp_python-*/vendor/llama.cpp -B $(PEER) -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \
 	    -DLLAMA_CURL=OFF -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF
