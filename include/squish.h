@@ -52,7 +52,9 @@ extern "C" {
     X(QUALITY, "the result is too poor to use")                                   \
     X(NO_SPACE, "no room left on the disk")                                       \
     X(NETWORK, "the network failed")                                              \
-    X(NUMERIC, "the model produced values that are not numbers")
+    X(NUMERIC, "the model produced values that are not numbers")                  \
+    X(BUSY, "full or closing; later it may work")                                 \
+    X(TIMEOUT, "the deadline passed")
 
 typedef enum {
 #define SQUISH_STATUS_ENUM(name, text) SQUISH_##name,
@@ -371,6 +373,126 @@ typedef struct {
 } squish_gen_stats;
 void squish_gen_get_stats(const squish_gen *g, squish_gen_stats *out);
 void squish_gen_free(squish_gen *g);
+
+/* ---- many answers at once -------------------------------------------------------------------- */
+
+/* A *batch* makes many answers on one engine at once: every step of the model serves all of them (continuous
+ * batching), prompts run in chunks between them, and what two timelines have in common is computed and stored
+ * once. It owns the engine from its making to its end: no timeline made by hand may live on it then.
+ *
+ * An answer in a batch equals, byte for byte, the answer of squish_gen on the same prompt and options.
+ *
+ * One thread of the batch's own runs the steps. All functions here may be called from any thread; a job is
+ * read (squish_job_next) and freed by one thread at a time. */
+typedef struct squish_batch squish_batch;
+typedef struct squish_job squish_job;
+
+typedef struct {
+    int32_t jobs_max;          /* answers in one step, 1..32; default 8. More jobs wait */
+    int32_t queue_max;         /* waiting jobs, default 256; more are refused with BUSY */
+    double itl_target_ms;      /* while answers stream, prompts take no more of a step than keeps it near this;
+                                  0: twice the step measured without prompts */
+    bool prefix_cache;         /* default true: keep what was computed while memory lasts, for prompts that
+                                  begin the same */
+    const char *snapshot_dir;  /* prefixes on disk that survive a restart; NULL: none */
+    uint64_t snapshot_bytes_max; /* default 8 GiB; the least recently used go first */
+    squish_warn_fn warn;
+    void *warn_user;
+} squish_batch_options;
+squish_batch_options squish_batch_options_default(void);
+squish_status squish_batch_new(squish_batch **out, squish_engine *e, const squish_batch_options *opt,
+                               squish_error *err);
+/* Cancels every job, writes the snapshots that wait, ends the thread. Jobs must be freed first or may be freed
+ * later; they only report CANCELLED then. */
+void squish_batch_free(squish_batch *b);
+
+/* How the hidden states of a prompt become one vector. */
+typedef enum { SQUISH_POOL_NONE, SQUISH_POOL_MEAN, SQUISH_POOL_LAST, SQUISH_POOL_FIRST } squish_pooling;
+
+typedef struct {
+    const int32_t *prompt;     /* [n_prompt], copied; n_prompt >= 1 */
+    size_t n_prompt;
+    squish_gen_options gen;    /* copied. sampling.choice tells answers to one prompt apart */
+    int32_t prompt_logprobs;   /* -1: none; 0..20: of every prompt token, with that many alternatives */
+    squish_pooling pool;       /* not NONE: an embedding of the prompt; nothing is generated */
+    uint64_t client;           /* jobs of one client share its turn (deficit round robin) */
+    int32_t priority;          /* -2..2; within a client, higher first */
+    double deadline_s;         /* from submission; then the job ends with TIMEOUT. 0: none */
+    uint64_t salt;             /* jobs of different salts share no prefix */
+    /* Called, from the batch's thread or from the one that submits or cancels, when there is something to read
+     * after there was nothing. Must not block, nor call the batch. NULL: the caller polls. */
+    void (*wake)(void *user);
+    void *wake_user;
+} squish_job_options;
+squish_job_options squish_job_options_default(void);
+
+/* Errors: INVALID (ids, options; "context_length_exceeded: ..." for a prompt that cannot fit), BUSY (the queue
+ * is full, or the batch is draining), NO_MEMORY. */
+squish_status squish_job_submit(squish_job **out, squish_batch *b, const squish_job_options *opt,
+                                squish_error *err);
+
+typedef enum {
+    SQUISH_JOB_STARTED,  /* left the queue; its prompt is being evaluated */
+    SQUISH_JOB_PROMPT,   /* one prompt token: id, logprob, top (the first has no logprob: n_top = -1) */
+    SQUISH_JOB_TOKEN,    /* one generated token: id and the text that became certain, maybe empty */
+    SQUISH_JOB_EMBEDDING,/* embedding [n_embedding] f32, neither normalised nor cut */
+    SQUISH_JOB_END       /* the last: finish and text that was held, or status and error */
+} squish_job_event_kind;
+
+typedef struct {
+    squish_job_event_kind kind;
+    int32_t id;               /* -1: none */
+    const char *text;         /* valid UTF-8; text, tops and embedding live until the next call */
+    size_t text_bytes;
+    float logprob;
+    int32_t n_top;
+    const int32_t *top_ids;
+    const float *top_logprobs;
+    const float *embedding;
+    int32_t n_embedding;
+    uint64_t t_ns;            /* monotonic clock when it happened */
+    squish_finish finish;     /* END: NONE if the job failed */
+    const char *stop_reason;
+    squish_status status;     /* END: OK, CANCELLED, TIMEOUT, NUMERIC, NO_MEMORY ... */
+    const char *error;        /* END: "" or one line */
+} squish_job_event;
+/* The next event; false: nothing yet (or END was read). A reader that falls 256 kB behind pauses its job. */
+bool squish_job_next(squish_job *j, squish_job_event *ev);
+/* Ends the job before the next step; END follows with CANCELLED. */
+void squish_job_cancel(squish_job *j);
+
+typedef struct {
+    squish_gen_stats gen;     /* reused_tokens: found in the cache */
+    double queue_ms;
+    int32_t preemptions;
+} squish_job_stats;
+/* As far as it has come; final once END was read. */
+void squish_job_get_stats(squish_job *j, squish_job_stats *out);
+/* Cancels it if it still runs. */
+void squish_job_free(squish_job *j);
+
+/* No new jobs from now on (BUSY), those that wait or run go on; true once none is left. */
+bool squish_batch_drain(squish_batch *b);
+
+enum { SQUISH_HIST_BUCKETS = 17 }; /* bucket i counts values <= 2^i ms, the last one all */
+typedef struct {
+    uint64_t count[SQUISH_HIST_BUCKETS];
+    double sum_s;
+} squish_hist;
+typedef struct {
+    int32_t queued, running;  /* now */
+    int32_t tiles, tiles_free, tiles_cached; /* columns of 32 tokens: in all, never or no longer used, kept for
+                                                prefixes only */
+    uint64_t kv_bytes, kv_bytes_max;
+    uint64_t jobs, finished, cancelled, failed, preemptions, steps; /* since the start */
+    uint64_t prompt_tokens, cached_tokens, evaluated_tokens, generated_tokens;
+    uint64_t prefix_hits, snapshot_hits, snapshots_written, snapshots_dropped;
+    double solo_step_ms;      /* of one answer alone, as measured; 0: not yet */
+    double fairness;          /* Jain's index over clients with work, 1: equal */
+    squish_hist step, inter_token, queue, ttft;
+    uint64_t step_age_ns;     /* since the running step began; 0: idle. For a watchdog */
+} squish_batch_stats;
+void squish_batch_get_stats(squish_batch *b, squish_batch_stats *out);
 
 /* ---- names and places ------------------------------------------------------------------------ */
 
