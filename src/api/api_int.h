@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * api_int.h - what the files of this room share.
+ *
+ *   api_serve.c        life: listeners, the list of routes, timers, drain, reload
+ *   api_models.c       names -> model + engine + batch: load on demand, share, unload when idle
+ *   api_fields.c       request fields: one table of types and ranges; refusals name field, value, range
+ *   api_prompt.c       messages -> chat template -> ids; texts -> ids
+ *   api_call.c         one request in the making, from bytes to the last byte
+ *   api_emit.c         JSON and stream frames on their way out; ids; errors and their form by path
+ *   api_openai.c       what OpenAI routes share: error form, usage, timings, log-probabilities, models
+ *   api_chat.c         POST /v1/chat/completions
+ *   api_completions.c  POST /v1/completions
+ *   api_embeddings.c   POST /v1/embeddings
+ *   api_tokens.c       tokenizer_info, tokenize, detokenize, apply-template
+ *   api_ops.c          health, livez, slots, cancel, openapi.json, rerank's refusal
+ *   api_metrics.c      counters and /metrics
+ *   api_log.c          one JSON line per request
+ *   api_page.c         embedded files: the chat page and what it loads
+ *   api_ollama*.c, api_anthropic.c, api_responses.c   the other dialects
+ *   openapi.json, page/  embedded at build time by scripts/embed.sh
+ *
+ * Threads. Everything here runs on the loop thread of http, except what says "worker": those functions see
+ * the call alone, which nobody else touches meanwhile. A batch's own thread only ever sets a flag and posts.
+ *
+ * The way of a request (api_call.c):
+ *
+ *   handler -> sq_api_call_new
+ *     worker   dialect->read      bytes -> JSON -> wish (no model is needed for it)
+ *     loop     the model is found, loaded or waited for
+ *     worker   prompts are rendered and tokenised, or dialect->work does the whole job
+ *     loop     one answer per prompt and choice is submitted; a stream begins
+ *     loop     events of answers -> dialect->event, in order
+ *     loop     all ended: dialect->finish (closing frames, or the whole reply)
+ *   a failure anywhere: before the stream dialect->error forms the body, after it dialect->fail
+ *   sends the last frame */
+#ifndef SQ_API_INT_H
+#define SQ_API_INT_H
+
+#include "api/api.h"
+#include "http/http.h"
+
+#include <jansson.h>
+#include <stdatomic.h>
+
+typedef struct sq_api_model sq_api_model;
+typedef struct sq_api_call sq_api_call;
+typedef struct sq_api_answer sq_api_answer;
+
+enum { SQ_API_TAG_MAIN, SQ_API_TAG_OLLAMA, SQ_API_TAG_SOCKET }; /* of listeners: sq_http_tag */
+enum {
+    SQ_API_PROMPTS_MAX = 2048, /* of one request */
+    SQ_API_CHOICES_MAX = 16,
+    SQ_API_STOPS_MAX = 16,
+    SQ_API_BIAS_MAX = 1024,
+    SQ_API_JSON_KEYS_MAX = 100000, /* keys and elements of one body ... */
+    SQ_API_JSON_IDS_MAX = 4 << 20, /* ... of which numbers in arrays count here instead */
+    SQ_API_NAME_MAX = 200,         /* bytes of a model's name */
+    SQ_API_FLIGHT_MAX = 64         /* answers of one request at work at once; the others follow */
+};
+
+/* ---- errors (api_emit.c) --------------------------------------------------------------------- */
+
+/* Why a request fails, independent of dialect. code is static text. status 0: nothing failed. */
+typedef struct {
+    int status;       /* of HTTP */
+    const char *code; /* "invalid_type", "context_length_exceeded", "model_not_found", "queue_full" ... */
+    char param[96];   /* the field, "messages[2].content"; "" : none */
+    char message[480];
+    int32_t n_prompt, n_ctx; /* of context_length_exceeded, else 0 */
+    int retry_after_s;       /* 0: no Retry-After */
+} sq_api_error;
+/* Record unless something is recorded (the first cause wins); returns false, to be handed on. */
+bool sq_api_refuse(sq_api_error *e, int status, const char *code, const char *param, const char *fmt, ...)
+    SQ_PRINTF(5, 6);
+/* An error of the library: its code gives the status of HTTP. */
+bool sq_api_refuse_lib(sq_api_error *e, const squish_error *err);
+/* The body of an error in one dialect. */
+typedef void (*sq_api_error_fn)(const sq_api_error *e, const char *request_id, sq_buf *out);
+void sq_api_error_openai(const sq_api_error *e, const char *request_id, sq_buf *out);
+/* "invalid_request_error", "rate_limit_error" ... of a status, as OpenAI says it. */
+const char *sq_api_error_type(int status);
+/* The form that a path's clients read; other dialects add their prefix to the table in api_emit.c. */
+sq_api_error_fn sq_api_error_form(const char *path);
+/* Answer a request that has no call. */
+void sq_api_reply_error(sq_http_req *r, const sq_api_error *e);
+
+/* ---- what is wished (filled by dialect->read) ------------------------------------------------- */
+
+/* One numeric or boolean field that ends in squish_gen_options: the rows of the table in api_fields.c.
+ * Dialects call them by names of their own (num_predict, repeat_penalty). */
+typedef enum {
+    SQ_API_TEMPERATURE,
+    SQ_API_TOP_P,
+    SQ_API_TOP_K,
+    SQ_API_MIN_P,
+    SQ_API_TYPICAL_P,
+    SQ_API_TOP_N_SIGMA,
+    SQ_API_XTC_PROBABILITY,
+    SQ_API_XTC_THRESHOLD,
+    SQ_API_REPETITION_PENALTY,
+    SQ_API_REPEAT_LAST_N,
+    SQ_API_FREQUENCY_PENALTY,
+    SQ_API_PRESENCE_PENALTY,
+    SQ_API_DRY_MULTIPLIER,
+    SQ_API_DRY_BASE,
+    SQ_API_DRY_ALLOWED_LENGTH,
+    SQ_API_DRY_LAST_N,
+    SQ_API_SEED,
+    SQ_API_MAX_TOKENS,
+    SQ_API_MIN_TOKENS,
+    SQ_API_IGNORE_EOS,
+    SQ_API_INCLUDE_STOP,
+    SQ_API_FIELDS
+} sq_api_field;
+
+/* A prompt that needs no template: text, or ids. */
+typedef struct {
+    const char *text; /* NULL: ids */
+    size_t bytes;
+    const int32_t *ids;
+    size_t n_ids;
+} sq_api_input;
+
+typedef struct {
+    const char *model; /* NULL or "": the default model */
+    /* Messages for the chat template (an array as sq_api_read_messages leaves it), or inputs, or neither. */
+    json_t *messages;                           /* reference owned by the call */
+    json_t *template_vars;                      /* reference owned by the call; NULL: none */
+    bool add_generation_prompt, continue_final; /* default true, false */
+    sq_api_input *inputs;
+    size_t n_inputs;
+    const char *suffix;     /* of the one text input: fill in the middle; NULL: none */
+    unsigned token_flags;   /* SQUISH_TOK_... for texts of inputs; default BOS_EOS */
+    squish_gen_options gen; /* what the request set; the rest comes from dialect and model */
+    uint32_t set;           /* bit per sq_api_field that the request set */
+    int32_t n;              /* answers per prompt */
+    bool stream;
+    bool whole_text;         /* collect sq_api_answer.text in streams as well */
+    int32_t prompt_logprobs; /* -1: none (default) */
+    squish_pooling pool;     /* default NONE */
+    int32_t priority;
+    uint64_t salt;   /* of cache_salt; the key is mixed in by the call */
+    int32_t ctx_max; /* this request's window (num_ctx); 0: the model's */
+    bool keep_alive_set;
+    double keep_alive_s; /* < 0: for ever; 0: unload once idle */
+    bool load_only;      /* the model shall be ready, nothing else: finish comes without answers */
+} sq_api_wish;
+
+/* ---- dialects --------------------------------------------------------------------------------- */
+
+typedef struct {
+    const char *name;                     /* of logs and metrics: "openai-chat" */
+    const char *stream_type;              /* "text/event-stream" or "application/x-ndjson" */
+    const char *ping;                     /* ": ping\n\n" while nothing is sent; NULL: none */
+    size_t state_bytes;                   /* of call->state, zeroed */
+    size_t answer_bytes;                  /* of answer->state, zeroed */
+    void (*sampling)(squish_sampling *s); /* the dialect's defaults, under the model's; NULL: OpenAI's */
+    /* Worker. body is an object that lives as long as the call. Fill c->wish; false: c->error says why. */
+    bool (*read)(sq_api_call *c, json_t *body);
+    /* Worker, instead of prompts and answers: the model is c->model (NULL with needs_no_model). Fill
+     * c->result, and it is the reply. false: c->error. NULL: answers are made. */
+    bool (*work)(sq_api_call *c);
+    bool needs_no_model; /* with work only */
+    /* A stream has begun (200 was sent), prompts are known. NULL: nothing to say yet. */
+    void (*begin)(sq_api_call *c);
+    /* The next event of an answer, in order: PROMPT, TOKEN, EMBEDDING, END. a's own fields are up to date. On
+     * END the answer went well. In a stream frames are sent here. */
+    void (*event)(sq_api_call *c, sq_api_answer *a, const squish_job_event *ev);
+    /* Every answer ended well. In a stream: closing frames. Else: fill c->result. */
+    void (*finish)(sq_api_call *c);
+    sq_api_error_fn error; /* the body of a refusal */
+    /* The stream broke: send the last frame. NULL: "data: " and the body of `error`. */
+    void (*fail)(sq_api_call *c, const sq_api_error *e);
+} sq_api_dialect;
+
+/* One answer: a job, and what came of it. */
+struct sq_api_answer {
+    sq_api_call *call;
+    squish_job *job; /* NULL: not submitted yet, or over */
+    int32_t index;   /* prompt * n + choice, the place in c->answers */
+    int32_t i_prompt, i_choice;
+    sq_buf text;      /* generated so far; in streams only with wish.whole_text */
+    int32_t n_tokens; /* generated so far */
+    bool started, ended;
+    squish_finish finish;
+    char *stop_reason;      /* in the call's arena; NULL: none */
+    squish_job_stats stats; /* once ended */
+    void *state;            /* dialect->answer_bytes, zeroed */
+};
+
+typedef struct {
+    const int32_t *ids; /* in the call's arena */
+    size_t n;
+} sq_api_prompt;
+
+struct sq_api_call {
+    sq_api *api;
+    const sq_api_dialect *dialect;
+    sq_http_req *req;    /* loop thread only */
+    sq_arena arena;      /* lives as long as the call */
+    char id[40];         /* 24 characters of base 62, to be put behind "chatcmpl-" and the like */
+    char request_id[80]; /* x-request-id */
+    int64_t created;     /* unix seconds */
+    uint64_t t_start_ns;
+    double load_ms; /* waited for the model */
+    json_t *body;   /* the request, an object ({} where there was no body) */
+    sq_api_wish wish;
+    sq_api_model *model;    /* held until the call ends */
+    const char *model_name; /* as the request spelt it, or the model's own: to be echoed */
+    char fingerprint[16];   /* "sq-" and 8 hex digits of build and model */
+    char *rendered;         /* the prompt as text where a template made it (NUL-terminated), else NULL */
+    sq_api_prompt *prompts;
+    size_t n_prompts;
+    sq_api_answer *answers; /* [n_answers], n_answers = n_prompts * n */
+    size_t n_answers;
+    int64_t seed;   /* in force, for x_squish_seed */
+    json_t *result; /* the reply; reference owned by the call */
+    bool streaming; /* the stream has begun */
+    sq_api_error error;
+    void *state; /* dialect->state_bytes, zeroed */
+    /* the rest is api_call.c's */
+    struct sq_api_call_core *core;
+};
+
+/* From a handler: takes the request over. */
+void sq_api_call_new(sq_api *api, sq_http_req *r, const sq_api_dialect *d);
+/* Totals over all answers, for usage and the log. cached: prompt tokens that were not evaluated. */
+typedef struct {
+    int64_t prompt_tokens, completion_tokens, cached_tokens;
+    double queue_ms, prompt_ms, predicted_ms, ttft_ms; /* of the slowest answer */
+} sq_api_totals;
+void sq_api_call_totals(const sq_api_call *c, sq_api_totals *out);
+
+/* ---- going out (api_emit.c) ------------------------------------------------------------------- */
+
+/* All take the reference of o. Numbers are printed with 17 significant digits, a f32 widened to double so
+ * comes back bit by bit. NULL (no memory) ends the call with an error. */
+
+/* "event: NAME\ndata: {..}\n\n"; event may be NULL. */
+void sq_api_sse(sq_api_call *c, const char *event, json_t *o);
+void sq_api_ndjson(sq_api_call *c, json_t *o);                 /* one line */
+void sq_api_send(sq_api_call *c, const char *text);            /* as it is: "data: [DONE]\n\n" */
+void sq_api_reply_json(sq_http_req *r, int status, json_t *o); /* a request without a call */
+bool sq_api_dump(json_t *o, sq_buf *out);                      /* appends */
+/* Log-probability as it is printed: -inf is -9999. */
+double sq_api_logprob(float lp);
+void sq_api_base62(char *out, size_t n_chars); /* n_chars random characters and a NUL */
+/* Text of one token for log-probabilities: its bytes, or "bytes:\x.." where they are not UTF-8. A new
+ * reference. */
+json_t *sq_api_token_text(const squish_model *m, int32_t id);
+
+/* ---- fields (api_fields.c, worker) ------------------------------------------------------------ */
+
+/* All return false after recording in c->error a 400 that names the field, the value found and what was
+ * wanted. Absent and null leave *out as it was. path is put before the name in messages ("options."); "" at
+ * the top. */
+bool sq_api_get_int(sq_api_error *e, const json_t *o, const char *path, const char *name, int64_t lo,
+                    int64_t hi, int64_t *out);
+bool sq_api_get_num(sq_api_error *e, const json_t *o, const char *path, const char *name, double lo,
+                    double hi, double *out);
+bool sq_api_get_bool(sq_api_error *e, const json_t *o, const char *path, const char *name, bool *out);
+bool sq_api_get_text(sq_api_error *e, const json_t *o, const char *path, const char *name, const char **out);
+/* One field of the table under a name of the dialect's. false: c->error. */
+bool sq_api_get_field(sq_api_call *c, const json_t *o, const char *path, const char *name, sq_api_field f);
+/* Every field of the table under its OpenAI name, with stop, stop_token_ids, logit_bias, cache_salt,
+ * priority. */
+bool sq_api_get_sampling(sq_api_call *c, const json_t *o);
+/* A string or an array of strings -> wish.gen.stop. */
+bool sq_api_get_stops(sq_api_call *c, const json_t *o, const char *path, const char *name);
+/* Refuse what waits for the grammar engine: a field that is there and neither null, empty, false nor
+ * `harmless` (a word, or NULL). */
+bool sq_api_refuse_grammar(sq_api_call *c, const json_t *o, const char *name, const char *harmless);
+/* A string, an array of strings, ids, or arrays of ids -> wish.inputs. */
+bool sq_api_get_inputs(sq_api_call *c, const json_t *o, const char *name);
+/* An array of messages -> a new array {role, content (a string), ...}: developer becomes system, content
+ * parts of text are joined, parts of other kinds are refused. *out is a new reference. */
+bool sq_api_read_messages(sq_api_call *c, const json_t *messages, const char *path, json_t **out);
+
+/* ---- prompts (api_prompt.c, worker) ----------------------------------------------------------- */
+
+/* wish.messages or wish.inputs -> c->prompts, checked against the window. false: c->error. */
+bool sq_api_make_prompts(sq_api_call *c);
+/* The chat template over wish.messages, as text. Control tokens in contents are told apart from the
+ * template's own when tokenised. */
+bool sq_api_render(sq_api_call *c, squish_text *out);
+
+/* ---- models (api_models.c) -------------------------------------------------------------------- */
+
+typedef enum { SQ_API_LOADING, SQ_API_READY, SQ_API_FAILED, SQ_API_UNLOADING } sq_api_state;
+struct sq_api_model {
+    sq_api_model *next;
+    sq_api *api;
+    char name[SQ_API_NAME_MAX + 1];
+    char *path;
+    bool pinned; /* of the command line */
+    sq_api_state state;
+    squish_model *model; /* these three: while READY */
+    squish_engine *engine;
+    squish_batch *batch;
+    squish_model_info info;
+    squish_engine_info engine_info;
+    squish_sampling sampling; /* of its generation_config.json, where `sampling_set` has the bit */
+    uint32_t sampling_set;    /* bit per sq_api_field */
+    const char **controls;    /* texts of control tokens, [n_controls] */
+    size_t n_controls;
+    uint64_t bytes;      /* weights, cache, scratch as planned */
+    int32_t users;       /* calls that hold it */
+    double keep_alive_s; /* < 0: for ever */
+    uint64_t idle_since_ns;
+    int64_t loaded_unix;
+    double load_ms;
+    uint64_t requests, tokens_generated;
+    squish_error error;       /* FAILED */
+    struct sq_api_load *load; /* api_models.c's */
+};
+/* Get a model ready: done(user, m, NULL) later or at once, with m held until sq_api_model_release; or
+ * done(user, NULL, why). name NULL or "": the default one. A trailing ":latest" is ignored. Names are those
+ * of the command line and of the store; nothing that a client says becomes a path. */
+void sq_api_model_want(sq_api *api, const char *name,
+                       void (*done)(void *user, sq_api_model *m, const sq_api_error *e), void *user);
+void sq_api_model_release(sq_api_model *m);
+void sq_api_model_keep(sq_api_model *m, double seconds); /* from now on; 0: unload once idle */
+/* In the table by that name, in any state; NULL. */
+sq_api_model *sq_api_model_find(sq_api *api, const char *name);
+sq_api_model *sq_api_model_first(sq_api *api);        /* iterate by ->next */
+double sq_api_model_expires_s(const sq_api_model *m); /* seconds until it goes; < 0: stays */
+/* Worker. Names of the store that may be loaded, with where and how large: fn(user, name, path, bytes,
+ * tiers). */
+squish_status sq_api_store_each(sq_api *api, squish_list_fn fn, void *user, squish_error *err);
+/* Worker. A name of the store or the command line -> path (in ar), or NOT_FOUND. Looks nowhere else. */
+squish_status sq_api_store_find(sq_api *api, const char *name, sq_arena *ar, const char **path,
+                                squish_error *err);
+
+/* ---- routes ------------------------------------------------------------------------------------ */
+
+/* Each file lists its routes; api_serve.c lists the files. */
+typedef struct {
+    const sq_http_route *routes;
+    size_t n;
+} sq_api_routes;
+extern const sq_api_routes sq_api_routes_openai, sq_api_routes_chat, sq_api_routes_completions,
+    sq_api_routes_embeddings, sq_api_routes_tokens, sq_api_routes_ops, sq_api_routes_page;
+
+/* ---- embedded files (api_page.c) --------------------------------------------------------------- */
+
+/* Made by scripts/embed.sh from src/api/page/ and openapi.json. The table ends with a NULL path. */
+typedef struct {
+    const char *path; /* "/" for page/index.html, "/page/NAME" for the others, "/openapi.json" */
+    const char *type; /* media type, by the ending of the name */
+    const unsigned char *data;
+    size_t bytes;
+    const char *etag; /* "\"crc-bytes\"" */
+} sq_api_file;
+extern const sq_api_file sq_api_files[];
+const sq_api_file *sq_api_page_find(const char *path); /* NULL: none */
+/* Answer with it: ETag and If-None-Match, a strict Content-Security-Policy, no scripts from anywhere else. */
+void sq_api_page_reply(sq_http_req *r, const sq_api_file *f);
+
+/* ---- the server (api_serve.c) ------------------------------------------------------------------ */
+
+typedef struct {
+    uint64_t requests, tokens_generated, prompt_tokens, cached_tokens, cancelled, failed;
+    double ttft_sum_s, decode_sum_s;
+    uint64_t ttft_count, decode_tokens;
+    struct sq_api_route_count *routes;
+    size_t n_routes;
+} sq_api_counters;
+
+struct sq_api {
+    sq_api_options opt;
+    squish_alloc alloc;
+    sq_http *http;
+    sq_http_route *routes;
+    size_t n_routes;
+    sq_api_model *models;
+    sq_api_call *calls; /* at work, newest first */
+    int32_t n_calls;
+    uint64_t t_start_ns;
+    bool keyed, draining, ready, failed;
+    squish_error error; /* why it ends */
+    uint64_t drain_until_ns;
+    int log_fd; /* -1: none */
+    sq_api_counters count;
+    char url[128], ollama_url[128];
+    atomic_bool missed;   /* a wake could not be posted: look at every call */
+    uint64_t memory_used; /* by loaded models, as planned */
+};
+
+void sq_api_drain(sq_api *api); /* no new work; ends when the last call did */
+/* (api_call.c) */
+/* By x-request-id, or by id with or without its prefix; NULL. */
+sq_api_call *sq_api_call_find(sq_api *api, const char *id);
+void sq_api_call_cancel(sq_api_call *c, int status, const char *code, const char *why);
+void sq_api_calls_poll(sq_api *api);
+void sq_api_call_free(sq_api_call *c);
+/* (api_metrics.c) Once per request; route: of the table. */
+void sq_api_count_request(sq_api *api, const char *route, int status, double seconds);
+void sq_api_count_call(sq_api *api, const sq_api_call *c);
+void sq_api_metrics_free(sq_api *api);
+/* (api_log.c) */
+squish_status sq_api_log_open(sq_api *api, squish_error *err);
+void sq_api_log_request(sq_api *api, const sq_http_req *r, const char *route, int status, uint64_t bytes_out,
+                        double seconds, const sq_api_call *c);
+void sq_api_log_close(sq_api *api);
+
+#endif
