@@ -207,5 +207,6 @@ clean:
 	rm -rf $(BUILD)
 
 -include mk/arm.mk
+-include mk/page.mk
 
 .PHONY: all run deps test test-interop test-build fuzz-build check check-rooms check-style bench-peers bench-check man install clean unit

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# The chat page: its files and three libraries of this machine become a C table in the program, and its test.
+
+PAGE_FILES := $(wildcard src/api/page/*)
+OPENAPI    := $(wildcard src/api/openapi.json)
+
+# The folder is made again when a file of it changes, or when a library came to this machine.
+PAGE_LIBS  := $(wildcard /usr/share/javascript/marked/*.js /usr/share/nodejs/dompurify/dist/purify.min.js \
+                /usr/share/javascript/highlight.js/highlight.min.js)
+$(BUILD)/page/index.html: $(PAGE_FILES) $(PAGE_LIBS) scripts/page_libs.sh
+	@scripts/page_libs.sh $(BUILD)/page
+	@touch $@
+
+$(BUILD)/gen/api_files.c: $(BUILD)/page/index.html $(OPENAPI) scripts/embed.sh
+	@mkdir -p $(@D)
+	@scripts/embed.sh /=$(BUILD)/page/index.html \
+	    $$(for f in $(BUILD)/page/*; do case $$f in *index.html) ;; *) echo /page/$${f##*/}=$$f ;; esac; done) \
+	    $(OPENAPI:%=/openapi.json=%) >$@.tmp
+	@mv $@.tmp $@
+
+$(BUILD)/gen/%.o: $(BUILD)/gen/%.c
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+page: $(BUILD)/page/index.html
+
+# In a browser without a window (Debian: chromium, chromium-driver), against a scripted server, and against the
+# program itself once it is built. Needs network the first time, for selenium.
+VENV_PAGE := $(BUILD)/venv-page
+$(VENV_PAGE)/.ready:
+	python3 -m venv $(VENV_PAGE)
+	$(VENV_PAGE)/bin/pip install -q selenium
+	@touch $@
+
+test-page: page $(VENV_PAGE)/.ready
+	@$(VENV_PAGE)/bin/python tests/page/test_page.py --page $(BUILD)/page $(PAGE_TEST_FLAGS)
+
+.PHONY: page test-page
