@@ -36,6 +36,12 @@ take() {
 }
 take marked.js libjs-marked javascript/marked/marked.umd.min.js javascript/marked/marked.min.js
 take purify.js node-dompurify nodejs/dompurify/dist/purify.min.js javascript/dompurify/purify.min.js
+# Debian 12's fix for CVE-2024-47875 reads a variable where it was never declared, and every call throws. The check
+# that reads it is made again for each element, so a neutral value is all it needs.
+if grep -q 'var shadowNode' "$out/purify.js" || ! grep -q 'shadowNode\.__depth' "$out/purify.js"; then :; else
+    sed '1s/^/var shadowNode = {__depth: 0};/' "$out/purify.js" >"$out/purify.tmp"
+    mv "$out/purify.tmp" "$out/purify.js"
+fi
 take highlight.js libjs-highlight.js javascript/highlight.js/highlight.min.js
 
 # The file is its core and then one registerLanguage( a language. Another layout is left whole.

@@ -9,6 +9,7 @@ What it answers is decided by the last user message:
     /tool           a tool call; a text once it has results /rich      headings, table, code, list
     /hostile N      string N of hostile.json, in pieces     /cut       the connection ends in the middle
     /error          an error event in the middle            /long      400 paragraphs
+    /utf8           code points cut between two writes     /tag       thinking inside <think> of the content
     /full           400 context_length_exceeded             else       an echo
 
 Every request is kept: GET /test/log gives them, POST /test/set {"key": ..., "down": ..., "health": ...} changes the
@@ -97,6 +98,10 @@ def deltas_of(body):
         return [(0, {"reasoning_content": bad}), (0, {"tool_calls": [call]})]
     if text.startswith("/hostile"):
         return [(0.001, {"content": p}) for p in pieces(HOSTILE[int(text.split()[1])], 7)]
+    if text.startswith("/tag"):
+        return [(0.002, {"content": p}) for p in pieces("<think>Hm, let me see.</think>\n\nDone thinking.")]
+    if text.startswith("/utf8"):
+        return [(0, {"content": "Grüße, 世界 👩‍🔬 ok"})] * 3
     if text.startswith("/long"):
         return [(0, {"content": f"Paragraph {i} of a long answer, with some words in it.\n\n"}) for i in range(400)]
     if "hash table" in text or text.startswith("/rich"):
@@ -230,6 +235,7 @@ class Handler(BaseHTTPRequestHandler):
             self.event(body, delta)
             n += 1
             if n == 3 and text.startswith("/cut"):
+                time.sleep(0.3)  # a browser drops what it has not handed over when the connection breaks
                 self.close_connection = True
                 self.connection.close()
                 return
@@ -259,8 +265,10 @@ class Handler(BaseHTTPRequestHandler):
     def raw(self, text):
         """One chunk of the body; an empty one ends it."""
         data = text.encode("utf-8", "surrogatepass")
-        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
-        self.wfile.flush()
+        cut = next((i + 1 for i, b in enumerate(data) if b >= 0xc2), len(data))  # inside the first code point
+        for part in filter(None, [data[:cut], data[cut:]]) if data else [b""]:
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
+            self.wfile.flush()
 
 
 class Server(ThreadingHTTPServer):

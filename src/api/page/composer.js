@@ -87,7 +87,7 @@ export class Composer {
     }
 
     async attach(list) {
-        for (const file of list) {
+        for (const file of [...list]) { // a copy: the input is emptied meanwhile
             if (this.files.length >= FILES_MAX) { toast(`At most ${FILES_MAX} files in one message`); break; }
             try {
                 this.files.push({ name: file.name, text: await readText(file) });

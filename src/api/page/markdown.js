@@ -10,7 +10,6 @@
 import { el, copyText, icon } from './dom.js';
 
 const { marked, DOMPurify: purify, hljs } = globalThis;
-export const isRich = Boolean(marked?.lexer && purify?.isSupported);
 const RICH_MAX = 400000;      // characters; beyond it rendering would stall the page, so it is shown as text
 const HIGHLIGHT_MAX = 60000;
 
@@ -18,6 +17,7 @@ const ALLOWED = {
     ALLOWED_TAGS: ['p', 'br', 'hr', 'h1', 'h2', 'h3', 'h4', 'h5', 'h6', 'strong', 'em', 'del', 'code', 'pre', 'blockquote',
         'ul', 'ol', 'li', 'table', 'thead', 'tbody', 'tr', 'th', 'td', 'a', 'span'],
     ALLOWED_ATTR: ['href', 'title', 'align', 'start', 'class'],
+    ADD_URI_SAFE_ATTR: ['align', 'start'], // their values are no addresses; without this they are taken for some
     ALLOW_DATA_ATTR: false,
     ALLOW_ARIA_ATTR: false,
     ALLOWED_URI_REGEXP: /^(?:https?:\/\/|mailto:)/i,
@@ -55,7 +55,21 @@ function setUp() {
         }
     });
 }
-if (isRich) setUp();
+
+/* Are the libraries there, and does the sanitiser do its work? One that throws or lets something through (a library
+ * of another version, a broken package) is as good as none. */
+function probe() {
+    if (!marked?.lexer || !purify?.isSupported) return false;
+    try {
+        setUp();
+        const seen = purify.sanitize('<p id="a" data-a="b">x<video></video><b>z</b></p>', ALLOWED);
+        return seen.childElementCount === 1 && seen.firstChild.attributes.length === 0 && seen.textContent === 'xz'
+            && seen.querySelector('video, b') === null;
+    } catch {
+        return false;
+    }
+}
+export const isRich = probe();
 
 /* hljs 9 takes (name, text), later ones (text, {language}). The result is markup, so it is purified as well. */
 function highlighted(text, language) {
@@ -118,7 +132,7 @@ function plainBlocks(text) {
 
 function richBlocks(text) {
     return marked.lexer(text).filter((t) => t.type !== 'space')
-        .map((token) => ({ raw: `${token.type}\n${token.raw}`, make: () => richBlock(token) }));
+        .map((token) => ({ raw: token.raw, type: token.type, make: () => richBlock(token) }));
 }
 
 function blocksOf(text) {
@@ -131,17 +145,19 @@ function blocksOf(text) {
 export class MarkdownView {
     constructor(root) {
         this.root = root;
-        this.shown = []; // raw text of each child
+        this.shown = []; // kind and raw text of each child
     }
 
     render(text) {
         const blocks = blocksOf(text);
         let same = 0;
-        while (same < blocks.length && this.shown[same] === blocks[same].raw) same++;
+        // The same text can become another kind of block when the next line arrives (a heading, a table).
+        const key = (b) => `${b.type ?? ''}\n${b.raw}`;
+        while (same < blocks.length && this.shown[same] === key(blocks[same])) same++;
         while (this.root.childNodes.length > same) this.root.lastChild.remove();
         this.root.append(...blocks.slice(same).map((b) => {
             try { return b.make(); } catch { return el('div', { class: 'block plain' }, b.raw); }
         }));
-        this.shown = blocks.map((b) => b.raw);
+        this.shown = blocks.map(key);
     }
 }
