@@ -565,6 +565,7 @@ void sq_api_call_new(sq_api *api, sq_http_req *r, const sq_api_dialect *d) {
     c->core->holds = 2; /* the request's, and this function's */
     sq_http_set_user(r, c);
     sq_http_on_gone(r, on_gone, c);
+    if (d->enter) d->enter(c);
     work(c, READ, read_body, body_read);
     let_go(c);
 }

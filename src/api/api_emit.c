@@ -139,6 +139,16 @@ void sq_api_sse(sq_api_call *c, const char *event, json_t *o) { frame(c, event, 
 void sq_api_ndjson(sq_api_call *c, json_t *o) { frame(c, NULL, "", o, "\n"); }
 void sq_api_send(sq_api_call *c, const char *text) { sq_http_send(c->req, text, strlen(text)); }
 
+void sq_api_put(sq_api_call *c, json_t *o, const char *key, json_t *v) {
+    if (json_object_set_new(o, key, v) != 0)
+        sq_api_refuse(&c->error, 500, "out_of_memory", NULL, "the answer found no memory");
+}
+
+void sq_api_add(sq_api_call *c, json_t *array, json_t *v) {
+    if (json_array_append_new(array, v) != 0)
+        sq_api_refuse(&c->error, 500, "out_of_memory", NULL, "the answer found no memory");
+}
+
 double sq_api_logprob(float lp) { return isfinite(lp) ? (double)lp : -9999.0; }
 
 void sq_api_base62(char *out, size_t n_chars) {

@@ -156,6 +156,8 @@ typedef struct {
     size_t state_bytes;                   /* of call->state, zeroed */
     size_t answer_bytes;                  /* of answer->state, zeroed */
     void (*sampling)(squish_sampling *s); /* the dialect's defaults, under the model's; NULL: OpenAI's */
+    /* Loop thread, first of all: what must be copied from the request line or the tables. NULL: nothing. */
+    void (*enter)(sq_api_call *c);
     /* Worker. body is an object that lives as long as the call. Fill c->wish; false: c->error says why. */
     bool (*read)(sq_api_call *c, json_t *body);
     /* Worker, instead of prompts and answers: the model is c->model (NULL with needs_no_model). Fill
@@ -244,12 +246,27 @@ void sq_api_ndjson(sq_api_call *c, json_t *o);                 /* one line */
 void sq_api_send(sq_api_call *c, const char *text);            /* as it is: "data: [DONE]\n\n" */
 void sq_api_reply_json(sq_http_req *r, int status, json_t *o); /* a request without a call */
 bool sq_api_dump(json_t *o, sq_buf *out);                      /* appends */
+/* Sets o[key]; what finds no memory ends the call with an error. o may be NULL. */
+void sq_api_put(sq_api_call *c, json_t *o, const char *key, json_t *v);
+void sq_api_add(sq_api_call *c, json_t *array, json_t *v);
 /* Log-probability as it is printed: -inf is -9999. */
 double sq_api_logprob(float lp);
 void sq_api_base62(char *out, size_t n_chars); /* n_chars random characters and a NUL */
 /* Text of one token for log-probabilities: its bytes, or "bytes:\x.." where they are not UTF-8. A new
  * reference. */
 json_t *sq_api_token_text(const squish_model *m, int32_t id);
+
+/* ---- OpenAI's shapes (api_openai.c) ------------------------------------------------------------ */
+
+/* {id, object, created, model, system_fingerprint}: every answer and every frame begins so. New references. */
+json_t *sq_api_openai_head(const sq_api_call *c, const char *prefix, const char *object);
+json_t *sq_api_openai_usage(const sq_api_call *c);
+json_t *sq_api_openai_timings(const sq_api_call *c);
+const char *sq_api_finish_word(squish_finish f); /* "stop", "length" */
+/* stream, stream_options.include_usage, n, and what is refused on every route that generates. */
+bool sq_api_openai_common(sq_api_call *c, const json_t *body, bool *include_usage);
+/* (api_chat.c) messages, chat_template_kwargs, continue_final_message, add_generation_prompt. */
+bool sq_api_read_chat(sq_api_call *c, const json_t *body);
 
 /* ---- fields (api_fields.c, worker) ------------------------------------------------------------ */
 
@@ -386,6 +403,7 @@ struct sq_api {
     sq_api_call *calls; /* at work, newest first */
     int32_t n_calls;
     uint64_t t_start_ns;
+    int64_t started_unix;
     bool keyed, draining, ready, failed;
     bool loading;       /* a model is being opened or closed */
     squish_error error; /* why it ends */
