@@ -372,6 +372,11 @@ static void prepare(void *user) { /* worker */
         return;
     }
     if (c->wish.load_only || !sq_api_make_prompts(c)) return;
+    if (c->wish.pool != SQUISH_POOL_NONE) {
+        bool told;
+        c->wish.pool = sq_api_pooling(c->model, &told);
+        c->wish.pool_guessed = !told;
+    }
     settle_sampling(c);
     make_answers(c);
 }
@@ -565,6 +570,8 @@ void sq_api_call_new(sq_api *api, sq_http_req *r, const sq_api_dialect *d) {
     c->core->holds = 2; /* the request's, and this function's */
     sq_http_set_user(r, c);
     sq_http_on_gone(r, on_gone, c);
+    const char *model = sq_http_query(r, "model"); /* of routes without a body */
+    if (model) c->wish.model = sq_arena_strndup(&c->arena, model, strlen(model));
     if (d->enter) d->enter(c);
     work(c, READ, read_body, body_read);
     let_go(c);

@@ -138,7 +138,8 @@ typedef struct {
     bool stream;
     bool whole_text;         /* collect sq_api_answer.text in streams as well */
     int32_t prompt_logprobs; /* -1: none (default) */
-    squish_pooling pool;     /* default NONE */
+    squish_pooling pool;     /* default NONE; anything else: as the model is made for */
+    bool pool_guessed;       /* set by the call: the model does not say */
     int32_t priority;
     uint64_t salt;   /* of cache_salt; the key is mixed in by the call */
     int32_t ctx_max; /* this request's window (num_ctx); 0: the model's */
@@ -265,6 +266,10 @@ json_t *sq_api_openai_timings(const sq_api_call *c);
 const char *sq_api_finish_word(squish_finish f); /* "stop", "length" */
 /* stream, stream_options.include_usage, n, and what is refused on every route that generates. */
 bool sq_api_openai_common(sq_api_call *c, const json_t *body, bool *include_usage);
+/* (api_embeddings.c) How a model makes one vector of a prompt; *told: it says so itself. Worker. */
+squish_pooling sq_api_pooling(const sq_api_model *m, bool *told);
+void sq_api_unit_vector(float *v, int32_t n); /* to length 1 */
+json_t *sq_api_vector(const float *v, int32_t n);
 /* (api_chat.c) messages, chat_template_kwargs, continue_final_message, add_generation_prompt. */
 bool sq_api_read_chat(sq_api_call *c, const json_t *body);
 
