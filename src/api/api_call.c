@@ -509,6 +509,10 @@ sq_api_call *sq_api_call_find(sq_api *api, const char *id) {
     return NULL;
 }
 
+bool sq_api_call_in_worker(const sq_api_call *c) {
+    return c->core->stage == READ || c->core->stage == PREPARE || c->core->stage == FORM;
+}
+
 uint64_t sq_api_call_client(const sq_api_call *c) { return c->core->client; }
 
 static bool admit(sq_api *api, sq_http_req *r, sq_api_error *e) {

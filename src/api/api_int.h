@@ -355,6 +355,7 @@ double sq_api_model_expires_s(const sq_api_model *m); /* seconds until it goes; 
 /* For api_serve.c: load those of the command line; unload what is idle too long; close all, when nothing runs. */
 squish_status sq_api_models_begin(sq_api *api, squish_error *err);
 void sq_api_models_tick(sq_api *api);
+void sq_api_models_dismiss(sq_api *api); /* those who wait are told that the server goes down */
 void sq_api_models_end(sq_api *api);
 /* Worker. Names of the store that may be loaded, with where and how large: fn(user, name, path, bytes,
  * tiers). */
@@ -390,9 +391,20 @@ void sq_api_page_reply(sq_http_req *r, const sq_api_file *f);
 
 /* ---- the server (api_serve.c) ------------------------------------------------------------------ */
 
+typedef enum {
+    SQ_API_DONE_STOP,
+    SQ_API_DONE_LENGTH,
+    SQ_API_DONE_CANCELLED,
+    SQ_API_DONE_TIMEOUT,
+    SQ_API_DONE_ERROR,
+    SQ_API_REASONS
+} sq_api_reason;
+
+enum { SQ_API_PREFILL_BUCKETS = 14 }; /* prompts of at most 16 << i tokens */
 typedef struct {
-    uint64_t requests, tokens_generated, prompt_tokens, cached_tokens, cancelled, failed;
-    double ttft_sum_s, decode_sum_s;
+    uint64_t http_requests, requests, tokens_generated, prompt_tokens, cached_tokens;
+    uint64_t finished[SQ_API_REASONS], prefill[SQ_API_PREFILL_BUCKETS], prefill_count, prefill_sum;
+    double http_seconds, ttft_sum_s, decode_sum_s;
     uint64_t ttft_count, decode_tokens;
     struct sq_api_route_count *routes;
     size_t n_routes;
@@ -411,6 +423,8 @@ struct sq_api {
     int64_t started_unix;
     bool keyed, draining, ready, failed;
     bool loading;       /* a model is being opened or closed */
+    bool stalled;       /* a step of some model does not end */
+    bool ending;        /* sq_api_free is at work: nothing new begins */
     squish_error error; /* why it ends */
     uint64_t drain_until_ns;
     int log_fd; /* -1: none */
@@ -430,12 +444,15 @@ void sq_api_calls_poll(sq_api *api);
 void sq_api_call_free(sq_api_call *c); /* http is done with the request */
 sq_api_call *sq_api_call_next(const sq_api_call *c);
 uint64_t sq_api_call_client(const sq_api_call *c);
+bool sq_api_call_in_worker(const sq_api_call *c); /* then only id, request_id and dialect may be read */
 /* Body -> object ({} where there is none), or a 400. *out is a new reference. Any thread. */
 bool sq_api_parse(sq_api_error *e, sq_span body, size_t elements_max, json_t **out);
 /* (api_metrics.c) Once per request; route: of the table. */
 void sq_api_count_request(sq_api *api, const char *route, int status, double seconds);
 void sq_api_count_call(sq_api *api, const sq_api_call *c);
 void sq_api_metrics_free(sq_api *api);
+void sq_api_get_metrics(void *user, sq_http_req *r);
+double sq_api_mean_tps(const sq_api *api), sq_api_mean_ttft_s(const sq_api *api);
 /* (api_log.c) */
 squish_status sq_api_log_open(sq_api *api, squish_error *err);
 void sq_api_log_request(sq_api *api, const sq_http_req *r, const char *route, int status, uint64_t bytes_out,

@@ -378,7 +378,7 @@ static void opened(void *user) {
 
 /* Begin the next load, unless one is at work. */
 static void next_turn(sq_api *api) {
-    for (sq_api_model *m = api->models; m && !api->loading; m = m->next) {
+    for (sq_api_model *m = api->models; m && !api->loading && !api->ending; m = m->next) {
         if (m->state != SQ_API_LOADING || !m->load->queued) continue;
         const uint64_t limit = api->opt.memory_limit;
         m->load->queued = false;
@@ -439,7 +439,7 @@ double sq_api_model_expires_s(const sq_api_model *m) {
 }
 
 void sq_api_models_tick(sq_api *api) {
-    for (sq_api_model *m = api->models; m && !api->loading; m = m->next)
+    for (sq_api_model *m = api->models; m && !api->loading && !api->ending; m = m->next)
         if (m->state == SQ_API_READY && m->users == 0 && sq_api_model_expires_s(m) == 0) unload(m);
 }
 
@@ -461,10 +461,13 @@ squish_status sq_api_models_begin(sq_api *api, squish_error *err) {
     return SQUISH_OK;
 }
 
-void sq_api_models_end(sq_api *api) {
+void sq_api_models_dismiss(sq_api *api) {
     const sq_api_error e = {.status = 503, .code = "draining", .message = "the server is going down"};
+    for (sq_api_model *m = api->models; m; m = m->next) tell(m, &e);
+}
+
+void sq_api_models_end(sq_api *api) {
     while (api->models) {
-        tell(api->models, &e);
         close_all(api->models);
         free_model(api->models);
     }
