@@ -12,8 +12,8 @@
  *       V token-major   [32][d]     lanes of an output row are channels
  *   F32 tile: the same order, 4-byte elements.
  *
- * Columns come from one reserved range of address space; memory is touched only as tokens arrive, and a column
- * given back waits in a free list. Slots beyond a sequence's length hold finite numbers (zeros or old
+ * Columns come from one reserved range of address space; memory is touched only as tokens arrive, and a
+ * column given back waits in a free list. Slots beyond a sequence's length hold finite numbers (zeros or old
  * values), never NaN: attention multiplies them by zero.
  *
  * Sharing: the unit is the column. Columns count their holders (tables of sequences, and the prefix tree);
@@ -100,7 +100,7 @@ int32_t sq_kv_seq_column(const sq_kv_seq *s, int32_t tile);
  * of different salts share nothing. */
 typedef struct sq_kv_tree sq_kv_tree;
 
-/* One tree per pool; all memory is taken here. It is freed before the pool, after the sequences. NO_MEMORY. */
+/* One tree per pool; all memory is taken here. Freed before the pool, after the sequences. NO_MEMORY. */
 squish_status sq_kv_tree_new(sq_kv_tree **out, sq_kv_pool *p, squish_error *err);
 void sq_kv_tree_free(sq_kv_tree *t);
 

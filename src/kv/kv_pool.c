@@ -2,8 +2,8 @@
  *
  * kv_pool.c - the arena behind the columns, who holds them, and the page tables of sequences.
  *
- * The arena is one reservation of address space. A column is carved from it once; given back it goes to a free
- * list beside the arena, so that its tiles stay finite numbers.
+ * The arena is one reservation of address space. A column is carved from it once; given back it goes to a
+ * free list beside the arena, so that its tiles stay finite numbers.
  *
  * One thread owns a pool and its sequences; only the count of used columns is read from elsewhere. */
 #include "kv/kv_int.h"

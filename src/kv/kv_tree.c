@@ -6,8 +6,8 @@
  *                                -> [.. Peru is ..]
  *
  * A radix tree whose edges were cut to single tiles (Zheng et al., SGLang, arXiv:2312.07104, keeps runs): a
- * node never splits, a table of one hash finds the child, and what a node costs is known in advance: all nodes
- * are allocated at birth, as many as the pool has columns.
+ * node never splits, a table of one hash finds the child, and what a node costs is known in advance: all
+ * nodes are allocated at birth, as many as the pool has columns.
  *
  *   table    (parent, salt, hash of 32 ids; seeded per process) -> chain of nodes; ids are always compared
  *   children doubly linked, the last used first; looked through only for the rest of less than a tile
@@ -151,7 +151,8 @@ static uint64_t hash_of(const sq_kv_tree *t, int32_t parent, uint64_t salt, cons
     return XXH3_64bits_withSeed(ids, TILE * sizeof *ids, t->seed ^ place * 0x9E3779B97F4A7C15u);
 }
 
-static int32_t find_child(const sq_kv_tree *t, int32_t parent, uint64_t salt, const int32_t *ids, uint64_t h) {
+static int32_t find_child(const sq_kv_tree *t, int32_t parent, uint64_t salt, const int32_t *ids,
+                          uint64_t h) {
     for (int32_t i = t->buckets[h & t->mask]; i >= 0; i = t->nodes[i].chain) {
         const node *n = &t->nodes[i];
         if (n->hash == h && n->parent == parent && n->salt == salt && memcmp(n->ids, ids, sizeof n->ids) == 0)

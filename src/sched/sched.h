@@ -74,7 +74,7 @@ squish_status sq_seq_extend(sq_seq *s, const int32_t *tokens, size_t n, squish_l
 
 /* ---- answers --------------------------------------------------------------------------------- */
 
-/* From logits to events (sched_answer.c): draws, detokenises, stops. o is copied; alloc may be NULL. */
+/* From logits to events (sched_answer.c): draws, detokenises, stops. o is copied. */
 typedef struct sq_answer sq_answer;
 squish_status sq_answer_new(sq_answer **out, const sq_model *m, int32_t ctx, const squish_gen_options *o,
                             const squish_alloc *alloc, squish_error *err);

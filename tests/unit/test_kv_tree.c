@@ -229,9 +229,13 @@ typedef struct {
 static path *paths;
 static int32_t n_paths;
 
+static bool begins(const path *p, const int32_t *ids, int32_t n) {
+    return memcmp(p->ids, ids, (size_t)n * sizeof *ids) == 0;
+}
+
 static int32_t find_path(uint64_t salt, const int32_t *ids, int32_t n) {
     for (int32_t i = 0; i < n_paths; i++)
-        if (paths[i].salt == salt && paths[i].n == n && memcmp(paths[i].ids, ids, (size_t)n * 4) == 0) return i;
+        if (paths[i].salt == salt && paths[i].n == n && begins(&paths[i], ids, n)) return i;
     return -1;
 }
 
@@ -249,7 +253,7 @@ static void forget_path(void *user, int32_t node) {
     const int32_t at = find_path(salt, ids, n);
     assert_true(at >= 0);
     for (int32_t i = 0; i < n_paths; i++) /* a leaf: nothing goes on from it */
-        assert_false(paths[i].salt == salt && paths[i].n > n && memcmp(paths[i].ids, ids, (size_t)n * 4) == 0);
+        assert_false(paths[i].salt == salt && paths[i].n > n && begins(&paths[i], ids, n));
     paths[at] = paths[--n_paths];
 }
 
