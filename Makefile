@@ -14,7 +14,9 @@ BUILD   ?= build
 ARCH    ?= $(shell $(CC) -dumpmachine | cut -d- -f1)
 ROOMS   ?= base quant format text kernels sample backend kv io model sched forge store lib
 PROGRAM_ROOMS ?= cli bench
+SERVER_ROOMS ?= http api
 PKGS    := jansson libpcre2-8 libutf8proc libxxhash
+SERVER_PKGS := libevent_core libevent_extra libcrypto
 CLI_PKGS := libedit
 PKG_CONFIG ?= pkg-config
 COMMIT  := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
@@ -30,7 +32,8 @@ CFLAGS  += -Werror
 endif
 LDFLAGS += $(SAN) -pthread -pie -Wl,-z,relro
 LIBS    := $(shell $(PKG_CONFIG) --libs $(PKGS) 2>/dev/null) -lm
-CPPFLAGS += $(shell $(PKG_CONFIG) --cflags $(PKGS) 2>/dev/null)
+CPPFLAGS += $(shell $(PKG_CONFIG) --cflags $(PKGS) $(SERVER_PKGS) 2>/dev/null)
+SERVER_LIBS := $(shell $(PKG_CONFIG) --libs $(SERVER_PKGS) 2>/dev/null)
 
 # ---- kernels: one folder per instruction set, each with its own flags --------------------------------------------
 # The reference folder is built for the baseline CPU; nothing outside these folders sees a wide instruction.
@@ -51,11 +54,20 @@ OBJ  := $(SRC:%.c=$(BUILD)/%.o)
 PROG_SRC := $(wildcard $(PROGRAM_ROOMS:%=src/%/*.c))
 PROG_OBJ := $(PROG_SRC:%.c=$(BUILD)/%.o)
 LIB  := $(BUILD)/libsquish.a
+# The server's rooms: part of the program and not of the library, in an archive so that tests can link them too.
+SERVER_SRC := $(wildcard $(SERVER_ROOMS:%=src/%/*.c))
+SERVER_OBJ := $(SERVER_SRC:%.c=$(BUILD)/%.o) $(if $(filter api,$(SERVER_ROOMS)),$(BUILD)/gen/api_files.o)
+SERVER_LIB := $(BUILD)/libsquish-server.a
+LINK_ALL   := $(SERVER_LIB) $(LIB) $(SERVER_LIBS) $(LIBS)
 
 all: $(BUILD)/squish
 
-$(BUILD)/squish: $(PROG_OBJ) $(LIB)
-	$(CC) $(LDFLAGS) -o $@ $(PROG_OBJ) $(LIB) $(LIBS) $(shell $(PKG_CONFIG) --libs $(CLI_PKGS))
+$(BUILD)/squish: $(PROG_OBJ) $(SERVER_LIB) $(LIB)
+	$(CC) $(LDFLAGS) -o $@ $(PROG_OBJ) $(LINK_ALL) $(shell $(PKG_CONFIG) --libs $(CLI_PKGS))
+
+$(SERVER_LIB): $(SERVER_OBJ)
+	@rm -f $@
+	$(AR) rcs $@ $(SERVER_OBJ)
 
 $(LIB): $(OBJ)
 	@rm -f $@
@@ -69,13 +81,13 @@ endef
 $(foreach i,scalar avx2 avx512 neon,$(eval $(call isa_rule,$(i))))
 
 # The source with the least noise in its flags: conversions are checked where bytes from outside are read.
-$(BUILD)/src/base/%.o $(BUILD)/src/format/%.o: CFLAGS += -Wconversion -Wno-sign-conversion
+$(BUILD)/src/base/%.o $(BUILD)/src/format/%.o $(BUILD)/src/http/%.o: CFLAGS += -Wconversion -Wno-sign-conversion
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
--include $(OBJ:.o=.d) $(PROG_OBJ:.o=.d)
+-include $(OBJ:.o=.d) $(PROG_OBJ:.o=.d) $(SERVER_OBJ:.o=.d)
 
 # ---- first run ---------------------------------------------------------------------------------------------------
 PROMPT ?= What is the capital of Japan?
@@ -106,10 +118,10 @@ $(BUILD)/tests/support.a: $(TEST_SUPPORT_OBJ)
 	@rm -f $@
 	$(AR) rcs $@ $(TEST_SUPPORT_OBJ)
 
-$(BUILD)/tests/%: tests/%.c $(BUILD)/tests/support.a $(LIB)
+$(BUILD)/tests/%: tests/%.c $(BUILD)/tests/support.a $(SERVER_LIB) $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -fvisibility=default $(LDFLAGS) -MMD -MP -o $@ $< $(BUILD)/tests/support.a $(LIB) \
-	    $(LIBS) -lcmocka -lutil
+	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -fvisibility=default $(LDFLAGS) -MMD -MP -o $@ $< $(BUILD)/tests/support.a $(LINK_ALL) \
+	    -lcmocka -lutil
 
 # one test program, for work on a room
 unit: $(filter %/$(T),$(TEST_BIN))
@@ -123,9 +135,9 @@ FUZZ_MAIN := -fsanitize=fuzzer
 else
 FUZZ_MAIN := fuzz/replay.c
 endif
-$(BUILD)/fuzz/%: fuzz/%.c fuzz/replay.c $(LIB)
+$(BUILD)/fuzz/%: fuzz/%.c fuzz/replay.c $(SERVER_LIB) $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -fvisibility=default $(LDFLAGS) -MMD -MP -o $@ $< $(FUZZ_MAIN) $(LIB) $(LIBS)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -fvisibility=default $(LDFLAGS) -MMD -MP -o $@ $< $(FUZZ_MAIN) $(LINK_ALL)
 
 -include $(TEST_BIN:=.d) $(TEST_SUPPORT_OBJ:.o=.d) $(FUZZ_BIN:=.d)
 

@@ -390,8 +390,8 @@ typedef struct squish_job squish_job;
 typedef struct {
     int32_t jobs_max;          /* answers in one step, 1..32; default 8. More jobs wait */
     int32_t queue_max;         /* waiting jobs, default 256; more are refused with BUSY */
-    double itl_target_ms;      /* while answers stream, prompts take no more of a step than keeps it near this;
-                                  0: twice the step measured without prompts */
+    double itl_target_ms;      /* while answers stream, prompts take no more of a step than keeps it near
+                                  this; 0: twice the step measured without prompts */
     bool prefix_cache;         /* default true: keep what was computed while memory lasts, for prompts that
                                   begin the same */
     const char *snapshot_dir;  /* prefixes on disk that survive a restart; NULL: none */
@@ -402,8 +402,8 @@ typedef struct {
 squish_batch_options squish_batch_options_default(void);
 squish_status squish_batch_new(squish_batch **out, squish_engine *e, const squish_batch_options *opt,
                                squish_error *err);
-/* Cancels every job, writes the snapshots that wait, ends the thread. Jobs must be freed first or may be freed
- * later; they only report CANCELLED then. */
+/* Cancels every job, writes the snapshots that wait, ends the thread. Jobs may be freed before or after; those
+ * that ran report CANCELLED. */
 void squish_batch_free(squish_batch *b);
 
 /* How the hidden states of a prompt become one vector. */
@@ -415,19 +415,20 @@ typedef struct {
     squish_gen_options gen;    /* copied. sampling.choice tells answers to one prompt apart */
     int32_t prompt_logprobs;   /* -1: none; 0..20: of every prompt token, with that many alternatives */
     squish_pooling pool;       /* not NONE: an embedding of the prompt; nothing is generated */
-    uint64_t client;           /* jobs of one client share its turn (deficit round robin) */
-    int32_t priority;          /* -2..2; within a client, higher first */
+    uint64_t client;           /* jobs of one client share its turn: the client served least goes first */
+    int32_t priority;          /* -2..2; within a client, higher first; one more for every 10 s of waiting */
     double deadline_s;         /* from submission; then the job ends with TIMEOUT. 0: none */
     uint64_t salt;             /* jobs of different salts share no prefix */
-    /* Called, from the batch's thread or from the one that submits or cancels, when there is something to read
-     * after there was nothing. Must not block, nor call the batch. NULL: the caller polls. */
+    /* Called, from the batch's thread, when there is something to read after squish_job_next found nothing,
+     * or for the first time; maybe before submit returns, never after squish_job_free. Must not block, nor
+     * call anything of this section. NULL: the caller polls. */
     void (*wake)(void *user);
     void *wake_user;
 } squish_job_options;
 squish_job_options squish_job_options_default(void);
 
-/* Errors: INVALID (ids, options; "context_length_exceeded: ..." for a prompt that cannot fit), BUSY (the queue
- * is full, or the batch is draining), NO_MEMORY. */
+/* Errors: INVALID (ids, options; "context_length_exceeded: ..." for a prompt that cannot fit), BUSY (the
+ * queue is full, or the batch is draining), NO_MEMORY. */
 squish_status squish_job_submit(squish_job **out, squish_batch *b, const squish_job_options *opt,
                                 squish_error *err);
 
@@ -436,7 +437,7 @@ typedef enum {
     SQUISH_JOB_PROMPT,   /* one prompt token: id, logprob, top (the first has no logprob: n_top = -1) */
     SQUISH_JOB_TOKEN,    /* one generated token: id and the text that became certain, maybe empty */
     SQUISH_JOB_EMBEDDING,/* embedding [n_embedding] f32, neither normalised nor cut */
-    SQUISH_JOB_END       /* the last: finish and text that was held, or status and error */
+    SQUISH_JOB_END       /* the last: finish, and text that did not come with a token; or status and error */
 } squish_job_event_kind;
 
 typedef struct {
@@ -481,8 +482,8 @@ typedef struct {
 } squish_hist;
 typedef struct {
     int32_t queued, running;  /* now */
-    int32_t tiles, tiles_free, tiles_cached; /* columns of 32 tokens: in all, never or no longer used, kept for
-                                                prefixes only */
+    int32_t tiles, tiles_free, tiles_cached; /* columns of 32 tokens: in all, never or no longer used, kept
+                                                for prefixes only */
     uint64_t kv_bytes, kv_bytes_max;
     uint64_t jobs, finished, cancelled, failed, preemptions, steps; /* since the start */
     uint64_t prompt_tokens, cached_tokens, evaluated_tokens, generated_tokens;

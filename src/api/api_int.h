@@ -53,8 +53,8 @@ enum {
     SQ_API_CHOICES_MAX = 16,
     SQ_API_STOPS_MAX = 16,
     SQ_API_BIAS_MAX = 1024,
-    SQ_API_JSON_KEYS_MAX = 100000, /* keys and elements of one body ... */
-    SQ_API_JSON_IDS_MAX = 4 << 20, /* ... of which numbers in arrays count here instead */
+    SQ_API_JSON_ELEMENTS = 100000, /* keys and elements of one body ... */
+    SQ_API_JSON_IDS = 16 << 20,    /* ... on routes that take token ids */
     SQ_API_NAME_MAX = 200,         /* bytes of a model's name */
     SQ_API_FLIGHT_MAX = 64         /* answers of one request at work at once; the others follow */
 };
@@ -65,7 +65,7 @@ enum {
 typedef struct {
     int status;       /* of HTTP */
     const char *code; /* "invalid_type", "context_length_exceeded", "model_not_found", "queue_full" ... */
-    char param[96];   /* the field, "messages[2].content"; "" : none */
+    char param[128];  /* the field, "messages[2].content"; "" : none */
     char message[480];
     int32_t n_prompt, n_ctx; /* of context_length_exceeded, else 0 */
     int retry_after_s;       /* 0: no Retry-After */
@@ -138,7 +138,8 @@ typedef struct {
     bool stream;
     bool whole_text;         /* collect sq_api_answer.text in streams as well */
     int32_t prompt_logprobs; /* -1: none (default) */
-    squish_pooling pool;     /* default NONE */
+    squish_pooling pool;     /* default NONE; anything else: as the model is made for */
+    bool pool_guessed;       /* set by the call: the model does not say */
     int32_t priority;
     uint64_t salt;   /* of cache_salt; the key is mixed in by the call */
     int32_t ctx_max; /* this request's window (num_ctx); 0: the model's */
@@ -156,18 +157,21 @@ typedef struct {
     size_t state_bytes;                   /* of call->state, zeroed */
     size_t answer_bytes;                  /* of answer->state, zeroed */
     void (*sampling)(squish_sampling *s); /* the dialect's defaults, under the model's; NULL: OpenAI's */
+    /* Loop thread, first of all: what must be copied from the request line or the tables. NULL: nothing. */
+    void (*enter)(sq_api_call *c);
     /* Worker. body is an object that lives as long as the call. Fill c->wish; false: c->error says why. */
     bool (*read)(sq_api_call *c, json_t *body);
     /* Worker, instead of prompts and answers: the model is c->model (NULL with needs_no_model). Fill
      * c->result, and it is the reply. false: c->error. NULL: answers are made. */
     bool (*work)(sq_api_call *c);
     bool needs_no_model; /* with work only */
+    size_t elements_max; /* of the body's JSON; 0: SQ_API_JSON_ELEMENTS */
     /* A stream has begun (200 was sent), prompts are known. NULL: nothing to say yet. */
     void (*begin)(sq_api_call *c);
     /* The next event of an answer, in order: PROMPT, TOKEN, EMBEDDING, END. a's own fields are up to date. On
      * END the answer went well. In a stream frames are sent here. */
     void (*event)(sq_api_call *c, sq_api_answer *a, const squish_job_event *ev);
-    /* Every answer ended well. In a stream: closing frames. Else: fill c->result. */
+    /* Every answer ended well. In a stream: closing frames. Else, on a worker: fill c->result. */
     void (*finish)(sq_api_call *c);
     sq_api_error_fn error; /* the body of a refusal */
     /* The stream broke: send the last frame. NULL: "data: " and the body of `error`. */
@@ -243,12 +247,31 @@ void sq_api_ndjson(sq_api_call *c, json_t *o);                 /* one line */
 void sq_api_send(sq_api_call *c, const char *text);            /* as it is: "data: [DONE]\n\n" */
 void sq_api_reply_json(sq_http_req *r, int status, json_t *o); /* a request without a call */
 bool sq_api_dump(json_t *o, sq_buf *out);                      /* appends */
+/* Sets o[key]; what finds no memory ends the call with an error. o may be NULL. */
+void sq_api_put(sq_api_call *c, json_t *o, const char *key, json_t *v);
+void sq_api_add(sq_api_call *c, json_t *array, json_t *v);
 /* Log-probability as it is printed: -inf is -9999. */
 double sq_api_logprob(float lp);
 void sq_api_base62(char *out, size_t n_chars); /* n_chars random characters and a NUL */
 /* Text of one token for log-probabilities: its bytes, or "bytes:\x.." where they are not UTF-8. A new
  * reference. */
 json_t *sq_api_token_text(const squish_model *m, int32_t id);
+
+/* ---- OpenAI's shapes (api_openai.c) ------------------------------------------------------------ */
+
+/* {id, object, created, model, system_fingerprint}: every answer and every frame begins so. New references. */
+json_t *sq_api_openai_head(const sq_api_call *c, const char *prefix, const char *object);
+json_t *sq_api_openai_usage(const sq_api_call *c);
+json_t *sq_api_openai_timings(const sq_api_call *c);
+const char *sq_api_finish_word(squish_finish f); /* "stop", "length" */
+/* stream, stream_options.include_usage, n, and what is refused on every route that generates. */
+bool sq_api_openai_common(sq_api_call *c, const json_t *body, bool *include_usage);
+/* (api_embeddings.c) How a model makes one vector of a prompt; *told: it says so itself. Worker. */
+squish_pooling sq_api_pooling(const sq_api_model *m, bool *told);
+void sq_api_unit_vector(float *v, int32_t n); /* to length 1 */
+json_t *sq_api_vector(const float *v, int32_t n);
+/* (api_chat.c) messages, chat_template_kwargs, continue_final_message, add_generation_prompt. */
+bool sq_api_read_chat(sq_api_call *c, const json_t *body);
 
 /* ---- fields (api_fields.c, worker) ------------------------------------------------------------ */
 
@@ -266,6 +289,8 @@ bool sq_api_get_field(sq_api_call *c, const json_t *o, const char *path, const c
 /* Every field of the table under its OpenAI name, with stop, stop_token_ids, logit_bias, cache_salt,
  * priority. */
 bool sq_api_get_sampling(sq_api_call *c, const json_t *o);
+/* Copy the fields that `set` names. */
+void sq_api_lay_sampling(squish_gen_options *onto, const squish_gen_options *from, uint32_t set);
 /* A string or an array of strings -> wish.gen.stop. */
 bool sq_api_get_stops(sq_api_call *c, const json_t *o, const char *path, const char *name);
 /* Refuse what waits for the grammar engine: a field that is there and neither null, empty, false nor
@@ -281,9 +306,11 @@ bool sq_api_read_messages(sq_api_call *c, const json_t *messages, const char *pa
 
 /* wish.messages or wish.inputs -> c->prompts, checked against the window. false: c->error. */
 bool sq_api_make_prompts(sq_api_call *c);
-/* The chat template over wish.messages, as text. Control tokens in contents are told apart from the
- * template's own when tokenised. */
-bool sq_api_render(sq_api_call *c, squish_text *out);
+/* The chat template over wish.messages -> c->rendered, and its ids (ids may be NULL). What looks like a control
+ * token in a message is text, not a control token. */
+bool sq_api_render(sq_api_call *c, squish_tokens *ids);
+/* Ids of the marks before, suffix, middle; false: the model has none. */
+bool sq_api_middle_marks(const squish_model *m, int32_t marks[3]);
 
 /* ---- models (api_models.c) -------------------------------------------------------------------- */
 
@@ -300,8 +327,8 @@ struct sq_api_model {
     squish_batch *batch;
     squish_model_info info;
     squish_engine_info engine_info;
-    squish_sampling sampling; /* of its generation_config.json, where `sampling_set` has the bit */
-    uint32_t sampling_set;    /* bit per sq_api_field */
+    squish_gen_options gen;   /* of its generation_config.json, where `gen_set` has the bit */
+    uint32_t gen_set;         /* bit per sq_api_field */
     const char **controls;    /* texts of control tokens, [n_controls] */
     size_t n_controls;
     uint64_t bytes;      /* weights, cache, scratch as planned */
@@ -325,6 +352,11 @@ void sq_api_model_keep(sq_api_model *m, double seconds); /* from now on; 0: unlo
 sq_api_model *sq_api_model_find(sq_api *api, const char *name);
 sq_api_model *sq_api_model_first(sq_api *api);        /* iterate by ->next */
 double sq_api_model_expires_s(const sq_api_model *m); /* seconds until it goes; < 0: stays */
+/* For api_serve.c: load those of the command line; unload what is idle too long; close all, when nothing runs. */
+squish_status sq_api_models_begin(sq_api *api, squish_error *err);
+void sq_api_models_tick(sq_api *api);
+void sq_api_models_dismiss(sq_api *api); /* those who wait are told that the server goes down */
+void sq_api_models_end(sq_api *api);
 /* Worker. Names of the store that may be loaded, with where and how large: fn(user, name, path, bytes,
  * tiers). */
 squish_status sq_api_store_each(sq_api *api, squish_list_fn fn, void *user, squish_error *err);
@@ -359,9 +391,20 @@ void sq_api_page_reply(sq_http_req *r, const sq_api_file *f);
 
 /* ---- the server (api_serve.c) ------------------------------------------------------------------ */
 
+typedef enum {
+    SQ_API_DONE_STOP,
+    SQ_API_DONE_LENGTH,
+    SQ_API_DONE_CANCELLED,
+    SQ_API_DONE_TIMEOUT,
+    SQ_API_DONE_ERROR,
+    SQ_API_REASONS
+} sq_api_reason;
+
+enum { SQ_API_PREFILL_BUCKETS = 14 }; /* prompts of at most 16 << i tokens */
 typedef struct {
-    uint64_t requests, tokens_generated, prompt_tokens, cached_tokens, cancelled, failed;
-    double ttft_sum_s, decode_sum_s;
+    uint64_t http_requests, requests, tokens_generated, prompt_tokens, cached_tokens;
+    uint64_t finished[SQ_API_REASONS], prefill[SQ_API_PREFILL_BUCKETS], prefill_count, prefill_sum;
+    double http_seconds, ttft_sum_s, decode_sum_s;
     uint64_t ttft_count, decode_tokens;
     struct sq_api_route_count *routes;
     size_t n_routes;
@@ -377,7 +420,11 @@ struct sq_api {
     sq_api_call *calls; /* at work, newest first */
     int32_t n_calls;
     uint64_t t_start_ns;
+    int64_t started_unix;
     bool keyed, draining, ready, failed;
+    bool loading;       /* a model is being opened or closed */
+    bool stalled;       /* a step of some model does not end */
+    bool ending;        /* sq_api_free is at work: nothing new begins */
     squish_error error; /* why it ends */
     uint64_t drain_until_ns;
     int log_fd; /* -1: none */
@@ -387,17 +434,25 @@ struct sq_api {
     uint64_t memory_used; /* by loaded models, as planned */
 };
 
-void sq_api_drain(sq_api *api); /* no new work; ends when the last call did */
+void sq_api_drain(sq_api *api);          /* no new work; ends when the last call did */
+void sq_api_models_changed(sq_api *api); /* a load ended: are we ready? */
 /* (api_call.c) */
 /* By x-request-id, or by id with or without its prefix; NULL. */
 sq_api_call *sq_api_call_find(sq_api *api, const char *id);
 void sq_api_call_cancel(sq_api_call *c, int status, const char *code, const char *why);
 void sq_api_calls_poll(sq_api *api);
-void sq_api_call_free(sq_api_call *c);
+void sq_api_call_free(sq_api_call *c); /* http is done with the request */
+sq_api_call *sq_api_call_next(const sq_api_call *c);
+uint64_t sq_api_call_client(const sq_api_call *c);
+bool sq_api_call_in_worker(const sq_api_call *c); /* then only id, request_id and dialect may be read */
+/* Body -> object ({} where there is none), or a 400. *out is a new reference. Any thread. */
+bool sq_api_parse(sq_api_error *e, sq_span body, size_t elements_max, json_t **out);
 /* (api_metrics.c) Once per request; route: of the table. */
 void sq_api_count_request(sq_api *api, const char *route, int status, double seconds);
 void sq_api_count_call(sq_api *api, const sq_api_call *c);
 void sq_api_metrics_free(sq_api *api);
+void sq_api_get_metrics(void *user, sq_http_req *r);
+double sq_api_mean_tps(const sq_api *api), sq_api_mean_ttft_s(const sq_api *api);
 /* (api_log.c) */
 squish_status sq_api_log_open(sq_api *api, squish_error *err);
 void sq_api_log_request(sq_api *api, const sq_http_req *r, const char *route, int status, uint64_t bytes_out,

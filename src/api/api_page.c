@@ -1,58 +1,49 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * api_page.c - embedded files: the chat page, what it loads, and the description of the API.
+ * api_page.c - files that are part of the program: the chat page, and the API's description.
  *
- * The bytes are in the program (scripts/embed.sh), so the page works without a network, from any folder, and cannot
- * differ from the server it talks to. Answers carry an ETag of the content and "no-cache": a browser asks every time
- * and gets 304 until the program is another one. */
+ * The table sq_api_files is made at build time by scripts/embed.sh. The page talks to this server alone and loads
+ * nothing else: the Content-Security-Policy says so to the browser, and allows no script or style inside the HTML. */
 #include "api/api_int.h"
 
 #include <string.h>
 
-/* Nothing inline, nothing from elsewhere, never in a frame. Pictures may be data: because icons in dialogs of the
- * browser are. */
-static const char csp[] = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
-                          "form-action 'none'; frame-ancestors 'none'";
+static const char policy[] = "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
+                             "form-action 'none'; frame-ancestors 'none'";
 
 const sq_api_file *sq_api_page_find(const char *path) {
-    if (strcmp(path, "/chat") == 0) path = "/";
     for (const sq_api_file *f = sq_api_files; f->path; f++)
         if (strcmp(f->path, path) == 0) return f;
     return NULL;
 }
 
-/* If-None-Match is "*" or a list of tags; ours contain no comma, and W/ in front does not matter (RFC 9110, 13.1.2). */
-static bool has_tag(const char *list, const char *etag) {
-    if (strcmp(list, "*") == 0) return true;
-    const size_t n = strlen(etag);
-    for (const char *p = strstr(list, etag); p; p = strstr(p + 1, etag))
-        if (p[n] == '\0' || p[n] == ',' || p[n] == ' ') return true;
-    return false;
-}
-
 void sq_api_page_reply(sq_http_req *r, const sq_api_file *f) {
+    if (!f) {
+        sq_http_refuse(r, 404, "unknown_url", "no such page");
+        return;
+    }
+    const char *known = sq_http_header(r, "If-None-Match");
     sq_http_add_header(r, "ETag", f->etag);
     sq_http_add_header(r, "Cache-Control", "no-cache");
-    sq_http_add_header(r, "Content-Security-Policy", csp);
+    sq_http_add_header(r, "Content-Security-Policy", policy);
     sq_http_add_header(r, "Referrer-Policy", "no-referrer");
-    sq_http_add_header(r, "Cross-Origin-Opener-Policy", "same-origin");
-    sq_http_add_header(r, "Cross-Origin-Resource-Policy", "same-origin");
-    const char *seen = sq_http_header(r, "If-None-Match");
-    if (seen && has_tag(seen, f->etag)) sq_http_reply(r, 304, f->type, "", 0);
+    if (known && strcmp(known, f->etag) == 0) sq_http_reply(r, 304, f->type, "", 0);
     else sq_http_reply(r, 200, f->type, f->data, f->bytes);
 }
 
-static void get_file(void *user, sq_http_req *r) {
+static void get_page(void *user, sq_http_req *r) {
     (void)user;
-    const sq_api_file *f = sq_api_page_find(sq_http_path(r));
-    if (f) sq_api_page_reply(r, f);
-    else sq_http_refuse(r, 404, "unknown_url", "%s: no such file", sq_http_path(r));
+    static const char alive[] = "Ollama is running"; /* its clients look for these words */
+    const char *path = sq_http_path(r);
+    if (strcmp(path, "/") == 0 && sq_http_tag(r) == SQ_API_TAG_OLLAMA)
+        sq_http_reply(r, 200, "text/plain; charset=utf-8", alive, sizeof alive - 1);
+    else
+        sq_api_page_reply(r, sq_api_page_find(strcmp(path, "/chat") == 0 ? "/" : path));
 }
 
-/* Open without a key: the page is how a key gets entered, and holds no secret. */
 static const sq_http_route routes[] = {
-    {SQ_HTTP_GET, "/", SQ_HTTP_OPEN, 0, get_file},
-    {SQ_HTTP_GET, "/chat", SQ_HTTP_OPEN, 0, get_file},
-    {SQ_HTTP_GET, "/page/*", SQ_HTTP_OPEN, 0, get_file},
+    {SQ_HTTP_GET, "/", SQ_HTTP_OPEN, 0, get_page},
+    {SQ_HTTP_GET, "/chat", SQ_HTTP_OPEN, 0, get_page},
+    {SQ_HTTP_GET, "/page/*", SQ_HTTP_OPEN, 0, get_page},
 };
 const sq_api_routes sq_api_routes_page = {routes, SQ_COUNT(routes)};

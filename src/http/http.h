@@ -61,6 +61,7 @@ typedef struct {
     size_t output_max;             /* default 256 kB: sq_http_room is 0 beyond */
     double stalled_s;              /* default 60: a reader who takes nothing that long is cut off */
     int32_t workers;               /* default 1 */
+    const char *spool_dir;         /* where large RAW_BODYs are kept; NULL: /tmp */
     const char *const *hosts;      /* names beside loopback that Host may have; a server bound to loopback
                                       only refuses the rest with 403 (DNS rebinding) */
     int32_t n_hosts;
@@ -126,6 +127,8 @@ const char *sq_http_body_file(const sq_http_req *r);        /* RAW_BODY beyond 1
                                                                with r unless renamed; else NULL */
 const char *sq_http_peer(const sq_http_req *r);             /* "127.0.0.1", "unix" */
 uint64_t sq_http_client(const sq_http_req *r);              /* hash of the key, else of the address */
+bool sq_http_has_key(const sq_http_req *r);                 /* shown and right, or none is asked for: what an
+                                                               open route may tell in full */
 int sq_http_tag(const sq_http_req *r);
 const char *sq_http_id(const sq_http_req *r);               /* of x-request-id: the client's, if sane, or ours */
 bool sq_http_is_gone(const sq_http_req *r);

@@ -212,5 +212,9 @@ void sq_forward_run(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_
  * the next call. */
 const float *sq_forward_logits(sq_forward *f, const int32_t *rows, int32_t n);
 size_t sq_forward_logits_ld(const sq_forward *f);
+/* Likewise the hidden states after the final norm, f32, row i at sq_forward_hidden_ld(f) * i: what embeddings
+ * are made of. Ends what sq_forward_logits gave. */
+const float *sq_forward_hidden(sq_forward *f, const int32_t *rows, int32_t n);
+size_t sq_forward_hidden_ld(const sq_forward *f);
 
 #endif

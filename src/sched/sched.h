@@ -72,10 +72,28 @@ squish_status sq_seq_score(sq_seq *s, const int32_t *tokens, size_t n, int32_t f
 squish_status sq_seq_extend(sq_seq *s, const int32_t *tokens, size_t n, squish_logits_fn fn, void *user,
                             squish_error *err);
 
+/* ---- answers --------------------------------------------------------------------------------- */
+
+/* From logits to events (sched_answer.c): draws, detokenises, stops. o is copied. */
+typedef struct sq_answer sq_answer;
+squish_status sq_answer_new(sq_answer **out, const sq_model *m, int32_t ctx, const squish_gen_options *o,
+                            const squish_alloc *alloc, squish_error *err);
+void sq_answer_free(sq_answer *a);
+void sq_answer_prompt(sq_answer *a, const int32_t *ids, size_t n); /* once, before the first token */
+bool sq_answer_wants_token(const sq_answer *a); /* the next call needs logits */
+/* The token of position n, from logits [n_vocab] of position n - 1 (not needed if no token is wanted). The
+ * event's pointers live until the next call, stop_reason as long as the answer. NUMERIC, NO_MEMORY; INVALID
+ * after a finish. */
+squish_status sq_answer_next(sq_answer *a, const float *logits, int32_t n, squish_gen_event *ev,
+                             squish_error *err);
+int64_t sq_answer_seed(const sq_answer *a);
+int32_t sq_answer_tokens(const sq_answer *a); /* drawn so far */
+
 squish_status sq_gen_new(sq_gen **out, sq_seq *s, const int32_t *prompt, size_t n,
                          const squish_gen_options *opt, squish_error *err);
 squish_status sq_gen_next(sq_gen *g, squish_gen_event *ev, squish_error *err);
 void sq_gen_stats(const sq_gen *g, squish_gen_stats *out);
+void sq_gen_rates(squish_gen_stats *s); /* fill the tokens per second from the rest */
 void sq_gen_free(sq_gen *g);
 
 #endif

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * sched_answer.c - from logits to an event: draw, detokenise, look for stop strings.
+ *
+ *   logits -> sampler -> id -> detokenizer (holds incomplete UTF-8) -> stop strings (hold what could begin
+ * one) -> text
+ *
+ * Knows nothing of timelines, caches and steps: whoever has the logits of position n - 1 asks for the token of
+ * position n. So an answer alone and an answer among others are the same code on the same numbers. After
+ * sq_answer_new nothing allocates, unless the text of one event outgrows its reserve. */
+#include "sched/sched.h"
+
+#include <string.h>
+
+enum { TEXT_RESERVE = 8192, TEXT_MAX = 1 << 20, BREAKERS_MAX = 4096 };
+
+struct sq_answer {
+    squish_alloc alloc;
+    const sq_model *m;
+    int32_t ctx;
+    sq_sampler *sampler;
+    sq_stops *stops;
+    sq_detok detok;
+    sq_buf piece, text; /* of the present call: detokenized, and certain */
+    char *stop_text;    /* copies of the stop strings, one after another, for stop_reason */
+    const char *stop_at[16];
+    size_t stop_bytes;
+    int32_t n_stop, max_tokens, min_tokens, n_top;
+    bool include_stop, ignore_eos, finished;
+    int32_t n_done;
+    sq_sample_result drawn;
+};
+
+static squish_status check_options(const squish_gen_options *o, squish_error *err) {
+    if (o->n_stop < 0 || o->n_stop > 16)
+        return sq_fail(err, SQUISH_INVALID, "%d stop strings, wanted at most 16", o->n_stop);
+    if (o->max_tokens < -1)
+        return sq_fail(err, SQUISH_INVALID, "max_tokens is %d, wanted -1 or more", o->max_tokens);
+    if (o->min_tokens < 0)
+        return sq_fail(err, SQUISH_INVALID, "min_tokens is %d, wanted 0 or more", o->min_tokens);
+    if (o->logprobs < -1 || o->logprobs > 20)
+        return sq_fail(err, SQUISH_INVALID, "logprobs is %d, wanted -1 to 20", o->logprobs);
+    return SQUISH_OK;
+}
+
+/* Tokens at which a repetition match ends: those with a newline, colon, quote or star in them. */
+static int32_t find_breakers(const sq_model *m, int32_t *ids) {
+    int32_t n = 0;
+    for (int32_t id = 0; m->tok && id < sq_tok_count(m->tok) && n < BREAKERS_MAX; id++) {
+        sq_span b;
+        if (!sq_tok_bytes(m->tok, id, &b)) continue;
+        for (size_t i = 0; i < b.n; i++)
+            if (memchr("\n:\"*", b.p[i], 4)) {
+                ids[n++] = id;
+                break;
+            }
+    }
+    return n;
+}
+
+static squish_status make_sampler(sq_answer *a, const squish_gen_options *o, squish_error *err) {
+    const sq_model *m = a->m;
+    int32_t *breakers = NULL, n = 0;
+    if (o->sampling.dry_multiplier > 0) {
+        breakers = sq_alloc_new(&a->alloc, BREAKERS_MAX * sizeof *breakers);
+        if (!breakers) return sq_fail(err, SQUISH_NO_MEMORY, "answer: out of memory");
+        n = find_breakers(m, breakers);
+    }
+    squish_status st = sq_sampler_new(&a->sampler, &o->sampling, m->cfg.n_vocab, m->info.n_vocab_tokens,
+                                      a->ctx, breakers, n, &a->alloc, err);
+    sq_alloc_free(&a->alloc, breakers, breakers ? BREAKERS_MAX * sizeof *breakers : 0);
+    return st;
+}
+
+static squish_status copy_stops(sq_answer *a, const squish_gen_options *o, squish_error *err) {
+    a->n_stop = o->n_stop;
+    SQ_TRY(sq_stops_new(&a->stops, o->stop, o->n_stop, &a->alloc, err));
+    for (int32_t i = 0; i < o->n_stop; i++) a->stop_bytes += strlen(o->stop[i]) + 1;
+    if (a->stop_bytes == 0) return SQUISH_OK;
+    a->stop_text = sq_alloc_new(&a->alloc, a->stop_bytes);
+    if (!a->stop_text) return sq_fail(err, SQUISH_NO_MEMORY, "answer: out of memory");
+    char *p = a->stop_text;
+    for (int32_t i = 0; i < o->n_stop; i++) {
+        const size_t n = strlen(o->stop[i]) + 1;
+        a->stop_at[i] = memcpy(p, o->stop[i], n);
+        p += n;
+    }
+    return SQUISH_OK;
+}
+
+static void ban_ends(sq_answer *a, bool banned) {
+    const sq_tok *t = a->m->tok;
+    for (int32_t id = 0; t && id < sq_tok_count(t); id++)
+        if (sq_tok_is_eos(t, id)) sq_sampler_ban(a->sampler, id, banned);
+}
+
+squish_status sq_answer_new(sq_answer **out, const sq_model *m, int32_t ctx, const squish_gen_options *o,
+                            const squish_alloc *alloc, squish_error *err) {
+    *out = NULL;
+    SQ_TRY(check_options(o, err));
+    sq_answer *a = sq_alloc_zero(alloc, sizeof *a);
+    if (!a) return sq_fail(err, SQUISH_NO_MEMORY, "answer: out of memory");
+    *a = (sq_answer){.alloc = *alloc,
+                     .m = m,
+                     .ctx = ctx,
+                     .max_tokens = o->max_tokens,
+                     .min_tokens = o->min_tokens,
+                     .n_top = o->logprobs,
+                     .include_stop = o->include_stop,
+                     .ignore_eos = o->ignore_eos};
+    sq_buf_init(&a->piece, alloc, TEXT_MAX);
+    sq_buf_init(&a->text, alloc, TEXT_MAX);
+    squish_status st = SQUISH_OK;
+    if (!sq_buf_reserve(&a->piece, TEXT_RESERVE) || !sq_buf_reserve(&a->text, TEXT_RESERVE)) {
+        st = sq_fail(err, SQUISH_NO_MEMORY, "answer: out of memory");
+        goto fail;
+    }
+    SQ_GUARD(make_sampler(a, o, err));
+    SQ_GUARD(copy_stops(a, o, err));
+    if (a->min_tokens > 0) ban_ends(a, true);
+    if (m->tok) sq_detok_init(&a->detok, m->tok, false, false);
+    *out = a;
+    return SQUISH_OK;
+fail:
+    sq_answer_free(a);
+    return st;
+}
+
+void sq_answer_free(sq_answer *a) {
+    if (!a) return;
+    sq_sampler_free(a->sampler);
+    sq_stops_free(a->stops);
+    sq_buf_deinit(&a->piece);
+    sq_buf_deinit(&a->text);
+    squish_alloc alloc = a->alloc;
+    sq_alloc_free(&alloc, a->stop_text, a->stop_bytes);
+    sq_alloc_free(&alloc, a, sizeof *a);
+}
+
+void sq_answer_prompt(sq_answer *a, const int32_t *ids, size_t n) {
+    for (size_t i = 0; i < n; i++) sq_sampler_accept(a->sampler, ids[i], false);
+}
+
+int64_t sq_answer_seed(const sq_answer *a) { return sq_sampler_seed(a->sampler); }
+int32_t sq_answer_tokens(const sq_answer *a) { return a->n_done; }
+bool sq_answer_wants_token(const sq_answer *a) { return !a->finished && a->max_tokens != 0; }
+
+static void close_text(sq_answer *a, squish_gen_event *ev, squish_finish why) {
+    if (a->detok.tok && ev->stop_reason == NULL) {
+        a->piece.len = 0;
+        sq_detok_finish(&a->detok, &a->piece);
+        const int32_t hit = sq_stops_push(a->stops, a->piece.data, a->piece.len, a->include_stop, &a->text);
+        if (hit < 0)
+            sq_stops_finish(a->stops, &a->text);
+        else
+            ev->stop_reason = a->stop_at[hit], why = SQUISH_FINISH_STOP;
+    }
+    a->finished = true;
+    ev->finish = why;
+}
+
+/* Text of a token that stays in the answer; true if a stop string fired. */
+static bool show(sq_answer *a, int32_t id, squish_gen_event *ev) {
+    if (!a->detok.tok) return false;
+    a->piece.len = 0;
+    sq_detok_push(&a->detok, id, &a->piece);
+    const int32_t hit = sq_stops_push(a->stops, a->piece.data, a->piece.len, a->include_stop, &a->text);
+    if (hit >= 0) ev->stop_reason = a->stop_at[hit];
+    return hit >= 0;
+}
+
+static squish_status draw(sq_answer *a, const float *logits, int32_t position, squish_gen_event *ev,
+                          squish_error *err) {
+    SQ_TRY(sq_sampler_draw(a->sampler, logits, NULL, position, a->n_top, &a->drawn, err));
+    const int32_t id = a->drawn.id;
+    sq_sampler_accept(a->sampler, id, true);
+    a->n_done++;
+    if (a->n_done == a->min_tokens) ban_ends(a, false);
+    ev->id = id;
+    ev->logprob = a->drawn.logprob;
+    ev->n_top = a->drawn.n_top > 0 ? a->drawn.n_top : 0;
+    ev->top_ids = a->drawn.top_ids;
+    ev->top_logprobs = a->drawn.top_logprobs;
+    return SQUISH_OK;
+}
+
+squish_status sq_answer_next(sq_answer *a, const float *logits, int32_t n, squish_gen_event *ev,
+                             squish_error *err) {
+    *ev = (squish_gen_event){.id = -1, .text = ""};
+    if (a->finished) return sq_fail(err, SQUISH_INVALID, "the answer is finished");
+    a->text.len = 0;
+    if (a->max_tokens == 0) {
+        close_text(a, ev, SQUISH_FINISH_LENGTH);
+    } else {
+        SQ_TRY(draw(a, logits, n, ev, err));
+        const bool end = a->m->tok && sq_tok_is_eos(a->m->tok, ev->id) && !a->ignore_eos;
+        if (end || show(a, ev->id, ev)) close_text(a, ev, SQUISH_FINISH_STOP);
+        /* The drawn token needs a place of its own before the next can be drawn. */
+        else if (a->n_done == a->max_tokens || n + 1 > a->ctx)
+            close_text(a, ev, SQUISH_FINISH_LENGTH);
+    }
+    if (a->piece.failed || a->text.failed)
+        return sq_fail(err, SQUISH_NO_MEMORY, "answer: text over %d bytes", TEXT_MAX);
+    if (a->text.len) ev->text = a->text.data;
+    ev->text_bytes = a->text.len;
+    return SQUISH_OK;
+}
