@@ -35,4 +35,8 @@ $(VENV_PAGE)/.ready:
 test-page: page $(VENV_PAGE)/.ready
 	@$(VENV_PAGE)/bin/python tests/page/test_page.py --page $(BUILD)/page $(PAGE_TEST_FLAGS)
 
-.PHONY: page test-page
+# The pictures of docs/page.md.
+page-images: page $(VENV_PAGE)/.ready
+	@$(VENV_PAGE)/bin/python tests/page/screenshots.py --page $(BUILD)/page --out docs/img
+
+.PHONY: page test-page page-images
