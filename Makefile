@@ -56,7 +56,11 @@ PROG_OBJ := $(PROG_SRC:%.c=$(BUILD)/%.o)
 LIB  := $(BUILD)/libsquish.a
 # The server's rooms: part of the program and not of the library, in an archive so that tests can link them too.
 SERVER_SRC := $(wildcard $(SERVER_ROOMS:%=src/%/*.c))
-SERVER_OBJ := $(SERVER_SRC:%.c=$(BUILD)/%.o) $(if $(filter api,$(SERVER_ROOMS)),$(BUILD)/gen/api_files.o)
+SERVER_OBJ := $(SERVER_SRC:%.c=$(BUILD)/%.o) $(if $(filter api,$(SERVER_ROOMS)),$(BUILD)/src/api/api_files.o)
+# Files that are part of the program: the chat page and the description of the API.
+# The page is gathered in the build folder, with three libraries of this machine (mk/page.mk).
+EMBED := src/api/openapi.json $(patsubst src/api/page/%,$(BUILD)/page/%,$(wildcard src/api/page/*)) \
+    $(addprefix $(BUILD)/page/,marked.js purify.js highlight.js third-party.txt)
 SERVER_LIB := $(BUILD)/libsquish-server.a
 LINK_ALL   := $(SERVER_LIB) $(LIB) $(SERVER_LIBS) $(LIBS)
 
@@ -68,6 +72,13 @@ $(BUILD)/squish: $(PROG_OBJ) $(SERVER_LIB) $(LIB)
 $(SERVER_LIB): $(SERVER_OBJ)
 	@rm -f $@
 	$(AR) rcs $@ $(SERVER_OBJ)
+
+$(BUILD)/src/api/api_files.c: scripts/embed.sh src/api/openapi.json $(BUILD)/page/index.html
+	@mkdir -p $(@D)
+	scripts/embed.sh $(EMBED) > $@.tmp && mv $@.tmp $@
+
+$(BUILD)/src/api/api_files.o: $(BUILD)/src/api/api_files.c
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 $(LIB): $(OBJ)
 	@rm -f $@

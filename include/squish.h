@@ -420,8 +420,9 @@ typedef struct {
     double deadline_s;         /* from submission; then the job ends with TIMEOUT. 0: none */
     uint64_t salt;             /* jobs of different salts share no prefix */
     /* Called, from the batch's thread, when there is something to read after squish_job_next found nothing,
-     * or for the first time; maybe before submit returns, never after squish_job_free. Must not block, nor
-     * call anything of this section. NULL: the caller polls. */
+     * or for the first time; maybe before submit returns, never after squish_job_free. It runs under
+     * a lock of the job: it must not block, call anything of this section, or take a lock that is held around
+     * such a call. NULL: the caller polls. */
     void (*wake)(void *user);
     void *wake_user;
 } squish_job_options;

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# The chat page: its files and three libraries of this machine become a C table in the program, and its test.
+# The chat page: its files and three libraries of this machine, gathered in one folder, and its tests.
 
 PAGE_FILES := $(wildcard src/api/page/*)
-OPENAPI    := $(wildcard src/api/openapi.json)
 
 # The folder is made again when a file of it changes, or when a library came to this machine.
 PAGE_LIBS  := $(wildcard /usr/share/javascript/marked/*.js /usr/share/nodejs/dompurify/dist/purify.min.js \
@@ -11,16 +10,6 @@ PAGE_LIBS  := $(wildcard /usr/share/javascript/marked/*.js /usr/share/nodejs/dom
 $(BUILD)/page/index.html: $(PAGE_FILES) $(PAGE_LIBS) scripts/page_libs.sh
 	@scripts/page_libs.sh $(BUILD)/page
 	@touch $@
-
-$(BUILD)/gen/api_files.c: $(BUILD)/page/index.html $(OPENAPI) scripts/embed.sh
-	@mkdir -p $(@D)
-	@scripts/embed.sh /=$(BUILD)/page/index.html \
-	    $$(for f in $(BUILD)/page/*; do case $$f in *index.html) ;; *) echo /page/$${f##*/}=$$f ;; esac; done) \
-	    $(OPENAPI:%=/openapi.json=%) >$@.tmp
-	@mv $@.tmp $@
-
-$(BUILD)/gen/%.o: $(BUILD)/gen/%.c
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 page: $(BUILD)/page/index.html
 

@@ -55,7 +55,7 @@ static void get_health(void *user, sq_http_req *r) {
     sq_api *api = user;
     const char *word = health_word(api);
     json_t *o = json_pack("{s:s}", "status", word);
-    if (sq_http_is_keyed(r)) {
+    if (sq_http_has_key(r)) {
         if (!api->ready) json_object_set_new(o, "progress", json_real(load_progress(api)));
         add_model(api, o);
         json_object_set_new(o, "requests", json_integer((json_int_t)api->count.requests));

@@ -16,6 +16,7 @@
 typedef enum {
     CLI_RUN,
     CLI_CHAT,
+    CLI_SERVE,
     CLI_COMPRESS,
     CLI_CALIBRATE,
     CLI_FIDELITY,
@@ -118,6 +119,8 @@ int cli_print_json(json_t *o);                                     /* takes the 
 void cli_put_text(FILE *f, const char *text, size_t n);
 int cli_close_stdout(const cli *c, int code);                      /* flush; a failed write turns 0 into 1 */
 bool cli_color(FILE *f);
+/* "8G", "512M", "1.5g" or plain bytes (cli_plan.c). */
+bool cli_parse_size(const char *text, uint64_t *out);
 /* Human sizes: "1.23 GB". */
 const char *cli_bytes(uint64_t n, char out[32]);
 /* The progress callback: a bar on a terminal, nothing elsewhere. user is the cli. */
@@ -148,6 +151,8 @@ typedef struct {
 /* Find, compress if needed, and open the model named by --model or name (NULL: the shipped one). 0 or exit
  * status. */
 int cli_open_model(cli *c, const char *name, bool text_only, squish_model **out);
+/* Find it and compress it if needed, for those who open it themselves. 0 or exit status. */
+int cli_find_model(cli *c, const char *name, squish_tier tier, squish_text *path);
 /* Also make an engine and a timeline, sampling from options. */
 int cli_open_session(cli *c, const char *name, cli_session *s);
 void cli_close_session(cli_session *s);
@@ -175,6 +180,7 @@ void cli_print_stats(const cli_session *s, const squish_gen_stats *t);
 
 int cli_run(cli *c);
 int cli_chat(cli *c);
+int cli_serve(cli *c);
 int cli_compress(cli *c);
 int cli_calibrate(cli *c);
 int cli_fidelity(cli *c);

@@ -13,6 +13,8 @@ const char *const cli_examples[CLI_COMMANDS][CLI_EXAMPLES_MAX] = {
                  "squish run path/to/checkpoint --temp 0 \"Hello\"",
                  "cat notes.txt | squish run --system \"Sum up in one sentence.\""},
     [CLI_CHAT] = {"squish chat", "squish chat path/to/checkpoint --ctx 8192"},
+    [CLI_SERVE] = {"squish serve", "squish serve path/to/checkpoint --ollama-port 11434",
+                   "squish serve --host 0.0.0.0 --api-key-file keys.txt"},
     [CLI_COMPRESS] = {"squish compress path/to/checkpoint",
                       "squish compress path/to/checkpoint --tier q8 -o /data/tiers"},
     [CLI_CALIBRATE] = {"squish calibrate path/to/checkpoint",

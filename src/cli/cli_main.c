@@ -16,6 +16,11 @@ const cli_command cli_commands[CLI_COMMANDS] = {
                  cli_run},
     [CLI_CHAT] = {"chat", "[MODEL]", "talk with a model",
                   "Ctrl-C stops an answer, Ctrl-D leaves, /help lists commands.", cli_chat},
+    [CLI_SERVE] = {"serve", "[MODEL...]", "answer programs over HTTP",
+                   "Serves the APIs of OpenAI, Ollama and Anthropic on one port. The models named stay loaded, "
+                   "the first is the default; others of the store are loaded when somebody asks for them and "
+                   "unloaded when nobody does. Ctrl-C or SIGTERM lets answers end, a second one does not.",
+                   cli_serve},
     [CLI_COMPRESS] = {"compress", "SRC", "build tiers of a model",
                       "SRC is a Hugging Face or MLX folder, or a GGUF file. --tier takes a list: 0 and q8 "
                       "are for running, 1 is a copy in one file, 2 and 3 are numpy files. Tiers go to "

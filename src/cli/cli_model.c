@@ -117,6 +117,19 @@ static void take_loras(cli *c, squish_lora *l, squish_model_options *o) {
     o->n_loras = v->n_list;
 }
 
+/* Where a model lies, its tier built if it can be: SOURCE needs none. */
+static squish_status find_model(cli *c, const char *name, squish_tier tier, squish_text *path, squish_error *err) {
+    SQ_TRY(squish_locate(cli_home(c), name, path, err));
+    return ensure_tier(c, path->data, tier, err);
+}
+
+int cli_find_model(cli *c, const char *name, squish_tier tier, squish_text *path) {
+    squish_error err = {0};
+    if (find_model(c, name, tier, path, &err) == SQUISH_OK) return 0;
+    squish_text_free(path);
+    return cli_fail(c, &err);
+}
+
 int cli_open_model(cli *c, const char *name, bool text_only, squish_model **out) {
     squish_error err = {0};
     squish_text path = {0};
@@ -130,8 +143,7 @@ int cli_open_model(cli *c, const char *name, bool text_only, squish_model **out)
     o.allow_collapsed = cli_flag(c, OPT_ALLOW_COLLAPSED);
     o.warn = cli_warn;
     o.warn_user = c;
-    squish_status st = squish_locate(cli_home(c), name, &path, &err);
-    if (st == SQUISH_OK && !text_only) st = ensure_tier(c, path.data, o.tier, &err);
+    squish_status st = find_model(c, name, text_only ? SQUISH_TIER_SOURCE : o.tier, &path, &err);
     if (st == SQUISH_OK && cli_signal_seen()) st = sq_fail(&err, SQUISH_CANCELLED, "stopped while loading");
     if (st == SQUISH_OK) st = squish_model_open(out, path.data, &o, &err);
     squish_text_free(&path);

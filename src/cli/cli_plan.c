@@ -6,8 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* "8G", "512M", "1.5g" or plain bytes. */
-static bool parse_size(const char *text, uint64_t *out) {
+bool cli_parse_size(const char *text, uint64_t *out) {
     char *end = NULL;
     double v = strtod(text, &end);
     if (end == text || !(v > 0) || v > 1e15) return false;
@@ -58,7 +57,7 @@ int cli_plan(cli *c) {
     squish_text path = {0}, json = {0};
     squish_error err = {0};
     if (c->n_args) return cli_fail_text(c, 3, "no model '%.60s' (see: squish list)", c->args[0]);
-    if (memory && *memory && !parse_size(memory, &o.memory))
+    if (memory && *memory && !cli_parse_size(memory, &o.memory))
         return cli_fail_text(c, 2, "--memory: '%.40s' is not a size as 8G or 512M", memory);
     o.home = cli_home(c);
     o.ctx_tokens = (int32_t)cli_int(c, OPT_CTX);

@@ -96,4 +96,20 @@ void sq_gen_stats(const sq_gen *g, squish_gen_stats *out);
 void sq_gen_rates(squish_gen_stats *s); /* fill the tokens per second from the rest */
 void sq_gen_free(sq_gen *g);
 
+/* ---- many answers at once -------------------------------------------------------------------- */
+
+/* The public section of the same name, with options given (inside: sched_int.h). A batch is the one user of
+ * its engine and runs a thread of its own; these functions may be called from any. */
+typedef struct squish_batch sq_batch;
+typedef struct squish_job sq_job;
+squish_status sq_batch_new(sq_batch **out, sq_engine *e, const squish_batch_options *o, squish_error *err);
+void sq_batch_free(sq_batch *b);
+squish_status sq_batch_submit(sq_job **out, sq_batch *b, const squish_job_options *o, squish_error *err);
+bool sq_batch_drain(sq_batch *b);
+void sq_batch_get_stats(sq_batch *b, squish_batch_stats *out);
+bool sq_job_next(sq_job *j, squish_job_event *ev);
+void sq_job_cancel(sq_job *j);
+void sq_job_stats(sq_job *j, squish_job_stats *out);
+void sq_job_free(sq_job *j);
+
 #endif

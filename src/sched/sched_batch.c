@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * sched_batch.c - many answers at once: the thread that makes steps, its life, and the way in.
+ *
+ *   submit -> inbox -> waiting -> slot -> steps -> END
+ *                         ^--------- gives way
+ *
+ * One turn of the thread: take what came in, end what was cancelled or is late, give free slots away, plan,
+ * reserve columns, run, use the rows. Cancellations and deadlines are therefore seen before every step, and no step is
+ * longer than the engine's chunk. With nothing to do the thread sleeps on a condition; nothing spins.
+ *
+ * Locks are told in sched_int.h. */
+#include "sched/sched_int.h"
+
+#include <signal.h>
+#include <string.h>
+#include <time.h>
+
+enum { IDLE_S_MAX = 3600 };
+
+/* ---- the way in ------------------------------------------------------------------------------ */
+
+void sq_batch_poke(sq_batch *b) {
+    pthread_mutex_lock(&b->lock);
+    b->poked = true;
+    pthread_cond_signal(&b->moved);
+    pthread_mutex_unlock(&b->lock);
+}
+
+squish_status sq_batch_submit(sq_job **out, sq_batch *b, const squish_job_options *o, squish_error *err) {
+    sq_job *j;
+    *out = NULL;
+    SQ_TRY(sq_job_new(&j, b->e, o, err));
+    j->batch = b;
+    j->owners = 2;
+    pthread_mutex_lock(&b->lock);
+    const int32_t queued = b->n_queued;
+    const bool open = !atomic_load(&b->stop) && !b->draining, room = queued < b->opt.queue_max;
+    if (open && room) {
+        *b->inbox_end = j;
+        b->inbox_end = &j->next;
+        b->n_jobs++;
+        b->n_queued++;
+        b->poked = true;
+        pthread_cond_signal(&b->moved);
+    }
+    pthread_mutex_unlock(&b->lock);
+    if (open && room) {
+        *out = j;
+        return SQUISH_OK;
+    }
+    j->owners = 1;
+    sq_job_release(j);
+    return open ? sq_fail(err, SQUISH_BUSY, "the queue is full: %d jobs wait, at most %d do", queued,
+                          b->opt.queue_max)
+                : sq_fail(err, SQUISH_BUSY, "the engine is draining and takes no more jobs");
+}
+
+static void take_inbox(sq_batch *b) {
+    pthread_mutex_lock(&b->lock);
+    sq_job *in = b->inbox;
+    b->inbox = NULL;
+    b->inbox_end = &b->inbox;
+    b->poked = false;
+    pthread_mutex_unlock(&b->lock);
+    sq_job **end = &b->waiting;
+    while (*end) end = &(*end)->next;
+    for (sq_job *j = *end = in; j; j = j->next) {
+        j->arrival = ++b->arrivals;
+        j->client = sq_plan_client(b, j->client_id);
+        j->client->jobs++;
+        b->stats.jobs++;
+    }
+}
+
+/* ---- the way out ----------------------------------------------------------------------------- */
+
+void sq_batch_end(sq_batch *b, sq_job *j, squish_finish finish, const char *stop_reason, squish_status status,
+                  const squish_error *err) {
+    b->stats.finished += status == SQUISH_OK;
+    b->stats.cancelled += status == SQUISH_CANCELLED;
+    b->stats.failed += status != SQUISH_OK && status != SQUISH_CANCELLED;
+    j->client->jobs--;
+    sq_job_end(j, finish, stop_reason, status, err);
+    pthread_mutex_lock(&b->lock);
+    b->n_jobs--;
+    pthread_mutex_unlock(&b->lock);
+}
+
+/* Should it go? *err says why. */
+static bool is_over(const sq_batch *b, const sq_job *j, uint64_t now, squish_error *err) {
+    if (atomic_load(&b->stop))
+        sq_fail(err, SQUISH_CANCELLED, "the engine closes");
+    else if (atomic_load(&j->cancelled))
+        sq_fail(err, SQUISH_CANCELLED, "stopped at %d tokens", j->n);
+    else if (j->deadline_ns && now >= j->deadline_ns)
+        sq_fail(err, SQUISH_TIMEOUT, "the deadline passed after %.1f s, with %d tokens",
+                (double)(now - j->t_submit) / 1e9, j->n);
+    else if (j->paused && now - j->t_paused > (uint64_t)SQ_JOB_STALL_S * 1000000000)
+        sq_fail(err, SQUISH_CANCELLED, "nobody read its answer for %d s", SQ_JOB_STALL_S);
+    return err->code != SQUISH_OK;
+}
+
+static void look_at_reader(sq_job *j, uint64_t now) {
+    const bool behind = sq_job_is_behind(j);
+    if (behind && !j->paused) j->t_paused = now;
+    j->paused = behind;
+}
+
+static void drop_what_is_over(sq_batch *b, uint64_t now) {
+    int32_t dropped = 0;
+    for (int32_t i = 0; i < b->opt.jobs_max; i++) {
+        sq_job *j = b->active[i];
+        squish_error err = {0};
+        if (!j) continue;
+        look_at_reader(j, now);
+        if (!is_over(b, j, now, &err)) continue;
+        sq_slots_leave(b, j);
+        sq_batch_end(b, j, SQUISH_FINISH_NONE, NULL, err.code, &err);
+    }
+    for (sq_job **at = &b->waiting; *at;) {
+        sq_job *j = *at;
+        squish_error err = {0};
+        look_at_reader(j, now);
+        if (!is_over(b, j, now, &err)) {
+            at = &j->next;
+            continue;
+        }
+        *at = j->next;
+        dropped++;
+        sq_batch_end(b, j, SQUISH_FINISH_NONE, NULL, err.code, &err);
+    }
+    pthread_mutex_lock(&b->lock);
+    b->n_queued -= dropped;
+    pthread_mutex_unlock(&b->lock);
+}
+
+/* ---- a step ---------------------------------------------------------------------------------- */
+
+static void learn(sq_batch *b, double ms, double tokens, double context, bool prompts) {
+    sq_step_cost *c = &b->cost;
+    sq_hist_add(&b->stats.step, ms);
+    sq_step_cost_add(c, tokens, context, ms);
+    if (prompts) return;
+    c->alone_ms = c->alone_ms > 0 ? 0.9 * c->alone_ms + 0.1 * ms : ms;
+    if (tokens > 1) return;
+    c->solo_ms = c->solo_ms > 0 ? 0.9 * c->solo_ms + 0.1 * ms : ms;
+}
+
+static void run_step(sq_batch *b) {
+    sq_step_seg segs[SQ_SEQS_MAX];
+    int32_t m = 0;
+    double context = 0;
+    bool prompts = false;
+    for (int32_t i = 0; i < b->n_plan; i++) {
+        sq_job *j = b->plan[i].j;
+        const int32_t n = b->plan[i].n_rows;
+        segs[i] = (sq_step_seg){j->kv, m, n, j->computed};
+        memcpy(b->ids + m, j->tokens + j->computed, (size_t)n * sizeof *b->ids);
+        context += n * (j->computed + 0.5 * n);
+        prompts |= n > 1 || j->n <= j->n_prompt;
+        m += n;
+    }
+    const uint64_t begin = sq_os_now_ns();
+    atomic_store(&b->step_began, begin);
+    b->e->logits_of = NULL;
+    sq_forward_run(b->e->f, b->ids, m, segs, b->n_plan);
+    sq_plan_charge(b, begin);
+    sq_rows_use(b);
+    atomic_store(&b->step_began, 0);
+    b->stats.steps++;
+    learn(b, (double)(sq_os_now_ns() - begin) / 1e6, m, context, prompts);
+}
+
+static void publish(sq_batch *b) {
+    squish_batch_stats *s = &b->stats;
+    s->running = 0;
+    for (int32_t i = 0; i < b->opt.jobs_max; i++) s->running += b->active[i] != NULL;
+    s->tiles = sq_kv_pool_columns(b->e->kv);
+    s->tiles_free = sq_kv_pool_columns_free(b->e->kv);
+    s->tiles_cached = b->tree ? sq_kv_tree_idle(b->tree) : 0;
+    s->kv_bytes = sq_kv_pool_bytes_used(b->e->kv);
+    s->kv_bytes_max = sq_kv_pool_bytes_max(b->e->kv);
+    s->solo_step_ms = b->cost.solo_ms;
+    s->fairness = sq_plan_fairness(b);
+    pthread_mutex_lock(&b->lock);
+    b->published = *s;
+    pthread_mutex_unlock(&b->lock);
+}
+
+/* False: there was nothing to run. */
+static bool turn(sq_batch *b) {
+    take_inbox(b);
+    const uint64_t now = sq_os_now_ns();
+    drop_what_is_over(b, now);
+    sq_slots_admit(b, now);
+    sq_plan_step(b, now);
+    sq_slots_reserve(b, now);
+    if (b->n_plan > 0) run_step(b);
+    publish(b);
+    return b->n_plan > 0;
+}
+
+/* ---- the thread ------------------------------------------------------------------------------ */
+
+/* Seconds until something happens by itself: a deadline, or a reader that is given up. */
+static double idle_seconds(const sq_batch *b) {
+    const uint64_t now = sq_os_now_ns();
+    double s = IDLE_S_MAX;
+    for (int32_t i = -1; i < b->opt.jobs_max; i++) {
+        for (const sq_job *j = i < 0 ? b->waiting : b->active[i]; j; j = i < 0 ? j->next : NULL) {
+            const double late = j->deadline_ns > now ? (double)(j->deadline_ns - now) / 1e9 : 0;
+            if (j->deadline_ns && late < s) s = late;
+            if (j->paused && s > 1) s = 1;
+        }
+    }
+    return s;
+}
+
+static void sleep_until_poked(sq_batch *b) {
+    const double s = idle_seconds(b);
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    const int64_t ns = t.tv_nsec + (int64_t)(s * 1e9) + 1000000;
+    t.tv_sec += (time_t)(ns / 1000000000);
+    t.tv_nsec = (long)(ns % 1000000000);
+    pthread_mutex_lock(&b->lock);
+    if (!b->poked && !atomic_load(&b->stop)) pthread_cond_timedwait(&b->moved, &b->lock, &t);
+    pthread_mutex_unlock(&b->lock);
+}
+
+static void *thread_main(void *arg) {
+    sq_batch *b = arg;
+    while (!atomic_load(&b->stop)) {
+        if (turn(b)) continue;
+        sleep_until_poked(b);
+    }
+    take_inbox(b);
+    drop_what_is_over(b, sq_os_now_ns());
+    return NULL;
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+static squish_status check(const sq_engine *e, const squish_batch_options *o, squish_error *err) {
+    if (o->jobs_max < 1 || o->jobs_max > SQ_SEQS_MAX)
+        return sq_fail(err, SQUISH_INVALID, "jobs_max is %d, wanted 1 to %d", o->jobs_max, SQ_SEQS_MAX);
+    if (o->queue_max < 1 || o->queue_max > SQ_QUEUE_MAX)
+        return sq_fail(err, SQUISH_INVALID, "queue_max is %d, wanted 1 to %d", o->queue_max, SQ_QUEUE_MAX);
+    if (!(o->itl_target_ms >= 0 && o->itl_target_ms <= 1e6))
+        return sq_fail(err, SQUISH_INVALID, "itl_target_ms is %g, wanted 0 (by itself) to 1e6",
+                       o->itl_target_ms);
+    if (o->snapshot_dir && !o->prefix_cache)
+        return sq_fail(err, SQUISH_INVALID, "snapshots need the prefix cache, which is off");
+    if (sq_kv_pool_bytes_used(e->kv) > 0)
+        return sq_fail(err, SQUISH_INVALID, "the engine has timelines or a batch of its own already");
+    return SQUISH_OK;
+}
+
+static squish_status make_parts(sq_batch *b, squish_error *err) {
+    const squish_alloc *a = &b->alloc;
+    b->clients = sq_alloc_zero(a, (size_t)b->n_clients * sizeof *b->clients);
+    b->ids = sq_alloc_new(a, (size_t)b->e->chunk * sizeof *b->ids);
+    if (!b->clients || !b->ids) return sq_fail(err, SQUISH_NO_MEMORY, "batch: out of memory");
+    if (b->opt.prefix_cache) SQ_TRY(sq_kv_tree_new(&b->tree, b->e->kv, err));
+    for (int32_t i = 0; i < b->opt.jobs_max; i++) SQ_TRY(sq_kv_seq_new(&b->kv[i], b->e->kv, b->e->ctx, err));
+    b->opt.snapshot_dir = NULL; /* the caller's memory */
+    return SQUISH_OK;
+}
+
+/* Signals belong to the program's own threads. */
+static squish_status start(sq_batch *b, squish_error *err) {
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    const int cause = pthread_create(&b->thread, NULL, thread_main, b);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return cause ? sq_fail_errno(err, cause, "cannot start the thread of a batch") : SQUISH_OK;
+}
+
+static void release(sq_batch *b) {
+    const squish_alloc a = b->alloc;
+    for (int32_t i = 0; i < SQ_SEQS_MAX; i++) sq_kv_seq_free(b->kv[i]);
+    sq_kv_tree_free(b->tree);
+    sq_alloc_free(&a, b->clients, b->clients ? (size_t)b->n_clients * sizeof *b->clients : 0);
+    sq_alloc_free(&a, b->ids, b->ids ? (size_t)b->e->chunk * sizeof *b->ids : 0);
+    pthread_cond_destroy(&b->moved);
+    pthread_mutex_destroy(&b->lock);
+    sq_alloc_free(&a, b, sizeof *b);
+}
+
+squish_status sq_batch_new(sq_batch **out, sq_engine *e, const squish_batch_options *o, squish_error *err) {
+    *out = NULL;
+    SQ_TRY(check(e, o, err));
+    sq_batch *b = sq_alloc_zero(&e->alloc, sizeof *b);
+    if (!b) return sq_fail(err, SQUISH_NO_MEMORY, "batch: out of memory");
+    *b = (sq_batch){.alloc = e->alloc, .e = e, .opt = *o, .n_clients = o->queue_max + o->jobs_max};
+    b->inbox_end = &b->inbox;
+    b->t_faded = sq_os_now_ns();
+    atomic_init(&b->step_began, 0);
+    atomic_init(&b->stop, false);
+    if (pthread_mutex_init(&b->lock, NULL) != 0) {
+        sq_alloc_free(&e->alloc, b, sizeof *b);
+        return sq_fail(err, SQUISH_NO_MEMORY, "batch: no lock to be had");
+    }
+    pthread_cond_init(&b->moved, NULL); /* cannot fail without attributes */
+    squish_status st = make_parts(b, err);
+    if (st == SQUISH_OK) {
+        publish(b);
+        st = start(b, err);
+    }
+    if (st != SQUISH_OK) {
+        release(b);
+        return st;
+    }
+    *out = b;
+    return SQUISH_OK;
+}
+
+void sq_batch_free(sq_batch *b) {
+    if (!b) return;
+    pthread_mutex_lock(&b->lock);
+    atomic_store(&b->stop, true);
+    pthread_cond_signal(&b->moved);
+    pthread_mutex_unlock(&b->lock);
+    pthread_join(b->thread, NULL);
+    release(b);
+}
+
+bool sq_batch_drain(sq_batch *b) {
+    pthread_mutex_lock(&b->lock);
+    b->draining = true;
+    const bool empty = b->n_jobs == 0;
+    pthread_mutex_unlock(&b->lock);
+    return empty;
+}
+
+void sq_batch_get_stats(sq_batch *b, squish_batch_stats *out) {
+    pthread_mutex_lock(&b->lock);
+    *out = b->published;
+    out->queued = b->n_queued;
+    pthread_mutex_unlock(&b->lock);
+    const uint64_t began = atomic_load(&b->step_began), now = sq_os_now_ns();
+    out->step_age_ns = began && now > began ? now - began : 0;
+}

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * sched_rows.c - what the rows of a step become: tokens, log-probabilities of a prompt, embeddings.
+ *
+ * A row with the last token of its job gives the next one; these rows of all jobs share one pass over the
+ * head. Rows of a prompt that is scored go through the head in blocks, each giving the log-probability of the
+ * token behind it. */
+#include "sched/sched_int.h"
+
+#include <math.h>
+#include <string.h>
+
+static void fail_job(sq_batch *b, sq_job *j, squish_status st, const squish_error *err) {
+    sq_slots_leave(b, j);
+    sq_batch_end(b, j, SQUISH_FINISH_NONE, NULL, st, err);
+}
+
+static void out_of_memory(sq_batch *b, sq_job *j) {
+    squish_error err = {0};
+    sq_fail(&err, SQUISH_NO_MEMORY, "job: no memory for its events");
+    fail_job(b, j, SQUISH_NO_MEMORY, &err);
+}
+
+/* ---- log-probabilities of the prompt --------------------------------------------------------- */
+
+typedef struct {
+    int32_t n, ids[20];
+    float logits[20];
+} best;
+
+/* The most likely ids, best first, ties by lower id: as the sampler lists them. */
+static void find_best(best *t, const float *logits, int32_t n_ids, int32_t want) {
+    t->n = 0;
+    for (int32_t id = 0; id < n_ids && want > 0; id++) {
+        if (t->n == want && !(logits[id] > t->logits[want - 1])) continue;
+        int32_t at = t->n < want ? t->n++ : want - 1;
+        for (; at > 0 && logits[id] > t->logits[at - 1]; at--)
+            t->ids[at] = t->ids[at - 1], t->logits[at] = t->logits[at - 1];
+        t->ids[at] = id;
+        t->logits[at] = logits[id];
+    }
+}
+
+/* The event of prompt token i, from the logits of the position before. */
+static squish_status push_score(const sq_batch *b, sq_job *j, int32_t i, const float *logits,
+                                squish_error *err) {
+    const sq_model *m = b->e->m;
+    squish_job_event ev = {
+        .kind = SQUISH_JOB_PROMPT, .id = j->tokens[i], .n_top = -1, .t_ns = sq_os_now_ns()};
+    best t;
+    if (logits) {
+        const double norm = sq_logsumexp(logits, m->cfg.n_vocab);
+        if (!isfinite(norm))
+            return sq_fail(err, SQUISH_NUMERIC, "logits of position %d are not numbers", i - 1);
+        find_best(&t, logits, m->info.n_vocab_tokens, j->prompt_logprobs);
+        ev.logprob = (float)((double)logits[ev.id] - norm);
+        for (int32_t k = 0; k < t.n; k++) t.logits[k] = (float)((double)t.logits[k] - norm);
+        ev.n_top = t.n;
+        ev.top_ids = t.ids;
+        ev.top_logprobs = t.logits;
+    }
+    if (!sq_job_push(j, &ev)) return sq_fail(err, SQUISH_NO_MEMORY, "job: no memory for its events");
+    j->scored = i + 1;
+    return SQUISH_OK;
+}
+
+/* Rows [row0, row0 + n) of the step are positions pos0.. of j. */
+static squish_status score(sq_batch *b, sq_job *j, int32_t row0, int32_t pos0, int32_t n, squish_error *err) {
+    if (j->scored == 0) SQ_TRY(push_score(b, j, 0, NULL, err));
+    const size_t ld = sq_forward_logits_ld(b->e->f);
+    const int32_t end = pos0 + n < j->n_prompt - 1 ? pos0 + n : j->n_prompt - 1;
+    for (int32_t at = j->scored - 1; at < end;) {
+        int32_t rows[SQ_LOGIT_ROWS], k = 0;
+        while (k < SQ_LOGIT_ROWS && at + k < end) rows[k] = row0 + at + k - pos0, k++;
+        const float *logits = sq_forward_logits(b->e->f, rows, k);
+        for (int32_t i = 0; i < k; i++) SQ_TRY(push_score(b, j, at + i + 1, logits + (size_t)i * ld, err));
+        at += k;
+    }
+    return SQUISH_OK;
+}
+
+/* ---- embeddings ------------------------------------------------------------------------------ */
+
+static void pool_rows(sq_batch *b, sq_job *j, int32_t row0, int32_t n) {
+    const size_t ld = sq_forward_hidden_ld(b->e->f);
+    for (int32_t at = j->pool == SQUISH_POOL_MEAN ? 0 : n - 1; at < n;) {
+        int32_t rows[SQ_LOGIT_ROWS], k = 0;
+        while (k < SQ_LOGIT_ROWS && at + k < n) rows[k] = row0 + at + k, k++;
+        const float *h = sq_forward_hidden(b->e->f, rows, k);
+        for (int32_t i = 0; i < k; i++)
+            for (int32_t c = 0; c < j->hidden; c++) {
+                const double v = (double)h[(size_t)i * ld + (size_t)c];
+                j->sum[c] = j->pool == SQUISH_POOL_MEAN ? j->sum[c] + v : v;
+            }
+        at += k;
+    }
+}
+
+/* The sums become floats in their own place: a float is written where a double was read already. */
+static void push_embedding(sq_batch *b, sq_job *j) {
+    float *out = (float *)(void *)j->sum;
+    const double over = j->pool == SQUISH_POOL_MEAN ? j->n : 1;
+    squish_error err = {0};
+    for (int32_t c = 0; c < j->hidden; c++) {
+        double v;
+        memcpy(&v, (const char *)j->sum + (size_t)c * sizeof v, sizeof v);
+        const float f = (float)(v / over);
+        if (!isfinite(f)) sq_fail(&err, SQUISH_NUMERIC, "channel %d of the embedding is not a number", c);
+        memcpy((char *)out + (size_t)c * sizeof f, &f, sizeof f);
+    }
+    if (err.code != SQUISH_OK) {
+        fail_job(b, j, err.code, &err);
+        return;
+    }
+    const squish_job_event ev = {.kind = SQUISH_JOB_EMBEDDING,
+                                 .id = -1,
+                                 .n_top = -1,
+                                 .embedding = out,
+                                 .n_embedding = j->hidden,
+                                 .t_ns = sq_os_now_ns()};
+    if (!sq_job_push(j, &ev)) {
+        out_of_memory(b, j);
+        return;
+    }
+    sq_slots_leave(b, j);
+    sq_batch_end(b, j, SQUISH_FINISH_STOP, NULL, SQUISH_OK, NULL);
+}
+
+/* ---- tokens ---------------------------------------------------------------------------------- */
+
+static void note_token(sq_batch *b, sq_job *j, uint64_t t) {
+    pthread_mutex_lock(&j->lock);
+    squish_gen_stats *g = &j->stats.gen;
+    const bool first = g->completion_tokens++ == 0;
+    if (first)
+        j->t_first = t, g->ttft_ms = (double)(t - j->t_submit) / 1e6;
+    else
+        sq_hist_add(&b->stats.inter_token, (double)(t - j->t_last) / 1e6);
+    j->t_last = t;
+    g->decode_ms = (double)(t - j->t_first) / 1e6;
+    pthread_mutex_unlock(&j->lock);
+    if (first) sq_hist_add(&b->stats.ttft, g->ttft_ms);
+    b->stats.generated_tokens++;
+}
+
+/* One more token from the logits of its last position (NULL: none is wanted), and the end if it is that. */
+static void advance(sq_batch *b, sq_job *j, const float *logits) {
+    squish_gen_event g;
+    squish_error err = {0};
+    const squish_status st = sq_answer_next(j->answer, logits, j->computed, &g, &err);
+    if (st != SQUISH_OK) {
+        fail_job(b, j, st, &err);
+        return;
+    }
+    if (g.id >= 0) {
+        const squish_job_event ev = {.kind = SQUISH_JOB_TOKEN,
+                                     .id = g.id,
+                                     .text = g.text,
+                                     .text_bytes = g.text_bytes,
+                                     .logprob = g.logprob,
+                                     .n_top = g.n_top,
+                                     .top_ids = g.top_ids,
+                                     .top_logprobs = g.top_logprobs,
+                                     .t_ns = sq_os_now_ns()};
+        note_token(b, j, ev.t_ns);
+        if (!sq_job_push(j, &ev)) {
+            out_of_memory(b, j);
+            return;
+        }
+    }
+    if (g.finish == SQUISH_FINISH_NONE) {
+        j->tokens[j->n++] = g.id; /* there is room: it ends at the context, and at max_tokens */
+        return;
+    }
+    sq_slots_leave(b, j);
+    sq_batch_end(b, j, g.finish, g.stop_reason, SQUISH_OK, NULL);
+}
+
+static void prompt_done(sq_job *j) {
+    pthread_mutex_lock(&j->lock);
+    if (j->t_prefilled == 0) {
+        j->t_prefilled = sq_os_now_ns();
+        j->stats.gen.prefill_ms = (double)(j->t_prefilled - j->t_admit) / 1e6;
+    }
+    pthread_mutex_unlock(&j->lock);
+}
+
+void sq_rows_use(sq_batch *b) {
+    sq_job *ready[SQ_SEQS_MAX];
+    int32_t rows[SQ_SEQS_MAX], n_ready = 0, row0 = 0;
+    for (int32_t i = 0; i < b->n_plan; i++) {
+        sq_job *j = b->plan[i].j;
+        const int32_t n = b->plan[i].n_rows, pos0 = j->computed, first = row0;
+        squish_error err = {0};
+        row0 += n;
+        const bool scores = j->prompt_logprobs >= 0 && j->scored < j->n_prompt;
+        if (scores && score(b, j, first, pos0, n, &err) != SQUISH_OK) {
+            fail_job(b, j, err.code, &err);
+            continue;
+        }
+        if (j->sum && (j->pool == SQUISH_POOL_MEAN || pos0 + n == j->n)) pool_rows(b, j, first, n);
+        j->computed += n;
+        b->stats.evaluated_tokens += (uint64_t)n;
+        if (b->tree) sq_kv_tree_insert(b->tree, j->salt, j->kv, j->tokens, j->computed);
+        if (j->computed < j->n) continue;
+        prompt_done(j);
+        if (j->answer && sq_answer_wants_token(j->answer))
+            rows[n_ready] = first + n - 1, ready[n_ready++] = j;
+        else if (j->answer)
+            advance(b, j, NULL);
+        else
+            push_embedding(b, j);
+    }
+    if (n_ready == 0) return;
+    const float *logits = sq_forward_logits(b->e->f, rows, n_ready);
+    const size_t ld = sq_forward_logits_ld(b->e->f);
+    for (int32_t i = 0; i < n_ready; i++) advance(b, ready[i], logits + (size_t)i * ld);
+}
