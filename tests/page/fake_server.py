@@ -91,7 +91,8 @@ def deltas_of(body):
     if text.startswith("/tool"):
         first = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": ""}}
         return [(0, {"content": "I will look. "}), (0, {"tool_calls": [first]})] + [
-            (0.002, {"tool_calls": [{"index": 0, "function": {"arguments": p}}]}) for p in pieces('{"city": "Tokyo", "days": 3}')]
+            (0.002, {"tool_calls": [{"index": 0, "function": {"arguments": p}}]})
+            for p in pieces('{"city": "Tokyo", "days": 3}')]
     if text.startswith("/hostiletool"):
         bad = "<img src=x onerror=alert(1)>"
         call = {"index": 0, "id": bad, "type": "function", "function": {"name": bad, "arguments": f'{{"a": "{bad}"'}}
@@ -156,7 +157,8 @@ class Handler(BaseHTTPRequestHandler):
         elif not self.may():
             return
         elif path == "/v1/models":
-            meta = {"n_params": 494032768, "size": 352321536, "n_ctx": 4096, "n_ctx_train": 32768, "quant": "INT4 group 64"}
+            meta = {"n_params": 494032768, "size": 352321536, "n_ctx": 4096, "n_ctx_train": 32768,
+                    "quant": "INT4 group 64"}
             self.reply(200, {"object": "list", "data": [
                 {"id": "qwen2.5:0.5b", "object": "model", "created": 1, "owned_by": "squish", "meta": meta},
                 {"id": "squish-tiny", "object": "model", "created": 1, "owned_by": "squish", "meta": {"n_ctx": 512}}]})
@@ -240,7 +242,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.connection.close()
                 return
             if n == 3 and text.startswith("/error"):
-                self.raw('data: {"error":{"message":"the engine gave up <b>here</b>","type":"server_error","code":"kernel_failure"}}\n\n')
+                self.raw('data: {"error":{"message":"the engine gave up <b>here</b>","type":"server_error",'
+                         '"code":"kernel_failure"}}\n\n')
                 self.raw("")
                 return
         calls = any("tool_calls" in d for _, d in deltas)

@@ -10,7 +10,7 @@ import tempfile
 import fake_server
 from browser import Browser
 
-SIZES = {"light": (1180, 760, False), "dark": (1180, 760, False), "phone": (360, 740, True)}
+SIZES = {"light": (1180, 800, False), "dark": (1180, 800, False), "phone": (360, 740, True)}
 
 
 def earlier(b):
@@ -29,7 +29,7 @@ def take(b, url, name, out):
     earlier(b)
     b.say("Explain how a hash table works, with a short example.")
     b.until(lambda: b.text("#meter-text")[0])
-    b.js("document.querySelector('#log').scrollTop = arguments[0]", 0 if name == "phone" else 150)
+    b.js("document.querySelector('#log').scrollTop = arguments[0]", 0)
     b.js("document.activeElement.blur()")
     b.until(lambda: not b.all(".toast"))
     b.driver.save_screenshot(os.path.join(out, f"page-{name}.png"))

@@ -115,7 +115,7 @@ function wireButtons() {
         dialog.addEventListener('click', (e) => { if (e.target === dialog) dialog.close(); });
     }
     for (const button of document.querySelectorAll('[data-prompt]')) {
-        button.addEventListener('click', () => { composer.box.value = button.dataset.prompt; composer.changed(); composer.focus(); });
+        button.addEventListener('click', () => composer.suggest(button.dataset.prompt));
     }
     $('theme').addEventListener('click', () => {
         const next = document.documentElement.dataset.theme === 'dark' ? 'light' : 'dark';
@@ -133,8 +133,9 @@ function search() {
 async function start() {
     wireButtons();
     listenForKeys({
-        create: () => sidebar.open(null), regenerate: () => chat.regenerateLast(), copyLast, focusBox: () => composer.focus(),
-        sidebar: () => sidebar.toggle(), settings: () => panel.open(), search, stop: () => chat.stop(),
+        create: () => sidebar.open(null), regenerate: () => chat.regenerateLast(), copyLast, search,
+        focusBox: () => composer.focus(), sidebar: () => sidebar.toggle(), settings: () => panel.open(),
+        stop: () => chat.stop(),
     });
     library.failed = (e) => toast(`The browser did not keep a conversation: ${e.message}`);
     const kept = await library.open();

@@ -87,7 +87,8 @@ export class Chat {
     mendInterrupted(conv) {
         const running = this.runs.get(conv.id)?.node;
         for (const node of Object.values(conv.nodes)) {
-            if (node.role === 'assistant' && node !== running && !node.finish && !node.error) node.finish = 'interrupted';
+            if (node.role !== 'assistant' || node === running) continue;
+            if (!node.finish && !node.error) node.finish = 'interrupted';
         }
     }
 

@@ -39,6 +39,12 @@ export class Composer {
     text() { return this.box.value; }
     focus() { this.box.focus(); }
 
+    suggest(text) {
+        this.box.value = text;
+        this.changed();
+        this.focus();
+    }
+
     /* Enter sends; Shift+Enter breaks the line; an Enter that ends an input method's word does neither. */
     onKey(e) {
         if (e.key === 'Enter' && !e.shiftKey && !e.isComposing) {

@@ -14,8 +14,8 @@ const RICH_MAX = 400000;      // characters; beyond it rendering would stall the
 const HIGHLIGHT_MAX = 60000;
 
 const ALLOWED = {
-    ALLOWED_TAGS: ['p', 'br', 'hr', 'h1', 'h2', 'h3', 'h4', 'h5', 'h6', 'strong', 'em', 'del', 'code', 'pre', 'blockquote',
-        'ul', 'ol', 'li', 'table', 'thead', 'tbody', 'tr', 'th', 'td', 'a', 'span'],
+    ALLOWED_TAGS: ['p', 'br', 'hr', 'h1', 'h2', 'h3', 'h4', 'h5', 'h6', 'strong', 'em', 'del', 'code', 'pre', 'a', 'span',
+        'blockquote', 'ul', 'ol', 'li', 'table', 'thead', 'tbody', 'tr', 'th', 'td'],
     ALLOWED_ATTR: ['href', 'title', 'align', 'start', 'class'],
     ADD_URI_SAFE_ATTR: ['align', 'start'], // their values are no addresses; without this they are taken for some
     ALLOW_DATA_ATTR: false,
@@ -76,7 +76,8 @@ function highlighted(text, language) {
     if (!isRich || !hljs?.getLanguage?.(language) || text.length > HIGHLIGHT_MAX) return null;
     try {
         const old = Number.parseInt(hljs.versionString ?? '9', 10) < 10;
-        const result = old ? hljs.highlight(language, text, true) : hljs.highlight(text, { language, ignoreIllegals: true });
+        const result = old ? hljs.highlight(language, text, true)
+            : hljs.highlight(text, { language, ignoreIllegals: true });
         return purify.sanitize(result.value, ALLOWED);
     } catch {
         return null;
@@ -123,7 +124,8 @@ function richBlock(token) {
 
 /* Without libraries: paragraphs as they are, fenced code set apart. */
 function plainBlocks(text) {
-    return text.split(/^(```[^\n]*\n[\s\S]*?(?:^```[ \t]*$|$(?![\s\S])))/m).filter((part) => part.trim()).map((part) => {
+    const parts = text.split(/^(```[^\n]*\n[\s\S]*?(?:^```[ \t]*$|$(?![\s\S])))/m);
+    return parts.filter((part) => part.trim()).map((part) => {
         const code = /^```([^\n]*)\n([\s\S]*?)\n?(?:```[ \t]*)?$/.exec(part);
         if (code) return { raw: part, make: () => el('div', { class: 'block' }, codeBlock(code[2], code[1].trim())) };
         return { raw: part, make: () => el('div', { class: 'block plain' }, part.trim()) };

@@ -154,7 +154,9 @@ export class AnswerMessage extends Message {
 
     /* The page runs no tools: the reader does, and hands the result in. */
     resultForm(call) {
-        const area = el('textarea', { rows: '2', 'aria-label': `Result of ${call.name}`, placeholder: 'Result of this call' });
+        const area = el('textarea', {
+            rows: '2', 'aria-label': `Result of ${call.name}`, placeholder: 'Result of this call',
+        });
         return el('form', {
             class: 'result',
             onsubmit: (e) => { e.preventDefault(); this.actions.giveResult(this.node, call, area.value); },

@@ -50,7 +50,9 @@ function readStats(stats) {
 
 function readNode(node, ids) {
     if (!ROLES.includes(node?.role)) throw new Error(`a message has the role '${String(node?.role)}'`);
-    if (node.parent && !ids.has(node.parent)) throw new Error(`message ${string(node.id)} has no parent ${string(node.parent)}`);
+    if (node.parent && !ids.has(node.parent)) {
+        throw new Error(`message ${string(node.id)} has no parent ${string(node.parent)}`);
+    }
     const list = (v) => (Array.isArray(v) ? v : []);
     return {
         id: ids.get(node.id), parent: node.parent ? ids.get(node.parent) : null,
@@ -59,7 +61,9 @@ function readNode(node, ids) {
         finish: string(node.finish) || (node.role === 'assistant' ? 'stop' : undefined),
         error: string(node.error) || undefined, stats: readStats(node.stats),
         callId: string(node.callId), name: string(node.name),
-        calls: list(node.calls).map((c) => ({ id: string(c?.id), name: string(c?.name), arguments: string(c?.arguments) })),
+        calls: list(node.calls).map((c) => ({
+            id: string(c?.id), name: string(c?.name), arguments: string(c?.arguments),
+        })),
         files: list(node.files).map((f) => ({ name: string(f?.name), text: string(f?.text) })),
     };
 }
@@ -85,7 +89,8 @@ function readConversation(conv) {
     const leaf = ids.get(string(conv.leaf)) ?? Object.values(nodes).sort((a, b) => b.seq - a.seq)[0]?.id ?? null;
     return {
         id: uid(), title: string(conv.title).slice(0, 200) || 'Imported', named: true, leaf, nodes,
-        created: number(conv.created, Date.now()), updated: number(conv.updated, Date.now()), system: string(conv.system),
+        created: number(conv.created, Date.now()), updated: number(conv.updated, Date.now()),
+        system: string(conv.system),
     };
 }
 
@@ -93,7 +98,11 @@ function readConversation(conv) {
 export async function importFile(file) {
     if (file.size > IMPORT_MAX) throw new Error(`${file.name}: ${file.size} bytes, at most ${IMPORT_MAX}`);
     let data;
-    try { data = JSON.parse(await file.text()); } catch (e) { throw new Error(`${file.name} is not JSON: ${e.message}`); }
+    try {
+        data = JSON.parse(await file.text());
+    } catch (e) {
+        throw new Error(`${file.name} is not JSON: ${e.message}`);
+    }
     if (data?.format !== FORMAT || data.version !== 1 || !Array.isArray(data.conversations)) {
         throw new Error(`${file.name} is not an export of this page: "format": "${FORMAT}", "version": 1 is wanted`);
     }
