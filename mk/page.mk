@@ -13,16 +13,20 @@ $(BUILD)/page/index.html: $(PAGE_FILES) $(PAGE_LIBS) scripts/page_libs.sh
 
 page: $(BUILD)/page/index.html
 
-# In a browser without a window (Debian: chromium, chromium-driver), against a scripted server, and against the
-# program itself once it is built. Needs network the first time, for selenium.
+# In a browser without a window (Debian: chromium, chromium-driver), against a scripted server and against the
+# program itself. Needs network the first time, for selenium.
 VENV_PAGE := $(BUILD)/venv-page
 $(VENV_PAGE)/.ready:
 	python3 -m venv $(VENV_PAGE)
 	$(VENV_PAGE)/bin/pip install -q selenium
 	@touch $@
 
-test-page: page $(VENV_PAGE)/.ready
-	@$(VENV_PAGE)/bin/python tests/page/test_page.py --page $(BUILD)/page $(PAGE_TEST_FLAGS)
+# ONLY=WORD: the tests whose name contains it.
+test-page: page $(BUILD)/squish $(VENV_PAGE)/.ready
+	@status=0; \
+	$(VENV_PAGE)/bin/python tests/page/test_page.py --page $(BUILD)/page --only "$(ONLY)" || status=1; \
+	$(VENV_PAGE)/bin/python tests/page/test_real.py --squish $(BUILD)/squish --only "$(ONLY)" || status=1; \
+	exit $$status
 
 # The pictures of docs/page.md.
 page-images: page $(VENV_PAGE)/.ready

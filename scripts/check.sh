@@ -67,6 +67,7 @@ step "TSan build" quiet_make CC=clang BUILD=build/tsan OPT="-O1 -g" SAN="-fsanit
 step "threads under TSan" threaded_tests
 step "fuzz build" quiet_make CC=clang BUILD=build/fuzz OPT="-O1 -g" LIBFUZZER=1 SAN="-fsanitize=fuzzer-no-link,address,undefined" fuzz-build
 step "short fuzz of every parser" fuzz_all
+step "chat page in a browser" quiet_make test-page
 step "kernels on aarch64 under qemu" quiet_make test-arm
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # The files the chat page consists of, gathered in one folder: our own, and three libraries of this machine.
-# Usage: scripts/page_libs.sh OUT
+# Usage: scripts/page_libs.sh OUT     PAGE_SHARE=DIR looks there and not in /usr/share
 #
 # marked, DOMPurify and highlight.js come from Debian's packages libjs-marked, node-dompurify and libjs-highlight.js.
 # What is missing becomes a file without code, and the page shows plain text instead. Of highlight.js's 189 languages

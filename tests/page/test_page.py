@@ -131,6 +131,29 @@ def two_conversations_are_answered_at_once(b, state, url):
     contains(b.answered(), "word1")
 
 
+def another_tab_sees_what_was_said(b, state, url):
+    b.say("from the first tab")
+    first = b.driver.current_window_handle
+    address = b.driver.current_url
+    b.driver.switch_to.new_window("tab")
+    b.size(1280, 800)
+    b.open(address)
+    b.say("from the second tab")
+    b.driver.close()
+    b.driver.switch_to.window(first)
+    b.until(lambda: b.text(".said") == ["from the first tab", "from the second tab"], "both are here")
+    equal(b.text("#list .open"), ["from the first tab"])
+
+
+def the_back_button_goes_to_the_conversation_before(b, state, url):
+    b.say("one")
+    b.chord(Keys.ALT, "n")
+    b.say("two")
+    b.driver.back()
+    b.driver.back()
+    b.until(lambda: b.text(".said") == ["one"], "the first one again")
+
+
 def code_points_cut_between_packets_stay_whole(b, state, url):
     equal(b.say("/utf8"), "Grüße, 世界 👩‍🔬 ok" * 3)
 

@@ -15,7 +15,7 @@ import { Panel } from './panel.js';
 import { exportJson, exportMarkdown, importFile } from './portable.js';
 import { Sidebar } from './sidebar.js';
 
-const library = new Library((id) => onLibrary(id));
+const library = new Library((id, elsewhere) => onLibrary(id, elsewhere));
 const meter = new Meter(() => ({
     conv: chat.conv, draft: composer.text(), files: composer.files, window: models.window(),
 }));
@@ -39,17 +39,17 @@ const sidebar = new Sidebar(library, {
     open: openConversation, current: () => chat.conv?.id, busy: (id) => chat.isBusy(id), stop: (id) => chat.stop(id),
 });
 
-function onLibrary(id) {
+/* elsewhere: another tab changed it, so what is on screen may be old. */
+function onLibrary(id, elsewhere = false) {
     sidebar.draw();
-    // Another tab changed the conversation on screen: show what it is now.
-    if (id !== chat.conv?.id || chat.isBusy(id)) return;
-    if (!library.get(id)) return;
-    drawTitle();
+    if (id !== chat.conv?.id) return;
+    if (elsewhere) chat.open(id);
+    else drawTitle();
 }
 
 function onChat() {
     const hash = chat.conv ? `#${chat.conv.id}` : '';
-    if (location.hash !== hash) history.replaceState(null, '', hash || location.pathname);
+    if (location.hash !== hash) history.pushState(null, '', hash || location.pathname);
     if (chat.conv) $('s-system').value = chat.conv.system;
     for (const id of ['export-json', 'export-markdown']) $(id).disabled = !chat.conv;
     drawTitle();
@@ -137,6 +137,7 @@ async function start() {
         focusBox: () => composer.focus(), sidebar: () => sidebar.toggle(), settings: () => panel.open(),
         stop: () => chat.stop(),
     });
+    library.isBusy = (id) => chat.isBusy(id);
     library.failed = (e) => toast(`The browser did not keep a conversation: ${e.message}`);
     const kept = await library.open();
     if (!kept) toast('This browser keeps nothing for this page: a reload forgets the conversations');

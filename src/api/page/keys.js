@@ -27,8 +27,8 @@ function help() {
 
 /* actions: one function for each `run` above, search() and stop() */
 export function listenForKeys(actions) {
-    $('help-keys').append(...SHORTCUTS.flatMap((s) => [
-        el('dt', {}, ...s.keys.split(' + ').flatMap((k, i) => [i ? ' + ' : '', el('kbd', {}, k)])), el('dd', {}, s.text)]));
+    const keys = (s) => s.keys.split(' + ').flatMap((k, i) => [i ? ' + ' : '', el('kbd', {}, k)]);
+    $('help-keys').append(...SHORTCUTS.flatMap((s) => [el('dt', {}, ...keys(s)), el('dd', {}, s.text)]));
     $('help-open').addEventListener('click', help);
     document.addEventListener('keydown', (e) => {
         if (document.querySelector('dialog[open]')) return; // Esc and Tab belong to the dialog

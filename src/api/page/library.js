@@ -25,13 +25,15 @@ export class Library {
         return kept;
     }
 
+    /* Another tab wrote or removed this one. While an answer grows here, what is here stands. */
     async reload(id) {
+        if (this.isBusy?.(id)) return;
         const fresh = await loadOne(id);
         const old = this.all.get(id);
         if (fresh && old) Object.assign(old, fresh); // in place: others hold this object
         else if (fresh) this.all.set(id, fresh);
         else this.all.delete(id);
-        this.changed(id);
+        this.changed(id, true);
     }
 
     get(id) { return this.all.get(id); }
@@ -70,7 +72,6 @@ export class Library {
 
     rename(conv, title) {
         conv.title = title;
-        conv.named = true;
         this.put(conv);
     }
 

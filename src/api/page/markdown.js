@@ -14,8 +14,8 @@ const RICH_MAX = 400000;      // characters; beyond it rendering would stall the
 const HIGHLIGHT_MAX = 60000;
 
 const ALLOWED = {
-    ALLOWED_TAGS: ['p', 'br', 'hr', 'h1', 'h2', 'h3', 'h4', 'h5', 'h6', 'strong', 'em', 'del', 'code', 'pre', 'a', 'span',
-        'blockquote', 'ul', 'ol', 'li', 'table', 'thead', 'tbody', 'tr', 'th', 'td'],
+    ALLOWED_TAGS: ['p', 'br', 'hr', 'h1', 'h2', 'h3', 'h4', 'h5', 'h6', 'strong', 'em', 'del', 'code', 'pre', 'a',
+        'span', 'blockquote', 'ul', 'ol', 'li', 'table', 'thead', 'tbody', 'tr', 'th', 'td'],
     ALLOWED_ATTR: ['href', 'title', 'align', 'start', 'class'],
     ADD_URI_SAFE_ATTR: ['align', 'start'], // their values are no addresses; without this they are taken for some
     ALLOW_DATA_ATTR: false,

@@ -88,7 +88,7 @@ function readConversation(conv) {
     checkAcyclic(nodes);
     const leaf = ids.get(string(conv.leaf)) ?? Object.values(nodes).sort((a, b) => b.seq - a.seq)[0]?.id ?? null;
     return {
-        id: uid(), title: string(conv.title).slice(0, 200) || 'Imported', named: true, leaf, nodes,
+        id: uid(), title: string(conv.title).slice(0, 200) || 'Imported', leaf, nodes,
         created: number(conv.created, Date.now()), updated: number(conv.updated, Date.now()),
         system: string(conv.system),
     };

@@ -55,7 +55,8 @@ export class Sidebar {
             items.push(this.item(conv));
         }
         if (found.length === 0) {
-            items.push(el('li', { class: 'empty' }, query ? 'Nothing found' : 'Your conversations will be listed here.'));
+            const why = query ? 'Nothing found' : 'Your conversations will be listed here.';
+            items.push(el('li', { class: 'empty' }, why));
         }
         list.replaceChildren(...items);
     }

@@ -5,7 +5,7 @@
 //   user -- assistant -- user ---- assistant      editing a message adds a sibling, never changes the old one;
 //        \- assistant \- user' --- assistant      regenerating adds a sibling of the answer
 //
-// Pure data, no DOM: {id, title, named, created, updated, system, leaf, nodes: {id: node}} and nodes
+// Pure data, no DOM: {id, title, created, updated, system, leaf, nodes: {id: node}} and nodes
 // {id, parent, seq, at, role, content, reasoning?, calls?, files?, callId?, stats?, finish?, error?, model?}.
 import { uid } from './dom.js';
 
@@ -13,7 +13,7 @@ const TITLE_LENGTH = 60;
 
 export function newConversation(system) {
     const now = Date.now();
-    return { id: uid(), title: '', named: false, created: now, updated: now, system, leaf: null, nodes: {} };
+    return { id: uid(), title: '', created: now, updated: now, system, leaf: null, nodes: {} };
 }
 
 export function addNode(conv, parent, fields) {

@@ -40,7 +40,8 @@ function kindly(said, { status, code, param }, retryAfter) {
         return `This server cannot hold answers to that format. Set "Answer format" to Text in Settings.${detail}`;
     }
     if (code === 'context_length_exceeded') {
-        return `This conversation no longer fits the model's window. Start a new one or edit an earlier message.${detail}`;
+        return 'This conversation no longer fits the model\'s window. Start a new one or edit an earlier message.'
+            + detail;
     }
     if (status === 429 || status === 503) {
         return `The server is busy; try again${retryAfter ? ` in ${retryAfter} s` : ' soon'}.${detail}`;
