@@ -184,6 +184,9 @@ def thinking_folds_away(b, state, url):
     equal(b.all(".thinking")[0].get_attribute("open"), None)
     contains(b.text(".thinking summary")[0], "Thought for")
     equal(b.text(".assistant strong"), ["42"])
+    b.click(".thinking summary")
+    b.say("go on")
+    assert b.all(".thinking")[0].get_attribute("open"), "what the reader opened stays open"
 
 
 def thinking_inside_the_text_is_taken_apart(b, state, url):

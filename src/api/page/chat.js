@@ -61,7 +61,7 @@ export class Chat {
         this.runs = new Map(); // conversation id -> {node, abort}
         this.log = new Log({
             siblings: (n) => siblings(this.conv, n),
-            turnTo: (n) => { this.library.turnTo(this.conv, n); this.show(); },
+            turnTo: (n) => { this.library.turnTo(this.conv, n); this.show(true); },
             isRunning: (n) => this.runs.get(this.conv?.id)?.node === n,
             openCalls: (n) => openCalls(this.conv, n),
             regenerate: (n) => this.answer(n.parent),
@@ -78,8 +78,8 @@ export class Chat {
         this.show();
     }
 
-    show() {
-        this.log.show(this.conv);
+    show(stay) {
+        this.log.show(this.conv, stay);
         this.hooks.changed();
     }
 

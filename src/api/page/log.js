@@ -24,13 +24,22 @@ export class Log {
         $('to-end').addEventListener('click', () => this.toEnd());
     }
 
-    /* Shows the current path of a conversation; null shows the welcome. */
-    show(conv) {
+    /* Shows the current path of a conversation; null shows the welcome. Articles of messages that stay are kept, with
+     * what the reader opened in them. stay: do not go to the end. */
+    show(conv, stay = false) {
         const nodes = conv ? path(conv) : [];
-        this.shown = new Map(nodes.map((n) => [n.id, make(n, this.actions)]));
+        const before = this.shown;
+        this.shown = new Map(nodes.map((n) => [n.id, this.kept(before.get(n.id), n) ?? make(n, this.actions)]));
         this.inner.replaceChildren(...[...this.shown.values()].map((m) => m.article));
         $('welcome').hidden = nodes.length > 0;
-        this.toEnd();
+        if (stay) this.noteScroll();
+        else this.toEnd();
+    }
+
+    kept(message, node) {
+        if (message?.node !== node) return null;
+        message.refresh();
+        return message;
     }
 
     append(node) {

@@ -58,8 +58,8 @@ async function call(path, { body, signal } = {}) {
     let res;
     try {
         res = await fetch(path, {
-            method: body === undefined ? 'GET' : 'POST', headers: headers(body !== undefined), signal, cache: 'no-store',
-            body: body === undefined ? undefined : JSON.stringify(body),
+            method: body === undefined ? 'GET' : 'POST', cache: 'no-store', signal,
+            headers: headers(body !== undefined), body: body === undefined ? undefined : JSON.stringify(body),
         });
     } catch (e) {
         if (e.name === 'AbortError') throw e;
