@@ -15,6 +15,7 @@ import traceback
 import urllib.error
 import urllib.request
 
+import browser
 from browser import Browser, find_browser
 from selenium.webdriver.common.keys import Keys
 
@@ -56,6 +57,9 @@ class Squish:
                 self.process.kill()
                 self.process.wait()
         self.process = None
+
+
+browser.WAIT_S = 90  # a model at work on a busy machine
 
 
 def equal(found, wanted):
