@@ -63,7 +63,7 @@ static void a_stream_says_role_text_reason_usage_done_in_this_order(void **state
         if (i > 0 && i + 3 < n) {
             assert_true(strlen(text_at(x, "choices[0].delta.content")) > 0);
             assert_true(json_is_null(at(x, "choices[0].finish_reason")) && json_is_null(at(x, "usage")));
-            strcat(text, text_at(x, "choices[0].delta.content"));
+            strncat(text, text_at(x, "choices[0].delta.content"), sizeof text - strlen(text) - 1);
         }
     }
     assert_string_equal(text, "The capital of Japan is Tokyo.");
@@ -340,17 +340,18 @@ static void what_cannot_be_done_is_refused_by_name(void **state) {
 
 static void a_prompt_beyond_the_window_is_refused_with_both_numbers(void **state) {
     (void)state;
-    char *body = malloc(1 << 16);
-    size_t n = (size_t)sprintf(body, "{\"messages\":[{\"role\":\"user\",\"content\":\"");
-    for (int i = 0; i < 5000; i++) n += (size_t)sprintf(body + n, "word ");
-    sprintf(body + n, "\"}]}");
-    json_t *o = ask_json(&server, "POST", CHAT, body, 400);
+    sq_buf b;
+    sq_buf_init(&b, NULL, 1 << 20);
+    sq_buf_puts(&b, "{\"messages\":[{\"role\":\"user\",\"content\":\"");
+    for (int i = 0; i < 5000; i++) sq_buf_puts(&b, "word ");
+    sq_buf_puts(&b, "\"}]}");
+    json_t *o = ask_json(&server, "POST", CHAT, b.data, 400);
     assert_non_null(o);
     assert_string_equal(text_at(o, "error.code"), "context_length_exceeded");
     assert_int_equal(int_at(o, "error.n_ctx"), 4096);
     assert_true(int_at(o, "error.n_prompt") >= 5000);
     json_decref(o);
-    free(body);
+    sq_buf_deinit(&b);
 }
 
 static int begin(void **state) {

@@ -47,7 +47,7 @@ typedef struct {
 
 static inline void api_is_ready(void *user, const sq_api_ready *r) {
     api_server *s = user;
-    s->port = atoi(strrchr(r->url, ':') + 1);
+    s->port = (int)strtol(strrchr(r->url, ':') + 1, NULL, 10);
     s->is_ready = true;
 }
 
@@ -127,11 +127,14 @@ static inline int api_send_n(const api_server *s, const char *method, const char
                              const void *body, size_t n) {
     const int fd = api_connect(s);
     if (fd < 0) return -1;
-    char *head = malloc(strlen(path) + strlen(extra) + 1024);
-    int k = sprintf(head, "%s %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n%s", method, path, extra);
-    if (s->key) k += sprintf(head + k, "Authorization: Bearer %s\r\n", s->key);
-    if (body) k += sprintf(head + k, "Content-Type: application/json\r\nContent-Length: %zu\r\n", n);
-    k += sprintf(head + k, "\r\n");
+    char key[512] = "", entity[128] = "";
+    const size_t cap = strlen(path) + strlen(extra) + 1024;
+    char *head = malloc(cap);
+    if (s->key) snprintf(key, sizeof key, "Authorization: Bearer %s\r\n", s->key);
+    if (body)
+        snprintf(entity, sizeof entity, "Content-Type: application/json\r\nContent-Length: %zu\r\n", n);
+    const int k = snprintf(head, cap, "%s %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n%s%s%s\r\n",
+                           method, path, extra, key, entity);
     api_write(fd, head, (size_t)k);
     free(head);
     if (body) api_write(fd, body, n);
