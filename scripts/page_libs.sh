@@ -11,7 +11,7 @@ set -eu
 out=$1
 here=$(cd "$(dirname "$0")/.." && pwd)
 share=${PAGE_SHARE:-/usr/share}
-languages="awk bash c cmake cpp cs css diff dockerfile elixir go haskell http ini java javascript json kotlin latex less \
+languages="awk bash cmake cpp cs css diff dockerfile elixir go haskell http ini java javascript json kotlin less \
 lua makefile markdown nginx objectivec perl php plaintext powershell properties protobuf python r ruby rust scala scss \
 shell swift tex typescript xml yaml"
 

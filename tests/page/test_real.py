@@ -90,7 +90,7 @@ def the_page_comes_with_a_strict_policy_and_a_tag(b, server):
     status, headers, _ = get(server.url + "page/app.js")
     equal((status, headers["Content-Type"]), (200, "text/javascript; charset=utf-8"))
     equal(get(server.url + "page/nothing.js")[0], 404)
-    equal(get(server.url + "page/..%2Fapi_int.h")[0], 404)
+    assert get(server.url + "page/..%2Fapi_int.h")[0] in (400, 404)
 
 
 def a_question_is_answered_with_figures(b, server):
