@@ -7,7 +7,7 @@ What it answers is decided by the last user message:
 
     /slow           a word every 60 ms, for stopping        /think     reasoning, then an answer
     /tool           a tool call; a text once it has results /rich      headings, table, code, list
-    /hostile N      string N of hostile.json, in pieces     /cut       the connection ends in the middle
+    /hostile N      string N of hostile.json, in pieces     /cut       the connection ends once told
     /error          an error event in the middle            /long      400 paragraphs
     /utf8           code points cut between two writes     /tag       thinking inside <think> of the content
     /full           400 context_length_exceeded             else       an echo
@@ -18,6 +18,7 @@ server's state. --no-csp leaves the policy away, so that a test proves the page 
 import argparse
 import json
 import os
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -67,6 +68,7 @@ class State:
         self.down = False
         self.health = "ok"
         self.loaded = True
+        self.cut = threading.Event()
 
 
 def user_text(messages):
@@ -237,7 +239,8 @@ class Handler(BaseHTTPRequestHandler):
             self.event(body, delta)
             n += 1
             if n == 3 and text.startswith("/cut"):
-                time.sleep(0.3)  # a browser drops what it has not handed over when the connection breaks
+                # A browser drops what it has not handed over when the connection breaks: wait until it was seen.
+                self.state.cut.wait(10)
                 self.close_connection = True
                 self.connection.close()
                 return
@@ -277,6 +280,11 @@ class Handler(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
+
+    def handle_error(self, request, client_address):
+        """Browsers leave whenever they like; everything else is told."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def start(page, port=0, no_csp=False, no_libs=False):

@@ -248,8 +248,10 @@ def a_full_window_and_a_busy_server_are_told(b, state, url):
 
 
 def a_cut_answer_is_no_whole_one(b, state, url):
-    b.say("/cut off here, please")
-    contains(b.text(".assistant .body")[0], "You said")
+    b.start("/cut off here, please")
+    b.until(lambda: "You said" in b.text(".assistant .body")[0], "text comes")
+    state.cut.set()
+    contains(b.answered(), "You said")
     contains(b.text(".problem")[0], "before the answer was whole")
 
 
