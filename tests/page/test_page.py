@@ -455,17 +455,43 @@ def watch(b):
         "source": "window.alert = window.prompt = window.confirm = (x) => { window.pwned = String(x); };"})
 
 
-def run_hostile(b, url):
+def inert(b, what):
+    found = b.js(INERT)
+    assert not found, f"{what!r} left {found}"
+    b.js("for (const e of document.querySelectorAll('#messages .body *, #messages .thought')) "
+         "for (const t of ['click', 'mouseover', 'pointerenter', 'focus', 'error', 'load', 'toggle']) "
+         "if (!e.closest('button, a')) e.dispatchEvent(new Event(t))")
+    assert not b.js("return window.pwned"), f"{what!r}: code ran"
+
+
+def stream_hostile(b):
+    """Each string as an answer that grows piece by piece, so that its halves are rendered too."""
     for i, text in enumerate(fake_server.HOSTILE):
         b.say(f"/hostile {i}")
-        found = b.js(INERT)
-        assert not found, f"{text!r} left {found}"
-        b.js("for (const e of document.querySelectorAll('#messages .body *, #messages .thought')) "
-             "for (const t of ['click', 'mouseover', 'pointerenter', 'focus', 'error', 'load', 'toggle']) "
-             "if (!e.closest('button, a')) e.dispatchEvent(new Event(t))")
-        assert not b.js("return window.pwned"), f"{text!r}: code ran"
+        inert(b, text)
         if i % 8 == 7:
             b.chord(Keys.ALT, "n")
+
+
+def import_hostile(b):
+    """All strings at once, as questions, answers and thoughts of an imported conversation."""
+    nodes = {}
+    for i, text in enumerate(fake_server.HOSTILE):
+        parent = f"a{i - 1}" if i else None
+        nodes[f"q{i}"] = {"id": f"q{i}", "parent": parent, "role": "user", "content": text, "seq": 2 * i}
+        nodes[f"a{i}"] = {"id": f"a{i}", "parent": f"q{i}", "role": "assistant", "content": text, "reasoning": text,
+                          "seq": 2 * i + 1}
+    last = f"a{len(fake_server.HOSTILE) - 1}"
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as f:
+        json.dump({"format": "squish-chat", "version": 1,
+                   "conversations": [{"title": "hostile", "leaf": last, "nodes": nodes}]}, f)
+        f.flush()
+        b.all("#import-file")[0].send_keys(f.name)
+        b.until(lambda: len(b.all(".assistant")) == len(fake_server.HOSTILE), "all are shown")
+    inert(b, "the whole list")
+
+
+def nothing_left_the_server(b, url):
     b.drain_logs()
     elsewhere = [r for r in b.requests if not r.startswith((url, "data:", "blob:", "chrome", "about:"))]
     equal(elsewhere, [])
@@ -473,18 +499,22 @@ def run_hostile(b, url):
 
 def hostile_answers_are_inert(b, state, url):
     assert len(fake_server.HOSTILE) >= 40
-    run_hostile(b, url)
+    import_hostile(b)
+    nothing_left_the_server(b, url)
     csp = [e["message"] for e in b.console if "Content Security Policy" in e["message"]]
     equal(csp, [])  # the policy had nothing to stop
 
 
 def hostile_answers_are_inert_without_the_policy(b, state, url):
-    run_hostile(b, url)
+    stream_hostile(b)
+    import_hostile(b)
+    nothing_left_the_server(b, url)
 
 
 def hostile_answers_are_inert_without_the_libraries(b, state, url):
     equal(b.js("return typeof window.marked"), "undefined")
-    run_hostile(b, url)
+    import_hostile(b)
+    nothing_left_the_server(b, url)
     b.say("/rich")
     contains(b.text(".code code")[-1], "bucket_of")
 
@@ -649,7 +679,8 @@ OPTIONS = {
 
 
 def all_tests():
-    skip = {"equal", "contains", "chats", "watch", "run_hostile", "all_tests", "run_one", "main", "start_real", "real_tests"}
+    skip = {"equal", "contains", "chats", "watch", "inert", "stream_hostile", "import_hostile",
+            "nothing_left_the_server", "all_tests", "run_one", "main"}
     return [f for n, f in globals().items() if callable(f) and getattr(f, "__module__", "") == "__main__" and n not in skip]
 
 
