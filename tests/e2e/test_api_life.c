@@ -178,7 +178,7 @@ static void limits_of_key_queue_and_time_have_their_own_status(void **state) {
     assert_non_null(strcasestr(r->head, "retry-after: "));
     close(c);
     close(d);
-    assert_true(comes_to(&s, "inflight", 0));
+    assert_true(comes_to(&s, "inflight", 0) && comes_to(&s, "queued", 0));
     assert_int_equal(ask(&s, "POST", CHAT, SHORT)->status, 200);
     api_end(&s);
 }
@@ -250,6 +250,19 @@ static void a_second_model_comes_when_asked_for_and_goes_when_idle(void **state)
     assert_int_equal(system(line), 0);
 }
 
+static uint64_t bytes_of_one(const sq_api_options *o) {
+    squish_model_options mo = squish_model_options_default();
+    squish_engine_options eo = squish_engine_options_default();
+    squish_mem_estimate e = {0};
+    squish_model *m = NULL;
+    mo.tier = o->tier;
+    eo.ctx_tokens = o->ctx_tokens;
+    assert_int_equal(squish_model_open(&m, o->models[0].path, &mo, NULL), SQUISH_OK);
+    assert_int_equal(squish_engine_estimate(m, &eo, &e, NULL), SQUISH_OK);
+    squish_model_close(m);
+    return e.total_bytes;
+}
+
 static void a_model_that_does_not_fit_makes_room_or_is_refused(void **state) {
     (void)state;
     char home[] = "/tmp/squish-api-XXXXXX", line[200];
@@ -262,7 +275,8 @@ static void a_model_that_does_not_fit_makes_room_or_is_refused(void **state) {
     o.home = home;
     o.ctx_tokens = 256;
     o.parallel = 1;
-    o.memory_limit = 420u << 20; /* two of them, not three */
+    const uint64_t one = bytes_of_one(&o);
+    o.memory_limit = one * 5 / 2; /* two of them, not three */
     assert_int_equal(api_start(&s, &o), 0);
     static const char body[] = "{\"model\":\"%s\",\"max_tokens\":1,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}";
     char text[200];
@@ -274,7 +288,7 @@ static void a_model_that_does_not_fit_makes_room_or_is_refused(void **state) {
     assert_int_equal(second, 200);
     assert_false(is_loaded(&s, "second") && is_loaded(&s, "third")); /* the idle one had to go */
     api_end(&s);
-    o.memory_limit = 230u << 20; /* room for the pinned one only */
+    o.memory_limit = one * 3 / 2; /* room for the pinned one only */
     s.port = 0;
     s.is_ready = false;
     assert_int_equal(api_start(&s, &o), 0);
