@@ -78,7 +78,8 @@ static bool read_method(sq_gate *g, const uint8_t *p, size_t n) {
     } known[] = {{"GET", SQ_HTTP_GET},   {"POST", SQ_HTTP_POST}, {"DELETE", SQ_HTTP_DELETE},
                  {"HEAD", SQ_HTTP_HEAD}, {"PUT", SQ_HTTP_PUT},   {"OPTIONS", SQ_HTTP_OPTIONS}};
     for (size_t i = 0; i < SQ_COUNT(known); i++)
-        if (n == strlen(known[i].name) && memcmp(p, known[i].name, n) == 0) g->method = (uint8_t)known[i].method;
+        if (n == strlen(known[i].name) && memcmp(p, known[i].name, n) == 0)
+            g->method = (uint8_t)known[i].method;
     if (g->method) return true;
     for (size_t i = 0; i < n; i++)
         if (p[i] < 'A' || p[i] > 'Z') return bad(g, "the method is not a word in capitals");
