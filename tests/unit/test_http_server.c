@@ -7,6 +7,8 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>
+#include <ifaddrs.h>
+#include <signal.h>
 #include <sys/resource.h>
 
 static http_server s;
@@ -285,6 +287,124 @@ static void idle_and_half_open_connections_cost_at_most_4_kB(void **state) {
     assert_true(each <= 4096);
 }
 
+/* ---- limits of the machine and of addresses ------------------------------------------------- */
+
+static _Atomic int n_warnings;
+static void count_warning(void *user, const char *line) {
+    (void)user;
+    (void)line;
+    n_warnings++;
+}
+
+static void without_file_descriptors_the_server_waits_and_comes_back(void **state) {
+    (void)state;
+    sq_http_options o = http_test_options(&s);
+    o.warn = count_warning;
+    n_warnings = 0;
+    start(&o);
+    struct rlimit lim, tight;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &lim), 0);
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    tight = lim;
+    tight.rlim_cur = (rlim_t)fd + 1; /* the client's own is the last one there may be */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &tight), 0);
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)s.port)};
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const int connected = connect(fd, (struct sockaddr *)&a, sizeof a);
+    http_put(fd, GET("/hello"), strlen(GET("/hello")), SIZE_MAX);
+    const bool warned = http_until(&n_warnings, 1);
+    poll(NULL, 0, 100);
+    const int in_between = n_warnings;
+    setrlimit(RLIMIT_NOFILE, &lim);
+    assert_int_equal(connected, 0);
+    assert_true(warned);
+    assert_int_equal(in_between, 1); /* asked once, not over and over */
+    assert_non_null(strstr(answer(fd, "hello\n"), "hello\n"));
+    close(fd);
+}
+
+/* An address of this machine that is not loopback; false: it has none. */
+static bool own_address(struct sockaddr_in *out) {
+    struct ifaddrs *all;
+    bool found = false;
+    if (getifaddrs(&all) != 0) return false;
+    for (struct ifaddrs *i = all; i && !found; i = i->ifa_next) {
+        if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET) continue;
+        memcpy(out, i->ifa_addr, sizeof *out);
+        found = ntohl(out->sin_addr.s_addr) >> 24 != 127;
+    }
+    freeifaddrs(all);
+    return found;
+}
+
+static void one_address_has_no_more_than_its_share(void **state) {
+    (void)state;
+    struct sockaddr_in a;
+    if (!own_address(&a)) {
+        printf("skipped: this machine has no address but loopback\n");
+        skip();
+    }
+    sq_http_options o = http_test_options(&s);
+    o.connections_per_address = 2;
+    assert_int_equal(sq_http_new(&s.h, &o, NULL), SQUISH_OK);
+    assert_int_equal(sq_http_listen(s.h, "0.0.0.0", 0, 0, true, &s.port, NULL), SQUISH_OK);
+    assert_int_equal(pthread_create(&s.thread, NULL, http_thread, &s), 0);
+    a.sin_port = htons((uint16_t)s.port);
+    int fds[3];
+    for (int i = 0; i < 3; i++) {
+        fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        assert_int_equal(connect(fds[i], (struct sockaddr *)&a, sizeof a), 0);
+        if (i == 2) break; /* the third is told without having asked */
+        http_put(fds[i], GET("/hello"), strlen(GET("/hello")), SIZE_MAX);
+        assert_non_null(strstr(answer(fds[i], "hello\n"), "hello\n"));
+    }
+    assert_non_null(strstr(answer(fds[2], NULL), "HTTP/1.1 503 "));
+    const int loopback = ask(GET("/hello"));
+    assert_non_null(strstr(answer(loopback, "hello\n"), "hello\n"));
+    for (int i = 0; i < 3; i++) close(fds[i]);
+    close(loopback);
+}
+
+/* ---- timers, signals, workers ---------------------------------------------------------------- */
+
+static _Atomic int n_every, n_after, n_signals, n_worked, n_work_done;
+static void count_one(void *user) { ++*(_Atomic int *)user; }
+static void count_signal(void *user, int sig) {
+    if (sig == SIGUSR1) ++*(_Atomic int *)user;
+}
+
+static void timers_and_signals_are_told_to_the_loop(void **state) {
+    (void)state;
+    n_every = n_after = n_signals = 0;
+    sq_http_options o = http_test_options(&s);
+    assert_int_equal(sq_http_new(&s.h, &o, NULL), SQUISH_OK);
+    assert_int_equal(sq_http_every(s.h, 0.01, count_one, (void *)&n_every), SQUISH_OK);
+    assert_int_equal(sq_http_after(s.h, 0.01, count_one, (void *)&n_after), SQUISH_OK);
+    assert_int_equal(sq_http_on_signal(s.h, SIGUSR1, count_signal, (void *)&n_signals), SQUISH_OK);
+    assert_int_equal(pthread_create(&s.thread, NULL, http_thread, &s), 0);
+    assert_true(http_until(&n_every, 3) && http_until(&n_after, 1));
+    kill(getpid(), SIGUSR1);
+    assert_true(http_until(&n_signals, 1));
+    http_end(&s);
+    assert_int_equal(n_after, 1);
+    assert_int_equal(n_signals, 1);
+}
+
+static void work_is_done_also_when_the_server_ends_first(void **state) {
+    (void)state;
+    n_worked = n_work_done = 0;
+    sq_http_options o = http_test_options(&s);
+    o.workers = 2;
+    assert_int_equal(sq_http_new(&s.h, &o, NULL), SQUISH_OK);
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(sq_http_work(s.h, count_one, count_one, (void *)(i % 2 ? &n_worked : &n_work_done)),
+                         SQUISH_OK);
+    sq_http_free(s.h); /* its loop never ran */
+    s.h = NULL;
+    assert_int_equal(n_worked, 100);
+    assert_int_equal(n_work_done, 100);
+}
+
 /* ---- posts ----------------------------------------------------------------------------------- */
 
 enum { POSTERS = 4, POSTS = 5000 };
@@ -377,6 +497,10 @@ int main(void) {
         TEST(a_socket_file_is_for_its_owner_and_needs_no_key),
         TEST(an_open_address_needs_a_key),
         TEST(idle_and_half_open_connections_cost_at_most_4_kB),
+        TEST(without_file_descriptors_the_server_waits_and_comes_back),
+        TEST(one_address_has_no_more_than_its_share),
+        TEST(timers_and_signals_are_told_to_the_loop),
+        TEST(work_is_done_also_when_the_server_ends_first),
         TEST(posts_from_many_threads_all_run_in_their_order),
         TEST(a_drain_lets_requests_end_and_closes_the_rest),
         TEST(a_server_that_stops_with_requests_open_tells_their_handlers),
