@@ -5,7 +5,7 @@
 # Asks once on a terminal; YES=1 or no terminal means yes.
 set -u
 what=${1:-run}
-run_pkgs="gcc make pkg-config libc6-dev libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libedit-dev"
+run_pkgs="gcc make pkg-config libc6-dev libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libedit-dev libevent-dev libssl-dev"
 page_pkgs="libjs-marked node-dompurify libjs-highlight.js" # Markdown in the chat page; without them it shows plain text
 run_pkgs="$run_pkgs $page_pkgs"
 test_pkgs="$run_pkgs git libcmocka-dev clang llvm libclang-rt-14-dev zsh fish bash mandoc python3-venv chromium chromium-driver"
@@ -19,7 +19,7 @@ esac
 
 have_headers() { # the quick answer, without a package manager
     command -v pkg-config >/dev/null && command -v "${CC:-gcc}" >/dev/null || return 1
-    pkg-config --exists jansson libpcre2-8 libutf8proc libxxhash libedit || return 1
+    pkg-config --exists jansson libpcre2-8 libutf8proc libxxhash libedit libevent_extra libcrypto || return 1
     [ "$what" = run ] && return 0
     pkg-config --exists cmocka && command -v clang >/dev/null && command -v zsh >/dev/null &&
         command -v fish >/dev/null && command -v mandoc >/dev/null || return 1
@@ -41,7 +41,7 @@ if have_headers; then
 fi
 
 if ! command -v apt-get >/dev/null; then
-    echo "squish needs these libraries with their headers: jansson, pcre2 (8 bit), utf8proc, xxhash, libedit," >&2
+    echo "squish needs these libraries with their headers: jansson, pcre2 (8 bit), utf8proc, xxhash, libedit, libevent, openssl," >&2
     echo "and gcc or clang, make, pkg-config$([ "$what" = run ] || echo ', cmocka, clang, zsh, fish, mandoc'). Install them with your package manager." >&2
     exit 1
 fi
@@ -54,10 +54,11 @@ echo "squish needs these packages:$missing"
 if [ -z "${YES:-}" ] && [ -t 0 ] && [ -t 1 ]; then
     printf 'Install them now with apt-get? [Y/n] '
     read -r answer
-    case $answer in "" | y | Y | yes) ;; *) exit 1 ;; esac
+    case $answer in "" | y | Y | yes) ;; *) [ $needed = no ]; exit ;; esac
 fi
 sudo=""
 if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || [ $needed = yes ] || exit 0
     command -v sudo >/dev/null || { echo "run as root: apt-get install$missing" >&2; exit 1; }
     sudo=sudo
 fi

@@ -227,6 +227,8 @@ struct sq_api_call {
     struct sq_api_call_core *core;
 };
 
+extern const sq_api_dialect sq_api_chat, sq_api_text, sq_api_embed, sq_api_tokenize, sq_api_detokenize;
+
 /* From a handler: takes the request over. */
 void sq_api_call_new(sq_api *api, sq_http_req *r, const sq_api_dialect *d);
 /* Totals over all answers, for usage and the log. cached: prompt tokens that were not evaluated. */
@@ -259,7 +261,8 @@ json_t *sq_api_token_text(const squish_model *m, int32_t id);
 
 /* ---- OpenAI's shapes (api_openai.c) ------------------------------------------------------------ */
 
-/* {id, object, created, model, system_fingerprint}: every answer and every frame begins so. New references. */
+/* {id, object, created, model, system_fingerprint}: every answer and every frame begins so. New references.
+ */
 json_t *sq_api_openai_head(const sq_api_call *c, const char *prefix, const char *object);
 json_t *sq_api_openai_usage(const sq_api_call *c);
 json_t *sq_api_openai_timings(const sq_api_call *c);
@@ -306,8 +309,8 @@ bool sq_api_read_messages(sq_api_call *c, const json_t *messages, const char *pa
 
 /* wish.messages or wish.inputs -> c->prompts, checked against the window. false: c->error. */
 bool sq_api_make_prompts(sq_api_call *c);
-/* The chat template over wish.messages -> c->rendered, and its ids (ids may be NULL). What looks like a control
- * token in a message is text, not a control token. */
+/* The chat template over wish.messages -> c->rendered, and its ids (ids may be NULL). What looks like a
+ * control token in a message is text, not a control token. */
 bool sq_api_render(sq_api_call *c, squish_tokens *ids);
 /* Ids of the marks before, suffix, middle; false: the model has none. */
 bool sq_api_middle_marks(const squish_model *m, int32_t marks[3]);
@@ -327,9 +330,9 @@ struct sq_api_model {
     squish_batch *batch;
     squish_model_info info;
     squish_engine_info engine_info;
-    squish_gen_options gen;   /* of its generation_config.json, where `gen_set` has the bit */
-    uint32_t gen_set;         /* bit per sq_api_field */
-    const char **controls;    /* texts of control tokens, [n_controls] */
+    squish_gen_options gen; /* of its generation_config.json, where `gen_set` has the bit */
+    uint32_t gen_set;       /* bit per sq_api_field */
+    const char **controls;  /* texts of control tokens, [n_controls] */
     size_t n_controls;
     uint64_t bytes;      /* weights, cache, scratch as planned */
     int32_t users;       /* calls that hold it */
@@ -352,7 +355,8 @@ void sq_api_model_keep(sq_api_model *m, double seconds); /* from now on; 0: unlo
 sq_api_model *sq_api_model_find(sq_api *api, const char *name);
 sq_api_model *sq_api_model_first(sq_api *api);        /* iterate by ->next */
 double sq_api_model_expires_s(const sq_api_model *m); /* seconds until it goes; < 0: stays */
-/* For api_serve.c: load those of the command line; unload what is idle too long; close all, when nothing runs. */
+/* For api_serve.c: load those of the command line; unload what is idle too long; close all, when nothing
+ * runs. */
 squish_status sq_api_models_begin(sq_api *api, squish_error *err);
 void sq_api_models_tick(sq_api *api);
 void sq_api_models_dismiss(sq_api *api); /* those who wait are told that the server goes down */
