@@ -44,6 +44,11 @@ FLAGS_scalar := -O2
 FLAGS_avx2   := -O3 -mavx2 -mfma -mf16c -mbmi2
 FLAGS_avx512 := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mfma -mf16c -mbmi2
 FLAGS_neon   := -O3 -march=armv8.2-a+dotprod+fp16
+# Sanitizers stay out of the wide folders: what is inlined there by the hundred takes clang minutes a file with them.
+# The scalar folder, whose bits the others must give, has them; the tests' moats watch their memory.
+ifneq ($(SAN),)
+$(foreach i,avx2 avx512 neon,$(eval FLAGS_$(i) += -O1 -fno-sanitize=all))
+endif
 
 ROOM_DIRS := $(filter-out src/kernels,$(ROOMS:%=src/%))
 SRC  := $(wildcard $(ROOM_DIRS:%=%/*.c))
@@ -138,19 +143,19 @@ $(BUILD)/tests/%: tests/%.c $(BUILD)/tests/support.a $(SERVER_LIB) $(LIB)
 unit: $(filter %/$(T),$(TEST_BIN))
 	$(filter %/$(T),$(TEST_BIN))
 
-# ---- fuzz: fuzz/fuzz_NAME.c, seeds in fuzz/seeds/NAME; replayed by the tests through fuzz/replay.c ----------------
+# ---- fuzz: fuzz/fuzz_NAME.c, seeds in fuzz/seeds/NAME; replayed by the tests through fuzz/replay.c; with
+# SAN=-fsanitize=fuzzer-no-link,... and clang also programs of libFuzzer ------------------------------------------------
 FUZZ_SRC := $(wildcard fuzz/fuzz_*.c)
 FUZZ_BIN := $(FUZZ_SRC:fuzz/%.c=$(BUILD)/fuzz/%)
-ifdef LIBFUZZER
-FUZZ_MAIN := -fsanitize=fuzzer
-else
-FUZZ_MAIN := fuzz/replay.c
-endif
+LIBFUZZER_BIN := $(FUZZ_SRC:fuzz/%.c=$(BUILD)/libfuzzer/%)
 $(BUILD)/fuzz/%: fuzz/%.c fuzz/replay.c $(SERVER_LIB) $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -fvisibility=default $(LDFLAGS) -MMD -MP -o $@ $< $(FUZZ_MAIN) $(LINK_ALL)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -fvisibility=default $(LDFLAGS) -MMD -MP -o $@ $< fuzz/replay.c $(LINK_ALL)
+$(BUILD)/libfuzzer/%: fuzz/%.c $(SERVER_LIB) $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -fvisibility=default $(LDFLAGS) -MMD -MP -o $@ $< -fsanitize=fuzzer $(LINK_ALL)
 
--include $(TEST_BIN:=.d) $(TEST_SUPPORT_OBJ:.o=.d) $(FUZZ_BIN:=.d)
+-include $(TEST_BIN:=.d) $(TEST_SUPPORT_OBJ:.o=.d) $(FUZZ_BIN:=.d) $(LIBFUZZER_BIN:=.d)
 
 test:
 	@scripts/deps.sh test
@@ -158,7 +163,7 @@ test:
 	@scripts/run_tests.sh $(BUILD) $(TEST_BIN) $(FUZZ_BIN)
 
 test-build: all $(TEST_BIN) $(FUZZ_BIN)
-fuzz-build: $(FUZZ_BIN)
+libfuzzer-build: $(LIBFUZZER_BIN)
 
 check:
 	@scripts/deps.sh arm
@@ -232,4 +237,4 @@ clean:
 -include mk/arm.mk
 -include mk/page.mk
 
-.PHONY: all run deps test test-interop test-build fuzz-build check check-rooms check-style bench-peers bench-check man install clean unit
+.PHONY: all run deps test test-interop test-build libfuzzer-build check check-rooms check-style bench-peers bench-check man install clean unit

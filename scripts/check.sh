@@ -29,7 +29,8 @@ step() { # step NAME COMMAND...
 targets=test-build
 quiet_make() { make --no-print-directory -s -j"$jobs" "$@"; }
 tests_of() { for t in tests/{unit,prop,golden,fault,e2e}/test_*.c; do echo "$1/${t%.c}"; done; }
-asan='-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer'
+# The same objects serve the tests and libFuzzer, so they count edges as well.
+asan='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer'
 
 sanitized_tests() {
     # Numbers are checked by the plain run; here the long ones would only cost time.
@@ -51,7 +52,7 @@ fuzz_all() {
         name=$(basename "${f%.c}")
         mkdir -p "build/fuzz/corpus/$name"
         echo "$name"
-    done | xargs -P "$jobs" -I{} sh -c "build/fuzz/fuzz/{} -max_total_time=$seconds -timeout=10 -rss_limit_mb=1024 \
+    done | xargs -P "$jobs" -I{} sh -c "build/asan/libfuzzer/{} -max_total_time=$seconds -timeout=10 -rss_limit_mb=1024 \
         -max_len=65536 -artifact_prefix=build/fuzz/{}- build/fuzz/corpus/{} fuzz/seeds/\$(echo {} | sed s/^fuzz_//) \
         >build/fuzz/{}.log 2>&1 || { echo '{} found something:'; tail -n 30 build/fuzz/{}.log; exit 255; }" || status=1
     return $status
@@ -60,12 +61,11 @@ fuzz_all() {
 step "rooms" scripts/check_rooms.sh
 step "style" scripts/check_style.sh
 step "no warnings, gcc" quiet_make CC=gcc WERROR=1 BUILD=build/gcc $targets
-step "no warnings, clang; ASan and UBSan build" quiet_make CC=clang WERROR=1 BUILD=build/asan OPT="-O1 -g" SAN="$asan" $targets
+step "no warnings, clang; ASan and UBSan build" quiet_make CC=clang WERROR=1 BUILD=build/asan OPT="-O1 -g" SAN="$asan" $targets libfuzzer-build
 step "tests under ASan and UBSan" sanitized_tests
 step "TSan build" quiet_make CC=clang BUILD=build/tsan OPT="-O1 -g" SAN="-fsanitize=thread" \
     build/tsan/tests/unit/test_base_pool build/tsan/tests/unit/test_http_server build/tsan/tests/golden/test_architectures
 step "threads under TSan" threaded_tests
-step "fuzz build" quiet_make CC=clang BUILD=build/fuzz OPT="-O1 -g" LIBFUZZER=1 SAN="-fsanitize=fuzzer-no-link,address,undefined" fuzz-build
 step "short fuzz of every parser" fuzz_all
 step "chat page in a browser" quiet_make test-page
 step "kernels on aarch64 under qemu" quiet_make test-arm

@@ -54,20 +54,36 @@ static squish_status write_vector(sq_build *b, const sq_want *w, size_t index, s
     return sq_build_close(b, index, sq_build_kept_line(w, &b->recipes[index], folded), err);
 }
 
+/* The next matrix that is still to be made. */
+static size_t matrix_after(const sq_build *b, size_t i) {
+    sq_want w;
+    for (i++; sq_config_want(&b->j->m->cfg, i, &w); i++)
+        if (!w.vector && !sq_sqw_writer_has(b->w, i)) return i;
+    return SIZE_MAX;
+}
+
+static squish_status write_tensor(sq_build *b, const sq_want *w, size_t i, squish_error *err) {
+    const uint64_t sum = b->aside.summed == i ? b->aside.sum : sq_forge_source_sum(b->j->m, w);
+    SQ_TRY(sq_sqw_writer_source_sum(b->w, i, sum, err));
+    if (w->vector) return write_vector(b, w, i, err);
+    b->aside.next = matrix_after(b, i);
+    return sq_build_matrix(b, w, i, err);
+}
+
 static squish_status write_tensors(sq_build *b, squish_error *err) {
     sq_forge_job *j = b->j;
     sq_want w;
     for (size_t i = 0; sq_config_want(&j->m->cfg, i, &w); i++) {
         if (sq_sqw_writer_has(b->w, i)) {
+            SQ_TRY(sq_build_settle(b, err));
             SQ_TRY(sq_build_reopen(b, i, err));
         } else {
-            SQ_TRY(sq_sqw_writer_source_sum(b->w, i, sq_forge_source_sum(j->m, &w), err));
-            SQ_TRY(w.vector ? write_vector(b, &w, i, err) : sq_build_matrix(b, &w, i, err));
+            SQ_TRY(write_tensor(b, &w, i, err));
             if (b->again) return SQUISH_OK;
         }
         SQ_TRY(sq_forge_advance(j, sq_forge_source_bytes(j->m, &w), err));
     }
-    return SQUISH_OK;
+    return sq_build_settle(b, err);
 }
 
 /* ---- layout ---------------------------------------------------------------------------------- */
@@ -223,6 +239,7 @@ static squish_status attempt(sq_build *b, uint64_t *sum, squish_error *err) {
     uint64_t file_bytes = 0;
     squish_status st = SQUISH_OK;
     b->again = false, b->cos_sum = 0, j->done_bytes = 0;
+    sq_build_aside_clear(b);
     j->out->n_quantised = j->out->n_passthrough = j->out->n_fallback = 0;
     json_array_clear(b->report);
     SQ_GUARD(sq_forge_source_id(j->m, id, err));
@@ -233,6 +250,8 @@ static squish_status attempt(sq_build *b, uint64_t *sum, squish_error *err) {
     SQ_GUARD(write_tensors(b, err));
     if (!b->again) SQ_GUARD(finish(b, id, sum, err));
 fail:
+    if (can_resume(st)) (void)sq_build_settle(b, NULL);
+    sq_build_aside_clear(b);
     sq_sqw_writer_free(b->w, can_resume(st));
     b->w = NULL;
     if (can_resume(st)) sq_err_prefix(err, "what is done is kept, --resume goes on");

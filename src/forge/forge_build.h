@@ -25,6 +25,23 @@ typedef struct {
 } sq_fold;
 static inline bool sq_fold_is(const sq_fold *f) { return f->rows || f->cols; }
 
+/* What one thread does while the others make tiles: tensors that are complete are read back, noted in the
+ * journal and, now and then, waited for until they are on the disk; the source of the next matrix is summed,
+ * which also brings it into memory. */
+enum { SQ_BUILD_OPEN_MAX = 16 };
+typedef struct {
+    struct {
+        size_t index;
+        json_t *line;
+        bool noted;
+    } open[SQ_BUILD_OPEN_MAX]; /* [n_open] complete, but not all noted; in order */
+    size_t n_open;
+    size_t next;               /* tensor to sum; SIZE_MAX: none */
+    size_t summed;             /* tensor whose sum is known; SIZE_MAX: none */
+    uint64_t sum;
+    squish_error err;          /* of noting */
+} sq_build_aside;
+
 typedef struct {
     sq_forge_job *j;
     sq_sqw_writer *w;
@@ -39,6 +56,7 @@ typedef struct {
     bool again;         /* widest has changed: the layout is no longer right */
     json_t *report;     /* per tensor */
     double cos_sum;
+    sq_build_aside aside;
 } sq_build;
 
 /* ---- rows of the source (forge_matrix.c) ------------------------------------------------------- */
@@ -107,8 +125,15 @@ typedef struct {
 json_t *sq_build_quantised_line(const sq_want *w, const sq_recipe *r, const sq_build_made *made,
                                 const sq_fidelity *f);
 json_t *sq_build_kept_line(const sq_want *w, const sq_recipe *r, bool folded);
-/* Tensor `index` is complete: its line (taken over, NULL: out of memory) goes to journal and report. */
+/* Tensor `index` is complete: its line (taken over, NULL: out of memory) goes to journal and report, at the
+ * latest when sq_build_settle is called. */
 squish_status sq_build_close(sq_build *b, size_t index, json_t *line, squish_error *err);
+/* The work aside: on one thread while tiles are made on others. */
+void sq_build_work_aside(sq_build *b);
+/* Everything that is complete is noted; what went wrong aside is told here. */
+squish_status sq_build_settle(sq_build *b, squish_error *err);
+/* After an error: lines that were never noted. */
+void sq_build_aside_clear(sq_build *b);
 /* The line of a tensor that an earlier run had finished. */
 squish_status sq_build_reopen(sq_build *b, size_t index, squish_error *err);
 

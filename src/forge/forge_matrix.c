@@ -25,7 +25,6 @@ typedef struct {
     char *scratch;     /* per thread: f32 [16][cols], f32 [cols], repacking, tile bytes */
     size_t repack_off, tile_off, scratch_bytes;
     sq_fidelity *fid; /* [tiles] */
-    float *peak;      /* [tiles] largest |w| */
     char why[160];    /* the method could not make it; "" */
     atomic_int failed;
     squish_error err; /* of the first failing tile */
@@ -132,13 +131,14 @@ static void compare(matrix_job *k, int32_t tile, int32_t n_rows, const float *ro
             sq_weight_row_whole(&view, i, back);
             sq_fidelity_row(&k->fid[tile], row, back, cols);
         }
-        k->peak[tile] = fmaxf(k->peak[tile], sq_build_largest(row, cols));
     }
 }
 
-static void tile_item(void *ctx, int32_t tile, int32_t thread) {
+static void tile_item(void *ctx, int32_t item, int32_t thread) {
     matrix_job *k = ctx;
-    if (atomic_load(&k->failed)) return;
+    const int32_t tile = item - 1;
+    if (item == 0) sq_build_work_aside(k->b);
+    if (item == 0 || atomic_load(&k->failed)) return;
     const int32_t cols = k->src->cols, row0 = tile * SQ_TILE_ROWS;
     const int32_t n_rows = k->src->rows - row0 < SQ_TILE_ROWS ? k->src->rows - row0 : SQ_TILE_ROWS;
     char *mine = k->scratch + (size_t)thread * k->scratch_bytes;
@@ -269,14 +269,10 @@ static const char *method_of(const matrix_job *k) {
 static squish_status judge(matrix_job *k, const sq_want *w, squish_error *err) {
     const int32_t tiles = sq_weight_tiles(k->src);
     sq_fidelity all = {0};
-    float most = 0;
     if (atomic_load(&k->failed)) return sq_fail(err, k->err.code, "%s", k->err.text);
-    for (int32_t t = 0; t < tiles; t++) {
-        sq_fidelity_merge(&all, &k->fid[t]);
-        most = fmaxf(most, k->peak[t]);
-    }
+    for (int32_t t = 0; t < tiles; t++) sq_fidelity_merge(&all, &k->fid[t]);
     if (all.n_nonfinite) return not_finite(k, w, all.n_nonfinite, err);
-    if (most > sq_build_reach(&k->r)) return sq_build_find_wide(k->b, k->index, err);
+    if (all.peak > (double)sq_build_reach(&k->r)) return sq_build_find_wide(k->b, k->index, err);
     SQ_TRY(put_factors(k, err));
     const sq_build_made made = {method_of(k), k->why, k->folded};
     return sq_build_close(k->b, k->index,
@@ -298,24 +294,22 @@ squish_status sq_build_matrix(sq_build *b, const sq_want *w, size_t index, squis
     k.tile_off = sq_align_up(k.repack_off + (k.r.make == SQ_MAKE_REPACK ? sq_repack_scratch(cols) : 0), 64);
     k.scratch_bytes = sq_align_up(k.tile_off + k.dst.tile_bytes, 64);
     const size_t scratch = k.scratch_bytes * (size_t)sq_pool_threads(b->j->pool);
-    const size_t fids = (size_t)tiles * sizeof *k.fid, peaks = (size_t)tiles * sizeof *k.peak;
+    const size_t fids = (size_t)tiles * sizeof *k.fid;
     k.scratch = sq_alloc_new(a, scratch);
     k.fid = sq_alloc_zero(a, fids);
-    k.peak = sq_alloc_zero(a, peaks);
     squish_status st = SQUISH_OK;
-    if (!k.scratch || !k.fid || !k.peak)
+    if (!k.scratch || !k.fid)
         st = sq_fail(err, SQUISH_NO_MEMORY, "tensor '%s': out of memory", w->name);
     if (st == SQUISH_OK) st = settle_ternary(&k, w, err);
     if (st == SQUISH_OK) st = settle_importance(&k, w, err);
     if (st == SQUISH_OK) st = settle_whole(&k, w, err);
     if (st == SQUISH_OK && !b->again) {
-        sq_pool_run(b->j->pool, tile_item, &k, tiles);
+        sq_pool_run(b->j->pool, tile_item, &k, 1 + tiles);
         st = judge(&k, w, err);
     }
     sq_coded_free(&k.coded);
     sq_whole_free(b, &k.whole);
     sq_alloc_free(a, k.importance, (size_t)cols * sizeof *k.importance);
-    sq_alloc_free(a, k.peak, peaks);
     sq_alloc_free(a, k.fid, fids);
     sq_alloc_free(a, k.scratch, scratch);
     return st;

@@ -66,17 +66,64 @@ static squish_status take_line(sq_build *b, json_t *line, squish_error *err) {
     return SQUISH_OK;
 }
 
-squish_status sq_build_close(sq_build *b, size_t index, json_t *line, squish_error *err) {
-    char *text = line ? json_dumps(line, JSON_COMPACT) : NULL;
-    if (!text) {
-        json_decref(line);
-        return sq_fail(err, SQUISH_NO_MEMORY, "report: out of memory");
-    }
-    squish_status st = sq_sqw_writer_tensor_done(b->w, index, text, strlen(text), err);
+/* ---- complete tensors -------------------------------------------------------------------------- */
+
+static squish_status note(sq_build *b, size_t index, const json_t *line, squish_error *err) {
+    char *text = json_dumps(line, JSON_COMPACT);
+    if (!text) return sq_fail(err, SQUISH_NO_MEMORY, "report: out of memory");
+    const squish_status st = sq_sqw_writer_tensor_done(b->w, index, text, strlen(text), err);
     free(text); /* jansson's */
-    if (st == SQUISH_OK) return take_line(b, line, err);
-    json_decref(line);
     return st;
+}
+
+static void note_open(sq_build *b) {
+    sq_build_aside *a = &b->aside;
+    for (size_t i = 0; i < a->n_open && a->err.code == SQUISH_OK; i++)
+        if (!a->open[i].noted && note(b, a->open[i].index, a->open[i].line, &a->err) == SQUISH_OK)
+            a->open[i].noted = true;
+}
+
+void sq_build_work_aside(sq_build *b) {
+    sq_build_aside *a = &b->aside;
+    sq_want w;
+    note_open(b);
+    if (a->next == SIZE_MAX || !sq_config_want(&b->j->m->cfg, a->next, &w)) return;
+    a->sum = sq_forge_source_sum(b->j->m, &w);
+    a->summed = a->next;
+}
+
+squish_status sq_build_settle(sq_build *b, squish_error *err) {
+    sq_build_aside *a = &b->aside;
+    size_t taken = 0;
+    squish_status st = SQUISH_OK;
+    note_open(b);
+    while (st == SQUISH_OK && taken < a->n_open && a->open[taken].noted)
+        st = take_line(b, a->open[taken++].line, err);
+    memmove(a->open, a->open + taken, (a->n_open - taken) * sizeof *a->open);
+    a->n_open -= taken;
+    if (st != SQUISH_OK || a->err.code == SQUISH_OK) return st;
+    return sq_fail(err, a->err.code, "%s", a->err.text);
+}
+
+void sq_build_aside_clear(sq_build *b) {
+    for (size_t i = 0; i < b->aside.n_open; i++) json_decref(b->aside.open[i].line);
+    b->aside = (sq_build_aside){.next = SIZE_MAX, .summed = SIZE_MAX};
+}
+
+squish_status sq_build_close(sq_build *b, size_t index, json_t *line, squish_error *err) {
+    sq_build_aside *a = &b->aside;
+    if (!line) return sq_fail(err, SQUISH_NO_MEMORY, "report: out of memory");
+    if (a->n_open == SQ_BUILD_OPEN_MAX) {
+        const squish_status st = sq_build_settle(b, err);
+        if (st != SQUISH_OK) {
+            json_decref(line);
+            return st;
+        }
+    }
+    a->open[a->n_open].index = index;
+    a->open[a->n_open].line = line;
+    a->open[a->n_open++].noted = false;
+    return SQUISH_OK;
 }
 
 squish_status sq_build_reopen(sq_build *b, size_t index, squish_error *err) {

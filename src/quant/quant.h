@@ -214,6 +214,7 @@ typedef struct {
     double ww, vv, wv, ee; /* sum w^2, v^2, w v, (w - v)^2; v = decoded */
     double max_abs;        /* largest |w - v| */
     double worst_row_rel;  /* largest |w - v| / |w| of a row; infinite where a row of 0 did not decode to 0 */
+    double peak;           /* largest |w| */
     uint64_t n;            /* all elements, */
     uint64_t n_nonfinite;  /* and those where w or v is not finite: left out of the sums */
 } sq_fidelity;

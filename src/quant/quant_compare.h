@@ -49,6 +49,7 @@ static inline void packed_row(const sq_weight *w, const uint8_t *tile, int32_t l
 
 typedef struct {
     d4 ww, vv, wv, ee, max;
+    i4 peak; /* largest |w| as bits: without their sign they rise as the floats do */
 } distance;
 
 /* Four pairs; a pair that is not finite counts as (0, 0) and as -1 in the result. */
@@ -60,6 +61,8 @@ SQ_VEC_INLINE i4 add_four(distance *s, f4 a, f4 b) {
     s->wv += w * v;
     s->ee += e * e;
     s->max = d4_max(d4_abs(e), s->max);
+    const i4 size = (i4)a & ok & INT32_MAX, rises = size > s->peak;
+    s->peak = (size & rises) | (s->peak & ~rises);
     return ~ok;
 }
 
@@ -73,7 +76,7 @@ static inline double relative(double ee, double ww) {
 }
 
 SQ_VEC_INLINE void fidelity_row(sq_fidelity *f, const float *w, const float *v, int32_t n) {
-    distance s = {{0}, {0}, {0}, {0}, {0}};
+    distance s = {{0}, {0}, {0}, {0}, {0}, {0}};
     i4 lost = {0};
     int32_t i = 0;
     for (; i + 4 <= n; i += 4) lost += add_four(&s, f4_load(w + i), f4_load(v + i));
@@ -90,6 +93,8 @@ SQ_VEC_INLINE void fidelity_row(sq_fidelity *f, const float *w, const float *v, 
     f->ee += ee;
     f->max_abs = larger(f->max_abs, larger(larger(s.max[0], s.max[1]), larger(s.max[2], s.max[3])));
     f->worst_row_rel = larger(f->worst_row_rel, relative(ee, ww));
+    const f4 peak = (f4)s.peak;
+    for (int k = 0; k < 4; k++) f->peak = larger(f->peak, (double)peak[k]);
     f->n += (uint64_t)n;
     f->n_nonfinite += (uint64_t)(-(lost[0] + lost[1] + lost[2] + lost[3]));
 }

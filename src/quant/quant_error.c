@@ -18,6 +18,7 @@ void sq_fidelity_merge(sq_fidelity *f, const sq_fidelity *g) {
     f->ee += g->ee;
     f->max_abs = larger(f->max_abs, g->max_abs);
     f->worst_row_rel = larger(f->worst_row_rel, g->worst_row_rel);
+    f->peak = larger(f->peak, g->peak);
     f->n += g->n;
     f->n_nonfinite += g->n_nonfinite;
 }

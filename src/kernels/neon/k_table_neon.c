@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * k_table_neon.c - the NEON column of the kernel table: every entry of kernels.def, except that the integer
- * matrices keep what they had (the scalar kernels) on a CPU without the dot-product instructions. */
+ * matrices and their probe keep what they had (the scalar kernels) on a CPU without the dot-product
+ * instructions. */
 #include "k_math_neon.h"
 
 void sq_kernels_neon(sq_kernels *k, uint32_t features) {
@@ -19,4 +20,5 @@ void sq_kernels_neon(sq_kernels *k, uint32_t features) {
     k->gemm_i2g64 = before.gemm_i2g64;
     k->gemm_t2row = before.gemm_t2row;
     k->gemm_foreign = before.gemm_foreign;
+    k->probe_dots = before.probe_dots;
 }
