@@ -6,8 +6,8 @@
  *                  sums, temporary name, fsync, rename, then the index; the least recently used go
  *
  * The owner never waits for the disk but to read what it wants, and at the end. lock guards index, queue and
- * counts. Files are named by the hash of everything to their end; times of files carry the order of use over a
- * restart. */
+ * counts. Files are named by the hash of everything to their end; times of files carry the order of use over
+ * a restart. */
 #include "kv/kv_snapshot_int.h"
 
 #include <fcntl.h>
@@ -265,7 +265,8 @@ static void fill_columns(sq_snapshots *s, const sq_snapshot_view *v) {
     for (int32_t t = 0; t < v->n_tiles; t++)
         for (int32_t l = 0; l < v->shape.n_layers; l++)
             memcpy(sq_kv_seq_pages(s->scratch, l)[v->first_tile + t] + head,
-                   v->pages + (size_t)(t * v->shape.n_layers + l) * v->page_bytes + head, v->page_bytes - head);
+                   v->pages + (size_t)(t * v->shape.n_layers + l) * v->page_bytes + head,
+                   v->page_bytes - head);
 }
 
 /* Pages of a file into the tree, behind tiles [0, first) that are there. False: no columns, or it broke. */
@@ -400,8 +401,8 @@ squish_status sq_snapshots_new(sq_snapshots **out, sq_kv_pool *p, sq_kv_tree *t,
     *out = NULL;
     const squish_alloc *a = sq_kv_pool_alloc(p);
     if (strlen(o->dir) >= DIR_MAX)
-        return sq_fail(err, SQUISH_INVALID, "snapshot folder: a name of %zu bytes, at most %d", strlen(o->dir),
-                       DIR_MAX - 1);
+        return sq_fail(err, SQUISH_INVALID, "snapshot folder: a name of %zu bytes, at most %d",
+                       strlen(o->dir), DIR_MAX - 1);
     sq_snapshots *s = sq_alloc_zero(a, sizeof *s);
     if (!s) return sq_fail(err, SQUISH_NO_MEMORY, "snapshots: out of memory");
     *s = (sq_snapshots){.alloc = *a,
