@@ -224,8 +224,7 @@ static bool keep_chain(sq_snapshots *s, int32_t leaf, bool wait) {
 }
 
 void sq_snapshots_keep(sq_snapshots *s, bool all, bool wait) {
-    int32_t leaf;
-    for (int32_t i = 0; (leaf = sq_kv_tree_idle_leaf(s->tree, i)) >= 0; i++) {
+    for (int32_t leaf = -1; (leaf = sq_kv_tree_idle_leaf(s->tree, leaf)) >= 0;) {
         sq_kv_node_info info;
         sq_kv_tree_node(s->tree, leaf, &info);
         if (sq_kv_tree_marked(s->tree, leaf) || (info.uses == 0 && !all)) continue;
@@ -329,7 +328,7 @@ int32_t sq_snapshots_restore(sq_snapshots *s, uint64_t salt, const int32_t *ids,
     const int32_t tiles = n / TILE < s->tiles_max ? n / TILE : s->tiles_max;
     const int32_t had = sq_kv_tree_match(s->tree, salt, ids, tiles * TILE).tiles;
     int32_t have = had;
-    if (have == tiles || s->n_files == 0) return 0;
+    if (have == tiles) return 0;
     s->chains[0] = 0;
     for (int32_t t = 0; t < tiles; t++)
         s->chains[t + 1] = sq_snapshot_chain(s->identity, salt, s->chains[t], ids + (size_t)t * TILE);

@@ -134,7 +134,7 @@ static void answers_in_company_equal_answers_alone(void **state) {
             const squish_job_options o = mixed(i, ways[w].longest);
             answer_alone(solo, o.prompt, o.n_prompt, &o.gen, &want[i]);
         }
-        for (int cache = 0; cache < 2; cache++) {
+        for (int cache = ways[w].chunk != 64; cache < 2; cache++) { /* without one once is enough */
             squish_engine_options eo = engine_options(512, 64);
             squish_batch_options bo = squish_batch_options_default();
             eo.chunk_tokens = ways[w].chunk;
@@ -235,7 +235,7 @@ static void a_chat_prefills_what_is_new(void **state) {
         const int32_t before = n, new_tokens = turn == 0 ? 90 : 25;
         memcpy(ids + n, prose.ids + 200 * turn, (size_t)new_tokens * sizeof *ids);
         n += new_tokens;
-        squish_job_options o = job_of(0, 1, 40);
+        squish_job_options o = job_of(0, 1, 24);
         o.prompt = ids;
         o.n_prompt = (size_t)n;
         const answer a = ask(&c, &o);
@@ -269,7 +269,7 @@ static void storms_of_cancellations_leave_nothing(void **state) {
     company c = company_of(&eo, &bo);
     uint64_t rng = 3;
     static answer a;
-    for (int round = 0; round < 9; round++) {
+    for (int round = 0; round < 6; round++) {
         squish_job *j[12];
         for (int i = 0; i < 12; i++) {
             const size_t from = sq_splitmix64(&rng) % 500, n = 1 + sq_splitmix64(&rng) % 300;
@@ -290,7 +290,7 @@ static void storms_of_cancellations_leave_nothing(void **state) {
     answer_alone(solo, o.prompt, o.n_prompt, &o.gen, &want);
     a = ask(&c, &o);
     assert_same_answer(&a, &want);
-    assert_true(rest(&c).cancelled > 80);
+    assert_true(rest(&c).cancelled > 40);
     company_free(&c);
 }
 
