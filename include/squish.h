@@ -402,8 +402,8 @@ typedef struct {
 squish_batch_options squish_batch_options_default(void);
 squish_status squish_batch_new(squish_batch **out, squish_engine *e, const squish_batch_options *opt,
                                squish_error *err);
-/* Cancels every job, writes the snapshots that wait, ends the thread. Jobs may be freed before or after; those
- * that ran report CANCELLED. */
+/* Cancels every job, writes the snapshots that wait, ends the thread. Jobs may be freed before or after;
+ * those that had not ended report CANCELLED. */
 void squish_batch_free(squish_batch *b);
 
 /* How the hidden states of a prompt become one vector. */

@@ -143,7 +143,7 @@ void sq_kv_tree_on_evict(sq_kv_tree *t, sq_kv_evict_fn fn, void *user);
 /* A mark for the caller's use on a node, false when the node is made. */
 bool sq_kv_tree_marked(const sq_kv_tree *t, int32_t node);
 void sq_kv_tree_mark(sq_kv_tree *t, int32_t node);
-/* Idle leaves in order of eviction, the first to go first: i-th, or -1. O(i). */
-int32_t sq_kv_tree_idle_leaf(const sq_kv_tree *t, int32_t i);
+/* Idle leaves in order of eviction: the first for -1, the one after an idle leaf, -1 behind the last. */
+int32_t sq_kv_tree_idle_leaf(const sq_kv_tree *t, int32_t after);
 
 #endif

@@ -158,6 +158,8 @@ void sq_snapshot_put_tile(uint8_t *file, const sq_kv_pool *p, int32_t tile, cons
            sq_kv_column_page(p, column, 0), n_layers * page);
 }
 
+void sq_snapshot_mend_header(uint8_t *file) { put_u64(file, 248, XXH3_64bits(file, 248)); }
+
 void sq_snapshot_seal(uint8_t *file) {
     const int32_t n_tiles = (int32_t)u32_at(file, 52), n_layers = (int32_t)u32_at(file, 56);
     const size_t page = u64_at(file, 72), tables = ids_bytes(n_tiles) + sums_bytes(n_tiles, n_layers);
@@ -166,5 +168,5 @@ void sq_snapshot_seal(uint8_t *file) {
     for (int32_t i = 0; i < n_tiles * n_layers; i++)
         put_u64(sums, (size_t)i * 8, XXH3_64bits(pages + (size_t)i * page, page));
     put_u64(file, 240, XXH3_64bits(file + SQ_SNAPSHOT_HEADER, tables));
-    put_u64(file, 248, XXH3_64bits(file, 248));
+    sq_snapshot_mend_header(file);
 }

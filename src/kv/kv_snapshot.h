@@ -5,7 +5,7 @@
  * One file holds up to 32 tiles in a row. It is addressed by a hash of everything from the first token to its
  * last, so prompts that begin the same share files:
  *
- *   header 256 B | ids [n_tiles][32] i32 | page sums [n_tiles][n_layers] u64 | pad to 64 | pages, tile by tile
+ *   header 256 B | ids [tiles][32] i32 | page sums [tiles][layers] u64 | pad to 64 | pages, tile by tile
  *
  *   header   0 magic "SQKVSNP1"   8 version u32   12 header bytes u32   16 identity u64   24 salt u64
  *           32 parent u64 (hash of the tokens before)   40 chain u64 (hash of all to the end)
@@ -37,7 +37,8 @@ typedef struct {
 squish_status sq_snapshot_header(const uint8_t *p, size_t n, sq_snapshot_view *out, squish_error *err);
 /* Check a whole file but for its pages. CORRUPT. */
 squish_status sq_snapshot_parse(sq_span file, sq_snapshot_view *out, squish_error *err);
-/* Check page i = tile * n_layers + layer: its sum, its own header, and that all its numbers are finite. CORRUPT. */
+/* Check page i = tile * n_layers + layer: its sum, its own header, and that all its numbers are finite.
+ * CORRUPT. */
 squish_status sq_snapshot_page(const sq_snapshot_view *v, int32_t i, squish_error *err);
 /* Hash of 32 more tokens; chain 0 is the beginning. */
 uint64_t sq_snapshot_chain(uint64_t identity, uint64_t salt, uint64_t chain, const int32_t *ids);

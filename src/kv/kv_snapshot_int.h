@@ -14,5 +14,7 @@ void sq_snapshot_put_tile(uint8_t *file, const sq_kv_pool *p, int32_t tile, cons
                           int32_t column);
 /* Sums: the slow part, for the thread that writes. */
 void sq_snapshot_seal(uint8_t *file);
+/* The sum of the header alone. */
+void sq_snapshot_mend_header(uint8_t *file);
 
 #endif

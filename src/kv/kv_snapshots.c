@@ -6,8 +6,8 @@
  *                  sums, temporary name, fsync, rename, then the index; the least recently used go
  *
  * The owner never waits for the disk but to read what it wants, and at the end. lock guards index, queue and
- * counts. Files are named by the hash of everything to their end; times of files carry the order of use over a
- * restart. */
+ * counts. Files are named by the hash of everything to their end; times of files carry the order of use over
+ * a restart. */
 #include "kv/kv_snapshot_int.h"
 
 #include <fcntl.h>
@@ -224,8 +224,7 @@ static bool keep_chain(sq_snapshots *s, int32_t leaf, bool wait) {
 }
 
 void sq_snapshots_keep(sq_snapshots *s, bool all, bool wait) {
-    int32_t leaf;
-    for (int32_t i = 0; (leaf = sq_kv_tree_idle_leaf(s->tree, i)) >= 0; i++) {
+    for (int32_t leaf = -1; (leaf = sq_kv_tree_idle_leaf(s->tree, leaf)) >= 0;) {
         sq_kv_node_info info;
         sq_kv_tree_node(s->tree, leaf, &info);
         if (sq_kv_tree_marked(s->tree, leaf) || (info.uses == 0 && !all)) continue;
@@ -265,7 +264,8 @@ static void fill_columns(sq_snapshots *s, const sq_snapshot_view *v) {
     for (int32_t t = 0; t < v->n_tiles; t++)
         for (int32_t l = 0; l < v->shape.n_layers; l++)
             memcpy(sq_kv_seq_pages(s->scratch, l)[v->first_tile + t] + head,
-                   v->pages + (size_t)(t * v->shape.n_layers + l) * v->page_bytes + head, v->page_bytes - head);
+                   v->pages + (size_t)(t * v->shape.n_layers + l) * v->page_bytes + head,
+                   v->page_bytes - head);
 }
 
 /* Pages of a file into the tree, behind tiles [0, first) that are there. False: no columns, or it broke. */
@@ -328,7 +328,7 @@ int32_t sq_snapshots_restore(sq_snapshots *s, uint64_t salt, const int32_t *ids,
     const int32_t tiles = n / TILE < s->tiles_max ? n / TILE : s->tiles_max;
     const int32_t had = sq_kv_tree_match(s->tree, salt, ids, tiles * TILE).tiles;
     int32_t have = had;
-    if (have == tiles || s->n_files == 0) return 0;
+    if (have == tiles) return 0;
     s->chains[0] = 0;
     for (int32_t t = 0; t < tiles; t++)
         s->chains[t + 1] = sq_snapshot_chain(s->identity, salt, s->chains[t], ids + (size_t)t * TILE);
@@ -400,8 +400,8 @@ squish_status sq_snapshots_new(sq_snapshots **out, sq_kv_pool *p, sq_kv_tree *t,
     *out = NULL;
     const squish_alloc *a = sq_kv_pool_alloc(p);
     if (strlen(o->dir) >= DIR_MAX)
-        return sq_fail(err, SQUISH_INVALID, "snapshot folder: a name of %zu bytes, at most %d", strlen(o->dir),
-                       DIR_MAX - 1);
+        return sq_fail(err, SQUISH_INVALID, "snapshot folder: a name of %zu bytes, at most %d",
+                       strlen(o->dir), DIR_MAX - 1);
     sq_snapshots *s = sq_alloc_zero(a, sizeof *s);
     if (!s) return sq_fail(err, SQUISH_NO_MEMORY, "snapshots: out of memory");
     *s = (sq_snapshots){.alloc = *a,

@@ -334,8 +334,7 @@ void sq_kv_tree_node(const sq_kv_tree *t, int32_t i, sq_kv_node_info *out) {
 }
 
 int32_t sq_kv_tree_idle_leaf(const sq_kv_tree *t, int32_t i) {
-    for (int which = 0; which < 2; which++)
-        for (int32_t at = t->idle[which].oldest; at >= 0; at = t->nodes[at].newer)
-            if (i-- == 0) return at;
-    return -1;
+    if (i >= 0 && t->nodes[i].newer >= 0) return t->nodes[i].newer;
+    if (i >= 0) return t->nodes[i].again ? -1 : t->idle[1].oldest;
+    return t->idle[0].oldest >= 0 ? t->idle[0].oldest : t->idle[1].oldest;
 }

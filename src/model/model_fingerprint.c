@@ -2,9 +2,9 @@
  *
  * model_fingerprint.c - a number that stands for what a model computes.
  *
- * Reading all weights would take as long as loading them does, so two rows of every matrix are read, as they are
- * used (decoded, adapters included), and every vector. Training changes all of a matrix; a file that differs only
- * between these rows was damaged, which is what checksums are for. */
+ * Reading all weights would take as long as loading them does, so two rows of every matrix are read, as they
+ * are used (decoded, adapters included), and every vector. Training changes all of a matrix; a file that
+ * differs only between these rows was damaged, which is what checksums are for. */
 #include "model/model.h"
 
 #include <string.h>

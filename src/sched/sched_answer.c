@@ -5,8 +5,8 @@
  *   logits -> sampler -> id -> detokenizer (holds incomplete UTF-8) -> stop strings (hold what could begin
  * one) -> text
  *
- * Knows nothing of timelines, caches and steps: whoever has the logits of position n - 1 asks for the token of
- * position n. So an answer alone and an answer among others are the same code on the same numbers. After
+ * Knows nothing of timelines, caches and steps: whoever has the logits of position n - 1 asks for the token
+ * of position n. So an answer alone and an answer among others are the same code on the same numbers. After
  * sq_answer_new nothing allocates, unless the text of one event outgrows its reserve. */
 #include "sched/sched.h"
 

@@ -6,8 +6,8 @@
  *                         ^--------- gives way
  *
  * One turn of the thread: take what came in, end what was cancelled or is late, give free slots away, plan,
- * reserve columns, run, use the rows. Cancellations and deadlines are therefore seen before every step, and no step is
- * longer than the engine's chunk. With nothing to do the thread sleeps on a condition; nothing spins.
+ * reserve columns, run, use the rows. So cancellations and deadlines are seen before every step, and no
+ * step is longer than the engine's chunk. With nothing to do the thread sleeps on a condition; nothing spins.
  *
  * Locks are told in sched_int.h. */
 #include "sched/sched_int.h"

@@ -7,9 +7,9 @@
  *   | a | b | c | prompt of d ............. | prompt of e ..... |      rows, at most the engine's chunk
  *     one each    as many as keep the step near the target
  *
- * Between clients the one served least goes first (start-time fair queueing, Goyal et al., 1996: unlike deficit
- * round robin it needs no quantum, which tokens of a step would have to be matched to). Within a client the
- * class decides, then arrival. */
+ * Between clients the one served least goes first (start-time fair queueing, Goyal et al., 1996: unlike
+ * deficit round robin it needs no quantum, which tokens of a step would have to be matched to). Within a
+ * client the class decides, then arrival. */
 #include "sched/sched_int.h"
 
 #include <math.h>

@@ -3,13 +3,14 @@
  * sched_slots.c - which jobs have a place in the cache: admission, and giving way.
  *
  * A job that leaves its slot loses nothing but time: full tiles stay in the prefix tree while there is room,
- * and what was evicted is computed again with the same bits. The best job of all is never preempted: somebody always gets to the end. */
+ * and what was evicted is computed again with the same bits. The best job of all is never preempted: somebody
+ * always gets to the end. */
 #include "sched/sched_int.h"
 
 #include <string.h>
 
-/* Log-probabilities and means need every row; the rest may begin behind what is there, and always computes the
- * last token for its logits. */
+/* Log-probabilities and means need every row; the rest may begin behind what is there, and always computes
+ * the last token for its logits. */
 static int32_t reusable(const sq_batch *b, const sq_job *j) {
     if (!b->tree || j->pool == SQUISH_POOL_MEAN) return 0;
     if (j->prompt_logprobs < 0 || j->scored > j->n - 1) return j->n - 1;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * batch_run.h - an answer collected whole, alone (squish_gen) or from a batch, for tests that compare them. */
+ * batch_run.h - an answer collected whole, alone (squish_gen) or from a batch, for tests that compare. */
 #ifndef BATCH_RUN_H
 #define BATCH_RUN_H
 
