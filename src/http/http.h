@@ -78,8 +78,8 @@ typedef struct {
     const char *const *origins; /* beside loopback origins; "*" alone: all, without credentials */
     int32_t n_origins;
     /* Form of the room's own refusals (401, 403, 404, 405, 408, 413, 415, 431, 500, 503): the body for a
-     * path. NULL: {"error":{"message":...,"code":...}}. code is a word like "unknown_url". out comes empty, at
-     * most 64 kB, and is the room's to free. path is "" where the gate could not read one. */
+     * path. NULL: {"error":{"message":...,"code":...}}. code is a word like "unknown_url". out comes empty,
+     * at most 64 kB, and is the room's to free. path is "" where the gate could not read one. */
     void (*error_body)(void *user, const char *path, int status, const char *code, const char *message,
                        sq_buf *out, const char **content_type);
     /* Once a request is over: for logs and counters. route: path of the table, or "". status 0: the client
