@@ -78,10 +78,12 @@ typedef struct {
     const char *const *origins; /* beside loopback origins; "*" alone: all, without credentials */
     int32_t n_origins;
     /* Form of the room's own refusals (401, 403, 404, 405, 408, 413, 415, 431, 500, 503): the body for a
-     * path. NULL: {"error":{"message":...}}. code is a word like "unknown_url". It is the room's to free. */
+     * path. NULL: {"error":{"message":...,"code":...}}. code is a word like "unknown_url". out comes empty,
+     * at most 64 kB, and is the room's to free. path is "" where the gate could not read one. */
     void (*error_body)(void *user, const char *path, int status, const char *code, const char *message,
                        sq_buf *out, const char **content_type);
-    /* Once a request is over: for logs and counters. route: path of the table, or "" */
+    /* Once a request is over: for logs and counters. route: path of the table, or "". status 0: the client
+     * left before its request was whole. Requests that the gate could not read are in the stats alone. */
     void (*done)(void *user, const sq_http_req *r, const char *route, int status, uint64_t bytes_out,
                  double seconds);
     squish_warn_fn warn;
@@ -110,7 +112,8 @@ squish_status sq_http_listen_unix(sq_http *h, const char *path, int tag, squish_
 /* Serve until sq_http_stop. Ignores SIGPIPE for the whole process unless the program handles it: writing to a
  * client that left must be an error. */
 squish_status sq_http_run(sq_http *h, squish_error *err);
-/* No new connections from now on; those that wait for a request are closed, those at work go on. */
+/* No new connections from now on; those that wait for a request are closed, those at work go on and close
+ * with their answer. */
 void sq_http_close_listeners(sq_http *h);
 int32_t sq_http_requests_open(const sq_http *h);
 void sq_http_stop(sq_http *h); /* any thread: sq_http_run returns soon */

@@ -70,6 +70,7 @@ struct bufferevent *sq_http_conn_new(struct event_base *base, void *user) {
     event_assign(&c->kick, base, -1, 0, on_kick, c);
     event_active(&c->kick, EV_WRITE, 0);
     h->stats.accepted++;
+    h->warned_of_files = false;
     sq_http_set_accepting(h);
     return bev;
 }

@@ -140,7 +140,7 @@ struct sq_http {
     sq_http_options opt;
     struct event_base *base;
     sq_http_listener *listeners;
-    bool listening_ended, accepting, out_of_files;
+    bool listening_ended, accepting, out_of_files, warned_of_files;
     struct event tick, reopen, wake;
     sq_http_conn **conns;
     size_t n_conns, cap_conns;

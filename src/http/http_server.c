@@ -50,17 +50,29 @@ void sq_http_set_accepting(sq_http *h) {
     }
 }
 
-/* Out of file descriptors or memory: asking again at once would spin, so the door stays shut for a moment. */
+static void on_wake(evutil_socket_t fd, short what, void *user);
+
+static int find_server(const struct event_base *base, const struct event *ev, void *out) {
+    (void)base;
+    if (event_get_callback(ev) != on_wake) return 0;
+    *(sq_http **)out = event_get_callback_arg(ev);
+    return 1;
+}
+
+/* Out of file descriptors or memory: asking again at once would spin, so the door stays shut for a moment. A
+ * listener's user pointer is evhttp's since evhttp took the listener, so the server is found by its event. */
 static void on_accept_error(struct evconnlistener *lev, void *user) {
-    (void)lev;
-    sq_http *h = ((sq_http_listener *)user)->h;
-    if (!h->out_of_files && h->opt.warn) {
+    (void)user;
+    const int e = errno;
+    sq_http *h = NULL;
+    if (event_base_foreach_event(evconnlistener_get_base(lev), find_server, &h) != 1 || !h) return;
+    if (!h->warned_of_files && h->opt.warn) { /* once, until a connection came in again */
         char line[160];
         snprintf(line, sizeof line, "http: cannot accept connections (%s); trying again every 200 ms",
-                 strerror(errno));
+                 strerror(e));
         h->opt.warn(h->opt.warn_user, line);
     }
-    h->out_of_files = true;
+    h->out_of_files = h->warned_of_files = true;
     sq_http_set_accepting(h);
     event_add(&h->reopen, &(struct timeval){0, 200000});
 }
