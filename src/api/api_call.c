@@ -57,6 +57,7 @@ static void destroy(sq_api_call *c) {
     sq_api *api = c->api;
     json_decref(c->body);
     json_decref(c->result);
+    json_decref(c->made);
     json_decref(c->wish.messages);
     json_decref(c->wish.template_vars);
     for (size_t i = 0; i < c->n_answers; i++) {
@@ -468,6 +469,7 @@ static void read_body(void *user) { /* worker */
     sq_api_call *c = user;
     const size_t most = c->dialect->elements_max ? c->dialect->elements_max : SQ_API_JSON_ELEMENTS;
     if (!sq_api_parse(&c->error, sq_http_body(c->req), most, &c->body) || !c->dialect->read(c, c->body)) return;
+    if (!c->dialect->needs_no_model && !c->wish.no_model) sq_api_made_apply(c);
 }
 
 static void body_read(void *user) {

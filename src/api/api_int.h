@@ -234,6 +234,7 @@ struct sq_api_call {
     size_t n_answers;
     int64_t seed;   /* in force, for x_squish_seed */
     int64_t truncated_tokens; /* of embeddings, where that was asked for */
+    json_t *made;   /* file of the made model that was asked for; reference owned by the call; NULL: none */
     json_t *result; /* the reply; reference owned by the call */
     bool streaming; /* the stream has begun */
     sq_api_error error;
