@@ -446,6 +446,7 @@ typedef struct {
     const sq_http_route *routes;
     size_t n;
 } sq_api_routes;
+const sq_http_route *sq_api_route(size_t i); /* all of them, in one row; NULL past the end */
 extern const sq_api_routes sq_api_routes_openai, sq_api_routes_chat, sq_api_routes_completions,
     sq_api_routes_embeddings, sq_api_routes_tokens, sq_api_routes_ops, sq_api_routes_page, sq_api_routes_ollama,
     sq_api_routes_ollama_embed, sq_api_routes_ollama_models, sq_api_routes_ollama_store, sq_api_routes_blobs,

@@ -115,9 +115,8 @@ static bool match(void *user, const char *name, const char *path, uint64_t bytes
     return true;
 }
 
-squish_status sq_api_store_find(sq_api *api, const char *name, sq_arena *ar, const char **path,
-                                squish_error *err) {
-    const size_t n = name_length(name);
+static squish_status find_path(sq_api *api, const char *name, size_t n, sq_arena *ar, const char **path,
+                               squish_error *err) {
     for (int32_t i = 0; i < api->opt.n_models; i++)
         if (strlen(api->opt.models[i].name) == n && memcmp(api->opt.models[i].name, name, n) == 0) {
             *path = api->opt.models[i].path;
@@ -128,6 +127,11 @@ squish_status sq_api_store_find(sq_api *api, const char *name, sq_arena *ar, con
     *path = s.path;
     if (s.path) return SQUISH_OK;
     return sq_fail(err, SQUISH_NOT_FOUND, "no model '%.100s' here (GET /v1/models lists them)", name);
+}
+
+squish_status sq_api_store_find(sq_api *api, const char *name, sq_arena *ar, const char **path,
+                                squish_error *err) {
+    return find_path(api, name, name_length(name), ar, path, err);
 }
 
 /* ---- opening (worker) ------------------------------------------------------------------------ */
@@ -209,7 +213,7 @@ static squish_status open_all(sq_api_model *m, squish_error *err) {
     squish_batch_options bo = squish_batch_options_default();
     if (!m->path) {
         const char *path;
-        SQ_TRY(sq_api_store_find(m->api, m->name, &m->load->arena, &path, err));
+        SQ_TRY(find_path(m->api, m->name, strlen(m->name), &m->load->arena, &path, err));
         m->path = sq_arena_strndup(&m->load->arena, path, strlen(path));
         if (!m->path) return sq_fail(err, SQUISH_NO_MEMORY, "%s: out of memory", m->name);
     }

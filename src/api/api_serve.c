@@ -25,6 +25,12 @@ static const sq_api_routes *const route_sets[] = {
     &sq_api_routes_anthropic, &sq_api_routes_responses,
 };
 
+const sq_http_route *sq_api_route(size_t i) {
+    for (size_t k = 0; k < SQ_COUNT(route_sets); i -= route_sets[k++]->n)
+        if (i < route_sets[k]->n) return &route_sets[k]->routes[i];
+    return NULL;
+}
+
 sq_api_options sq_api_options_default(void) {
     return (sq_api_options){.host = "127.0.0.1",
                             .port = 11435,
@@ -206,14 +212,10 @@ void sq_api_models_changed(sq_api *api) {
 /* ---- beginning ------------------------------------------------------------------------------- */
 
 static squish_status collect_routes(sq_api *api, squish_error *err) {
-    for (size_t i = 0; i < SQ_COUNT(route_sets); i++) api->n_routes += route_sets[i]->n;
+    while (sq_api_route(api->n_routes)) api->n_routes++;
     api->routes = sq_alloc_new(&api->alloc, api->n_routes * sizeof *api->routes);
     if (!api->routes) return sq_fail(err, SQUISH_NO_MEMORY, "routes: out of memory");
-    size_t at = 0;
-    for (size_t i = 0; i < SQ_COUNT(route_sets); i++) {
-        memcpy(api->routes + at, route_sets[i]->routes, route_sets[i]->n * sizeof *api->routes);
-        at += route_sets[i]->n;
-    }
+    for (size_t i = 0; i < api->n_routes; i++) api->routes[i] = *sq_api_route(i);
     return SQUISH_OK;
 }
 
