@@ -47,9 +47,10 @@ void sq_api_ollama_fail(sq_api_call *c, const sq_api_error *e) {
 void sq_api_stamp(uint64_t unix_ns, char out[SQ_API_STAMP]) {
     const time_t s = (time_t)(unix_ns / 1000000000u);
     struct tm t;
+    char second[32] = "";
     gmtime_r(&s, &t);
-    snprintf(out, SQ_API_STAMP, "%04d-%02d-%02dT%02d:%02d:%02d.%09dZ", (t.tm_year + 1900) % 10000, t.tm_mon + 1,
-             t.tm_mday, t.tm_hour, t.tm_min, t.tm_sec, (int)(unix_ns % 1000000000u));
+    strftime(second, sizeof second, "%Y-%m-%dT%H:%M:%S", &t);
+    snprintf(out, SQ_API_STAMP, "%.19s.%09uZ", second, (unsigned)(unix_ns % 1000000000u));
 }
 
 /* ---- fields ---------------------------------------------------------------------------------- */

@@ -150,7 +150,7 @@ static bool find_blob(sq_api_call *c, const json_t *files, char *out, size_t n) 
 
 /* The blob under a name that models have, once it was read as one. */
 static bool link_blob(sq_api_call *c, const char *blob, const char *name) {
-    char path[PATH_BYTES], tmp[PATH_BYTES + 32], dir[PATH_BYTES], what[NAME_BYTES + 32];
+    char path[PATH_BYTES], tmp[PATH_BYTES + 64], dir[PATH_BYTES], what[NAME_BYTES + 32];
     squish_error err = {0};
     squish_model *m = NULL;
     snprintf(what, sizeof what, "models/%s.gguf", name);
