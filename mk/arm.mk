@@ -21,7 +21,9 @@ ARM_MAKE    = PKG_CONFIG_SYSROOT_DIR=$(ARM_SYSROOT) \
               ARCH=aarch64 BUILD=$(ARM_BUILD)
 arm_bin     = $(foreach t,$(1),$(patsubst %.c,$(ARM_BUILD)/%,$(filter %/$(t).c,$(TEST_SRC))))
 
-$(ARM_SYSROOT)/.complete:
+# Fetched again when the list of libraries has changed.
+$(ARM_SYSROOT)/.complete: scripts/arm_sysroot.sh
+	@rm -f $@
 	@scripts/arm_sysroot.sh $(ARM_SYSROOT)
 
 arm: $(ARM_SYSROOT)/.complete

@@ -9,7 +9,7 @@
 # nothing on the system is installed, removed or configured, and root is not needed.
 set -euo pipefail
 dir=${1:?usage: scripts/arm_sysroot.sh DIR}
-pkgs="libc6 libc6-dev libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libedit-dev libcmocka-dev"
+pkgs="libc6 libc6-dev libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libedit-dev libevent-dev libssl-dev libcmocka-dev"
 [ -e "$dir/.complete" ] && exit 0
 command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || {
     echo "arm_sysroot.sh needs apt-get and dpkg-deb (Debian or Ubuntu)" >&2

@@ -5,7 +5,7 @@
 # Asks once on a terminal; YES=1 or no terminal means yes.
 set -u
 what=${1:-run}
-run_pkgs="gcc make pkg-config libc6-dev libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libedit-dev"
+run_pkgs="gcc make pkg-config libc6-dev libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libedit-dev libevent-dev libssl-dev"
 test_pkgs="$run_pkgs git libcmocka-dev clang llvm libclang-rt-14-dev zsh fish bash mandoc"
 arm_pkgs="$test_pkgs gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
 case $what in
@@ -17,7 +17,7 @@ esac
 
 have_headers() { # the quick answer, without a package manager
     command -v pkg-config >/dev/null && command -v "${CC:-gcc}" >/dev/null || return 1
-    pkg-config --exists jansson libpcre2-8 libutf8proc libxxhash libedit || return 1
+    pkg-config --exists jansson libpcre2-8 libutf8proc libxxhash libedit libevent_extra libcrypto || return 1
     [ "$what" = run ] && return 0
     pkg-config --exists cmocka && command -v clang >/dev/null && command -v zsh >/dev/null &&
         command -v fish >/dev/null && command -v mandoc >/dev/null || return 1
@@ -27,7 +27,7 @@ have_headers() { # the quick answer, without a package manager
 have_headers && exit 0
 
 if ! command -v apt-get >/dev/null; then
-    echo "squish needs these libraries with their headers: jansson, pcre2 (8 bit), utf8proc, xxhash, libedit," >&2
+    echo "squish needs these libraries with their headers: jansson, pcre2 (8 bit), utf8proc, xxhash, libedit, libevent, openssl," >&2
     echo "and gcc or clang, make, pkg-config$([ "$what" = run ] || echo ', cmocka, clang, zsh, fish, mandoc'). Install them with your package manager." >&2
     exit 1
 fi

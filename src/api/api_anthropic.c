@@ -2,10 +2,11 @@
  *
  * api_anthropic.c - POST /v1/messages and /v1/messages/count_tokens.
  *
- * A stream is message_start, one block of text (start, deltas, stop), message_delta with the reason and usage, and
- * message_stop; every frame has its name twice, as event and as type. input_tokens counts what was evaluated, as the
- * API has it: what came from the cache is cache_read_input_tokens. When the stream begins nobody knows yet what the
- * cache holds, so message_start counts the whole prompt and message_delta says how it was. */
+ * A stream is message_start, one block of text (start, deltas, stop), message_delta with the reason and
+ * usage, and message_stop; every frame has its name twice, as event and as type. input_tokens counts what was
+ * evaluated, as the API has it: what came from the cache is cache_read_input_tokens. When the stream begins
+ * nobody knows yet what the cache holds, so message_start counts the whole prompt and message_delta says how
+ * it was. */
 #include "api/api_int.h"
 
 #include <stdio.h>
@@ -28,8 +29,8 @@ static const char *error_type(int status) {
 }
 
 static json_t *error_object(const sq_api_error *e, const char *request_id) {
-    return json_pack("{s:s, s:{s:s, s:s}, s:s}", "type", "error", "error", "type", error_type(e->status), "message",
-                     e->message, "request_id", request_id);
+    return json_pack("{s:s, s:{s:s, s:s}, s:s}", "type", "error", "error", "type", error_type(e->status),
+                     "message", e->message, "request_id", request_id);
 }
 
 void sq_api_error_anthropic(const sq_api_error *e, const char *request_id, sq_buf *out) {
@@ -39,7 +40,9 @@ void sq_api_error_anthropic(const sq_api_error *e, const char *request_id, sq_bu
 /* Their clients know 529 for what others call 503. */
 static int anthropic_status(const sq_api_error *e) { return e->status == 503 ? 529 : e->status; }
 
-static void fail(sq_api_call *c, const sq_api_error *e) { sq_api_sse(c, "error", error_object(e, c->request_id)); }
+static void fail(sq_api_call *c, const sq_api_error *e) {
+    sq_api_sse(c, "error", error_object(e, c->request_id));
+}
 
 static bool no_memory(sq_api_call *c) {
     return sq_api_refuse(&c->error, 503, "insufficient_memory", NULL, "the request found no memory");
@@ -61,7 +64,8 @@ static bool wrong_block(sq_api_call *c, const char *at, size_t i, const json_t *
 
 /* Text of a string or of blocks of text -> out. */
 static bool add_text(sq_api_call *c, const json_t *v, const char *at, sq_buf *out) {
-    if (json_is_string(v)) return sq_buf_append(out, json_string_value(v), json_string_length(v)) || no_memory(c);
+    if (json_is_string(v))
+        return sq_buf_append(out, json_string_value(v), json_string_length(v)) || no_memory(c);
     for (size_t i = 0; i < json_array_size(v); i++) {
         const json_t *block = json_array_get(v, i), *text = json_object_get(block, "text");
         if (strcmp(type_of(block), "text") != 0 || !json_is_string(text))
@@ -80,8 +84,8 @@ static json_t *joined(sq_api_call *c, const json_t *v, const char *at) {
     return o;
 }
 
-/* One message becomes a message with what the blocks of text say, the calls of tools they carry, and before it one
- * message of the role "tool" for each result: the order in which templates know them. */
+/* One message becomes a message with what the blocks of text say, the calls of tools they carry, and before
+ * it one message of the role "tool" for each result: the order in which templates know them. */
 typedef struct {
     const char *at;
     json_t *list; /* of messages, to be added to */
@@ -97,7 +101,9 @@ static bool take_result(sq_api_call *c, gathered *g, size_t i, const json_t *blo
     if (content && !json_is_null(content) && !json_is_string(content) && !json_is_array(content))
         return wrong_block(c, g->at, i, block, "its content is neither a string nor blocks");
     json_t *text = joined(c, content, at);
-    json_t *m = text ? json_pack("{s:s, s:s, s:o}", "role", "tool", "tool_call_id", id ? id : "", "content", text) : NULL;
+    json_t *m =
+        text ? json_pack("{s:s, s:s, s:o}", "role", "tool", "tool_call_id", id ? id : "", "content", text)
+             : NULL;
     return (m && json_array_append_new(g->list, m) == 0) || no_memory(c);
 }
 
@@ -107,8 +113,8 @@ static bool take_use(sq_api_call *c, gathered *g, size_t i, const json_t *block)
     json_t *input = json_object_get(block, "input");
     if (!id || !name || !json_is_object(input))
         return wrong_block(c, g->at, i, block, "wanted id, name and input (an object)");
-    json_t *call = json_pack("{s:s, s:s, s:{s:s, s:O}}", "id", id, "type", "function", "function", "name", name,
-                             "arguments", input);
+    json_t *call = json_pack("{s:s, s:s, s:{s:s, s:O}}", "id", id, "type", "function", "function", "name",
+                             name, "arguments", input);
     return (call && json_array_append_new(g->calls, call) == 0) || no_memory(c);
 }
 
@@ -119,12 +125,15 @@ static bool take_block(sq_api_call *c, gathered *g, size_t i, const json_t *bloc
         return sq_buf_append(&g->text, json_string_value(text), json_string_length(text)) || no_memory(c);
     if (strcmp(type, "tool_result") == 0) return take_result(c, g, i, block);
     if (strcmp(type, "tool_use") == 0) return take_use(c, g, i, block);
-    if (strcmp(type, "thinking") == 0 || strcmp(type, "redacted_thinking") == 0) return true; /* said to nobody twice */
-    return wrong_block(c, g->at, i, block, "wanted text, tool_use or tool_result (this model reads text only)");
+    if (strcmp(type, "thinking") == 0 || strcmp(type, "redacted_thinking") == 0)
+        return true; /* said to nobody twice */
+    return wrong_block(c, g->at, i, block,
+                       "wanted text, tool_use or tool_result (this model reads text only)");
 }
 
 static bool add_message(sq_api_call *c, const char *role, const gathered *g) {
-    json_t *m = json_pack("{s:s, s:s%}", "role", role, "content", g->text.data ? g->text.data : "", g->text.len);
+    json_t *m =
+        json_pack("{s:s, s:s%}", "role", role, "content", g->text.data ? g->text.data : "", g->text.len);
     if (m && json_array_size(g->calls) && json_object_set(m, "tool_calls", g->calls) != 0) {
         json_decref(m);
         m = NULL;
@@ -138,17 +147,20 @@ static bool take_message(sq_api_call *c, const json_t *message, size_t i, json_t
     const char *role = json_string_value(json_object_get(message, "role"));
     const json_t *content = json_object_get(message, "content");
     if (!role || (strcmp(role, "user") != 0 && strcmp(role, "assistant") != 0 && strcmp(role, "system") != 0))
-        return sq_api_refuse(&c->error, 400, "invalid_value", at, "'messages[%zu].role' is %s%.40s, wanted user or assistant",
-                             i, role ? "" : "no string", role ? role : "");
+        return sq_api_refuse(&c->error, 400, "invalid_value", at,
+                             "'messages[%zu].role' is %s%.40s, wanted user or assistant", i,
+                             role ? "" : "no string", role ? role : "");
     if (!json_is_string(content) && !json_is_array(content))
-        return sq_api_refuse(&c->error, 400, "invalid_type", at, "'%s' is neither a string nor an array of blocks", at);
+        return sq_api_refuse(&c->error, 400, "invalid_type", at,
+                             "'%s' is neither a string nor an array of blocks", at);
     const size_t before = json_array_size(list);
     gathered g = {.at = at, .list = list, .calls = json_array()};
     sq_buf_init(&g.text, &c->api->alloc, 32 << 20);
     bool ok = g.calls || no_memory(c);
     if (ok && json_is_string(content))
         ok = sq_buf_append(&g.text, json_string_value(content), json_string_length(content)) || no_memory(c);
-    for (size_t k = 0; ok && k < json_array_size(content); k++) ok = take_block(c, &g, k, json_array_get(content, k));
+    for (size_t k = 0; ok && k < json_array_size(content); k++)
+        ok = take_block(c, &g, k, json_array_get(content, k));
     const bool results_alone = g.text.len == 0 && json_array_size(list) > before;
     if (ok && !results_alone) ok = add_message(c, role, &g);
     sq_buf_deinit(&g.text);
@@ -160,7 +172,8 @@ static bool read_system(sq_api_call *c, const json_t *body) {
     const json_t *v = json_object_get(body, "system");
     if (!v || json_is_null(v)) return true;
     if (!json_is_string(v) && !json_is_array(v))
-        return sq_api_refuse(&c->error, 400, "invalid_type", "system", "'system' is neither a string nor blocks of text");
+        return sq_api_refuse(&c->error, 400, "invalid_type", "system",
+                             "'system' is neither a string nor blocks of text");
     json_t *text = joined(c, v, "system");
     if (!text) return false;
     if (json_string_length(text) == 0) {
@@ -175,9 +188,11 @@ static bool read_messages(sq_api_call *c, const json_t *body) {
     const json_t *list = json_object_get(body, "messages");
     const size_t n = json_array_size(list);
     if (!json_is_array(list) || n == 0)
-        return sq_api_refuse(&c->error, 400, list ? "invalid_value" : "missing_required_parameter", "messages",
-                             "'messages' is %s, wanted an array with at least one message",
-                             !list ? "missing" : json_is_array(list) ? "empty" : "no array");
+        return sq_api_refuse(&c->error, 400, list ? "invalid_value" : "missing_required_parameter",
+                             "messages", "'messages' is %s, wanted an array with at least one message",
+                             !list                 ? "missing"
+                             : json_is_array(list) ? "empty"
+                                                   : "no array");
     c->wish.messages = json_array();
     if (!c->wish.messages) return no_memory(c);
     for (size_t i = 0; i < n; i++)
@@ -214,7 +229,8 @@ static bool read_message(sq_api_call *c, json_t *body) {
         !sq_api_get_int(&c->error, body, "", "max_tokens", 1, 1 << 24, &max) ||
         !sq_api_get_num(&c->error, body, "", "temperature", 0, 1, &t) ||
         !sq_api_get_field(c, body, "", "temperature", SQ_API_TEMPERATURE) ||
-        !sq_api_get_field(c, body, "", "top_p", SQ_API_TOP_P) || !sq_api_get_field(c, body, "", "top_k", SQ_API_TOP_K) ||
+        !sq_api_get_field(c, body, "", "top_p", SQ_API_TOP_P) ||
+        !sq_api_get_field(c, body, "", "top_k", SQ_API_TOP_K) ||
         !sq_api_get_stops(c, body, "", "stop_sequences"))
         return false;
     c->wish.gen.max_tokens = (int32_t)max;
@@ -229,15 +245,17 @@ static json_t *usage(const sq_api_call *c, bool begun) {
     sq_api_call_totals(c, &t);
     if (begun) t.cached_tokens = 0;
     return json_pack("{s:I, s:I, s:I, s:i}", "input_tokens", (json_int_t)(t.prompt_tokens - t.cached_tokens),
-                     "output_tokens", begun ? (json_int_t)1 : (json_int_t)t.completion_tokens, "cache_read_input_tokens",
-                     (json_int_t)t.cached_tokens, "cache_creation_input_tokens", 0);
+                     "output_tokens", begun ? (json_int_t)1 : (json_int_t)t.completion_tokens,
+                     "cache_read_input_tokens", (json_int_t)t.cached_tokens, "cache_creation_input_tokens",
+                     0);
 }
 
 static json_t *message(const sq_api_call *c, bool begun) {
     char id[64];
     snprintf(id, sizeof id, "msg_%s", c->id);
-    return json_pack("{s:s, s:s, s:s, s:s, s:[], s:n, s:n, s:o}", "id", id, "type", "message", "role", "assistant",
-                     "model", c->model_name, "content", "stop_reason", "stop_sequence", "usage", usage(c, begun));
+    return json_pack("{s:s, s:s, s:s, s:s, s:[], s:n, s:n, s:o}", "id", id, "type", "message", "role",
+                     "assistant", "model", c->model_name, "content", "stop_reason", "stop_sequence", "usage",
+                     usage(c, begun));
 }
 
 static const char *stop_reason(const sq_api_answer *a) {
@@ -248,10 +266,11 @@ static const char *stop_reason(const sq_api_answer *a) {
 static void enter(sq_api_call *c) { sq_http_add_header(c->req, "request-id", c->request_id); }
 
 static void begin(sq_api_call *c) {
-    sq_api_sse(c, "message_start", json_pack("{s:s, s:o}", "type", "message_start", "message", message(c, true)));
+    sq_api_sse(c, "message_start",
+               json_pack("{s:s, s:o}", "type", "message_start", "message", message(c, true)));
     sq_api_sse(c, "content_block_start",
-               json_pack("{s:s, s:i, s:{s:s, s:s}}", "type", "content_block_start", "index", 0, "content_block", "type",
-                         "text", "text", ""));
+               json_pack("{s:s, s:i, s:{s:s, s:s}}", "type", "content_block_start", "index", 0,
+                         "content_block", "type", "text", "text", ""));
     sq_api_send(c, "event: ping\ndata: {\"type\":\"ping\"}\n\n");
 }
 
@@ -259,24 +278,25 @@ static void event(sq_api_call *c, sq_api_answer *a, const squish_job_event *ev) 
     (void)a;
     if (!c->streaming || !ev->text_bytes) return;
     sq_api_sse(c, "content_block_delta",
-               json_pack("{s:s, s:i, s:{s:s, s:s%}}", "type", "content_block_delta", "index", 0, "delta", "type",
-                         "text_delta", "text", ev->text, ev->text_bytes));
+               json_pack("{s:s, s:i, s:{s:s, s:s%}}", "type", "content_block_delta", "index", 0, "delta",
+                         "type", "text_delta", "text", ev->text, ev->text_bytes));
 }
 
 static void finish(sq_api_call *c) {
     const sq_api_answer *a = &c->answers[0];
     if (!c->streaming) {
         c->result = message(c, false);
-        sq_api_add(c, json_object_get(c->result, "content"),
-                   json_pack("{s:s, s:s%}", "type", "text", "text", a->text.data ? a->text.data : "", a->text.len));
+        sq_api_add(
+            c, json_object_get(c->result, "content"),
+            json_pack("{s:s, s:s%}", "type", "text", "text", a->text.data ? a->text.data : "", a->text.len));
         sq_api_put(c, c->result, "stop_reason", json_string(stop_reason(a)));
         if (a->stop_reason) sq_api_put(c, c->result, "stop_sequence", json_string(a->stop_reason));
         return;
     }
     sq_api_sse(c, "content_block_stop", json_pack("{s:s, s:i}", "type", "content_block_stop", "index", 0));
     sq_api_sse(c, "message_delta",
-               json_pack("{s:s, s:{s:s, s:s?}, s:o}", "type", "message_delta", "delta", "stop_reason", stop_reason(a),
-                         "stop_sequence", a->stop_reason, "usage", usage(c, false)));
+               json_pack("{s:s, s:{s:s, s:s?}, s:o}", "type", "message_delta", "delta", "stop_reason",
+                         stop_reason(a), "stop_sequence", a->stop_reason, "usage", usage(c, false)));
     sq_api_sse(c, "message_stop", json_pack("{s:s}", "type", "message_stop"));
 }
 
@@ -289,7 +309,7 @@ static bool work_count(sq_api_call *c) {
 
 /* ---- routes ---------------------------------------------------------------------------------- */
 
-static const sq_api_dialect messages = {.name = "anthropic-messages",
+const sq_api_dialect sq_api_messages = {.name = "anthropic-messages",
                                         .stream_type = "text/event-stream",
                                         .ping = "event: ping\ndata: {\"type\":\"ping\"}\n\n",
                                         .enter = enter,
@@ -307,7 +327,7 @@ static const sq_api_dialect count = {.name = "anthropic-count",
                                      .error = sq_api_error_anthropic,
                                      .status = anthropic_status};
 
-static void post_messages(void *user, sq_http_req *r) { sq_api_call_new(user, r, &messages); }
+static void post_messages(void *user, sq_http_req *r) { sq_api_call_new(user, r, &sq_api_messages); }
 static void post_count(void *user, sq_http_req *r) { sq_api_call_new(user, r, &count); }
 
 static const sq_http_route routes[] = {

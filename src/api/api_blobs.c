@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * api_blobs.c - HEAD and POST /api/blobs/sha256:HEX: GGUF files on their way into the store, for POST /api/create.
+ * api_blobs.c - HEAD and POST /api/blobs/sha256:HEX: GGUF files on their way into the store, for POST
+ * /api/create.
  *
  *   $SQUISH_HOME/blobs/sha256-HEX
  *
- * A blob is stored only if its bytes have the digest of its name and begin like a GGUF file. It is written beside its
- * place, synced and renamed, so a blob that is there is whole. Hashing and copying run on a worker of http. */
+ * A blob is stored only if its bytes have the digest of its name and begin like a GGUF file. It is written
+ * beside its place, synced and renamed, so a blob that is there is whole. Hashing and copying run on a worker
+ * of http. */
 #include "api/api_int.h"
 
 #include <errno.h>
@@ -74,8 +76,9 @@ static bool has_digest(upload *u) {
     char hex[2 * EVP_MAX_MD_SIZE + 1];
     EVP_DigestFinal_ex(u->md, sum, NULL);
     sq_api_hex(sum, 32, hex);
-    return strcmp(hex, u->hex) == 0 || sq_api_refuse(&u->error, 400, "digest_mismatch", NULL,
-                                                     "the body has the digest sha256:%s, wanted sha256:%s", hex, u->hex);
+    return strcmp(hex, u->hex) == 0 ||
+           sq_api_refuse(&u->error, 400, "digest_mismatch", NULL,
+                         "the body has the digest sha256:%s, wanted sha256:%s", hex, u->hex);
 }
 
 static void store(void *user) {
@@ -99,8 +102,10 @@ static void store(void *user) {
 static void stored(void *user) {
     upload *u = user;
     const squish_alloc a = u->api->alloc;
-    if (u->error.status) sq_api_reply_error(u->req, &u->error);
-    else sq_http_reply(u->req, 201, NULL, "", 0);
+    if (u->error.status)
+        sq_api_reply_error(u->req, &u->error);
+    else
+        sq_http_reply(u->req, 201, NULL, "", 0);
     sq_alloc_free(&a, u, sizeof *u);
 }
 
@@ -141,8 +146,10 @@ static void blobs(void *user, sq_http_req *r) {
         sq_api_reply_error(r, &e);
         return;
     }
-    if (sq_http_method_of(r) == SQ_HTTP_HEAD) sq_http_reply(r, sq_os_exists(path) ? 200 : 404, NULL, "", 0);
-    else post(api, r, hex, dir, path);
+    if (sq_http_method_of(r) == SQ_HTTP_HEAD)
+        sq_http_reply(r, sq_os_exists(path) ? 200 : 404, NULL, "", 0);
+    else
+        post(api, r, hex, dir, path);
 }
 
 static const sq_http_route routes[] = {

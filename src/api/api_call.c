@@ -5,10 +5,12 @@
  *   READ -> MODEL -> PREPARE -> ANSWERS -> (FORM) -> OVER
  *
  * Threads. READ, PREPARE and FORM run on a worker of http and own the call meanwhile; the loop thread owns it
- * otherwise. A batch's thread only calls wake(): it sets a flag and posts, so that many tokens make one visit.
+ * otherwise. A batch's thread only calls wake(): it sets a flag and posts, so that many tokens make one
+ * visit.
  *
- * Lifetime. `holds` counts who will still come back on the loop thread: the request (until http says it is done),
- * a worker, a wait for a model. A wake that was posted holds by `woken`. The last one to leave frees. */
+ * Lifetime. `holds` counts who will still come back on the loop thread: the request (until http says it is
+ * done), a worker, a wait for a model. A wake that was posted holds by `woken`. The last one to leave frees.
+ */
 #include "api/api_int.h"
 
 #include "format/json.h"
@@ -22,12 +24,12 @@ struct sq_api_call_core {
     sq_api_call *prev, *next;
     stage stage;
     int32_t holds;
-    bool gone;               /* the client left */
+    bool gone; /* the client left */
     atomic_bool woken;
     size_t first, submitted; /* answers [first, submitted) may be at work */
     int32_t in_flight, n_ended;
     uint64_t client;
-    sq_buf out;              /* FORM: the reply as bytes */
+    sq_buf out; /* FORM: the reply as bytes */
 };
 
 enum { ARENA_BLOCK = 4 << 10, TEXT_MAX = 64 << 20 };
@@ -47,8 +49,10 @@ static void link_call(sq_api_call *c) {
 
 static void unlink_call(sq_api_call *c) {
     struct sq_api_call_core *k = c->core;
-    if (k->prev) k->prev->core->next = k->next;
-    else c->api->calls = k->next;
+    if (k->prev)
+        k->prev->core->next = k->next;
+    else
+        c->api->calls = k->next;
     if (k->next) k->next->core->prev = k->prev;
     c->api->n_calls--;
 }
@@ -124,8 +128,10 @@ static void break_stream(sq_api_call *c) {
 static void fail(sq_api_call *c) {
     c->core->holds++; /* http may be done with the request before these return */
     close_call(c);
-    if (c->streaming) break_stream(c);
-    else reply_error(c);
+    if (c->streaming)
+        break_stream(c);
+    else
+        reply_error(c);
     let_go(c);
 }
 
@@ -454,7 +460,8 @@ bool sq_api_parse(sq_api_error *e, sq_span body, size_t elements_max, json_t **o
         return *out || sq_api_refuse(e, 503, "insufficient_memory", NULL, "the request found no memory");
     }
     if (count_elements(p, body.n) > elements_max)
-        return sq_api_refuse(e, 400, "invalid_json", NULL, "body: more than %zu keys and elements", elements_max);
+        return sq_api_refuse(e, 400, "invalid_json", NULL, "body: more than %zu keys and elements",
+                             elements_max);
     if (sq_json_parse(p, body.n, SQ_JSON_DEPTH, "body", out, &err) != SQUISH_OK) {
         if (err.code == SQUISH_NO_MEMORY) return sq_api_refuse_lib(e, &err);
         return sq_api_refuse(e, 400, "invalid_json", NULL, "%s", err.text);
@@ -468,7 +475,8 @@ bool sq_api_parse(sq_api_error *e, sq_span body, size_t elements_max, json_t **o
 static void read_body(void *user) { /* worker */
     sq_api_call *c = user;
     const size_t most = c->dialect->elements_max ? c->dialect->elements_max : SQ_API_JSON_ELEMENTS;
-    if (!sq_api_parse(&c->error, sq_http_body(c->req), most, &c->body) || !c->dialect->read(c, c->body)) return;
+    if (!sq_api_parse(&c->error, sq_http_body(c->req), most, &c->body) || !c->dialect->read(c, c->body))
+        return;
     if (!c->dialect->needs_no_model && !c->wish.no_model) sq_api_made_apply(c);
 }
 
@@ -510,7 +518,8 @@ sq_api_call *sq_api_call_find(sq_api *api, const char *id) {
     const char *dash = strrchr(id, '-');
     if (!dash) dash = strrchr(id, '_');
     for (sq_api_call *c = api->calls; c; c = c->core->next)
-        if (strcmp(c->request_id, id) == 0 || strcmp(c->id, id) == 0 || (dash && strcmp(c->id, dash + 1) == 0))
+        if (strcmp(c->request_id, id) == 0 || strcmp(c->id, id) == 0 ||
+            (dash && strcmp(c->id, dash + 1) == 0))
             return c;
     return NULL;
 }
@@ -532,8 +541,8 @@ static bool admit(sq_api *api, sq_http_req *r, sq_api_error *e) {
     for (const sq_api_call *c = api->calls; c && api->opt.key_limit > 0; c = c->core->next)
         own += c->core->client == client;
     if (api->opt.key_limit > 0 && own >= api->opt.key_limit) {
-        sq_api_refuse(e, 429, "rate_limit_exceeded", NULL, "%d requests of this key are at work, at most %d", own,
-                      api->opt.key_limit);
+        sq_api_refuse(e, 429, "rate_limit_exceeded", NULL, "%d requests of this key are at work, at most %d",
+                      own, api->opt.key_limit);
         e->retry_after_s = 1;
         return false;
     }

@@ -3,10 +3,11 @@
  * api_chat.c - POST /v1/chat/completions.
  *
  * A stream says, for each choice: the role with the first token; text as it becomes certain, with the
- * log-probabilities of its tokens; an empty delta with the reason for the end. Then, if asked for, usage; then
- * [DONE]. Log-probabilities of tokens whose text is still held wait for it, so that no frame is empty.
+ * log-probabilities of its tokens; an empty delta with the reason for the end. Then, if asked for, usage;
+ * then [DONE]. Log-probabilities of tokens whose text is still held wait for it, so that no frame is empty.
  *
- * c->result is the reply in the making; in a stream, the log-probabilities that wait. Answers point into it. */
+ * c->result is the reply in the making; in a stream, the log-probabilities that wait. Answers point into it.
+ */
 #include "api/api_int.h"
 
 #include <string.h>
@@ -18,8 +19,8 @@ typedef struct {
 
 typedef struct {
     bool role_sent;
-    json_t *choice;   /* whole: this answer's; borrowed */
-    json_t *waiting;  /* array of token records; borrowed */
+    json_t *choice;  /* whole: this answer's; borrowed */
+    json_t *waiting; /* array of token records; borrowed */
 } chat_answer;
 
 /* ---- reading --------------------------------------------------------------------------------- */
@@ -31,7 +32,8 @@ static bool read_logprobs(sq_api_call *c, const json_t *body) {
         !sq_api_get_int(&c->error, body, "", "top_logprobs", 0, 20, &top))
         return false;
     if (top > 0 && !on)
-        return sq_api_refuse(&c->error, 400, "invalid_value", "top_logprobs", "'top_logprobs' needs 'logprobs'");
+        return sq_api_refuse(&c->error, 400, "invalid_value", "top_logprobs",
+                             "'top_logprobs' needs 'logprobs'");
     c->wish.gen.logprobs = on ? (int32_t)top : -1;
     return true;
 }
@@ -60,8 +62,8 @@ bool sq_api_read_chat(sq_api_call *c, const json_t *body) {
 static bool read_chat(sq_api_call *c, json_t *body) {
     chat_state *s = c->state;
     return sq_api_openai_common(c, body, &s->include_usage) &&
-           sq_api_get_field(c, body, "", "max_completion_tokens", SQ_API_MAX_TOKENS) && read_logprobs(c, body) &&
-           sq_api_read_chat(c, body);
+           sq_api_get_field(c, body, "", "max_completion_tokens", SQ_API_MAX_TOKENS) &&
+           read_logprobs(c, body) && sq_api_read_chat(c, body);
 }
 
 /* ---- log-probabilities ----------------------------------------------------------------------- */
@@ -72,8 +74,8 @@ static json_t *token_record(const squish_model *m, int32_t id, float lp) {
     squish_token_bytes(m, id, &bytes, &n);
     json_t *list = json_array();
     for (size_t i = 0; i < n; i++) json_array_append_new(list, json_integer((unsigned char)bytes[i]));
-    return json_pack("{s:o, s:f, s:o}", "token", sq_api_token_text(m, id), "logprob", sq_api_logprob(lp), "bytes",
-                     list);
+    return json_pack("{s:o, s:f, s:o}", "token", sq_api_token_text(m, id), "logprob", sq_api_logprob(lp),
+                     "bytes", list);
 }
 
 void sq_api_add_token(sq_api_call *c, json_t *list, const squish_job_event *ev) {
@@ -173,8 +175,10 @@ static void event(sq_api_call *c, sq_api_answer *a, const squish_job_event *ev) 
     chat_answer *s = a->state;
     if (!c->streaming && !c->result) begin_result(c);
     if (ev->kind == SQUISH_JOB_TOKEN && c->wish.gen.logprobs >= 0) sq_api_add_token(c, s->waiting, ev);
-    if (c->streaming) send_event(c, a, ev);
-    else if (ev->kind == SQUISH_JOB_END) end_choice(c, a);
+    if (c->streaming)
+        send_event(c, a, ev);
+    else if (ev->kind == SQUISH_JOB_END)
+        end_choice(c, a);
 }
 
 static void finish(sq_api_call *c) {
@@ -195,7 +199,7 @@ static void finish(sq_api_call *c) {
     sq_api_send(c, "data: [DONE]\n\n");
 }
 
-static const sq_api_dialect chat = {.name = "openai-chat",
+const sq_api_dialect sq_api_chat = {.name = "openai-chat",
                                     .stream_type = "text/event-stream",
                                     .ping = ": ping\n\n",
                                     .state_bytes = sizeof(chat_state),
@@ -206,7 +210,7 @@ static const sq_api_dialect chat = {.name = "openai-chat",
                                     .finish = finish,
                                     .error = sq_api_error_openai};
 
-static void post_chat(void *user, sq_http_req *r) { sq_api_call_new(user, r, &chat); }
+static void post_chat(void *user, sq_http_req *r) { sq_api_call_new(user, r, &sq_api_chat); }
 
 static const sq_http_route routes[] = {
     {SQ_HTTP_POST, "/v1/chat/completions", SQ_HTTP_JSON, 0, post_chat},

@@ -2,13 +2,13 @@
  *
  * api_completions.c - POST /v1/completions, the route that scores.
  *
- * lm-evaluation-harness sends prompts of ids with echo, logprobs and max_tokens 1, and adds up token_logprobs between
- * the context's length and the last element. So the four arrays have one entry for every prompt token and every
- * generated one, the end token included, whose text is empty; the first entry of a prompt has no probability; every
- * map holds the token that is there; and a number is printed the same wherever it stands.
+ * lm-evaluation-harness sends prompts of ids with echo, logprobs and max_tokens 1, and adds up token_logprobs
+ * between the context's length and the last element. So the four arrays have one entry for every prompt token
+ * and every generated one, the end token included, whose text is empty; the first entry of a prompt has no
+ * probability; every map holds the token that is there; and a number is printed the same wherever it stands.
  *
- * c->result is the reply in the making; in a stream, an array with one object {"logprobs", "text"} per answer that
- * waits to be sent. Answers point into it. */
+ * c->result is the reply in the making; in a stream, an array with one object {"logprobs", "text"} per answer
+ * that waits to be sent. Answers point into it. */
 #include "api/api_int.h"
 
 #include <string.h>
@@ -21,9 +21,9 @@ typedef struct {
 } text_state;
 
 typedef struct {
-    json_t *choice;  /* whole: this answer's; borrowed */
-    json_t *lp;      /* {tokens, token_logprobs, top_logprobs, text_offset}, or NULL; borrowed */
-    int64_t offset;  /* code points of text before the next token */
+    json_t *choice; /* whole: this answer's; borrowed */
+    json_t *lp;     /* {tokens, token_logprobs, top_logprobs, text_offset}, or NULL; borrowed */
+    int64_t offset; /* code points of text before the next token */
     bool echoed;
 } text_answer;
 
@@ -52,7 +52,8 @@ static bool read_suffix(sq_api_call *c, const json_t *body) {
     const char *suffix = NULL;
     if (!sq_api_get_text(&c->error, body, "", "suffix", &suffix)) return false;
     if (!suffix || !*suffix) return true;
-    if (s->echo) return sq_api_refuse(&c->error, 400, "invalid_value", "suffix", "'suffix' does not go with 'echo'");
+    if (s->echo)
+        return sq_api_refuse(&c->error, 400, "invalid_value", "suffix", "'suffix' does not go with 'echo'");
     c->wish.suffix = suffix;
     return true;
 }
@@ -67,8 +68,9 @@ static bool read_text(sq_api_call *c, json_t *body) {
         !read_best_of(c, body) || !read_suffix(c, body) || !sq_api_get_inputs(c, body, "prompt"))
         return false;
     if ((size_t)c->wish.n * c->wish.n_inputs > SQ_API_PROMPTS_MAX)
-        return sq_api_refuse(&c->error, 400, "invalid_value", "n", "%zu prompts and n = %d make more than %d answers",
-                             c->wish.n_inputs, c->wish.n, SQ_API_PROMPTS_MAX);
+        return sq_api_refuse(&c->error, 400, "invalid_value", "n",
+                             "%zu prompts and n = %d make more than %d answers", c->wish.n_inputs, c->wish.n,
+                             SQ_API_PROMPTS_MAX);
     c->wish.token_flags = SQUISH_TOK_SPECIAL | (special ? SQUISH_TOK_BOS_EOS : 0);
     return true;
 }
@@ -86,8 +88,10 @@ static json_t *top_map(sq_api_call *c, const squish_job_event *ev, const json_t 
     for (int32_t i = 0; i < ev->n_top; i++) {
         json_t *name = sq_api_token_text(m, ev->top_ids[i]);
         const char *key = json_string_value(name);
-        if (!key) sq_api_put(c, NULL, "", NULL);
-        else if (!json_object_get(map, key)) sq_api_put(c, map, key, json_real(sq_api_logprob(ev->top_logprobs[i])));
+        if (!key)
+            sq_api_put(c, NULL, "", NULL);
+        else if (!json_object_get(map, key))
+            sq_api_put(c, map, key, json_real(sq_api_logprob(ev->top_logprobs[i])));
         json_decref(name);
     }
     const char *own = json_string_value(own_name);
@@ -201,8 +205,10 @@ static void send_echo(sq_api_call *c, sq_api_answer *a) {
     s->echoed = true;
     sq_buf text;
     sq_buf_init(&text, &c->api->alloc, 256 << 20);
-    if (append_prompt(c, a, &text)) sq_api_sse(c, NULL, chunk(c, a, text.data ? text.data : "", text.len, NULL));
-    else sq_api_refuse(&c->error, 500, "out_of_memory", NULL, "the answer found no memory");
+    if (append_prompt(c, a, &text))
+        sq_api_sse(c, NULL, chunk(c, a, text.data ? text.data : "", text.len, NULL));
+    else
+        sq_api_refuse(&c->error, 500, "out_of_memory", NULL, "the answer found no memory");
     sq_buf_deinit(&text);
 }
 
@@ -226,8 +232,10 @@ static void event(sq_api_call *c, sq_api_answer *a, const squish_job_event *ev) 
     if (!c->streaming && !c->result) begin_result(c);
     if (c->streaming && ev->kind != SQUISH_JOB_PROMPT) send_echo(c, a);
     if ((ev->kind == SQUISH_JOB_TOKEN || ev->kind == SQUISH_JOB_PROMPT) && s->lp) add_token(c, s, ev);
-    if (c->streaming) send_event(c, a, ev);
-    else if (ev->kind == SQUISH_JOB_END) end_choice(c, a);
+    if (c->streaming)
+        send_event(c, a, ev);
+    else if (ev->kind == SQUISH_JOB_END)
+        end_choice(c, a);
 }
 
 static void finish(sq_api_call *c) {
@@ -247,7 +255,7 @@ static void finish(sq_api_call *c) {
     sq_api_send(c, "data: [DONE]\n\n");
 }
 
-static const sq_api_dialect text = {.name = "openai-text",
+const sq_api_dialect sq_api_text = {.name = "openai-text",
                                     .stream_type = "text/event-stream",
                                     .ping = ": ping\n\n",
                                     .state_bytes = sizeof(text_state),
@@ -259,7 +267,7 @@ static const sq_api_dialect text = {.name = "openai-text",
                                     .finish = finish,
                                     .error = sq_api_error_openai};
 
-static void post_text(void *user, sq_http_req *r) { sq_api_call_new(user, r, &text); }
+static void post_text(void *user, sq_http_req *r) { sq_api_call_new(user, r, &sq_api_text); }
 
 static const sq_http_route routes[] = {
     {SQ_HTTP_POST, "/v1/completions", SQ_HTTP_JSON, 0, post_text},

@@ -3,8 +3,8 @@
  * api_embeddings.c - POST /v1/embeddings, and the vector that all dialects' embeddings share.
  *
  * Hidden states of the last layer become one vector the way the model's makers say (1_Pooling/config.json of
- * sentence-transformers); a chat model says nothing, then it is their mean, and a header says so. Vectors are cut to
- * `dimensions`, then brought to length 1. */
+ * sentence-transformers); a chat model says nothing, then it is their mean, and a header says so. Vectors are
+ * cut to `dimensions`, then brought to length 1. */
 #include "api/api_int.h"
 
 #include <math.h>
@@ -13,8 +13,8 @@
 
 typedef struct {
     bool base64;
-    int64_t dimensions;  /* 0: all */
-    json_t *data;        /* borrowed from c->result */
+    int64_t dimensions; /* 0: all */
+    json_t *data;       /* borrowed from c->result */
 } embed_state;
 
 /* ---- how ------------------------------------------------------------------------------------- */
@@ -32,8 +32,10 @@ squish_pooling sq_api_pooling(const sq_api_model *m, bool *told) {
     squish_pooling pool = SQUISH_POOL_MEAN;
     const size_t n = strlen(m->path);
     static const char made[] = "-compressed";
-    const size_t cut = n > sizeof made && strcmp(m->path + n - (sizeof made - 1), made) == 0 ? sizeof made - 1 : 0;
-    snprintf(path, sizeof path, "%.*s/1_Pooling/config.json", (int)(n - cut < 4096 ? n - cut : 4096), m->path);
+    const size_t cut =
+        n > sizeof made && strcmp(m->path + n - (sizeof made - 1), made) == 0 ? sizeof made - 1 : 0;
+    snprintf(path, sizeof path, "%.*s/1_Pooling/config.json", (int)(n - cut < 4096 ? n - cut : 4096),
+             m->path);
     json_t *o = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
     for (size_t i = 0; i < SQ_COUNT(rows) && !*told; i++)
         if (json_is_true(json_object_get(o, rows[i].key))) *told = true, pool = rows[i].pool;
@@ -100,8 +102,8 @@ static void add_embedding(sq_api_call *c, const sq_api_answer *a, const squish_j
     const embed_state *s = c->state;
     const int32_t n = s->dimensions > 0 ? (int32_t)s->dimensions : ev->n_embedding;
     if (n > ev->n_embedding) {
-        sq_api_refuse(&c->error, 400, "invalid_value", "dimensions", "'dimensions' is %d, this model has %d", n,
-                      ev->n_embedding);
+        sq_api_refuse(&c->error, 400, "invalid_value", "dimensions", "'dimensions' is %d, this model has %d",
+                      n, ev->n_embedding);
         return;
     }
     float *v = SQ_ARENA_ARRAY(&c->arena, float, (size_t)n);
@@ -139,7 +141,7 @@ static void finish(sq_api_call *c) {
                          (json_int_t)t.cached_tokens));
 }
 
-static const sq_api_dialect embed = {.name = "openai-embeddings",
+const sq_api_dialect sq_api_embed = {.name = "openai-embeddings",
                                      .state_bytes = sizeof(embed_state),
                                      .elements_max = SQ_API_JSON_IDS,
                                      .read = read_embed,
@@ -147,7 +149,7 @@ static const sq_api_dialect embed = {.name = "openai-embeddings",
                                      .finish = finish,
                                      .error = sq_api_error_openai};
 
-static void post_embed(void *user, sq_http_req *r) { sq_api_call_new(user, r, &embed); }
+static void post_embed(void *user, sq_http_req *r) { sq_api_call_new(user, r, &sq_api_embed); }
 
 static const sq_http_route routes[] = {
     {SQ_HTTP_POST, "/v1/embeddings", SQ_HTTP_JSON, 0, post_embed},

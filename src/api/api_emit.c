@@ -2,8 +2,8 @@
  *
  * api_emit.c - JSON on its way out, stream frames, and errors in the form that a path's clients read.
  *
- * Everything leaves through sq_api_dump: compact, and with 17 significant digits, so that a f32 that was widened to
- * double comes back bit by bit. lm-evaluation-harness compares such numbers for equality. */
+ * Everything leaves through sq_api_dump: compact, and with 17 significant digits, so that a f32 that was
+ * widened to double comes back bit by bit. lm-evaluation-harness compares such numbers for equality. */
 #include "api/api_int.h"
 
 #include <math.h>
@@ -66,9 +66,9 @@ const char *sq_api_error_type(int status) {
 
 void sq_api_error_openai(const sq_api_error *e, const char *request_id, sq_buf *out) {
     (void)request_id; /* it is in a header */
-    json_t *inner = json_pack("{s:s, s:s, s:s?, s:s?}", "message", e->message, "type",
-                              sq_api_error_type(e->status), "param", e->param[0] ? e->param : NULL, "code",
-                              e->code);
+    json_t *inner =
+        json_pack("{s:s, s:s, s:s?, s:s?}", "message", e->message, "type", sq_api_error_type(e->status),
+                  "param", e->param[0] ? e->param : NULL, "code", e->code);
     if (inner && e->n_ctx) {
         json_object_set_new(inner, "n_prompt", json_integer(e->n_prompt));
         json_object_set_new(inner, "n_ctx", json_integer(e->n_ctx));

@@ -62,7 +62,8 @@ bool sq_api_get_int(sq_api_error *e, const json_t *o, const char *path, const ch
     const double d = json_is_number(v) ? json_number_value(v) : NAN;
     if (!json_is_number(v) || (json_is_real(v) && d != floor(d)))
         return wrong(e, "invalid_type", v, path, name, wanted);
-    if (json_is_real(v) && (d < -0x1p63 || d >= 0x1p63)) return wrong(e, "invalid_value", v, path, name, wanted);
+    if (json_is_real(v) && (d < -0x1p63 || d >= 0x1p63))
+        return wrong(e, "invalid_value", v, path, name, wanted);
     const int64_t i = json_is_integer(v) ? (int64_t)json_integer_value(v) : (int64_t)d;
     if (i < lo || i > hi) return wrong(e, "invalid_value", v, path, name, wanted);
     *out = i;
@@ -186,10 +187,11 @@ bool sq_api_get_stops(sq_api_call *c, const json_t *o, const char *path, const c
     const bool list = json_is_array(v);
     const size_t n = list ? json_array_size(v) : 1;
     if (n > SQ_API_STOPS_MAX)
-        return sq_api_refuse(&c->error, 400, "invalid_value", name, "'%s%s' has %zu entries, at most %d", path,
-                             name, n, SQ_API_STOPS_MAX);
+        return sq_api_refuse(&c->error, 400, "invalid_value", name, "'%s%s' has %zu entries, at most %d",
+                             path, name, n, SQ_API_STOPS_MAX);
     const char **stops = SQ_ARENA_ARRAY(&c->arena, const char *, n + 1);
-    if (!stops) return sq_api_refuse(&c->error, 503, "insufficient_memory", NULL, "the request found no memory");
+    if (!stops)
+        return sq_api_refuse(&c->error, 503, "insufficient_memory", NULL, "the request found no memory");
     for (size_t i = 0; i < n; i++)
         if (!one_stop(c, list ? json_array_get(v, i) : v, path, name, &stops[i])) return false;
     c->wish.gen.stop = stops;
@@ -219,7 +221,8 @@ static bool get_bias(sq_api_call *c, const json_t *o) {
             return sq_api_refuse(&c->error, 400, "invalid_value", "logit_bias",
                                  "'logit_bias' has the key '%.40s', wanted a token id", key);
         double d = 0;
-        if (json_is_null(bias)) return wrong(&c->error, "invalid_type", bias, "logit_bias.", key, "a number from -100 to 100");
+        if (json_is_null(bias))
+            return wrong(&c->error, "invalid_type", bias, "logit_bias.", key, "a number from -100 to 100");
         if (!sq_api_get_num(&c->error, v, "logit_bias.", key, -100, 100, &d)) return false;
         int32_t id = 0;
         for (size_t k = 0; k < digits; k++) id = id * 10 + (key[k] - '0');
@@ -258,7 +261,8 @@ bool sq_api_refuse_grammar(sq_api_call *c, const json_t *o, const char *name, co
     if (!v || json_is_false(v)) return true;
     if (json_is_array(v) && json_array_size(v) == 0) return true;
     if (json_is_object(v) && json_object_size(v) == 0) return true;
-    const char *word = json_is_object(v) ? json_string_value(json_object_get(v, "type")) : json_string_value(v);
+    const char *word =
+        json_is_object(v) ? json_string_value(json_object_get(v, "type")) : json_string_value(v);
     if (word && (!*word || (harmless && strcmp(word, harmless) == 0))) return true;
     const bool tools = strncmp(name, "tool", 4) == 0 || strncmp(name, "function", 8) == 0;
     return sq_api_refuse(&c->error, 400, "unsupported_parameter", name,
@@ -319,7 +323,8 @@ bool sq_api_get_inputs(sq_api_call *c, const json_t *o, const char *name) {
     return true;
 }
 
-/* Parts of text joined as they are. "input_text" and "output_text" are what the responses dialect calls them. */
+/* Parts of text joined as they are. "input_text" and "output_text" are what the responses dialect calls them.
+ */
 static json_t *join_parts(sq_api_call *c, const json_t *parts, const char *at) {
     sq_buf b;
     sq_buf_init(&b, &c->api->alloc, 32 << 20);
@@ -337,7 +342,8 @@ static json_t *join_parts(sq_api_call *c, const json_t *parts, const char *at) {
             ok = sq_api_refuse(&c->error, 400, "unsupported_parameter", where,
                                "'%s' is a part of type '%.40s': this model reads text only", where, type);
         } else if (!json_is_string(text)) {
-            ok = sq_api_refuse(&c->error, 400, "invalid_type", where, "'%s' has no 'text' that is a string", where);
+            ok = sq_api_refuse(&c->error, 400, "invalid_type", where, "'%s' has no 'text' that is a string",
+                               where);
         } else {
             ok = sq_buf_append(&b, json_string_value(text), json_string_length(text)) || no_memory(c);
         }
@@ -384,7 +390,8 @@ static bool one_message(sq_api_call *c, const json_t *m, const char *at, json_t 
     const char *role = role_of(c, m, at);
     json_t *content = role ? content_of(c, m, at) : NULL;
     if (!content) return c->error.status ? false : no_memory(c);
-    json_t *copy = json_copy((json_t *)m); /* keeps what templates read: name, tool_calls, reasoning_content */
+    json_t *copy =
+        json_copy((json_t *)m); /* keeps what templates read: name, tool_calls, reasoning_content */
     const bool set = json_object_set_new(copy, "content", content) == 0 &&
                      json_object_set_new(copy, "role", json_string(role)) == 0;
     if (!set) json_decref(copy);

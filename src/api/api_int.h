@@ -149,12 +149,12 @@ typedef struct {
     double keep_alive_s; /* < 0: for ever; 0: unload once idle */
     bool load_only;      /* the model shall be ready, nothing else: finish comes without answers */
     bool no_model;       /* with load_only: not even the model is needed */
-    bool truncate;       /* prompts of embeddings may lose their end to fit; c->truncated_tokens says how much */
-    const char *template_source;   /* Jinja instead of the model's own; NULL: the model's */
-    const int32_t *before;         /* ids in front of a rendered prompt (Ollama's context) */
+    bool truncate; /* prompts of embeddings may lose their end to fit; c->truncated_tokens says how much */
+    const char *template_source; /* Jinja instead of the model's own; NULL: the model's */
+    const int32_t *before;       /* ids in front of a rendered prompt (Ollama's context) */
     size_t n_before;
-    squish_gen_options under;      /* of a made model (api_made.c): under the request, over the model's own */
-    uint32_t under_set;            /* bit per sq_api_field */
+    squish_gen_options under; /* of a made model (api_made.c): under the request, over the model's own */
+    uint32_t under_set;       /* bit per sq_api_field */
 } sq_api_wish;
 
 /* ---- dialects --------------------------------------------------------------------------------- */
@@ -178,8 +178,9 @@ typedef struct {
     bool (*look)(sq_api_call *c);
     /* Worker: the model is known and no prompt is made yet. false: c->error. */
     bool (*check)(sq_api_call *c);
-    int (*status)(const sq_api_error *e); /* of HTTP, where the dialect has numbers of its own; NULL: e->status */
-    size_t elements_max; /* of the body's JSON; 0: SQ_API_JSON_ELEMENTS */
+    int (*status)(
+        const sq_api_error *e); /* of HTTP, where the dialect has numbers of its own; NULL: e->status */
+    size_t elements_max;        /* of the body's JSON; 0: SQ_API_JSON_ELEMENTS */
     /* A stream has begun (200 was sent), prompts are known. NULL: nothing to say yet. */
     void (*begin)(sq_api_call *c);
     /* The next event of an answer, in order: PROMPT, TOKEN, EMBEDDING, END. a's own fields are up to date. On
@@ -232,7 +233,7 @@ struct sq_api_call {
     size_t n_prompts;
     sq_api_answer *answers; /* [n_answers], n_answers = n_prompts * n */
     size_t n_answers;
-    int64_t seed;   /* in force, for x_squish_seed */
+    int64_t seed;             /* in force, for x_squish_seed */
     int64_t truncated_tokens; /* of embeddings, where that was asked for */
     json_t *made;   /* file of the made model that was asked for; reference owned by the call; NULL: none */
     json_t *result; /* the reply; reference owned by the call */
@@ -242,6 +243,9 @@ struct sq_api_call {
     /* the rest is api_call.c's */
     struct sq_api_call_core *core;
 };
+
+extern const sq_api_dialect sq_api_chat, sq_api_text, sq_api_embed, sq_api_tokenize, sq_api_detokenize,
+    sq_api_ollama_chat, sq_api_ollama_generate, sq_api_ollama_embed, sq_api_messages, sq_api_responses;
 
 /* From a handler: takes the request over. */
 void sq_api_call_new(sq_api *api, sq_http_req *r, const sq_api_dialect *d);
@@ -275,7 +279,8 @@ json_t *sq_api_token_text(const squish_model *m, int32_t id);
 
 /* ---- OpenAI's shapes (api_openai.c) ------------------------------------------------------------ */
 
-/* {id, object, created, model, system_fingerprint}: every answer and every frame begins so. New references. */
+/* {id, object, created, model, system_fingerprint}: every answer and every frame begins so. New references.
+ */
 json_t *sq_api_openai_head(const sq_api_call *c, const char *prefix, const char *object);
 json_t *sq_api_openai_usage(const sq_api_call *c);
 json_t *sq_api_openai_timings(const sq_api_call *c);
@@ -324,8 +329,8 @@ bool sq_api_read_messages(sq_api_call *c, const json_t *messages, const char *pa
 
 /* wish.messages or wish.inputs -> c->prompts, checked against the window. false: c->error. */
 bool sq_api_make_prompts(sq_api_call *c);
-/* The chat template over wish.messages -> c->rendered, and its ids (ids may be NULL). What looks like a control
- * token in a message is text, not a control token. */
+/* The chat template over wish.messages -> c->rendered, and its ids (ids may be NULL). What looks like a
+ * control token in a message is text, not a control token. */
 bool sq_api_render(sq_api_call *c, squish_tokens *ids);
 /* Ids of the marks before, suffix, middle; false: the model has none. */
 bool sq_api_middle_marks(const squish_model *m, int32_t marks[3]);
@@ -345,9 +350,9 @@ struct sq_api_model {
     squish_batch *batch;
     squish_model_info info;
     squish_engine_info engine_info;
-    squish_gen_options gen;   /* of its generation_config.json, where `gen_set` has the bit */
-    uint32_t gen_set;         /* bit per sq_api_field */
-    const char **controls;    /* texts of control tokens, [n_controls] */
+    squish_gen_options gen; /* of its generation_config.json, where `gen_set` has the bit */
+    uint32_t gen_set;       /* bit per sq_api_field */
+    const char **controls;  /* texts of control tokens, [n_controls] */
     size_t n_controls;
     uint64_t bytes;      /* weights, cache, scratch as planned */
     int32_t users;       /* calls that hold it */
@@ -370,7 +375,8 @@ void sq_api_model_keep(sq_api_model *m, double seconds); /* from now on; 0: unlo
 sq_api_model *sq_api_model_find(sq_api *api, const char *name);
 sq_api_model *sq_api_model_first(sq_api *api);        /* iterate by ->next */
 double sq_api_model_expires_s(const sq_api_model *m); /* seconds until it goes; < 0: stays */
-/* For api_serve.c: load those of the command line; unload what is idle too long; close all, when nothing runs. */
+/* For api_serve.c: load those of the command line; unload what is idle too long; close all, when nothing
+ * runs. */
 squish_status sq_api_models_begin(sq_api *api, squish_error *err);
 void sq_api_models_tick(sq_api *api);
 void sq_api_models_dismiss(sq_api *api); /* those who wait are told that the server goes down */
@@ -384,16 +390,17 @@ squish_status sq_api_store_find(sq_api *api, const char *name, sq_arena *ar, con
 
 /* ---- made models (api_made.c) ------------------------------------------------------------------ */
 
-/* A model that is another one with words and numbers of its own: what POST /api/create and /api/copy write, as
- * $SQUISH_HOME/models/NAME.made.json. It is resolved when a request is read, so it takes no memory. */
+/* A model that is another one with words and numbers of its own: what POST /api/create and /api/copy write,
+ * as $SQUISH_HOME/models/NAME.made.json. It is resolved when a request is read, so it takes no memory. */
 typedef struct {
-    const char *from;                        /* a name of the store or the command line, never a made one */
+    const char *from; /* a name of the store or the command line, never a made one */
     const char *system, *template_source, *license; /* NULL: none */
-    json_t *parameters;                      /* options under Ollama's names; NULL: none */
-    json_t *root;                            /* owns all of it: json_decref */
-    uint64_t mtime_ns;                       /* of its file */
+    json_t *parameters;                             /* options under Ollama's names; NULL: none */
+    json_t *root;                                   /* owns all of it: json_decref */
+    uint64_t mtime_ns;                              /* of its file */
 } sq_api_made;
-/* Letters, digits and . _ : - after a letter or digit; at most SQ_API_NAME_MAX bytes. What may become a file name. */
+/* Letters, digits and . _ : - after a letter or digit; at most SQ_API_NAME_MAX bytes. What may become a file
+ * name. */
 bool sq_api_name_is_plain(const char *name);
 /* Worker, as all of these. NOT_FOUND: no such made model (or the name is one of the command line). */
 squish_status sq_api_made_read(sq_api *api, const char *name, sq_api_made *out, squish_error *err);
@@ -401,8 +408,8 @@ squish_status sq_api_made_write(sq_api *api, const char *name, const sq_api_made
 squish_status sq_api_made_remove(sq_api *api, const char *name, squish_error *err);
 squish_status sq_api_made_each(sq_api *api, bool (*fn)(void *user, const char *name, const sq_api_made *made),
                                void *user, squish_error *err);
-/* After dialect->read: where wish.model is a made one, the model it is made from with its words and numbers under
- * the request's. false: c->error. */
+/* After dialect->read: where wish.model is a made one, the model it is made from with its words and numbers
+ * under the request's. false: c->error. */
 bool sq_api_made_apply(sq_api_call *c);
 /* $SQUISH_HOME/WHAT into out [n]. */
 squish_status sq_api_home(const sq_api *api, const char *what, char *out, size_t n, squish_error *err);
@@ -434,7 +441,8 @@ enum { SQ_API_KEPT_MAX = 256 };
 bool sq_api_kept_begin(sq_api *api); /* loop thread, before any of the others; false: no memory */
 void sq_api_kept_free(sq_api *api);
 /* Any thread, as the next two. response and messages (with the answer) are copied. false: no memory. */
-bool sq_api_kept_put(sq_api *api, uint64_t client, const char *id, const json_t *response, const json_t *messages);
+bool sq_api_kept_put(sq_api *api, uint64_t client, const char *id, const json_t *response,
+                     const json_t *messages);
 /* New references to copies; either may be NULL. false: no such answer. */
 bool sq_api_kept_get(sq_api *api, uint64_t client, const char *id, json_t **response, json_t **messages);
 bool sq_api_kept_remove(sq_api *api, uint64_t client, const char *id);
@@ -448,9 +456,9 @@ typedef struct {
 } sq_api_routes;
 const sq_http_route *sq_api_route(size_t i); /* all of them, in one row; NULL past the end */
 extern const sq_api_routes sq_api_routes_openai, sq_api_routes_chat, sq_api_routes_completions,
-    sq_api_routes_embeddings, sq_api_routes_tokens, sq_api_routes_ops, sq_api_routes_page, sq_api_routes_ollama,
-    sq_api_routes_ollama_embed, sq_api_routes_ollama_models, sq_api_routes_ollama_store, sq_api_routes_blobs,
-    sq_api_routes_anthropic, sq_api_routes_responses;
+    sq_api_routes_embeddings, sq_api_routes_tokens, sq_api_routes_ops, sq_api_routes_page,
+    sq_api_routes_ollama, sq_api_routes_ollama_embed, sq_api_routes_ollama_models, sq_api_routes_ollama_store,
+    sq_api_routes_blobs, sq_api_routes_anthropic, sq_api_routes_responses;
 
 /* ---- embedded files (api_page.c) --------------------------------------------------------------- */
 
@@ -510,7 +518,8 @@ struct sq_api {
     char url[128], ollama_url[128];
     atomic_bool missed;   /* a wake could not be posted: look at every call */
     uint64_t memory_used; /* by loaded models, as planned */
-    struct sq_api_kept *kept; /* answers that clients asked to be kept (api_responses_kept.c); NULL: none yet */
+    struct sq_api_kept
+        *kept; /* answers that clients asked to be kept (api_responses_kept.c); NULL: none yet */
 };
 
 void sq_api_drain(sq_api *api);          /* no new work; ends when the last call did */

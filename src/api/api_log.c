@@ -2,8 +2,9 @@
  *
  * api_log.c - one JSON line per request.
  *
- * Who asked what and how it went: route, status, bytes, times, token counts. Never keys; prompts only where the
- * server was told to (--log-prompts). A line is one write, so that lines of several processes do not mix. */
+ * Who asked what and how it went: route, status, bytes, times, token counts. Never keys; prompts only where
+ * the server was told to (--log-prompts). A line is one write, so that lines of several processes do not mix.
+ */
 #include "api/api_int.h"
 
 #include <errno.h>
@@ -78,9 +79,9 @@ void sq_api_log_request(sq_api *api, const sq_http_req *r, const char *route, in
     const time_t now = (time_t)sq_os_unix_time();
     gmtime_r(&now, &tm);
     strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%SZ", &tm);
-    json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:o}", "time", stamp, "id", sq_http_id(r), "peer",
-                          sq_http_peer(r), "method", method_word(sq_http_method_of(r)), "route", route, "status",
-                          status, "bytes", (json_int_t)bytes_out, "ms", ms(seconds * 1e3));
+    json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:o}", "time", stamp, "id", sq_http_id(r),
+                          "peer", sq_http_peer(r), "method", method_word(sq_http_method_of(r)), "route",
+                          route, "status", status, "bytes", (json_int_t)bytes_out, "ms", ms(seconds * 1e3));
     if (o && c) add_call(o, api, c);
     sq_buf b;
     sq_buf_init(&b, &api->alloc, LINE_MAX_BYTES);

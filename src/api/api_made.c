@@ -3,12 +3,13 @@
  * api_made.c - models that are another model with words and numbers of their own.
  *
  *   $SQUISH_HOME/models/NAME.made.json
- *   {"from": "squish-tiny", "system": "You are Mario.", "template": "...", "parameters": {"temperature": 0}, "license": ".."}
+ *   {"from": "squish-tiny", "system": "You are Mario.", "template": "...", "parameters": {"temperature": 0},
+ * "license": ".."}
  *
- * POST /api/create and /api/copy write them; every route resolves them when it reads a request, so a made model shares
- * weights, cache and place in memory with the one it is made from. Made ones are never made from made ones: create
- * copies what it starts from. A name becomes a file name only if it is plain (no '/', no leading dot), and the file is
- * read as strictly as a request: it may have been written by anybody. */
+ * POST /api/create and /api/copy write them; every route resolves them when it reads a request, so a made
+ * model shares weights, cache and place in memory with the one it is made from. Made ones are never made from
+ * made ones: create copies what it starts from. A name becomes a file name only if it is plain (no '/', no
+ * leading dot), and the file is read as strictly as a request: it may have been written by anybody. */
 #include "api/api_int.h"
 #include "format/json.h"
 #include "store/store.h"
@@ -47,8 +48,8 @@ static int bare_length(const char *name) {
 static squish_status made_path(const sq_api *api, const char *name, char *out, size_t n, squish_error *err) {
     char file[SQ_API_NAME_MAX + 40];
     if (!sq_api_name_is_plain(name))
-        return sq_fail(err, SQUISH_INVALID, "'%.100s' is no name for a model: letters, digits and . _ : - make one",
-                       name);
+        return sq_fail(err, SQUISH_INVALID,
+                       "'%.100s' is no name for a model: letters, digits and . _ : - make one", name);
     snprintf(file, sizeof file, "models/%.*s%s", bare_length(name), name, ending);
     return sq_api_home(api, file, out, n, err);
 }
@@ -73,7 +74,8 @@ static squish_status read_file(const char *path, sq_api_made *m, squish_error *e
     *m = (sq_api_made){.mtime_ns = sq_os_file_mtime_ns(path)};
     squish_status st = sq_os_read_file(path, MADE_BYTES_MAX, &ar, &text, err);
     if (st == SQUISH_OK) st = sq_json_parse((const char *)text.p, text.n, SQ_JSON_DEPTH, path, &m->root, err);
-    if (st == SQUISH_OK && !json_is_object(m->root)) st = sq_fail(err, SQUISH_CORRUPT, "%s: wanted an object", path);
+    if (st == SQUISH_OK && !json_is_object(m->root))
+        st = sq_fail(err, SQUISH_CORRUPT, "%s: wanted an object", path);
     if (st == SQUISH_OK) st = take_fields(m, path, err);
     sq_arena_deinit(&ar);
     if (st == SQUISH_OK) return st;
@@ -85,7 +87,8 @@ static squish_status read_file(const char *path, sq_api_made *m, squish_error *e
 static bool is_of_command_line(const sq_api *api, const char *name) {
     const size_t n = (size_t)bare_length(name);
     for (int32_t i = 0; i < api->opt.n_models; i++)
-        if (strlen(api->opt.models[i].name) == n && memcmp(api->opt.models[i].name, name, n) == 0) return true;
+        if (strlen(api->opt.models[i].name) == n && memcmp(api->opt.models[i].name, name, n) == 0)
+            return true;
     return false;
 }
 
@@ -166,7 +169,8 @@ squish_status sq_api_made_remove(sq_api *api, const char *name, squish_error *er
 
 /* ---- in a request ---------------------------------------------------------------------------- */
 
-/* The parameters say what the request does not. They are read by the reader of requests, into a wish of their own. */
+/* The parameters say what the request does not. They are read by the reader of requests, into a wish of their
+ * own. */
 static bool lay_parameters(sq_api_call *c, const json_t *parameters) {
     sq_api_wish own = c->wish;
     c->wish.gen = squish_gen_options_default();

@@ -2,9 +2,9 @@
  *
  * api_metrics.c - counters, and GET /metrics in the text format of Prometheus (0.0.4).
  *
- * What belongs to a model's batch carries the label model and begins anew when the model is loaded again; the rest is
- * counted here for the life of the server. Labels are bounded: routes come from the table, models from what is
- * loaded. The names of the original Squish are kept. */
+ * What belongs to a model's batch carries the label model and begins anew when the model is loaded again; the
+ * rest is counted here for the life of the server. Labels are bounded: routes come from the table, models
+ * from what is loaded. The names of the original Squish are kept. */
 #include "api/api_int.h"
 
 #include <stdio.h>
@@ -48,7 +48,8 @@ void sq_api_count_call(sq_api *api, const sq_api_call *c) {
     k->requests++;
     if (why == SQ_API_DONE_STOP) {
         for (size_t i = 0; i < c->n_answers; i++)
-            k->finished[c->answers[i].finish == SQUISH_FINISH_LENGTH ? SQ_API_DONE_LENGTH : SQ_API_DONE_STOP]++;
+            k->finished[c->answers[i].finish == SQUISH_FINISH_LENGTH ? SQ_API_DONE_LENGTH
+                                                                     : SQ_API_DONE_STOP]++;
     } else {
         k->finished[why]++;
     }
@@ -162,8 +163,10 @@ static void print_hist(sq_buf *b, const char *name, const char *help, const mode
         for (int i = 0; i < SQUISH_HIST_BUCKETS; i++) {
             sq_buf_printf(b, "squish_%s_bucket{model=\"", name);
             label(b, x[k].m->name);
-            if (i == SQUISH_HIST_BUCKETS - 1) sq_buf_puts(b, "\",le=\"+Inf\"} ");
-            else sq_buf_printf(b, "\",le=\"%g\"} ", (double)(1 << i) / 1e3);
+            if (i == SQUISH_HIST_BUCKETS - 1)
+                sq_buf_puts(b, "\",le=\"+Inf\"} ");
+            else
+                sq_buf_printf(b, "\",le=\"%g\"} ", (double)(1 << i) / 1e3);
             sq_buf_printf(b, "%llu\n", (unsigned long long)h->count[i]);
         }
         sq_buf_printf(b, "squish_%s_sum{model=\"", name);
@@ -177,9 +180,11 @@ static void print_hist(sq_buf *b, const char *name, const char *help, const mode
 static void print_prefill(sq_buf *b, const sq_api_counters *k) {
     head(b, "prefill_tokens", "histogram", "tokens of prompts");
     for (int i = 0; i < SQ_API_PREFILL_BUCKETS; i++)
-        sq_buf_printf(b, "squish_prefill_tokens_bucket{le=\"%d\"} %llu\n", 16 << i, (unsigned long long)k->prefill[i]);
-    sq_buf_printf(b, "squish_prefill_tokens_bucket{le=\"+Inf\"} %llu\nsquish_prefill_tokens_sum %llu\n"
-                     "squish_prefill_tokens_count %llu\n",
+        sq_buf_printf(b, "squish_prefill_tokens_bucket{le=\"%d\"} %llu\n", 16 << i,
+                      (unsigned long long)k->prefill[i]);
+    sq_buf_printf(b,
+                  "squish_prefill_tokens_bucket{le=\"+Inf\"} %llu\nsquish_prefill_tokens_sum %llu\n"
+                  "squish_prefill_tokens_count %llu\n",
                   (unsigned long long)k->prefill_count, (unsigned long long)k->prefill_sum,
                   (unsigned long long)k->prefill_count);
 }
@@ -227,7 +232,8 @@ static void print_all(sq_api *api, sq_buf *b) {
         squish_batch_get_stats(m->batch, &x[n++].s);
     }
     print_models(b, x, n);
-    print_hist(b, "ttft_seconds", "from submission to the first token", x, n, offsetof(squish_batch_stats, ttft));
+    print_hist(b, "ttft_seconds", "from submission to the first token", x, n,
+               offsetof(squish_batch_stats, ttft));
     print_hist(b, "inter_token_seconds", "between tokens", x, n, offsetof(squish_batch_stats, inter_token));
     print_hist(b, "queue_seconds", "in the queue", x, n, offsetof(squish_batch_stats, queue));
     print_hist(b, "step_seconds", "of a step of the model", x, n, offsetof(squish_batch_stats, step));
@@ -238,7 +244,9 @@ void sq_api_get_metrics(void *user, sq_http_req *r) {
     sq_buf b;
     sq_buf_init(&b, &api->alloc, 16 << 20);
     print_all(api, &b);
-    if (b.failed) sq_http_refuse(r, 500, "out_of_memory", "the metrics found no memory");
-    else sq_http_reply(r, 200, "text/plain; version=0.0.4; charset=utf-8", b.data, b.len);
+    if (b.failed)
+        sq_http_refuse(r, 500, "out_of_memory", "the metrics found no memory");
+    else
+        sq_http_reply(r, 200, "text/plain; version=0.0.4; charset=utf-8", b.data, b.len);
     sq_buf_deinit(&b);
 }

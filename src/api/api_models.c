@@ -2,15 +2,17 @@
  *
  * api_models.c - names -> model, engine and batch: opened on demand, shared, closed when idle.
  *
- *   (absent) -- want --> LOADING --> READY -- idle past keep_alive, or room is needed --> UNLOADING --> (absent)
- *                           |                                                                 |
- *                           +--> FAILED: those who wait are told why, and it goes             +--> LOADING, if wanted
+ *   (absent) -- want --> LOADING --> READY -- idle, or room is needed --> UNLOADING --> (absent)
+ *                           |                                               |
+ *                           +--> FAILED: told to all who wait               +--> LOADING, if wanted
  *
- * Threads. The table belongs to the loop thread. Opening and closing take a worker, one at a time over all models:
- * memory is then decided by one who knows what the others hold. A model that is READY does not change.
+ * Threads. The table belongs to the loop thread. Opening and closing take a worker, one at a time over all
+ * models: memory is then decided by one who knows what the others hold. A model that is READY does not
+ * change.
  *
- * A name is looked up in this table and in the list of the store, by comparison. Nothing a client says is ever
- * joined to a path. A link in the store that leads out of it is not followed (name it on the command line). */
+ * A name is looked up in this table and in the list of the store, by comparison. Nothing a client says is
+ * ever joined to a path. A link in the store that leads out of it is not followed (name it on the command
+ * line). */
 #include "api/api_int.h"
 
 #include <stdio.h>
@@ -25,15 +27,15 @@ typedef struct waiter {
 
 struct sq_api_load {
     waiter *waiters;
-    bool queued;           /* LOADING, its turn has not come */
-    uint64_t budget;       /* bytes it may take; 0: as the machine has */
+    bool queued;     /* LOADING, its turn has not come */
+    uint64_t budget; /* bytes it may take; 0: as the machine has */
     uint64_t t0;
-    bool no_room;          /* it would fit if others left */
+    bool no_room; /* it would fit if others left */
     /* what UNLOADING gives back */
     squish_model *model;
     squish_engine *engine;
     squish_batch *batch;
-    sq_arena arena;        /* path, controls */
+    sq_arena arena; /* path, controls */
 };
 
 enum { CONTROLS_MAX = 4096 };
@@ -103,11 +105,13 @@ static bool match(void *user, const char *name, const char *path, uint64_t bytes
     (void)bytes;
     (void)tiers;
     search *s = user;
-    /* "x" finds x, and x.gguf or x.sqw or x-compressed where there is no x (which is listed first or not at all). */
+    /* "x" finds x, and x.gguf or x.sqw or x-compressed where there is no x (which is listed first or not at
+     * all). */
     static const char *const endings[] = {"", ".gguf", ".sqw", "-compressed"};
     for (size_t i = 0; i < SQ_COUNT(endings); i++) {
         const size_t len = strlen(name), e = strlen(endings[i]);
-        if (len != s->n + e || memcmp(name, s->name, s->n) != 0 || strcmp(name + s->n, endings[i]) != 0) continue;
+        if (len != s->n + e || memcmp(name, s->name, s->n) != 0 || strcmp(name + s->n, endings[i]) != 0)
+            continue;
         if (s->path && i > 0) continue;
         s->path = sq_arena_strndup(s->ar, path, strlen(path));
         return i > 0;
@@ -144,7 +148,8 @@ static squish_status find_controls(sq_api_model *m, squish_error *err) {
     for (int32_t id = 0; id < m->info.n_vocab_tokens && n < CONTROLS_MAX; id++) {
         const char *bytes;
         size_t len;
-        if (!squish_token_is_control(m->model, id) || !squish_token_bytes(m->model, id, &bytes, &len) || len < 2)
+        if (!squish_token_is_control(m->model, id) || !squish_token_bytes(m->model, id, &bytes, &len) ||
+            len < 2)
             continue;
         list[n] = sq_arena_strndup(&m->load->arena, bytes, len);
         if (list[n]) n++;
@@ -154,15 +159,18 @@ static squish_status find_controls(sq_api_model *m, squish_error *err) {
     return SQUISH_OK;
 }
 
-/* What the model's makers advise, where they say something. The values are squish_sampling_for's, which reads them
- * with their ranges; here it only matters which are there. */
+/* What the model's makers advise, where they say something. The values are squish_sampling_for's, which reads
+ * them with their ranges; here it only matters which are there. */
 static void read_advice(sq_api_model *m) {
     static const struct {
         const char *name;
         sq_api_field field;
-    } rows[] = {{"temperature", SQ_API_TEMPERATURE}, {"top_p", SQ_API_TOP_P},
-                {"top_k", SQ_API_TOP_K},             {"min_p", SQ_API_MIN_P},
-                {"typical_p", SQ_API_TYPICAL_P},     {"repetition_penalty", SQ_API_REPETITION_PENALTY},
+    } rows[] = {{"temperature", SQ_API_TEMPERATURE},
+                {"top_p", SQ_API_TOP_P},
+                {"top_k", SQ_API_TOP_K},
+                {"min_p", SQ_API_MIN_P},
+                {"typical_p", SQ_API_TYPICAL_P},
+                {"repetition_penalty", SQ_API_REPETITION_PENALTY},
                 {"do_sample", SQ_API_TEMPERATURE}};
     const char *text = squish_model_generation_json(m->model);
     json_t *o = text ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : NULL;
@@ -176,8 +184,8 @@ static void read_advice(sq_api_model *m) {
     json_decref(o);
 }
 
-/* One cache serves all answers and keeps prefixes: as much as `parallel` windows would take, but of the room that
- * is left at most half, and never less than one window. */
+/* One cache serves all answers and keeps prefixes: as much as `parallel` windows would take, but of the room
+ * that is left at most half, and never less than one window. */
 static squish_status plan(sq_api_model *m, squish_engine_options *o, squish_error *err) {
     const sq_api_options *opt = &m->api->opt;
     squish_mem_estimate e;
@@ -189,7 +197,8 @@ static squish_status plan(sq_api_model *m, squish_engine_options *o, squish_erro
     uint64_t usable = e.available_bytes / 10 * 9;
     if (m->load->budget && m->load->budget < usable) usable = m->load->budget;
     const uint64_t fixed = e.weight_bytes + e.scratch_bytes;
-    if (fixed + e.kv_bytes > usable && opt->ctx_tokens == 0 && usable > fixed) { /* a shorter window may fit */
+    if (fixed + e.kv_bytes > usable && opt->ctx_tokens == 0 &&
+        usable > fixed) { /* a shorter window may fit */
         o->kv_bytes_max = usable - fixed;
         SQ_TRY(squish_engine_estimate(m->model, o, &e, err));
     }
@@ -346,7 +355,8 @@ static sq_api_model *idlest(sq_api *api) {
 static void failed(sq_api_model *m) {
     sq_api_error e = {0};
     sq_api_refuse_lib(&e, &m->error);
-    if (e.status == 400) e.status = 500, e.code = "model_unusable"; /* what the file is, the client cannot mend */
+    if (e.status == 400)
+        e.status = 500, e.code = "model_unusable"; /* what the file is, the client cannot mend */
     sq_api *api = m->api;
     m->state = SQ_API_FAILED;
     if (m->pinned) { /* without it the server is not what was asked for */
@@ -354,8 +364,10 @@ static void failed(sq_api_model *m) {
         if (api->error.code == SQUISH_OK) api->error = m->error;
     }
     tell(m, &e);
-    if (m->pinned) sq_http_stop(api->http);
-    else free_model(m);
+    if (m->pinned)
+        sq_http_stop(api->http);
+    else
+        free_model(m);
 }
 
 static void opened(void *user) {

@@ -2,12 +2,14 @@
  *
  * api_ollama.c - POST /api/chat and /api/generate, and what all of Ollama's routes share.
  *
- * An answer is lines of JSON, one for each piece of text and a last one with done:true, the reason, and durations in
- * nanoseconds; "stream": false gives the last line alone, with all of the text. Lines say when they were made. Nothing
- * said: load the model, or let it go (keep_alive 0). What Ollama does and we do not: cut a prompt to fit, and load a
- * model again because num_ctx differs; num_ctx here only makes the window of this request smaller.
+ * An answer is lines of JSON, one for each piece of text and a last one with done:true, the reason, and
+ * durations in nanoseconds; "stream": false gives the last line alone, with all of the text. Lines say when
+ * they were made. Nothing said: load the model, or let it go (keep_alive 0). What Ollama does and we do not:
+ * cut a prompt to fit, and load a model again because num_ctx differs; num_ctx here only makes the window of
+ * this request smaller.
  *
- * c->result is the reply in the making; in a stream, an array whose only element is the log-probabilities that wait. */
+ * c->result is the reply in the making; in a stream, an array whose only element is the log-probabilities
+ * that wait. */
 #include "api/api_int.h"
 
 #include <math.h>
@@ -18,9 +20,9 @@
 
 typedef struct {
     bool chat, raw, logprobs, unload, stays;
-    int think;      /* -1: not said */
+    int think; /* -1: not said */
     const char *system;
-    int32_t *ids;   /* generated, for `context` */
+    int32_t *ids; /* generated, for `context` */
     size_t n_ids, cap;
     json_t *waiting; /* log-probabilities of tokens whose text is still held; borrowed from c->result */
 } ollama_state;
@@ -78,7 +80,8 @@ static size_t read_unit(const char *s, double *seconds) {
     static const struct {
         const char *name;
         double seconds;
-    } units[] = {{"ns", 1e-9}, {"us", 1e-6}, {"\xC2\xB5s", 1e-6}, {"ms", 1e-3}, {"s", 1}, {"m", 60}, {"h", 3600}};
+    } units[] = {{"ns", 1e-9}, {"us", 1e-6}, {"\xC2\xB5s", 1e-6}, {"ms", 1e-3},
+                 {"s", 1},     {"m", 60},    {"h", 3600}};
     for (size_t i = 0; i < SQ_COUNT(units); i++) {
         const size_t n = strlen(units[i].name);
         if (strncmp(s, units[i].name, n) == 0) {
@@ -133,8 +136,9 @@ bool sq_api_ollama_head(sq_api_call *c, const json_t *body) {
     return sq_api_get_bool(&c->error, body, "", "stream", &c->wish.stream) && read_keep_alive(c, body);
 }
 
-/* num_batch, num_gpu, main_gpu, use_mmap, num_thread, num_keep, mirostat*, penalize_newline and tfs_z are read by
- * nobody: they say how to run, not what to answer, or belong to samplers that Ollama has dropped itself. */
+/* num_batch, num_gpu, main_gpu, use_mmap, num_thread, num_keep, mirostat*, penalize_newline and tfs_z are
+ * read by nobody: they say how to run, not what to answer, or belong to samplers that Ollama has dropped
+ * itself. */
 bool sq_api_ollama_options(sq_api_call *c, const json_t *o, const char *path) {
     static const struct {
         const char *name;
@@ -162,7 +166,8 @@ bool sq_api_ollama_options(sq_api_call *c, const json_t *o, const char *path) {
         !sq_api_get_stops(c, o, path, "stop"))
         return false;
     if (json_is_number(json_object_get(o, "num_predict"))) {
-        c->wish.gen.max_tokens = predict < 0 ? -1 : (int32_t)predict; /* -2, fill the context, is what -1 does */
+        c->wish.gen.max_tokens =
+            predict < 0 ? -1 : (int32_t)predict; /* -2, fill the context, is what -1 does */
         c->wish.set |= 1u << SQ_API_MAX_TOKENS;
     }
     if (ctx > 0) c->wish.ctx_max = (int32_t)ctx;
@@ -183,7 +188,8 @@ static bool read_think(sq_api_call *c, const json_t *body) {
     s->think = -1;
     if (!v || json_is_null(v)) return true;
     if (!json_is_boolean(v) && !json_is_string(v))
-        return sq_api_refuse(&c->error, 400, "invalid_type", "think", "'think' is neither true nor false nor a level");
+        return sq_api_refuse(&c->error, 400, "invalid_type", "think",
+                             "'think' is neither true nor false nor a level");
     s->think = json_is_true(v) || json_is_string(v);
     if (s->think) return true;
     c->wish.template_vars = json_pack("{s:b}", "enable_thinking", 0); /* as templates call it */
@@ -222,7 +228,8 @@ static bool refuse_images(sq_api_call *c, const json_t *o, const char *at) {
     const json_t *v = json_object_get(o, "images");
     if (!v || json_is_null(v) || (json_is_array(v) && json_array_size(v) == 0)) return true;
     snprintf(where, sizeof where, "%simages", at);
-    return sq_api_refuse(&c->error, 400, "unsupported_parameter", where, "'%s': this model reads text only", where);
+    return sq_api_refuse(&c->error, 400, "unsupported_parameter", where, "'%s': this model reads text only",
+                         where);
 }
 
 static bool read_chat(sq_api_call *c, json_t *body) {
@@ -230,7 +237,8 @@ static bool read_chat(sq_api_call *c, json_t *body) {
     const json_t *list = json_object_get(body, "messages");
     s->chat = true;
     if (!read_common(c, body)) return false;
-    if (!list || json_is_null(list) || (json_is_array(list) && json_array_size(list) == 0)) return load_or_unload(c);
+    if (!list || json_is_null(list) || (json_is_array(list) && json_array_size(list) == 0))
+        return load_or_unload(c);
     for (size_t i = 0; i < json_array_size(list); i++) {
         char at[48];
         snprintf(at, sizeof at, "messages[%zu].", i);
@@ -251,12 +259,14 @@ static bool read_context(sq_api_call *c, const json_t *body) {
     if (!json_is_array(v))
         return sq_api_refuse(&c->error, 400, "invalid_type", "context", "'context' is no array of token ids");
     int32_t *ids = SQ_ARENA_ARRAY(&c->arena, int32_t, n);
-    if (!ids) return sq_api_refuse(&c->error, 503, "insufficient_memory", NULL, "the request found no memory");
+    if (!ids)
+        return sq_api_refuse(&c->error, 503, "insufficient_memory", NULL, "the request found no memory");
     for (size_t i = 0; i < n; i++) {
         const json_t *id = json_array_get(v, i);
         const json_int_t x = json_is_integer(id) ? json_integer_value(id) : -1;
         if (x < 0 || x > INT32_MAX)
-            return sq_api_refuse(&c->error, 400, "invalid_value", "context", "'context[%zu]' is no token id", i);
+            return sq_api_refuse(&c->error, 400, "invalid_value", "context", "'context[%zu]' is no token id",
+                                 i);
         ids[i] = (int32_t)x;
     }
     c->wish.before = ids;
@@ -338,7 +348,8 @@ static bool check(sq_api_call *c) {
     if (s->chat || s->raw || source || c->wish.template_source || !c->wish.messages) return true;
     if (s->system || c->wish.n_before)
         return sq_api_refuse(&c->error, 400, "unsupported_parameter", s->system ? "system" : "context",
-                             "'%s': %s has no chat template", s->system ? "system" : "context", c->model->name);
+                             "'%s': %s has no chat template", s->system ? "system" : "context",
+                             c->model->name);
     json_decref(c->wish.messages);
     c->wish.messages = NULL;
     return take_text(c, json_object_get(c->body, "prompt"));
@@ -352,9 +363,10 @@ static json_t *line(sq_api_call *c, const char *text, size_t n, bool done) {
     sq_api_stamp(sq_os_unix_ns(), stamp);
     const char *model = c->model_name ? c->model_name : c->wish.model;
     if (s->chat)
-        return json_pack("{s:s, s:s, s:{s:s, s:s%}, s:b}", "model", model, "created_at", stamp, "message", "role",
-                         "assistant", "content", text, n, "done", done);
-    return json_pack("{s:s, s:s, s:s%, s:b}", "model", model, "created_at", stamp, "response", text, n, "done", done);
+        return json_pack("{s:s, s:s, s:{s:s, s:s%}, s:b}", "model", model, "created_at", stamp, "message",
+                         "role", "assistant", "content", text, n, "done", done);
+    return json_pack("{s:s, s:s, s:s%, s:b}", "model", model, "created_at", stamp, "response", text, n,
+                     "done", done);
 }
 
 static void put_logprobs(sq_api_call *c, json_t *o) {
@@ -424,7 +436,8 @@ static void put_durations(sq_api_call *c, json_t *o) {
 static const char *done_reason(const sq_api_call *c) {
     const ollama_state *s = c->state;
     if (c->n_answers) return sq_api_finish_word(c->answers[0].finish);
-    return s->unload && !s->stays ? "unload" : "load"; /* one of the command line stays, whoever says otherwise */
+    return s->unload && !s->stays ? "unload"
+                                  : "load"; /* one of the command line stays, whoever says otherwise */
 }
 
 static void finish(sq_api_call *c) {
@@ -446,24 +459,18 @@ static void finish(sq_api_call *c) {
     c->result = o;
 }
 
-#define OLLAMA(word, read_fn)                                                                                 \
-    {.name = word,                                                                                            \
-     .stream_type = "application/x-ndjson",                                                                   \
-     .state_bytes = sizeof(ollama_state),                                                                     \
-     .sampling = ollama_sampling,                                                                             \
-     .elements_max = SQ_API_JSON_IDS,                                                                         \
-     .read = read_fn,                                                                                         \
-     .look = look,                                                                                            \
-     .check = check,                                                                                          \
-     .event = event,                                                                                          \
-     .finish = finish,                                                                                        \
-     .error = sq_api_error_ollama,                                                                            \
-     .fail = sq_api_ollama_fail}
-static const sq_api_dialect chat = OLLAMA("ollama-chat", read_chat);
-static const sq_api_dialect generate = OLLAMA("ollama-generate", read_generate);
+#define OLLAMA(word, read_fn)                                                                                \
+    {                                                                                                        \
+        .name = word, .stream_type = "application/x-ndjson", .state_bytes = sizeof(ollama_state),            \
+        .sampling = ollama_sampling, .elements_max = SQ_API_JSON_IDS, .read = read_fn, .look = look,         \
+        .check = check, .event = event, .finish = finish, .error = sq_api_error_ollama,                      \
+        .fail = sq_api_ollama_fail                                                                           \
+    }
+const sq_api_dialect sq_api_ollama_chat = OLLAMA("ollama-chat", read_chat);
+const sq_api_dialect sq_api_ollama_generate = OLLAMA("ollama-generate", read_generate);
 
-static void post_chat(void *user, sq_http_req *r) { sq_api_call_new(user, r, &chat); }
-static void post_generate(void *user, sq_http_req *r) { sq_api_call_new(user, r, &generate); }
+static void post_chat(void *user, sq_http_req *r) { sq_api_call_new(user, r, &sq_api_ollama_chat); }
+static void post_generate(void *user, sq_http_req *r) { sq_api_call_new(user, r, &sq_api_ollama_generate); }
 
 static const sq_http_route routes[] = {
     {SQ_HTTP_POST, "/api/chat", SQ_HTTP_JSON, 0, post_chat},

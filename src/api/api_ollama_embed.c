@@ -2,9 +2,9 @@
  *
  * api_ollama_embed.c - POST /api/embed and the older /api/embeddings.
  *
- * embed answers with vectors of length 1, embeddings with one as the model left it. Ollama cuts what is too long unless
- * told otherwise; here it is cut only where "truncate": true was said, and the reply then counts the tokens that are
- * gone (truncated_tokens). */
+ * embed answers with vectors of length 1, embeddings with one as the model left it. Ollama cuts what is too
+ * long unless told otherwise; here it is cut only where "truncate": true was said, and the reply then counts
+ * the tokens that are gone (truncated_tokens). */
 #include "api/api_int.h"
 
 #include <string.h>
@@ -21,7 +21,8 @@ static bool nothing_said(const json_t *v) {
 }
 
 static bool read_either(sq_api_call *c, json_t *body, const char *field) {
-    if (!sq_api_ollama_head(c, body) || !sq_api_get_bool(&c->error, body, "", "truncate", &c->wish.truncate) ||
+    if (!sq_api_ollama_head(c, body) ||
+        !sq_api_get_bool(&c->error, body, "", "truncate", &c->wish.truncate) ||
         !sq_api_ollama_options(c, json_object_get(body, "options"), "options."))
         return false;
     c->wish.stream = false;
@@ -58,8 +59,8 @@ static void event(sq_api_call *c, sq_api_answer *a, const squish_job_event *ev) 
     if (ev->kind != SQUISH_JOB_EMBEDDING) return;
     const int32_t n = s->dimensions > 0 ? (int32_t)s->dimensions : ev->n_embedding;
     if (n > ev->n_embedding) {
-        sq_api_refuse(&c->error, 400, "invalid_value", "dimensions", "'dimensions' is %d, this model has %d", n,
-                      ev->n_embedding);
+        sq_api_refuse(&c->error, 400, "invalid_value", "dimensions", "'dimensions' is %d, this model has %d",
+                      n, ev->n_embedding);
         return;
     }
     float *v = SQ_ARENA_ARRAY(&c->arena, float, (size_t)n);
@@ -89,18 +90,15 @@ static void finish(sq_api_call *c) {
         sq_api_put(c, c->result, "truncated_tokens", json_integer((json_int_t)c->truncated_tokens));
 }
 
-#define EMBED(word, read_fn)                                                                                  \
-    {.name = word,                                                                                            \
-     .state_bytes = sizeof(embed_state),                                                                      \
-     .elements_max = SQ_API_JSON_IDS,                                                                         \
-     .read = read_fn,                                                                                         \
-     .event = event,                                                                                          \
-     .finish = finish,                                                                                        \
-     .error = sq_api_error_ollama}
-static const sq_api_dialect embed = EMBED("ollama-embed", read_embed);
+#define EMBED(word, read_fn)                                                                                 \
+    {                                                                                                        \
+        .name = word, .state_bytes = sizeof(embed_state), .elements_max = SQ_API_JSON_IDS, .read = read_fn,  \
+        .event = event, .finish = finish, .error = sq_api_error_ollama                                       \
+    }
+const sq_api_dialect sq_api_ollama_embed = EMBED("ollama-embed", read_embed);
 static const sq_api_dialect embeddings = EMBED("ollama-embeddings", read_old);
 
-static void post_embed(void *user, sq_http_req *r) { sq_api_call_new(user, r, &embed); }
+static void post_embed(void *user, sq_http_req *r) { sq_api_call_new(user, r, &sq_api_ollama_embed); }
 static void post_old(void *user, sq_http_req *r) { sq_api_call_new(user, r, &embeddings); }
 
 static const sq_http_route routes[] = {

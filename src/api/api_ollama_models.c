@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * api_ollama_models.c - which models there are, in Ollama's words: GET /api/tags, /api/ps, /api/version and POST
- * /api/show.
+ * api_ollama_models.c - which models there are, in Ollama's words: GET /api/tags, /api/ps, /api/version and
+ * POST /api/show.
  *
- * show says what stands in the model's files. A model that runs is asked itself; another is opened for the answer,
- * which maps its files and loads nothing. `digest` is an identity of the files (names, sizes, ages): a checksum of
- * gigabytes for each listing would cost minutes. Capabilities are those of this server: tools are not among them
- * while it cannot hold a model to their form. */
+ * show says what stands in the model's files. A model that runs is asked itself; another is opened for the
+ * answer, which maps its files and loads nothing. `digest` is an identity of the files (names, sizes, ages):
+ * a checksum of gigabytes for each listing would cost minutes. Capabilities are those of this server: tools
+ * are not among them while it cannot hold a model to their form. */
 #include "api/api_int.h"
 
 #include <openssl/evp.h>
@@ -17,7 +17,8 @@
 /* The version of Ollama whose routes these are: clients look at it to know what they may ask for. */
 static const char ollama_version[] = "0.13.0";
 enum { PATH_BYTES = 4096, LICENSE_MAX = 1 << 20 };
-#define FOR_EVER_NS ((uint64_t)INT64_MAX / 2) /* some 146 years: what Ollama's clients can still read as a date */
+#define FOR_EVER_NS                                                                                          \
+    ((uint64_t)INT64_MAX / 2) /* some 146 years: what Ollama's clients can still read as a date */
 
 /* ---- parts ----------------------------------------------------------------------------------- */
 
@@ -41,7 +42,8 @@ static void add_folder(EVP_MD_CTX *md, const char *dir) {
     sq_arena_init(&ar, &a, 4096, 0);
     if (sq_os_list_dir(dir, &ar, &names, &n, NULL) == SQUISH_OK)
         for (size_t i = 0; i < n; i++)
-            if (snprintf(path, sizeof path, "%s/%s", dir, names[i]) < (int)sizeof path) add_file(md, names[i], path);
+            if (snprintf(path, sizeof path, "%s/%s", dir, names[i]) < (int)sizeof path)
+                add_file(md, names[i], path);
     sq_arena_deinit(&ar);
 }
 
@@ -71,17 +73,21 @@ static const char *format_of(const char *path) {
 /* "19.9M", "7.6B", "360K", as Ollama writes them. */
 static void count_text(uint64_t n, char out[16]) {
     const double v = (double)n;
-    if (n >= 1000000000u) snprintf(out, 16, "%.1fB", v / 1e9);
-    else if (n >= 1000000u) snprintf(out, 16, "%.1fM", v / 1e6);
-    else snprintf(out, 16, "%.0fK", v / 1e3);
+    if (n >= 1000000000u)
+        snprintf(out, 16, "%.1fB", v / 1e9);
+    else if (n >= 1000000u)
+        snprintf(out, 16, "%.1fM", v / 1e6);
+    else
+        snprintf(out, 16, "%.0fK", v / 1e3);
 }
 
 json_t *sq_api_ollama_details(const squish_model_info *i, const char *parent) {
     char size[16], quant[64];
     count_text(i->n_params, size);
     snprintf(quant, sizeof quant, "%.*s", (int)strcspn(i->weight_types, ","), i->weight_types);
-    return json_pack("{s:s, s:s, s:s, s:[s], s:s, s:s}", "parent_model", parent, "format", format_of(i->path), "family",
-                     i->architecture, "families", i->architecture, "parameter_size", size, "quantization_level", quant);
+    return json_pack("{s:s, s:s, s:s, s:[s], s:s, s:s}", "parent_model", parent, "format", format_of(i->path),
+                     "family", i->architecture, "families", i->architecture, "parameter_size", size,
+                     "quantization_level", quant);
 }
 
 /* "x" -> "x:latest", as names look in Ollama's lists. */
@@ -104,9 +110,10 @@ static json_t *running(const sq_api_model *m) {
     const bool stays = s < 0 || s * 1e9 > (double)FOR_EVER_NS;
     sq_api_stamp(sq_os_unix_ns() + (stays ? FOR_EVER_NS : (uint64_t)(s * 1e9)), until);
     sq_api_identity(m->info.path, identity);
-    return json_pack("{s:o, s:o, s:I, s:s, s:o, s:s, s:i, s:i}", "name", tagged(m->name), "model", tagged(m->name),
-                     "size", (json_int_t)m->bytes, "digest", identity, "details", sq_api_ollama_details(&m->info, ""),
-                     "expires_at", until, "size_vram", 0, "context_length", m->engine_info.ctx_tokens);
+    return json_pack("{s:o, s:o, s:I, s:s, s:o, s:s, s:i, s:i}", "name", tagged(m->name), "model",
+                     tagged(m->name), "size", (json_int_t)m->bytes, "digest", identity, "details",
+                     sq_api_ollama_details(&m->info, ""), "expires_at", until, "size_vram", 0,
+                     "context_length", m->engine_info.ctx_tokens);
 }
 
 static void get_ps(void *user, sq_http_req *r) {
@@ -140,8 +147,8 @@ static json_t *details_of(const char *path, const char *parent) {
     squish_model_info info;
     o.allow_collapsed = true;
     if (squish_model_open(&m, path, &o, NULL) != SQUISH_OK)
-        return json_pack("{s:s, s:s, s:s, s:[], s:s, s:s}", "parent_model", parent, "format", format_of(path), "family",
-                         "", "families", "parameter_size", "", "quantization_level", "");
+        return json_pack("{s:s, s:s, s:s, s:[], s:s, s:s}", "parent_model", parent, "format", format_of(path),
+                         "family", "", "families", "parameter_size", "", "quantization_level", "");
     squish_model_get_info(m, &info);
     json_t *details = sq_api_ollama_details(&info, parent);
     squish_model_close(m);
@@ -159,8 +166,8 @@ static bool add_entry(sq_api_call *c, const char *name, const char *path, uint64
     sq_api_stamp(mtime_ns, stamp);
     sq_api_identity(path, identity);
     sq_api_add(c, list,
-               json_pack("{s:O, s:o, s:s, s:I, s:s, s:o}", "name", full, "model", full, "modified_at", stamp, "size",
-                         (json_int_t)bytes, "digest", identity, "details", details_of(path, parent)));
+               json_pack("{s:O, s:o, s:s, s:I, s:s, s:o}", "name", full, "model", full, "modified_at", stamp,
+                         "size", (json_int_t)bytes, "digest", identity, "details", details_of(path, parent)));
     return true;
 }
 
@@ -178,7 +185,8 @@ static uint64_t bytes_at(const char *path) {
     sq_arena_init(&ar, &a, 4096, 0);
     if (sq_os_is_dir(path) && sq_os_list_dir(path, &ar, &names, &n, NULL) == SQUISH_OK)
         for (size_t i = 0; i < n; i++)
-            if (snprintf(file, sizeof file, "%s/%s", path, names[i]) < (int)sizeof file) sum += sq_os_file_bytes(file);
+            if (snprintf(file, sizeof file, "%s/%s", path, names[i]) < (int)sizeof file)
+                sum += sq_os_file_bytes(file);
     sq_arena_deinit(&ar);
     return sum;
 }
@@ -186,7 +194,8 @@ static uint64_t bytes_at(const char *path) {
 static bool add_made(void *user, const char *name, const sq_api_made *made) {
     sq_api_call *c = user;
     const char *path;
-    if (sq_api_store_find(c->api, made->from, &c->arena, &path, NULL) != SQUISH_OK) return true; /* its base is gone */
+    if (sq_api_store_find(c->api, made->from, &c->arena, &path, NULL) != SQUISH_OK)
+        return true; /* its base is gone */
     return add_entry(c, name, path, bytes_at(path), made->mtime_ns, made->from);
 }
 
@@ -212,7 +221,8 @@ typedef struct {
 static bool read_show(sq_api_call *c, json_t *body) {
     show_state *s = c->state;
     squish_error err = {0};
-    if (!sq_api_ollama_head(c, body) || !sq_api_get_bool(&c->error, body, "", "verbose", &s->verbose)) return false;
+    if (!sq_api_ollama_head(c, body) || !sq_api_get_bool(&c->error, body, "", "verbose", &s->verbose))
+        return false;
     s->name = c->wish.model;
     c->wish.keep_alive_set = false;
     const squish_status st = sq_api_made_read(c->api, s->name, &s->made, &err);
@@ -249,7 +259,8 @@ static void put_config(json_t *o, const char *arch, const squish_model *m) {
                                           {"num_experts_per_tok", "expert_used_count"}};
     const char *text = squish_model_config_json(m);
     json_t *config = text ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : NULL;
-    for (size_t i = 0; i < SQ_COUNT(rows); i++) put_number(o, arch, rows[i][1], json_object_get(config, rows[i][0]));
+    for (size_t i = 0; i < SQ_COUNT(rows); i++)
+        put_number(o, arch, rows[i][1], json_object_get(config, rows[i][0]));
     json_decref(config);
 }
 
@@ -267,7 +278,8 @@ static json_t *token_list(const squish_model *m, int32_t n) {
 
 static json_t *model_info(const squish_model *m, const squish_model_info *i, bool verbose) {
     const char *arch = i->architecture;
-    json_t *o = json_pack("{s:s, s:I}", "general.architecture", arch, "general.parameter_count", (json_int_t)i->n_params);
+    json_t *o = json_pack("{s:s, s:I}", "general.architecture", arch, "general.parameter_count",
+                          (json_int_t)i->n_params);
     put_int(o, arch, "context_length", i->ctx_train);
     put_int(o, arch, "embedding_length", i->hidden);
     put_int(o, arch, "feed_forward_length", i->ffn);
@@ -307,7 +319,8 @@ static json_t *parameter_lines(const json_t *parameters, const char *before) {
     json_object_foreach((json_t *)parameters, key, v) {
         const size_t n = json_is_array(v) ? json_array_size(v) : 1;
         for (size_t i = 0; i < n; i++) {
-            char *text = json_dumps(json_is_array(v) ? json_array_get(v, i) : v, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
+            char *text = json_dumps(json_is_array(v) ? json_array_get(v, i) : v,
+                                    JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
             sq_buf_printf(&b, "%s%s%-30s %s", b.len ? "\n" : "", before, key, text ? text : "");
             free(text);
         }
@@ -337,7 +350,8 @@ static json_t *license_of(const show_state *s, const char *path) {
     sq_arena ar;
     sq_span text = {0};
     sq_arena_init(&ar, &a, 4096, 0);
-    const bool there = snprintf(file, sizeof file, "%s/LICENSE", path) < (int)sizeof file && sq_os_is_dir(path) &&
+    const bool there = snprintf(file, sizeof file, "%s/LICENSE", path) < (int)sizeof file &&
+                       sq_os_is_dir(path) &&
                        sq_os_read_file(file, LICENSE_MAX, &ar, &text, NULL) == SQUISH_OK;
     json_t *o = there ? json_stringn((const char *)text.p, text.n) : NULL;
     sq_arena_deinit(&ar);
@@ -353,11 +367,12 @@ static bool form_show(sq_api_call *c, const squish_model *m, const char *path) {
     if (s->made.template_source) source = s->made.template_source;
     if (!source) source = "";
     sq_api_stamp(s->made.root ? s->made.mtime_ns : sq_os_file_mtime_ns(path), stamp);
-    c->result = json_pack("{s:o, s:o, s:s, s:s, s:o, s:s, s:o, s:o, s:o}", "modelfile", modelfile(s, path, source),
-                          "parameters", parameter_lines(s->made.parameters, ""), "template", source, "system",
-                          s->made.system ? s->made.system : "", "license", license_of(s, path), "modified_at", stamp,
-                          "details", sq_api_ollama_details(&i, s->made.root ? s->made.from : ""), "model_info",
-                          model_info(m, &i, s->verbose), "capabilities", capabilities(m, &i, path));
+    c->result =
+        json_pack("{s:o, s:o, s:s, s:s, s:o, s:s, s:o, s:o, s:o}", "modelfile", modelfile(s, path, source),
+                  "parameters", parameter_lines(s->made.parameters, ""), "template", source, "system",
+                  s->made.system ? s->made.system : "", "license", license_of(s, path), "modified_at", stamp,
+                  "details", sq_api_ollama_details(&i, s->made.root ? s->made.from : ""), "model_info",
+                  model_info(m, &i, s->verbose), "capabilities", capabilities(m, &i, path));
     return c->result || sq_api_refuse(&c->error, 500, "out_of_memory", NULL, "the answer found no memory");
 }
 

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * api_ollama_store.c - changing what is in the store: POST /api/create, /api/copy, /api/pull, /api/push and DELETE
- * /api/delete.
+ * api_ollama_store.c - changing what is in the store: POST /api/create, /api/copy, /api/pull, /api/push and
+ * DELETE /api/delete.
  *
- * All of it happens in $SQUISH_HOME/models and nowhere else. A name becomes a file name only if it is plain; a folder
- * or file is removed only if the list of the store names it and it lies in that folder itself. create and copy write
- * made models (api_made.c); create with a GGUF file links its blob into the store first. What runs for somebody is not
- * deleted (409). There is no network here: pull answers for what is in the store already. */
+ * All of it happens in $SQUISH_HOME/models and nowhere else. A name becomes a file name only if it is plain;
+ * a folder or file is removed only if the list of the store names it and it lies in that folder itself.
+ * create and copy write made models (api_made.c); create with a GGUF file links its blob into the store
+ * first. What runs for somebody is not deleted (409). There is no network here: pull answers for what is in
+ * the store already. */
 #include "api/api_int.h"
 
 #include <errno.h>
@@ -71,8 +72,8 @@ static bool is_taken(sq_api *api, const char *name) {
 
 static bool free_name(sq_api_call *c, const char *name, const char *field) {
     if (!new_name(c, name, field)) return false;
-    return !is_taken(c->api, name) ||
-           sq_api_refuse(&c->error, 409, "model_exists", field, "'%s' is a model already: delete it first", name);
+    return !is_taken(c->api, name) || sq_api_refuse(&c->error, 409, "model_exists", field,
+                                                    "'%s' is a model already: delete it first", name);
 }
 
 /* The made model of that name, or one that is nothing but `name`. NOT_FOUND: no model is called so. */
@@ -90,16 +91,19 @@ static bool start_from(sq_api_call *c, const char *name, sq_api_made *m) {
 
 /* ---- lines ----------------------------------------------------------------------------------- */
 
-static void say(sq_api_call *c, const char *status) { sq_api_ndjson(c, json_pack("{s:s}", "status", status)); }
+static void say(sq_api_call *c, const char *status) {
+    sq_api_ndjson(c, json_pack("{s:s}", "status", status));
+}
 
 /* What was to be done was done when the request was read, so that failures have a status of HTTP. */
 static void finish(sq_api_call *c) {
     const store_state *s = c->state;
     if (c->streaming && s->status) say(c, s->status);
     if (s->unknown) {
-        sq_api_refuse(&c->error, 501, "unsupported", "model",
-                      "'%.100s' is not in the store, and pulling from hubs comes with the store (not in this version)",
-                      s->name);
+        sq_api_refuse(
+            &c->error, 501, "unsupported", "model",
+            "'%.100s' is not in the store, and pulling from hubs comes with the store (not in this version)",
+            s->name);
     } else if (c->streaming) {
         say(c, "success");
     } else {
@@ -123,10 +127,11 @@ static bool refuse_extras(sq_api_call *c, const json_t *body) {
     for (size_t i = 0; i < SQ_COUNT(rows); i++) {
         const json_t *v = json_object_get(body, rows[i][0]);
         const bool empty = !v || json_is_null(v) || (json_is_string(v) && !json_string_length(v)) ||
-                           (json_is_array(v) && !json_array_size(v)) || (json_is_object(v) && !json_object_size(v));
+                           (json_is_array(v) && !json_array_size(v)) ||
+                           (json_is_object(v) && !json_object_size(v));
         if (!empty)
-            return sq_api_refuse(&c->error, 400, "unsupported_parameter", rows[i][0], "'%s' is not offered: %s",
-                                 rows[i][0], rows[i][1]);
+            return sq_api_refuse(&c->error, 400, "unsupported_parameter", rows[i][0],
+                                 "'%s' is not offered: %s", rows[i][0], rows[i][1]);
     }
     return true;
 }
@@ -137,15 +142,17 @@ static bool find_blob(sq_api_call *c, const json_t *files, char *out, size_t n) 
     const char *digest = name ? json_string_value(json_object_get(files, name)) : NULL;
     char what[128];
     squish_error err = {0};
-    if (json_object_size(files) != 1 || !digest || strncmp(digest, "sha256:", 7) != 0 || strlen(digest) != 7 + 64 ||
-        strspn(digest + 7, "0123456789abcdef") != 64)
-        return sq_api_refuse(&c->error, 400, "invalid_value", "files",
-                             "'files' holds %zu entries, wanted one GGUF file as {\"NAME\": \"sha256:64 hex digits\"}",
-                             json_object_size(files));
+    if (json_object_size(files) != 1 || !digest || strncmp(digest, "sha256:", 7) != 0 ||
+        strlen(digest) != 7 + 64 || strspn(digest + 7, "0123456789abcdef") != 64)
+        return sq_api_refuse(
+            &c->error, 400, "invalid_value", "files",
+            "'files' holds %zu entries, wanted one GGUF file as {\"NAME\": \"sha256:64 hex digits\"}",
+            json_object_size(files));
     snprintf(what, sizeof what, "blobs/sha256-%s", digest + 7);
     if (sq_api_home(c->api, what, out, n, &err) != SQUISH_OK) return lib_error(c, &err);
-    return sq_os_exists(out) || sq_api_refuse(&c->error, 400, "blob_not_found", "files",
-                                              "'files': no blob %s here (POST /api/blobs/%s)", digest, digest);
+    return sq_os_exists(out) ||
+           sq_api_refuse(&c->error, 400, "blob_not_found", "files",
+                         "'files': no blob %s here (POST /api/blobs/%s)", digest, digest);
 }
 
 /* The blob under a name that models have, once it was read as one. */
@@ -155,9 +162,11 @@ static bool link_blob(sq_api_call *c, const char *blob, const char *name) {
     squish_model *m = NULL;
     snprintf(what, sizeof what, "models/%s.gguf", name);
     if (sq_api_home(c->api, what, path, sizeof path, &err) != SQUISH_OK ||
-        sq_api_home(c->api, "models", dir, sizeof dir, &err) != SQUISH_OK || sq_os_mkdirs(dir, &err) != SQUISH_OK)
+        sq_api_home(c->api, "models", dir, sizeof dir, &err) != SQUISH_OK ||
+        sq_os_mkdirs(dir, &err) != SQUISH_OK)
         return lib_error(c, &err);
-    snprintf(tmp, sizeof tmp, "%s/.%s.gguf", dir, c->id); /* a name of this request alone, which nobody can say */
+    snprintf(tmp, sizeof tmp, "%s/.%s.gguf", dir,
+             c->id); /* a name of this request alone, which nobody can say */
     if (link(blob, tmp) != 0) {
         sq_fail_errno(&err, errno, "%s", tmp);
         return lib_error(c, &err);
@@ -246,9 +255,11 @@ static bool read_copy(sq_api_call *c, json_t *body) {
         !sq_api_get_text(&c->error, body, "", "destination", &to))
         return false;
     if (!from || !*from || !to || !*to)
-        return sq_api_refuse(&c->error, 400, "missing_required_parameter", from && *from ? "destination" : "source",
+        return sq_api_refuse(&c->error, 400, "missing_required_parameter",
+                             from && *from ? "destination" : "source",
                              "'source' and 'destination' are wanted");
-    if (!(from = bare(c, from)) || !(to = bare(c, to)) || !free_name(c, to, "destination") || !start_from(c, from, &m))
+    if (!(from = bare(c, from)) || !(to = bare(c, to)) || !free_name(c, to, "destination") ||
+        !start_from(c, from, &m))
         return false;
     c->made = m.root;
     if (sq_api_made_write(c->api, to, &m, &err) != SQUISH_OK) return lib_error(c, &err);
@@ -262,14 +273,17 @@ static bool read_pull(sq_api_call *c, json_t *body) {
     bool insecure = false;
     sq_api_made m;
     const char *path;
-    if (!sq_api_ollama_head(c, body) || !sq_api_get_bool(&c->error, body, "", "insecure", &insecure)) return false;
+    if (!sq_api_ollama_head(c, body) || !sq_api_get_bool(&c->error, body, "", "insecure", &insecure))
+        return false;
     if (insecure)
         return sq_api_refuse(&c->error, 400, "unsupported_parameter", "insecure",
                              "'insecure' is true: nothing is fetched over connections nobody vouches for");
     s->name = c->wish.model;
     s->status = "pulling manifest";
-    if (sq_api_made_read(c->api, s->name, &m, NULL) == SQUISH_OK) c->made = m.root;
-    else s->unknown = sq_api_store_find(c->api, s->name, &c->arena, &path, NULL) != SQUISH_OK;
+    if (sq_api_made_read(c->api, s->name, &m, NULL) == SQUISH_OK)
+        c->made = m.root;
+    else
+        s->unknown = sq_api_store_find(c->api, s->name, &c->arena, &path, NULL) != SQUISH_OK;
     return without_model(c);
 }
 
@@ -320,7 +334,8 @@ static squish_status remove_model(const char *path, squish_error *err) {
     const char *name = strrchr(path, '/') + 1;
     snprintf(away, sizeof away, "%.*s.deleted-%s", (int)(name - path), path, name);
     if (rename(path, away) != 0) return sq_fail_errno(err, errno, "%s", path);
-    if (nftw(away, remove_one, OPEN_FOLDERS, FTW_DEPTH | FTW_PHYS) != 0) return sq_fail_errno(err, errno, "%s", away);
+    if (nftw(away, remove_one, OPEN_FOLDERS, FTW_DEPTH | FTW_PHYS) != 0)
+        return sq_fail_errno(err, errno, "%s", away);
     return sq_os_sync_parent(path, err);
 }
 
@@ -338,8 +353,8 @@ static bool remove_stored(sq_api_call *c, const char *name) {
         sq_api_home(c->api, "models", dir, sizeof dir, &err) != SQUISH_OK)
         return lib_error(c, &err);
     if (!lies_in(path, dir))
-        return sq_api_refuse(&c->error, 403, "not_in_store", "model", "'%s' lies outside the store and is not deleted",
-                             name);
+        return sq_api_refuse(&c->error, 403, "not_in_store", "model",
+                             "'%s' lies outside the store and is not deleted", name);
     if (remove_model(path, &err) != SQUISH_OK) return lib_error(c, &err);
     snprintf(beside, sizeof beside, "%s-compressed", path);
     if (sq_os_is_dir(beside) && remove_model(beside, &err) != SQUISH_OK) return lib_error(c, &err);
@@ -362,14 +377,11 @@ static bool work_delete(sq_api_call *c) {
 
 /* ---- routes ---------------------------------------------------------------------------------- */
 
-#define LINES(word, read_fn)                                                                                  \
-    {.name = word,                                                                                            \
-     .stream_type = "application/x-ndjson",                                                                   \
-     .state_bytes = sizeof(store_state),                                                                      \
-     .read = read_fn,                                                                                         \
-     .finish = finish,                                                                                        \
-     .error = sq_api_error_ollama,                                                                            \
-     .fail = sq_api_ollama_fail}
+#define LINES(word, read_fn)                                                                                 \
+    {                                                                                                        \
+        .name = word, .stream_type = "application/x-ndjson", .state_bytes = sizeof(store_state),             \
+        .read = read_fn, .finish = finish, .error = sq_api_error_ollama, .fail = sq_api_ollama_fail          \
+    }
 static const sq_api_dialect create = LINES("ollama-create", read_create);
 static const sq_api_dialect copy = LINES("ollama-copy", read_copy);
 static const sq_api_dialect pull = LINES("ollama-pull", read_pull);

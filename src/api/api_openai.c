@@ -2,8 +2,8 @@
  *
  * api_openai.c - what the OpenAI routes share, and GET /v1/models.
  *
- * Shapes follow the published API of OpenAI; fields beyond it are named as llama.cpp and vLLM name theirs (timings,
- * stop_reason), or x_squish_... */
+ * Shapes follow the published API of OpenAI; fields beyond it are named as llama.cpp and vLLM name theirs
+ * (timings, stop_reason), or x_squish_... */
 #include "api/api_int.h"
 
 #include <stdio.h>
@@ -14,18 +14,19 @@
 json_t *sq_api_openai_head(const sq_api_call *c, const char *prefix, const char *object) {
     char id[64];
     snprintf(id, sizeof id, "%s%s", prefix, c->id);
-    return json_pack("{s:s, s:s, s:I, s:s, s:s}", "id", id, "object", object, "created", (json_int_t)c->created,
-                     "model", c->model_name, "system_fingerprint", c->fingerprint);
+    return json_pack("{s:s, s:s, s:I, s:s, s:s}", "id", id, "object", object, "created",
+                     (json_int_t)c->created, "model", c->model_name, "system_fingerprint", c->fingerprint);
 }
 
 json_t *sq_api_openai_usage(const sq_api_call *c) {
     sq_api_totals t;
     sq_api_call_totals(c, &t);
-    return json_pack("{s:I, s:I, s:I, s:{s:I}, s:{s:i, s:i, s:i}}", "prompt_tokens", (json_int_t)t.prompt_tokens,
-                     "completion_tokens", (json_int_t)t.completion_tokens, "total_tokens",
-                     (json_int_t)(t.prompt_tokens + t.completion_tokens), "prompt_tokens_details",
-                     "cached_tokens", (json_int_t)t.cached_tokens, "completion_tokens_details",
-                     "reasoning_tokens", 0, "accepted_prediction_tokens", 0, "rejected_prediction_tokens", 0);
+    return json_pack("{s:I, s:I, s:I, s:{s:I}, s:{s:i, s:i, s:i}}", "prompt_tokens",
+                     (json_int_t)t.prompt_tokens, "completion_tokens", (json_int_t)t.completion_tokens,
+                     "total_tokens", (json_int_t)(t.prompt_tokens + t.completion_tokens),
+                     "prompt_tokens_details", "cached_tokens", (json_int_t)t.cached_tokens,
+                     "completion_tokens_details", "reasoning_tokens", 0, "accepted_prediction_tokens", 0,
+                     "rejected_prediction_tokens", 0);
 }
 
 static double rate(int64_t n, double ms) { return ms > 0 ? (double)n * 1e3 / ms : 0; }
@@ -34,10 +35,10 @@ json_t *sq_api_openai_timings(const sq_api_call *c) {
     sq_api_totals t;
     sq_api_call_totals(c, &t);
     const int64_t evaluated = t.prompt_tokens - t.cached_tokens;
-    return json_pack("{s:I, s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "cache_n", (json_int_t)t.cached_tokens,
-                     "prompt_n", (json_int_t)evaluated, "prompt_ms", t.prompt_ms, "predicted_n",
-                     (json_int_t)t.completion_tokens, "predicted_ms", t.predicted_ms, "prompt_per_second",
-                     rate(evaluated, t.prompt_ms), "predicted_per_second",
+    return json_pack("{s:I, s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "cache_n",
+                     (json_int_t)t.cached_tokens, "prompt_n", (json_int_t)evaluated, "prompt_ms", t.prompt_ms,
+                     "predicted_n", (json_int_t)t.completion_tokens, "predicted_ms", t.predicted_ms,
+                     "prompt_per_second", rate(evaluated, t.prompt_ms), "predicted_per_second",
                      rate(t.completion_tokens > 0 ? t.completion_tokens - 1 : 0, t.predicted_ms), "ttft_ms",
                      t.ttft_ms, "queue_ms", t.queue_ms, "load_ms", c->load_ms);
 }
@@ -48,8 +49,9 @@ const char *sq_api_finish_word(squish_finish f) { return f == SQUISH_FINISH_LENG
 
 /* What would change the answer and cannot be done here is refused, never ignored. */
 static bool refuse_missing(sq_api_call *c, const json_t *body) {
-    static const char *const later[] = {"tools", "functions", "guided_json", "guided_regex", "guided_choice",
-                                        "guided_grammar", "grammar", "structured_outputs", "json_schema"};
+    static const char *const later[] = {"tools",        "functions",          "guided_json",
+                                        "guided_regex", "guided_choice",      "guided_grammar",
+                                        "grammar",      "structured_outputs", "json_schema"};
     for (size_t i = 0; i < SQ_COUNT(later); i++)
         if (!sq_api_refuse_grammar(c, body, later[i], NULL)) return false;
     const char *choice = json_string_value(json_object_get(body, "tool_choice"));
@@ -58,11 +60,14 @@ static bool refuse_missing(sq_api_call *c, const json_t *body) {
     if (!sq_api_refuse_grammar(c, body, "function_call", "none") ||
         !sq_api_refuse_grammar(c, body, "response_format", "text"))
         return false;
-    static const char *const never[] = {"stop_token_ids", "samplers", "token_healing", "use_beam_search", "audio"};
+    static const char *const never[] = {"stop_token_ids", "samplers", "token_healing", "use_beam_search",
+                                        "audio"};
     for (size_t i = 0; i < SQ_COUNT(never); i++) {
         const json_t *v = json_object_get(body, never[i]);
-        if (!v || json_is_null(v) || json_is_false(v) || (json_is_array(v) && json_array_size(v) == 0)) continue;
-        return sq_api_refuse(&c->error, 400, "unsupported_parameter", never[i], "'%s' is not offered here", never[i]);
+        if (!v || json_is_null(v) || json_is_false(v) || (json_is_array(v) && json_array_size(v) == 0))
+            continue;
+        return sq_api_refuse(&c->error, 400, "unsupported_parameter", never[i], "'%s' is not offered here",
+                             never[i]);
     }
     return true;
 }
@@ -72,7 +77,8 @@ bool sq_api_openai_common(sq_api_call *c, const json_t *body, bool *include_usag
     const json_t *options = json_object_get(body, "stream_options");
     *include_usage = false;
     if (options && !json_is_null(options) && !json_is_object(options))
-        return sq_api_refuse(&c->error, 400, "invalid_type", "stream_options", "'stream_options' is no object");
+        return sq_api_refuse(&c->error, 400, "invalid_type", "stream_options",
+                             "'stream_options' is no object");
     if (!sq_api_get_text(&c->error, body, "", "model", &c->wish.model) ||
         !sq_api_get_bool(&c->error, body, "", "stream", &c->wish.stream) ||
         !sq_api_get_bool(&c->error, options, "stream_options.", "include_usage", include_usage) ||
@@ -86,7 +92,8 @@ bool sq_api_openai_common(sq_api_call *c, const json_t *body, bool *include_usag
 
 static json_t *entry(const sq_api *api, const char *name) {
     return json_pack("{s:s, s:s, s:I, s:s, s:s, s:n, s:[]}", "id", name, "object", "model", "created",
-                     (json_int_t)api->started_unix, "owned_by", "squish", "root", name, "parent", "permission");
+                     (json_int_t)api->started_unix, "owned_by", "squish", "root", name, "parent",
+                     "permission");
 }
 
 static json_t *loaded_entry(const sq_api_model *m) {
@@ -94,11 +101,11 @@ static json_t *loaded_entry(const sq_api_model *m) {
     json_t *o = entry(m->api, m->name);
     json_object_set_new(o, "created", json_integer((json_int_t)m->loaded_unix));
     json_object_set_new(o, "max_model_len", json_integer(m->engine_info.ctx_tokens));
-    json_object_set_new(
-        o, "meta",
-        json_pack("{s:I, s:I, s:i, s:i, s:i, s:i, s:s}", "n_params", (json_int_t)i->n_params, "size",
-                  (json_int_t)i->weight_bytes, "n_vocab", i->n_vocab, "n_ctx_train", i->ctx_train, "n_ctx",
-                  m->engine_info.ctx_tokens, "n_embd", i->hidden, "quant", i->weight_types));
+    json_object_set_new(o, "meta",
+                        json_pack("{s:I, s:I, s:i, s:i, s:i, s:i, s:s}", "n_params", (json_int_t)i->n_params,
+                                  "size", (json_int_t)i->weight_bytes, "n_vocab", i->n_vocab, "n_ctx_train",
+                                  i->ctx_train, "n_ctx", m->engine_info.ctx_tokens, "n_embd", i->hidden,
+                                  "quant", i->weight_types));
     json_object_set_new(o, "squish",
                         json_pack("{s:s, s:s, s:f, s:I, s:I, s:b}", "state", "loaded", "loader", i->tier,
                                   "load_time_s", m->load_ms / 1e3, "requests", (json_int_t)m->requests,
@@ -128,8 +135,9 @@ static bool add_stored(void *user, const char *name, const char *path, uint64_t 
         if (strcmp(json_string_value(json_object_get(o, "id")), name) == 0) return true;
     }
     o = entry(c->api, name);
-    json_object_set_new(o, "squish", json_pack("{s:s, s:I, s:s}", "state", "stored", "bytes", (json_int_t)bytes,
-                                               "tiers", tiers ? tiers : ""));
+    json_object_set_new(o, "squish",
+                        json_pack("{s:s, s:I, s:s}", "state", "stored", "bytes", (json_int_t)bytes, "tiers",
+                                  tiers ? tiers : ""));
     sq_api_add(c, data, o);
     return true;
 }

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * api_ops.c - for those who run the server: health, liveness, what is at work, cancelling, the API's description.
+ * api_ops.c - for those who run the server: health, liveness, what is at work, cancelling, the API's
+ * description.
  *
- * All of it answers from the loop thread without waiting for anything, so that it answers under load as well. */
+ * All of it answers from the loop thread without waiting for anything, so that it answers under load as well.
+ */
 #include "api/api_int.h"
 
 #include <stdio.h>
@@ -48,7 +50,8 @@ static void add_model(sq_api *api, json_t *o) {
     json_object_set_new(o, "load_time_s", json_real(first ? first->load_ms / 1e3 : 0));
     json_object_set_new(o, "queued", json_integer(queued));
     json_object_set_new(o, "running", json_integer(n_running));
-    json_object_set_new(o, "kv_blocks", json_pack("{s:I, s:I, s:I}", "total", total, "free", unused, "cached", cached));
+    json_object_set_new(o, "kv_blocks",
+                        json_pack("{s:I, s:I, s:I}", "total", total, "free", unused, "cached", cached));
 }
 
 static void get_health(void *user, sq_http_req *r) {
@@ -66,7 +69,8 @@ static void get_health(void *user, sq_http_req *r) {
         json_object_set_new(o, "uptime_s", json_real((double)(sq_os_now_ns() - api->t_start_ns) / 1e9));
         json_object_set_new(o, "mem_available_gb", json_real((double)sq_os_memory_available() / 1e9));
         /* nothing that changes answers is on unless asked for: see docs/api.md */
-        json_object_set_new(o, "features", json_pack("{s:s}", "kv", api->opt.kv == SQUISH_KV_F32 ? "f32" : "f16"));
+        json_object_set_new(o, "features",
+                            json_pack("{s:s}", "kv", api->opt.kv == SQUISH_KV_F32 ? "f32" : "f16"));
         json_object_set_new(o, "version", json_string(squish_version()));
     }
     sq_api_reply_json(r, strcmp(word, "ok") == 0 ? 200 : 503, o);
@@ -89,10 +93,10 @@ static json_t *slot(const sq_api_call *c) {
         ended += c->answers[i].ended;
     }
     return json_pack("{s:s, s:s, s:s, s:s?, s:b, s:I, s:I, s:I, s:i, s:i, s:f}", "id", c->id, "request_id",
-                     c->request_id, "kind", c->dialect->name, "model", c->model ? c->model->name : NULL, "stream",
-                     c->wish.stream, "prompt_tokens", (json_int_t)prompt, "completion_tokens", (json_int_t)made,
-                     "answers", (json_int_t)c->n_answers, "running", at_work, "ended", ended, "age_s",
-                     (double)(sq_os_now_ns() - c->t_start_ns) / 1e9);
+                     c->request_id, "kind", c->dialect->name, "model", c->model ? c->model->name : NULL,
+                     "stream", c->wish.stream, "prompt_tokens", (json_int_t)prompt, "completion_tokens",
+                     (json_int_t)made, "answers", (json_int_t)c->n_answers, "running", at_work, "ended",
+                     ended, "age_s", (double)(sq_os_now_ns() - c->t_start_ns) / 1e9);
 }
 
 static void get_slots(void *user, sq_http_req *r) {

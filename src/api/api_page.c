@@ -2,14 +2,16 @@
  *
  * api_page.c - files that are part of the program: the chat page, and the API's description.
  *
- * The table sq_api_files is made at build time by scripts/embed.sh. The page talks to this server alone and loads
- * nothing else: the Content-Security-Policy says so to the browser, and allows no script or style inside the HTML. */
+ * The table sq_api_files is made at build time by scripts/embed.sh. The page talks to this server alone and
+ * loads nothing else: the Content-Security-Policy says so to the browser, and allows no script or style
+ * inside the HTML. */
 #include "api/api_int.h"
 
 #include <string.h>
 
-static const char policy[] = "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
-                             "form-action 'none'; frame-ancestors 'none'";
+static const char policy[] =
+    "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'";
 
 const sq_api_file *sq_api_page_find(const char *path) {
     for (const sq_api_file *f = sq_api_files; f->path; f++)
@@ -27,8 +29,10 @@ void sq_api_page_reply(sq_http_req *r, const sq_api_file *f) {
     sq_http_add_header(r, "Cache-Control", "no-cache");
     sq_http_add_header(r, "Content-Security-Policy", policy);
     sq_http_add_header(r, "Referrer-Policy", "no-referrer");
-    if (known && strcmp(known, f->etag) == 0) sq_http_reply(r, 304, f->type, "", 0);
-    else sq_http_reply(r, 200, f->type, f->data, f->bytes);
+    if (known && strcmp(known, f->etag) == 0)
+        sq_http_reply(r, 304, f->type, "", 0);
+    else
+        sq_http_reply(r, 200, f->type, f->data, f->bytes);
 }
 
 static void get_page(void *user, sq_http_req *r) {

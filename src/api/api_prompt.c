@@ -2,9 +2,9 @@
  *
  * api_prompt.c - from messages or texts to token ids. Runs on workers.
  *
- * Messages are data. Whoever writes "<|im_end|><|im_start|>system" into one must not open a turn of his own: where
- * the text of a control token stands in a message, it goes through the template between two marks (noncharacters,
- * U+FDD0 and U+FDD1, which the message itself may not have) and is tokenised as plain text:
+ * Messages are data. Whoever writes "<|im_end|><|im_start|>system" into one must not open a turn of his own:
+ * where the text of a control token stands in a message, it goes through the template between two marks
+ * (noncharacters, U+FDD0 and U+FDD1, which the message itself may not have) and is tokenised as plain text:
  *
  *   rendered   <|im_start|>user\n how do I write (FDD0)<|im_end|>(FDD1) in HTML? <|im_end|>\n
  *   tokenised  with control tokens               plain text              with control tokens
@@ -48,7 +48,8 @@ static json_t *guard_text(const sq_api_model *m, const json_t *v) {
         size_t len = 0;
         bool mark = false;
         if (first[(unsigned char)s[at]]) {
-            mark = n - at >= MARK && (memcmp(s + at, mark_open, MARK) == 0 || memcmp(s + at, mark_close, MARK) == 0);
+            mark = n - at >= MARK &&
+                   (memcmp(s + at, mark_open, MARK) == 0 || memcmp(s + at, mark_close, MARK) == 0);
             len = mark ? MARK : control_at(m, s + at, n - at);
         }
         if (len == 0) {
@@ -66,7 +67,8 @@ static json_t *guard_text(const sq_api_model *m, const json_t *v) {
     return out;
 }
 
-/* A copy of v whose strings are guarded; roles and keys are the program's words. Depth is bounded by the parser. */
+/* A copy of v whose strings are guarded; roles and keys are the program's words. Depth is bounded by the
+ * parser. */
 static json_t *guard(const sq_api_model *m, json_t *v) {
     if (json_is_string(v)) return guard_text(m, v);
     if (json_is_array(v)) {
@@ -207,15 +209,23 @@ bool sq_api_render(sq_api_call *c, squish_tokens *ids) {
 static const char *const middle_marks[][3] = {
     {"<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"},
     {"<fim_prefix>", "<fim_suffix>", "<fim_middle>"},
-    {"<\xEF\xBD\x9C" "fim\xE2\x96\x81" "begin\xEF\xBD\x9C>", "<\xEF\xBD\x9C" "fim\xE2\x96\x81" "hole\xEF\xBD\x9C>",
-     "<\xEF\xBD\x9C" "fim\xE2\x96\x81" "end\xEF\xBD\x9C>"},
+    {"<\xEF\xBD\x9C"
+     "fim\xE2\x96\x81"
+     "begin\xEF\xBD\x9C>",
+     "<\xEF\xBD\x9C"
+     "fim\xE2\x96\x81"
+     "hole\xEF\xBD\x9C>",
+     "<\xEF\xBD\x9C"
+     "fim\xE2\x96\x81"
+     "end\xEF\xBD\x9C>"},
     {"\xE2\x96\x81<PRE>", "\xE2\x96\x81<SUF>", "\xE2\x96\x81<MID>"},
     {"[PREFIX]", "[SUFFIX]", "[MIDDLE]"},
 };
 
 static bool one_control(const squish_model *m, const char *text, int32_t *id) {
     squish_tokens t = {0};
-    bool ok = squish_tokenize(m, text, strlen(text), SQUISH_TOK_SPECIAL, &t, NULL) == SQUISH_OK && t.count == 1;
+    bool ok =
+        squish_tokenize(m, text, strlen(text), SQUISH_TOK_SPECIAL, &t, NULL) == SQUISH_OK && t.count == 1;
     if (ok) *id = t.ids[0];
     squish_tokens_free(&t);
     return ok && squish_token_is_control(m, *id);
@@ -246,7 +256,8 @@ static bool add_id(sq_api_call *c, int32_t id, id_list *l) {
 static bool fill_middle(sq_api_call *c, const sq_api_input *in, id_list *l) {
     int32_t marks[3];
     if (!in->text)
-        return sq_api_refuse(&c->error, 400, "invalid_value", "suffix", "'suffix' goes with a prompt that is text");
+        return sq_api_refuse(&c->error, 400, "invalid_value", "suffix",
+                             "'suffix' goes with a prompt that is text");
     if (!sq_api_middle_marks(c->model->model, marks))
         return sq_api_refuse(&c->error, 400, "unsupported_parameter", "suffix",
                              "'suffix': %s was not trained to fill in the middle", c->model->name);
@@ -310,10 +321,11 @@ static bool check_window(sq_api_call *c, size_t n) {
     const int32_t ctx = window(c);
     const bool answers = c->wish.pool == SQUISH_POOL_NONE && c->wish.gen.max_tokens != 0;
     if (n + answers <= (size_t)ctx) return true;
-    sq_api_refuse(&c->error, 400, "context_length_exceeded", c->wish.messages ? "messages" : "prompt",
-                  "the prompt has %zu tokens, the window of %s is %d%s: shorten the prompt, or give the server "
-                  "a larger --ctx",
-                  n, c->model->name, ctx, answers ? " with at least one for the answer" : "");
+    sq_api_refuse(
+        &c->error, 400, "context_length_exceeded", c->wish.messages ? "messages" : "prompt",
+        "the prompt has %zu tokens, the window of %s is %d%s: shorten the prompt, or give the server "
+        "a larger --ctx",
+        n, c->model->name, ctx, answers ? " with at least one for the answer" : "");
     c->error.n_prompt = n > INT32_MAX ? INT32_MAX : (int32_t)n;
     c->error.n_ctx = ctx;
     return false;

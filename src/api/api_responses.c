@@ -2,9 +2,10 @@
  *
  * api_responses.c - POST /v1/responses, its count of input tokens, and answers that were kept.
  *
- * Every frame of a stream has its type as event and in the data, and a number that counts up. The answer is one item:
- * a message with one part of text. Nothing is kept unless the request says "store": true (OpenAI keeps by default; a
- * server on one's own machine should not). "truncation": "auto" would cut prompts and is refused. */
+ * Every frame of a stream has its type as event and in the data, and a number that counts up. The answer is
+ * one item: a message with one part of text. Nothing is kept unless the request says "store": true (OpenAI
+ * keeps by default; a server on one's own machine should not). "truncation": "auto" would cut prompts and is
+ * refused. */
 #include "api/api_int.h"
 
 #include <stdio.h>
@@ -31,18 +32,21 @@ static json_t *call_message(sq_api_call *c, const json_t *item, const char *at) 
     const char *name = json_string_value(json_object_get(item, "name"));
     const json_t *arguments = json_object_get(item, "arguments");
     if (!name || !json_is_string(arguments)) {
-        sq_api_refuse(&c->error, 400, "invalid_value", at, "'%s': wanted 'name' and 'arguments' (a string)", at);
+        sq_api_refuse(&c->error, 400, "invalid_value", at, "'%s': wanted 'name' and 'arguments' (a string)",
+                      at);
         return NULL;
     }
-    return json_pack("{s:s, s:s, s:[{s:s, s:s, s:{s:s, s:O}}]}", "role", "assistant", "content", "", "tool_calls", "id",
-                     id ? id : "", "type", "function", "function", "name", name, "arguments", arguments);
+    return json_pack("{s:s, s:s, s:[{s:s, s:s, s:{s:s, s:O}}]}", "role", "assistant", "content", "",
+                     "tool_calls", "id", id ? id : "", "type", "function", "function", "name", name,
+                     "arguments", arguments);
 }
 
 static json_t *result_message(sq_api_call *c, const json_t *item, const char *at) {
     const char *id = json_string_value(json_object_get(item, "call_id"));
     const json_t *output = json_object_get(item, "output");
     if (!json_is_string(output) && !json_is_array(output)) {
-        sq_api_refuse(&c->error, 400, "invalid_value", at, "'%s': wanted 'output', a string or parts of text", at);
+        sq_api_refuse(&c->error, 400, "invalid_value", at, "'%s': wanted 'output', a string or parts of text",
+                      at);
         return NULL;
     }
     return json_pack("{s:s, s:s, s:O}", "role", "tool", "tool_call_id", id ? id : "", "content", output);
@@ -54,14 +58,21 @@ static bool take_item(sq_api_call *c, json_t *item, size_t i, json_t *list) {
     snprintf(at, sizeof at, "input[%zu]", i);
     const char *type = json_string_value(json_object_get(item, "type"));
     json_t *m = NULL;
-    if (!json_is_object(item)) return sq_api_refuse(&c->error, 400, "invalid_type", at, "'%s' is no object", at);
-    if (!type || strcmp(type, "message") == 0) m = json_incref(item);
-    else if (strcmp(type, "reasoning") == 0) return true; /* templates drop what was thought before */
-    else if (strcmp(type, "function_call") == 0) m = call_message(c, item, at);
-    else if (strcmp(type, "function_call_output") == 0) m = result_message(c, item, at);
+    if (!json_is_object(item))
+        return sq_api_refuse(&c->error, 400, "invalid_type", at, "'%s' is no object", at);
+    if (!type || strcmp(type, "message") == 0)
+        m = json_incref(item);
+    else if (strcmp(type, "reasoning") == 0)
+        return true; /* templates drop what was thought before */
+    else if (strcmp(type, "function_call") == 0)
+        m = call_message(c, item, at);
+    else if (strcmp(type, "function_call_output") == 0)
+        m = result_message(c, item, at);
     else
-        return sq_api_refuse(&c->error, 400, "unsupported_parameter", at, "'%s' is an item of type '%.40s': wanted "
-                             "message, function_call, function_call_output or reasoning", at, type);
+        return sq_api_refuse(&c->error, 400, "unsupported_parameter", at,
+                             "'%s' is an item of type '%.40s': wanted "
+                             "message, function_call, function_call_output or reasoning",
+                             at, type);
     return (m && json_array_append_new(list, m) == 0) || no_memory(c);
 }
 
@@ -69,13 +80,16 @@ static bool take_item(sq_api_call *c, json_t *item, size_t i, json_t *list) {
 static json_t *read_items(sq_api_call *c, json_t *input) {
     json_t *list = json_array();
     if (json_is_string(input)) {
-        if (json_array_append_new(list, json_pack("{s:s, s:O}", "role", "user", "content", input)) != 0) no_memory(c);
+        if (json_array_append_new(list, json_pack("{s:s, s:O}", "role", "user", "content", input)) != 0)
+            no_memory(c);
         return list;
     }
     if (!json_is_array(input) || json_array_size(input) == 0)
         sq_api_refuse(&c->error, 400, input ? "invalid_value" : "missing_required_parameter", "input",
                       "'input' is %s, wanted a string or an array of items",
-                      !input ? "missing" : json_is_array(input) ? "empty" : "something else");
+                      !input                 ? "missing"
+                      : json_is_array(input) ? "empty"
+                                             : "something else");
     for (size_t i = 0; !c->error.status && i < json_array_size(input); i++)
         take_item(c, json_array_get(input, i), i, list);
     return list;
@@ -88,13 +102,14 @@ static bool go_on(sq_api_call *c, json_t **messages) {
     if (!s->previous || !*s->previous) return *messages || no_memory(c);
     json_decref(*messages);
     *messages = NULL;
-    return sq_api_kept_get(c->api, sq_api_call_client(c), s->previous, NULL, messages) ||
+    return (c->api->kept && sq_api_kept_get(c->api, sq_api_call_client(c), s->previous, NULL, messages)) ||
            sq_api_refuse(&c->error, 400, "previous_response_not_found", "previous_response_id",
                          "no answer '%.60s' is kept here (the last %d with \"store\": true are)", s->previous,
                          SQ_API_KEPT_MAX);
 }
 
-/* c->made is not touched; c->body["input"] is what the client wrote. c->wish.messages: all of it, instructions first. */
+/* c->made is not touched; c->body["input"] is what the client wrote. c->wish.messages: all of it,
+ * instructions first. */
 static bool read_input(sq_api_call *c, json_t *body) {
     const responses_state *s = c->state;
     json_t *before = NULL, *list = NULL, *now = NULL;
@@ -103,12 +118,15 @@ static bool read_input(sq_api_call *c, json_t *body) {
     ok = ok && list && !c->error.status && sq_api_read_messages(c, list, "input", &now);
     if (ok) ok = json_array_extend(before, now) == 0 || no_memory(c);
     if (ok && s->instructions && *s->instructions)
-        ok = json_array_insert_new(before, 0, json_pack("{s:s, s:s}", "role", "system", "content", s->instructions)) ==
-                 0 || no_memory(c);
+        ok = json_array_insert_new(
+                 before, 0, json_pack("{s:s, s:s}", "role", "system", "content", s->instructions)) == 0 ||
+             no_memory(c);
     json_decref(list);
     json_decref(now);
-    if (ok) c->wish.messages = before;
-    else json_decref(before);
+    if (ok)
+        c->wish.messages = before;
+    else
+        json_decref(before);
     return ok;
 }
 
@@ -119,7 +137,8 @@ static bool refuse_missing(sq_api_call *c, const json_t *body) {
                                            {"context_management", "nothing is cut or summed up here"}};
     const char *choice = json_string_value(json_object_get(body, "tool_choice")), *truncation = NULL;
     if (!sq_api_refuse_grammar(c, body, "tools", NULL) ||
-        (!(choice && strcmp(choice, "auto") == 0) && !sq_api_refuse_grammar(c, body, "tool_choice", "none")) ||
+        (!(choice && strcmp(choice, "auto") == 0) &&
+         !sq_api_refuse_grammar(c, body, "tool_choice", "none")) ||
         !sq_api_refuse_grammar(c, json_object_get(body, "text"), "format", "text") ||
         !sq_api_get_text(&c->error, body, "", "truncation", &truncation))
         return false;
@@ -129,8 +148,8 @@ static bool refuse_missing(sq_api_call *c, const json_t *body) {
     for (size_t i = 0; i < SQ_COUNT(never); i++) {
         const json_t *v = json_object_get(body, never[i][0]);
         if (v && !json_is_null(v) && !json_is_false(v))
-            return sq_api_refuse(&c->error, 400, "unsupported_parameter", never[i][0], "'%s' is not offered: %s",
-                                 never[i][0], never[i][1]);
+            return sq_api_refuse(&c->error, 400, "unsupported_parameter", never[i][0],
+                                 "'%s' is not offered: %s", never[i][0], never[i][1]);
     }
     return true;
 }
@@ -164,8 +183,8 @@ static bool read_counted(sq_api_call *c, json_t *body) {
     responses_state *s = c->state;
     return sq_api_get_text(&c->error, body, "", "model", &c->wish.model) &&
            sq_api_get_text(&c->error, body, "", "instructions", &s->instructions) &&
-           sq_api_get_text(&c->error, body, "", "previous_response_id", &s->previous) && refuse_missing(c, body) &&
-           read_reasoning(c, body) && read_input(c, body);
+           sq_api_get_text(&c->error, body, "", "previous_response_id", &s->previous) &&
+           refuse_missing(c, body) && read_reasoning(c, body) && read_input(c, body);
 }
 
 static bool read_responses(sq_api_call *c, json_t *body) {
@@ -187,21 +206,25 @@ static json_t *echo(const sq_api_call *c, const char *key, json_t *otherwise) {
     return json_incref(v);
 }
 
+static json_t *effort_of(const sq_api_call *c) {
+    json_t *v = json_object_get(c->wish.template_vars, "reasoning_effort");
+    return v ? json_incref(v) : json_null();
+}
+
 static json_t *response(const sq_api_call *c, const char *status, json_t *output, json_t *usage) {
     const responses_state *s = c->state;
     const squish_sampling *g = &c->wish.gen.sampling;
-    json_t *o = json_pack("{s:s, s:s, s:I, s:s, s:n, s:n, s:o, s:o, s:s, s:o, s:o, s:s?}", "id", s->id, "object",
-                          "response", "created_at", (json_int_t)c->created, "status", status, "error",
-                          "incomplete_details", "instructions", echo(c, "instructions", json_null()),
-                          "max_output_tokens", echo(c, "max_output_tokens", json_null()), "model", c->model_name, "output",
-                          output, "parallel_tool_calls", echo(c, "parallel_tool_calls", json_true()),
-                          "previous_response_id", s->previous);
-    json_t *rest = json_pack("{s:{s:o, s:n}, s:b, s:f, s:{s:{s:s}}, s:s, s:[], s:f, s:s, s:o, s:n, s:o}", "reasoning",
-                             "effort", json_incref(json_object_get(c->wish.template_vars, "reasoning_effort") ?
-                                                   json_object_get(c->wish.template_vars, "reasoning_effort") : json_null()),
-                             "summary", "store", s->store, "temperature", (double)g->temperature, "text", "format", "type",
-                             "text", "tool_choice", "auto", "tools", "top_p", (double)g->top_p, "truncation", "disabled",
-                             "usage", usage, "user", "metadata", echo(c, "metadata", json_object()));
+    json_t *o = json_pack("{s:s, s:s, s:I, s:s, s:n, s:n, s:o, s:o, s:s, s:o, s:o, s:s?}", "id", s->id,
+                          "object", "response", "created_at", (json_int_t)c->created, "status", status,
+                          "error", "incomplete_details", "instructions", echo(c, "instructions", json_null()),
+                          "max_output_tokens", echo(c, "max_output_tokens", json_null()), "model",
+                          c->model_name, "output", output, "parallel_tool_calls",
+                          echo(c, "parallel_tool_calls", json_true()), "previous_response_id", s->previous);
+    json_t *rest = json_pack("{s:{s:o, s:n}, s:b, s:f, s:{s:{s:s}}, s:s, s:[], s:f, s:s, s:o, s:n, s:o}",
+                             "reasoning", "effort", effort_of(c), "summary", "store", s->store, "temperature",
+                             (double)g->temperature, "text", "format", "type", "text", "tool_choice", "auto",
+                             "tools", "top_p", (double)g->top_p, "truncation", "disabled", "usage", usage,
+                             "user", "metadata", echo(c, "metadata", json_object()));
     json_object_update(o, rest);
     json_decref(rest);
     return o;
@@ -212,14 +235,14 @@ static json_t *usage_of(const sq_api_call *c) {
     sq_api_call_totals(c, &t);
     return json_pack("{s:I, s:{s:I}, s:I, s:{s:i}, s:I}", "input_tokens", (json_int_t)t.prompt_tokens,
                      "input_tokens_details", "cached_tokens", (json_int_t)t.cached_tokens, "output_tokens",
-                     (json_int_t)t.completion_tokens, "output_tokens_details", "reasoning_tokens", 0, "total_tokens",
-                     (json_int_t)(t.prompt_tokens + t.completion_tokens));
+                     (json_int_t)t.completion_tokens, "output_tokens_details", "reasoning_tokens", 0,
+                     "total_tokens", (json_int_t)(t.prompt_tokens + t.completion_tokens));
 }
 
 static json_t *part(const sq_api_call *c, const char *text, size_t n) {
     const responses_state *s = c->state;
-    return json_pack("{s:s, s:s%, s:[], s:o}", "type", "output_text", "text", text, n, "annotations", "logprobs",
-                     s->all && n ? json_incref(s->all) : json_array());
+    return json_pack("{s:s, s:s%, s:[], s:o}", "type", "output_text", "text", text, n, "annotations",
+                     "logprobs", s->all && n ? json_incref(s->all) : json_array());
 }
 
 static json_t *item(const sq_api_call *c, const char *status, json_t *content) {
@@ -262,7 +285,8 @@ static json_t *placed(const sq_api_call *c) {
 static void begin(sq_api_call *c) {
     static const char *const first[] = {"response.created", "response.in_progress"};
     for (size_t i = 0; i < SQ_COUNT(first); i++)
-        say(c, first[i], json_pack("{s:o}", "response", response(c, "in_progress", json_array(), json_null())));
+        say(c, first[i],
+            json_pack("{s:o}", "response", response(c, "in_progress", json_array(), json_null())));
     say(c, "response.output_item.added",
         json_pack("{s:i, s:o}", "output_index", 0, "item", item(c, "in_progress", json_array())));
     json_t *o = placed(c);
@@ -312,7 +336,8 @@ static void say_done(sq_api_call *c) {
     sq_api_put(c, o, "part", part(c, text, a->text.len));
     say(c, "response.content_part.done", o);
     say(c, "response.output_item.done",
-        json_pack("{s:i, s:o}", "output_index", 0, "item", item(c, end_word(c), json_pack("[o]", part(c, text, a->text.len)))));
+        json_pack("{s:i, s:o}", "output_index", 0, "item",
+                  item(c, end_word(c), json_pack("[o]", part(c, text, a->text.len)))));
 }
 
 /* The conversation as the next request goes on with it: without instructions, with the answer. */
@@ -321,8 +346,8 @@ static void keep(sq_api_call *c, const json_t *result) {
     const sq_api_answer *a = &c->answers[0];
     json_t *list = json_copy(c->wish.messages);
     if (s->instructions && *s->instructions) json_array_remove(list, 0);
-    json_array_append_new(list, json_pack("{s:s, s:s%}", "role", "assistant", "content", a->text.data ? a->text.data : "",
-                                          a->text.len));
+    json_array_append_new(list, json_pack("{s:s, s:s%}", "role", "assistant", "content",
+                                          a->text.data ? a->text.data : "", a->text.len));
     if (!list || !sq_api_kept_put(c->api, sq_api_call_client(c), s->id, result, list))
         sq_api_refuse(&c->error, 500, "out_of_memory", "store", "the answer found no memory to be kept in");
     json_decref(list);
@@ -345,12 +370,14 @@ static void finish(sq_api_call *c) {
 
 static void fail(sq_api_call *c, const sq_api_error *e) {
     json_t *o = response(c, "failed", json_array(), json_null());
-    json_object_set_new(o, "error", json_pack("{s:s, s:s}", "code", e->status >= 500 ? "server_error" : e->code,
-                                              "message", e->message));
+    json_object_set_new(
+        o, "error",
+        json_pack("{s:s, s:s}", "code", e->status >= 500 ? "server_error" : e->code, "message", e->message));
     say(c, "response.failed", json_pack("{s:o}", "response", o));
 }
 
-/* Loop thread, first of all: the table of kept answers is there, and streams collect their text for the last frames. */
+/* Loop thread, first of all: the table of kept answers is there, and streams collect their text for the last
+ * frames. */
 static void enter(sq_api_call *c) {
     c->wish.whole_text = true;
     if (!sq_api_kept_begin(c->api)) no_memory(c);
@@ -359,7 +386,8 @@ static void enter(sq_api_call *c) {
 static bool work_count(sq_api_call *c) {
     squish_tokens ids = {0};
     if (!sq_api_render(c, &ids)) return false;
-    c->result = json_pack("{s:s, s:I}", "object", "response.input_tokens", "input_tokens", (json_int_t)ids.count);
+    c->result =
+        json_pack("{s:s, s:I}", "object", "response.input_tokens", "input_tokens", (json_int_t)ids.count);
     return true;
 }
 
@@ -377,7 +405,8 @@ static void kept_route(void *user, sq_http_req *r) {
     const char *id = sq_http_rest(r);
     if (sq_http_method_of(r) == SQ_HTTP_DELETE) {
         if (sq_api_kept_remove(api, sq_http_client(r), id))
-            sq_api_reply_json(r, 200, json_pack("{s:s, s:s, s:b}", "id", id, "object", "response", "deleted", 1));
+            sq_api_reply_json(r, 200,
+                              json_pack("{s:s, s:s, s:b}", "id", id, "object", "response", "deleted", 1));
         else
             refuse_unknown(r);
     } else if (sq_api_kept_get(api, sq_http_client(r), id, &o, NULL)) {
@@ -389,7 +418,7 @@ static void kept_route(void *user, sq_http_req *r) {
 
 /* ---- routes ---------------------------------------------------------------------------------- */
 
-static const sq_api_dialect responses = {.name = "openai-responses",
+const sq_api_dialect sq_api_responses = {.name = "openai-responses",
                                          .stream_type = "text/event-stream",
                                          .ping = ": ping\n\n",
                                          .state_bytes = sizeof(responses_state),
@@ -407,7 +436,7 @@ static const sq_api_dialect input_tokens = {.name = "openai-input-tokens",
                                             .work = work_count,
                                             .error = sq_api_error_openai};
 
-static void post_responses(void *user, sq_http_req *r) { sq_api_call_new(user, r, &responses); }
+static void post_responses(void *user, sq_http_req *r) { sq_api_call_new(user, r, &sq_api_responses); }
 static void post_count(void *user, sq_http_req *r) { sq_api_call_new(user, r, &input_tokens); }
 
 static const sq_http_route routes[] = {

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * api_responses_kept.c - answers that clients asked to be kept: GET, DELETE and previous_response_id find them.
+ * api_responses_kept.c - answers that clients asked to be kept: GET, DELETE and previous_response_id find
+ * them.
  *
- * In memory alone, the last 256, each with the messages that led to it; the least recently used goes first. An answer
- * belongs to the key (or address) that asked for it. Everything is kept as text and parsed again for each reader: no
- * JSON value is shared between threads.
+ * In memory alone, the last 256, each with the messages that led to it; the least recently used goes first.
+ * An answer belongs to the key (or address) that asked for it. Everything is kept as text and parsed again
+ * for each reader: no JSON value is shared between threads.
  *
  * Threads. One mutex around the table; it is held while texts are copied, never while they are parsed. */
 #include "api/api_int.h"
@@ -58,7 +59,8 @@ void sq_api_kept_free(sq_api *api) {
 /* With the lock. */
 static kept_one *find(sq_api_kept *k, uint64_t client, const char *id) {
     for (size_t i = 0; i < SQ_API_KEPT_MAX; i++)
-        if (k->slots[i].id[0] && k->slots[i].client == client && strcmp(k->slots[i].id, id) == 0) return &k->slots[i];
+        if (k->slots[i].id[0] && k->slots[i].client == client && strcmp(k->slots[i].id, id) == 0)
+            return &k->slots[i];
     return NULL;
 }
 
@@ -71,7 +73,8 @@ static kept_one *oldest(sq_api_kept *k) {
     return best;
 }
 
-bool sq_api_kept_put(sq_api *api, uint64_t client, const char *id, const json_t *response, const json_t *messages) {
+bool sq_api_kept_put(sq_api *api, uint64_t client, const char *id, const json_t *response,
+                     const json_t *messages) {
     sq_api_kept *k = api->kept;
     sq_buf r, m;
     sq_buf_init(&r, &api->alloc, TEXT_MAX);

@@ -4,8 +4,8 @@
  *
  *   new: keys, log, listeners       run: loads models, serves        SIGTERM: drains, then run returns
  *
- * Threads. sq_api_run's thread is the loop of http; all state of sq_api belongs to it. Workers of http open models and
- * read, render and print requests; each batch has its own thread. No locks: other threads post. */
+ * Threads. sq_api_run's thread is the loop of http; all state of sq_api belongs to it. Workers of http open
+ * models and read, render and print requests; each batch has its own thread. No locks: other threads post. */
 #include "api/api_int.h"
 
 #include <errno.h>
@@ -19,10 +19,11 @@
 enum { WORKERS = 3, KEYS_MAX = 10000, KEY_FILE_MAX = 1 << 20, STALLED_S = 60, AFTER_CANCEL_S = 2 };
 
 static const sq_api_routes *const route_sets[] = {
-    &sq_api_routes_ops,    &sq_api_routes_openai, &sq_api_routes_chat, &sq_api_routes_completions,
-    &sq_api_routes_embeddings, &sq_api_routes_tokens, &sq_api_routes_page, &sq_api_routes_ollama,
-    &sq_api_routes_ollama_embed, &sq_api_routes_ollama_models, &sq_api_routes_ollama_store, &sq_api_routes_blobs,
-    &sq_api_routes_anthropic, &sq_api_routes_responses,
+    &sq_api_routes_ops,           &sq_api_routes_openai,       &sq_api_routes_chat,
+    &sq_api_routes_completions,   &sq_api_routes_embeddings,   &sq_api_routes_tokens,
+    &sq_api_routes_page,          &sq_api_routes_ollama,       &sq_api_routes_ollama_embed,
+    &sq_api_routes_ollama_models, &sq_api_routes_ollama_store, &sq_api_routes_blobs,
+    &sq_api_routes_anthropic,     &sq_api_routes_responses,
 };
 
 const sq_http_route *sq_api_route(size_t i) {
@@ -52,8 +53,9 @@ static squish_status read_key_file(const char *path, sq_arena *ar, const char **
     sq_span text;
     if (stat(path, &s) != 0) return sq_fail_errno(err, errno, "%s", path);
     if (!S_ISREG(s.st_mode) || (s.st_mode & 077))
-        return sq_fail(err, SQUISH_INVALID, "%s: mode %04o, wanted a file that only its owner may read (chmod 600)",
-                       path, (unsigned)s.st_mode & 07777);
+        return sq_fail(err, SQUISH_INVALID,
+                       "%s: mode %04o, wanted a file that only its owner may read (chmod 600)", path,
+                       (unsigned)s.st_mode & 07777);
     SQ_TRY(sq_os_read_file(path, KEY_FILE_MAX, ar, &text, err));
     const char *p = (const char *)text.p, *end = p + text.n;
     while (p < end) {
@@ -77,7 +79,8 @@ static squish_status set_keys(sq_api *api, squish_error *err) {
     const char **keys = SQ_ARENA_ARRAY(&ar, const char *, KEYS_MAX);
     size_t n = 0;
     squish_status st = keys ? SQUISH_OK : sq_fail(err, SQUISH_NO_MEMORY, "keys: out of memory");
-    for (int32_t i = 0; st == SQUISH_OK && i < api->opt.n_keys && n < KEYS_MAX; i++) keys[n++] = api->opt.keys[i];
+    for (int32_t i = 0; st == SQUISH_OK && i < api->opt.n_keys && n < KEYS_MAX; i++)
+        keys[n++] = api->opt.keys[i];
     if (st == SQUISH_OK && api->opt.key_file) st = read_key_file(api->opt.key_file, &ar, keys, &n, err);
     if (st == SQUISH_OK && api->opt.key_file && n == 0)
         st = sq_fail(err, SQUISH_INVALID, "%s: no key in it", api->opt.key_file);
@@ -157,8 +160,10 @@ static void on_reload_signal(void *user, int sig) {
     sq_api *api = user;
     squish_error err = {0};
     char line[600];
-    if (set_keys(api, &err) == SQUISH_OK) snprintf(line, sizeof line, "keys were read again");
-    else snprintf(line, sizeof line, "keys stay as they were: %s", err.text);
+    if (set_keys(api, &err) == SQUISH_OK)
+        snprintf(line, sizeof line, "keys were read again");
+    else
+        snprintf(line, sizeof line, "keys stay as they were: %s", err.text);
     warn(api, line);
 }
 
@@ -175,8 +180,8 @@ static void watch(sq_api *api) {
         stalled = true;
         if (api->stalled) continue;
         char line[400];
-        snprintf(line, sizeof line, "%s: a step has run for %d s (%d answers run, %d wait)", m->name, STALLED_S,
-                 s.running, s.queued);
+        snprintf(line, sizeof line, "%s: a step has run for %d s (%d answers run, %d wait)", m->name,
+                 STALLED_S, s.running, s.queued);
         warn(api, line);
     }
     api->stalled = stalled;
@@ -248,9 +253,10 @@ static squish_status listen_on(sq_api *api, int port, int tag, char *url, size_t
 static squish_status listen_all(sq_api *api, squish_error *err) {
     SQ_TRY(listen_on(api, api->opt.port, SQ_API_TAG_MAIN, api->url, sizeof api->url, err));
     if (api->opt.ollama_port >= 0)
-        SQ_TRY(listen_on(api, api->opt.ollama_port, SQ_API_TAG_OLLAMA, api->ollama_url, sizeof api->ollama_url,
-                         err));
-    return api->opt.socket ? sq_http_listen_unix(api->http, api->opt.socket, SQ_API_TAG_SOCKET, err) : SQUISH_OK;
+        SQ_TRY(listen_on(api, api->opt.ollama_port, SQ_API_TAG_OLLAMA, api->ollama_url,
+                         sizeof api->ollama_url, err));
+    return api->opt.socket ? sq_http_listen_unix(api->http, api->opt.socket, SQ_API_TAG_SOCKET, err)
+                           : SQUISH_OK;
 }
 
 static squish_status set_timers(sq_api *api, squish_error *err) {

@@ -2,8 +2,8 @@
  *
  * api_tokens.c - the tokenizer from outside: tokenizer_info, tokenize, detokenize, apply-template.
  *
- * With these lm-evaluation-harness needs no tokenizer of its own. Field names are vLLM's and llama.cpp's; token_ids
- * and token_count are those of the original Squish. */
+ * With these lm-evaluation-harness needs no tokenizer of its own. Field names are vLLM's and llama.cpp's;
+ * token_ids and token_count are those of the original Squish. */
 #include "api/api_int.h"
 
 #include <stdio.h>
@@ -43,9 +43,9 @@ static bool work_info(sq_api_call *c) {
     c->result = json_pack("{s:o, s:o, s:o, s:s?, s:i, s:i, s:s}", "eos_token",
                           token_name(m, end_token(m, i->n_vocab_tokens)), "bos_token",
                           token_name(m, squish_token_bos(m)), "pad_token",
-                          token_name(m, id_of(squish_model_generation_json(m), "pad_token_id")), "chat_template",
-                          squish_model_template(m), "vocab_size", i->n_vocab_tokens, "max_model_len",
-                          c->model->engine_info.ctx_tokens, "model", c->model->name);
+                          token_name(m, id_of(squish_model_generation_json(m), "pad_token_id")),
+                          "chat_template", squish_model_template(m), "vocab_size", i->n_vocab_tokens,
+                          "max_model_len", c->model->engine_info.ctx_tokens, "model", c->model->name);
     return true;
 }
 
@@ -102,8 +102,8 @@ static bool work_tokenize(sq_api_call *c) {
         if (tokens) sq_api_add(c, tokens, with_piece(m, t.ids[i]));
     }
     c->result = json_pack("{s:o, s:I, s:i, s:O, s:I}", "tokens", tokens ? tokens : json_incref(ids), "count",
-                          (json_int_t)t.count, "max_model_len", c->model->engine_info.ctx_tokens, "token_ids", ids,
-                          "token_count", (json_int_t)t.count);
+                          (json_int_t)t.count, "max_model_len", c->model->engine_info.ctx_tokens, "token_ids",
+                          ids, "token_count", (json_int_t)t.count);
     json_decref(ids);
     squish_tokens_free(&made);
     return c->error.status == 0;
@@ -133,8 +133,8 @@ static bool work_detokenize(sq_api_call *c) {
         return false;
     }
     const char *text = t.data ? t.data : "";
-    c->result = json_pack("{s:s%, s:s%, s:s%}", "prompt", text, t.bytes, "content", text, t.bytes, "text", text,
-                          t.bytes);
+    c->result = json_pack("{s:s%, s:s%, s:s%}", "prompt", text, t.bytes, "content", text, t.bytes, "text",
+                          text, t.bytes);
     squish_text_free(&t);
     return true;
 }
@@ -152,21 +152,19 @@ static bool work_template(sq_api_call *c) {
     return true;
 }
 
-#define DIALECT(word, read_fn, work_fn)                                                                       \
-    {.name = word,                                                                                            \
-     .state_bytes = sizeof(tokens_state),                                                                     \
-     .elements_max = SQ_API_JSON_IDS,                                                                         \
-     .read = read_fn,                                                                                         \
-     .work = work_fn,                                                                                         \
-     .error = sq_api_error_openai}
+#define DIALECT(word, read_fn, work_fn)                                                                      \
+    {                                                                                                        \
+        .name = word, .state_bytes = sizeof(tokens_state), .elements_max = SQ_API_JSON_IDS, .read = read_fn, \
+        .work = work_fn, .error = sq_api_error_openai                                                        \
+    }
 static const sq_api_dialect info = DIALECT("tokenizer-info", read_nothing, work_info);
-static const sq_api_dialect tokenize = DIALECT("tokenize", read_tokenize, work_tokenize);
-static const sq_api_dialect detokenize = DIALECT("detokenize", read_detokenize, work_detokenize);
+const sq_api_dialect sq_api_tokenize = DIALECT("tokenize", read_tokenize, work_tokenize);
+const sq_api_dialect sq_api_detokenize = DIALECT("detokenize", read_detokenize, work_detokenize);
 static const sq_api_dialect apply = DIALECT("apply-template", read_template, work_template);
 
 static void get_info(void *user, sq_http_req *r) { sq_api_call_new(user, r, &info); }
-static void post_tokenize(void *user, sq_http_req *r) { sq_api_call_new(user, r, &tokenize); }
-static void post_detokenize(void *user, sq_http_req *r) { sq_api_call_new(user, r, &detokenize); }
+static void post_tokenize(void *user, sq_http_req *r) { sq_api_call_new(user, r, &sq_api_tokenize); }
+static void post_detokenize(void *user, sq_http_req *r) { sq_api_call_new(user, r, &sq_api_detokenize); }
 static void post_template(void *user, sq_http_req *r) { sq_api_call_new(user, r, &apply); }
 
 static const sq_http_route routes[] = {

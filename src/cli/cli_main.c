@@ -17,7 +17,8 @@ const cli_command cli_commands[CLI_COMMANDS] = {
     [CLI_CHAT] = {"chat", "[MODEL]", "talk with a model",
                   "Ctrl-C stops an answer, Ctrl-D leaves, /help lists commands.", cli_chat},
     [CLI_SERVE] = {"serve", "[MODEL...]", "answer programs over HTTP",
-                   "Serves the APIs of OpenAI, Ollama and Anthropic on one port. The models named stay loaded, "
+                   "Serves the APIs of OpenAI, Ollama and Anthropic on one port. The models named stay "
+                   "loaded, "
                    "the first is the default; others of the store are loaded when somebody asks for them and "
                    "unloaded when nobody does. Ctrl-C or SIGTERM lets answers end, a second one does not.",
                    cli_serve},

@@ -118,7 +118,8 @@ static void take_loras(cli *c, squish_lora *l, squish_model_options *o) {
 }
 
 /* Where a model lies, its tier built if it can be: SOURCE needs none. */
-static squish_status find_model(cli *c, const char *name, squish_tier tier, squish_text *path, squish_error *err) {
+static squish_status find_model(cli *c, const char *name, squish_tier tier, squish_text *path,
+                                squish_error *err) {
     SQ_TRY(squish_locate(cli_home(c), name, path, err));
     return ensure_tier(c, path->data, tier, err);
 }

@@ -2,8 +2,8 @@
  *
  * cli_serve.c - the server: from options to sq_api, and what is said when it is ready.
  *
- * Prompts go to disk only where --snapshot-dir says so: what somebody asked is nobody's business after the answer,
- * and a folder in the store would keep it for whoever reads the disk. */
+ * Prompts go to disk only where --snapshot-dir says so: what somebody asked is nobody's business after the
+ * answer, and a folder in the store would keep it for whoever reads the disk. */
 #include "cli/cli.h"
 
 #include "api/api.h"

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * http_conn.c - connections: the gate on the bufferevent, the hand-over to evhttp, time limits, the last close.
+ * http_conn.c - connections: the gate on the bufferevent, the hand-over to evhttp, time limits, the last
+ * close.
  *
  * evhttp never sees what a client sent. While a request is read our callbacks are on the bufferevent; when it
- * is whole and the rules are content, evhttp gets a head of our own making (method, target, version, Connection)
- * and its callbacks back, parses that in the same breath and calls sq_http_on_request. Bodies stay with us. So
- * none of evhttp's own ideas about lengths, chunks, Expect and timeouts are ever asked for.
+ * is whole and the rules are content, evhttp gets a head of our own making (method, target, version,
+ * Connection) and its callbacks back, parses that in the same breath and calls sq_http_on_request. Bodies
+ * stay with us. So none of evhttp's own ideas about lengths, chunks, Expect and timeouts are ever asked for.
  *
- * While a request is answered the bufferevent does not read: bytes behind the request stay in the kernel, except
- * for those that came in the same read (`held`, at most one read of 16 kB). The client's leave is seen by an event
- * of our own on the socket: readable and nothing to read means it is gone. Once there are bytes behind, the
- * socket stays readable, so the tick asks poll() instead, four times a second. */
+ * While a request is answered the bufferevent does not read: bytes behind the request stay in the kernel,
+ * except for those that came in the same read (`held`, at most one read of 16 kB). The client's leave is seen
+ * by an event of our own on the socket: readable and nothing to read means it is gone. Once there are bytes
+ * behind, the socket stays readable, so the tick asks poll() instead, four times a second. */
 #include "http/http_int.h"
 
 #include <arpa/inet.h>
@@ -27,9 +28,7 @@
 
 enum { LINGER_S = 2, BODY_STEP_BYTES = 16384 };
 
-uint64_t sq_http_deadline(double seconds) {
-    return sq_os_now_ns() + (uint64_t)(seconds * 1e9);
-}
+uint64_t sq_http_deadline(double seconds) { return sq_os_now_ns() + (uint64_t)(seconds * 1e9); }
 
 /* ---- birth and death ------------------------------------------------------------------------- */
 
@@ -39,8 +38,8 @@ static void on_watch(evutil_socket_t fd, short what, void *user);
 static bool enlist(sq_http *h, sq_http_conn *c) {
     if (h->n_conns == h->cap_conns) {
         const size_t cap = h->cap_conns ? 2 * h->cap_conns : 64;
-        sq_http_conn **grown = sq_alloc_resize(&h->alloc, h->conns, h->cap_conns * sizeof *grown,
-                                               cap * sizeof *grown);
+        sq_http_conn **grown =
+            sq_alloc_resize(&h->alloc, h->conns, h->cap_conns * sizeof *grown, cap * sizeof *grown);
         if (!grown) return false;
         h->conns = grown;
         h->cap_conns = cap;
@@ -50,7 +49,8 @@ static bool enlist(sq_http *h, sq_http_conn *c) {
     return true;
 }
 
-/* evhttp has accepted a connection and asks for its bufferevent; the socket is put into it after our return. */
+/* evhttp has accepted a connection and asks for its bufferevent; the socket is put into it after our return.
+ */
 struct bufferevent *sq_http_conn_new(struct event_base *base, void *user) {
     sq_http_listener *l = user;
     sq_http *h = l->h;
@@ -111,6 +111,12 @@ void sq_http_conn_drop(sq_http_conn *c) {
     bufferevent_trigger_event(bev, BEV_EVENT_EOF | BEV_EVENT_READING, 0);
 }
 
+/* Later in this turn of the loop: handlers are told that a client is gone while none of them is at work. */
+void sq_http_conn_drop_soon(sq_http_conn *c) {
+    c->must_drop = true;
+    event_active(&c->kick, EV_WRITE, 0);
+}
+
 /* ---- refusals -------------------------------------------------------------------------------- */
 
 static void gate_read(struct bufferevent *bev, void *user);
@@ -128,8 +134,10 @@ static void close_with(sq_http_conn *c, sq_http_req *r) {
     sq_buf text;
     sq_buf_init(&text, &h->alloc, SIZE_MAX / 4);
     const bool ok = sq_http_refusal_text(h, r, &c->gate, &text);
-    if (r) h->stats.refused_by_rules++;
-    else h->stats.refused_by_gate++;
+    if (r)
+        h->stats.refused_by_rules++;
+    else
+        h->stats.refused_by_gate++;
     c->phase = SQ_CONN_CLOSING;
     c->deadline_ns = sq_http_deadline(LINGER_S);
     sq_gate_reset(&c->gate);
@@ -250,14 +258,9 @@ static bool feed_piece(sq_http_conn *c, const uint8_t *p, size_t n, struct evbuf
             c->deadline_ns = sq_http_deadline(c->h->opt.body_s);
         }
         return true;
-    case SQ_GATE_HEAD:
-        return head_is_whole(c) && feed_piece(c, NULL, 0, in);
-    case SQ_GATE_DONE:
-        hand_over(c);
-        return false;
-    default:
-        refuse_request(c, c->gate.status, c->gate.code, c->gate.message);
-        return false;
+    case SQ_GATE_HEAD: return head_is_whole(c) && feed_piece(c, NULL, 0, in);
+    case SQ_GATE_DONE: hand_over(c); return false;
+    default: refuse_request(c, c->gate.status, c->gate.code, c->gate.message); return false;
     }
 }
 
@@ -292,12 +295,12 @@ static const char *method_name(unsigned method) {
 
 static bool canonical_head(const sq_http_conn *c, sq_buf *out) {
     const sq_gate *g = &c->gate;
-    const char *connection = g->wants_close ? "Connection: close\r\n"
+    const char *connection = g->wants_close        ? "Connection: close\r\n"
                              : g->wants_keep_alive ? "Connection: keep-alive\r\n"
                                                    : "";
     return sq_buf_printf(out, "%s ", method_name(g->method)) &&
            sq_buf_append(out, g->head.data + g->target_at, g->target_n) &&
-           sq_buf_printf(out, " HTTP/1.%d\r\n%s\r\n", g->minor, connection);
+           sq_buf_printf(out, " HTTP/1.%d\r\n%sContent-Length: 0\r\n\r\n", g->minor, connection);
 }
 
 static void hand_over(sq_http_conn *c) {
@@ -342,7 +345,8 @@ static void on_answered(struct evhttp_request *ev, void *user) {
     event_active(&c->kick, EV_WRITE, 0);
 }
 
-/* Something left the output, or came in. Handlers are told later: evbuffers do not like to be changed here. */
+/* Something left the output, or came in. Handlers are told later: evbuffers do not like to be changed here.
+ */
 static void on_output(struct evbuffer *out, const struct evbuffer_cb_info *info, void *user) {
     sq_http_conn *c = user;
     if (info->n_deleted > 0 || info->orig_size == 0) c->progress_ns = sq_os_now_ns();
@@ -381,14 +385,13 @@ void sq_http_on_request(struct evhttp_request *ev, void *user) {
 
 /* ---- the client's leave ---------------------------------------------------------------------- */
 
-void sq_http_conn_watch(sq_http_conn *c) {
-    bufferevent_disable(c->bev, EV_READ);
-}
+void sq_http_conn_watch(sq_http_conn *c) { bufferevent_disable(c->bev, EV_READ); }
 
 static void on_watch(evutil_socket_t fd, short what, void *user) {
     (void)what;
     sq_http_conn *c = user;
-    if (c->req && c->req->phase == SQ_REQ_ENDED) { /* the whole answer is written; a half-closed client may read it */
+    if (c->req &&
+        c->req->phase == SQ_REQ_ENDED) { /* the whole answer is written; a half-closed client may read it */
         event_del(&c->watch);
         return;
     }
@@ -458,6 +461,10 @@ static void on_kick(evutil_socket_t fd, short what, void *user) {
     (void)fd;
     (void)what;
     sq_http_conn *c = user;
+    if (c->must_drop) {
+        sq_http_conn_drop(c);
+        return;
+    }
     if (c->kick_drained) {
         c->kick_drained = false;
         sq_http_req *r = c->req;
@@ -479,8 +486,10 @@ static void on_kick(evutil_socket_t fd, short what, void *user) {
     c->held = NULL;
     const bool ok = evbuffer_prepend_buffer(bufferevent_get_input(c->bev), held) == 0;
     evbuffer_free(held);
-    if (ok) gate_read(c->bev, c);
-    else sq_http_conn_drop(c);
+    if (ok)
+        gate_read(c->bev, c);
+    else
+        sq_http_conn_drop(c);
 }
 
 /* ---- time ------------------------------------------------------------------------------------ */
@@ -490,7 +499,8 @@ static void overdue(sq_http_conn *c) {
         refuse_request(c, 408, "timeout", "the headers did not come in time");
     else if (c->phase == SQ_CONN_BODY)
         refuse_request(c, 408, "timeout", "the body did not come in time");
-    else sq_http_conn_drop(c);
+    else
+        sq_http_conn_drop(c);
 }
 
 static void tick_answer(sq_http_conn *c, uint64_t now) {
@@ -508,7 +518,9 @@ void sq_http_conns_tick(sq_http *h) {
     for (size_t i = h->n_conns; i-- > 0;) { /* from behind: a drop moves the last one into its place */
         if (i >= h->n_conns) continue;
         sq_http_conn *c = h->conns[i];
-        if (c->phase == SQ_CONN_ANSWER) tick_answer(c, now);
-        else if (c->deadline_ns && now > c->deadline_ns) overdue(c);
+        if (c->phase == SQ_CONN_ANSWER)
+            tick_answer(c, now);
+        else if (c->deadline_ns && now > c->deadline_ns)
+            overdue(c);
     }
 }

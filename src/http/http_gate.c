@@ -2,19 +2,20 @@
  *
  * http_gate.c - the grammar of a request, byte by byte (RFC 9112, RFC 9110 section 5).
  *
- * Everything that two parsers might read differently is refused here, because such differences are what request
- * smuggling is made of: two lengths, a length beside chunks, bare line feeds, folded lines, blanks before a
- * colon, chunk extensions, trailers. Each line is judged when its CRLF comes, each byte when it comes, so a
- * verdict falls at the same byte however the bytes were cut.
+ * Everything that two parsers might read differently is refused here, because such differences are what
+ * request smuggling is made of: two lengths, a length beside chunks, bare line feeds, folded lines, blanks
+ * before a colon, chunk extensions, trailers. Each line is judged when its CRLF comes, each byte when it
+ * comes, so a verdict falls at the same byte however the bytes were cut.
  *
- *   START -> LINE -> ... empty line -> HEAD (to the caller) -> LENGTH | SIZE -> DATA -> DATA_END -> ... -> WHOLE */
+ *   START -> LINE -> ... empty line -> HEAD (to the caller) -> LENGTH | SIZE -> DATA ... -> WHOLE */
 #include "http/http_gate.h"
 
 #include <string.h>
 #include <strings.h>
 
-enum { START, START_LF, LINE, LINE_LF, HEAD, LENGTH, SIZE, SIZE_LF, DATA, DATA_CR, DATA_LF, END_CR, END_LF, WHOLE,
-       REFUSED };
+/* In order: whatever is below HEAD reads the head. */
+enum { START, START_LF, LINE, LINE_LF, HEAD, LENGTH, SIZE, SIZE_LF, DATA, DATA_CR, DATA_LF, END_CR, END_LF };
+enum { WHOLE = END_LF + 1, REFUSED };
 enum { LENGTH_DIGITS_MAX = 18, CHUNK_DIGITS_MAX = 15 };
 
 void sq_gate_init(sq_gate *g, const squish_alloc *a, uint32_t head_max, uint64_t body_max) {
@@ -22,9 +23,7 @@ void sq_gate_init(sq_gate *g, const squish_alloc *a, uint32_t head_max, uint64_t
     sq_buf_init(&g->head, a, head_max);
 }
 
-void sq_gate_deinit(sq_gate *g) {
-    sq_buf_deinit(&g->head);
-}
+void sq_gate_deinit(sq_gate *g) { sq_buf_deinit(&g->head); }
 
 void sq_gate_reset(sq_gate *g) {
     sq_buf_deinit(&g->head);
@@ -32,13 +31,9 @@ void sq_gate_reset(sq_gate *g) {
     sq_gate_init(g, &a, (uint32_t)g->head.max, g->body_max);
 }
 
-bool sq_gate_has_begun(const sq_gate *g) {
-    return g->phase != START;
-}
+bool sq_gate_has_begun(const sq_gate *g) { return g->phase != START; }
 
-bool sq_gate_expects_body(const sq_gate *g) {
-    return g->chunked || g->left > 0;
-}
+bool sq_gate_expects_body(const sq_gate *g) { return g->chunked || g->left > 0; }
 
 static sq_gate_verdict refuse(sq_gate *g, int status, const char *code, const char *message) {
     g->phase = REFUSED;
@@ -80,10 +75,11 @@ static bool read_method(sq_gate *g, const uint8_t *p, size_t n) {
     static const struct {
         const char *name;
         sq_http_method method;
-    } known[] = {{"GET", SQ_HTTP_GET},         {"POST", SQ_HTTP_POST}, {"DELETE", SQ_HTTP_DELETE},
-                 {"HEAD", SQ_HTTP_HEAD},       {"PUT", SQ_HTTP_PUT},   {"OPTIONS", SQ_HTTP_OPTIONS}};
+    } known[] = {{"GET", SQ_HTTP_GET},   {"POST", SQ_HTTP_POST}, {"DELETE", SQ_HTTP_DELETE},
+                 {"HEAD", SQ_HTTP_HEAD}, {"PUT", SQ_HTTP_PUT},   {"OPTIONS", SQ_HTTP_OPTIONS}};
     for (size_t i = 0; i < SQ_COUNT(known); i++)
-        if (n == strlen(known[i].name) && memcmp(p, known[i].name, n) == 0) g->method = known[i].method;
+        if (n == strlen(known[i].name) && memcmp(p, known[i].name, n) == 0)
+            g->method = (uint8_t)known[i].method;
     if (g->method) return true;
     for (size_t i = 0; i < n; i++)
         if (p[i] < 'A' || p[i] > 'Z') return bad(g, "the method is not a word in capitals");
@@ -228,8 +224,10 @@ static void take_line(sq_gate *g) {
     const bool first = g->line_at == 0;
     g->phase = LINE;
     if (n == 0) {
-        if (g->minor == 1 && !g->saw_host) bad(g, "no Host");
-        else g->phase = HEAD;
+        if (g->minor == 1 && !g->saw_host)
+            bad(g, "no Host");
+        else
+            g->phase = HEAD;
         return;
     }
     if (!(first ? read_request_line(g, p, n) : read_field(g, p, n))) return;
@@ -237,8 +235,10 @@ static void take_line(sq_gate *g) {
 }
 
 static void keep(sq_gate *g, uint8_t c) {
-    if (g->head.len == g->head.max) refuse(g, 431, "headers_too_large", "the request line and headers are too long");
-    else if (!sq_buf_putc(&g->head, (char)c)) refuse(g, 503, "no_memory", "out of memory");
+    if (g->head.len == g->head.max)
+        refuse(g, 431, "headers_too_large", "the request line and headers are too long");
+    else if (!sq_buf_putc(&g->head, (char)c))
+        refuse(g, 503, "no_memory", "out of memory");
 }
 
 static void take_head_byte(sq_gate *g, uint8_t c) {
@@ -250,8 +250,10 @@ static void take_head_byte(sq_gate *g, uint8_t c) {
         }
         break;
     case START_LF:
-        if (c != '\n') bad(g, "a carriage return without line feed");
-        else g->phase = LINE;
+        if (c != '\n')
+            bad(g, "a carriage return without line feed");
+        else
+            g->phase = LINE;
         return;
     case LINE_LF:
         if (c != '\n') {
@@ -261,24 +263,31 @@ static void take_head_byte(sq_gate *g, uint8_t c) {
         keep(g, c);
         if (g->phase != REFUSED) take_line(g);
         return;
-    default:
-        break;
+    default: break;
     }
     g->phase = LINE;
-    if (c == '\n') bad(g, "a line feed without carriage return");
-    else if ((c < 0x20 && c != '\t' && c != '\r') || c == 0x7f) bad(g, "a control character in the head");
-    else keep(g, c);
+    if (c == '\n')
+        bad(g, "a line feed without carriage return");
+    else if ((c < 0x20 && c != '\t' && c != '\r') || c == 0x7f)
+        bad(g, "a control character in the head");
+    else
+        keep(g, c);
     if (c != '\r' || g->phase == REFUSED) return;
-    if (g->head.len == 1) bad(g, "no request line");
-    else g->phase = LINE_LF;
+    if (g->head.len == 1)
+        bad(g, "no request line");
+    else
+        g->phase = LINE_LF;
 }
 
 /* ---- body ------------------------------------------------------------------------------------ */
 
 static void begin_body(sq_gate *g) {
-    if (g->chunked) g->phase = SIZE;
-    else if (g->left > g->body_max) refuse(g, 413, "body_too_large", "the body is too large");
-    else g->phase = g->left ? LENGTH : WHOLE;
+    if (g->chunked)
+        g->phase = SIZE;
+    else if (g->left > g->body_max)
+        refuse(g, 413, "body_too_large", "the body is too large");
+    else
+        g->phase = g->left ? LENGTH : WHOLE;
     g->n_digits = 0;
 }
 
@@ -297,19 +306,26 @@ static void take_frame_byte(sq_gate *g, uint8_t c) {
         }
         return;
     case SIZE_LF:
-        if (c != '\n') bad(g, "a chunk size without line feed");
-        else if (g->left > g->body_max - g->body_bytes) refuse(g, 413, "body_too_large", "the body is too large");
-        else g->phase = g->left ? DATA : END_CR;
+        if (c != '\n')
+            bad(g, "a chunk size without line feed");
+        else if (g->left > g->body_max - g->body_bytes)
+            refuse(g, 413, "body_too_large", "the body is too large");
+        else
+            g->phase = g->left ? DATA : END_CR;
         g->n_digits = 0;
         return;
     case DATA_CR:
     case END_CR:
-        if (c != '\r') bad(g, g->phase == END_CR ? "trailers behind the last chunk" : "a chunk is longer than its size");
-        else g->phase = g->phase == END_CR ? END_LF : DATA_LF;
+        if (c != '\r')
+            bad(g, g->phase == END_CR ? "trailers behind the last chunk" : "a chunk is longer than its size");
+        else
+            g->phase = g->phase == END_CR ? END_LF : DATA_LF;
         return;
     default: /* DATA_LF, END_LF */
-        if (c != '\n') bad(g, "a carriage return without line feed");
-        else g->phase = g->phase == END_LF ? WHOLE : SIZE;
+        if (c != '\n')
+            bad(g, "a carriage return without line feed");
+        else
+            g->phase = g->phase == END_LF ? WHOLE : SIZE;
     }
 }
 
@@ -331,9 +347,12 @@ sq_gate_verdict sq_gate_feed(sq_gate *g, const uint8_t *p, size_t n, size_t *use
     size_t at = 0;
     if (g->phase == HEAD) begin_body(g);
     while (at < n && g->phase != WHOLE && g->phase != REFUSED && g->phase != HEAD) {
-        if (g->phase < HEAD) take_head_byte(g, p[at++]);
-        else if (g->phase == LENGTH || g->phase == DATA) at += take_body(g, p + at, n - at, body, user);
-        else take_frame_byte(g, p[at++]);
+        if (g->phase < HEAD)
+            take_head_byte(g, p[at++]);
+        else if (g->phase == LENGTH || g->phase == DATA)
+            at += take_body(g, p + at, n - at, body, user);
+        else
+            take_frame_byte(g, p[at++]);
     }
     *used = at;
     switch (g->phase) {

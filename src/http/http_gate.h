@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * http_gate.h - the strict reader in front of evhttp: one request at a time, from bytes in pieces of any size.
+ * http_gate.h - the strict reader in front of evhttp: one request at a time, from bytes in pieces of any
+ * size.
  *
- * The gate knows the grammar of RFC 9112 and nothing else: no sockets, no routes, no clock. Where a piece ends
- * never changes what it says; the fuzz target holds it to that. */
+ * The gate knows the grammar of RFC 9112 and nothing else: no sockets, no routes, no clock. Where a piece
+ * ends never changes what it says; the fuzz target holds it to that. */
 #ifndef SQ_HTTP_GATE_H
 #define SQ_HTTP_GATE_H
 
@@ -12,9 +13,9 @@
 enum { SQ_GATE_FIELDS_MAX = 100 };
 
 typedef enum {
-    SQ_GATE_MORE,   /* all bytes taken, the request is not whole */
-    SQ_GATE_HEAD,   /* the head is whole: now the caller may apply rules and set body_max, then go on feeding */
-    SQ_GATE_DONE,   /* the request is whole; bytes behind it were not taken */
+    SQ_GATE_MORE, /* all bytes taken, the request is not whole */
+    SQ_GATE_HEAD, /* the head is whole: now the caller may apply rules and set body_max, then go on feeding */
+    SQ_GATE_DONE, /* the request is whole; bytes behind it were not taken */
     SQ_GATE_REFUSED /* status, code and message say why; the connection is to be closed */
 } sq_gate_verdict;
 
@@ -30,7 +31,7 @@ typedef struct {
     uint32_t line_at, target_at, target_n;
     int16_t status;
     uint8_t phase, n_fields, n_digits, minor; /* minor: HTTP/1.minor */
-    uint8_t method;      /* sq_http_method */
+    uint8_t method;                           /* sq_http_method */
     bool saw_host, saw_length, chunked, expect_continue, wants_close, wants_keep_alive;
 } sq_gate;
 

@@ -6,11 +6,11 @@
  *
  *   IDLE -> HEAD -> BODY        our callbacks are on the bufferevent, evhttp's are put aside
  *     |       |       |
- *     |       +-------+-> ANSWER   a canonical head was given to evhttp, evhttp's callbacks are back; reading is
- *     |                     |      off and `watch` looks for the client's leave
- *     |                     v
- *     |                  answered, connection stays: `kick` takes the bufferevent over again (IDLE)
- *     +-> CLOSING           a refusal of the gate is on its way; what still comes is thrown away, then the close
+ *     |       +-------+-> ANSWER   a canonical head was given to evhttp, evhttp's callbacks are back; reading
+ * is |                     |      off and `watch` looks for the client's leave |                     v |
+ * answered, connection stays: `kick` takes the bufferevent over again (IDLE)
+ *     +-> CLOSING           a refusal of the gate is on its way; what still comes is thrown away, then the
+ * close
  *
  * A request belongs to its connection until it was answered or the client left; after that it belongs to its
  * handler until the handler ends it. All of this on the loop thread. */
@@ -43,7 +43,14 @@ typedef struct sq_http_listener {
     char *path; /* of a unix socket, removed at the end */
 } sq_http_listener;
 
-typedef enum { SQ_CONN_NEW, SQ_CONN_IDLE, SQ_CONN_HEAD, SQ_CONN_BODY, SQ_CONN_ANSWER, SQ_CONN_CLOSING } sq_conn_phase;
+typedef enum {
+    SQ_CONN_NEW,
+    SQ_CONN_IDLE,
+    SQ_CONN_HEAD,
+    SQ_CONN_BODY,
+    SQ_CONN_ANSWER,
+    SQ_CONN_CLOSING
+} sq_conn_phase;
 
 struct sq_http_conn {
     sq_http *h;
@@ -51,19 +58,19 @@ struct sq_http_conn {
     struct bufferevent *bev;
     struct evhttp_connection *evcon; /* known from the first request on */
     struct event kick, watch;
-    bufferevent_data_cb ev_read;     /* evhttp's own callbacks, put aside */
+    bufferevent_data_cb ev_read; /* evhttp's own callbacks, put aside */
     bufferevent_event_cb ev_event;
     void *ev_arg;
-    struct evbuffer *held;           /* bytes read behind a request, for later; usually NULL */
+    struct evbuffer *held; /* bytes read behind a request, for later; usually NULL */
     sq_gate gate;
     sq_http_req *req;
-    uint64_t deadline_ns;            /* 0: none */
-    uint64_t progress_ns;            /* output last moved, or began to wait */
+    uint64_t deadline_ns; /* 0: none */
+    uint64_t progress_ns; /* output last moved, or began to wait */
     uint64_t peer_hash;
-    uint64_t body_mark;              /* body bytes at the last look */
-    uint32_t slot;                   /* in h->conns */
+    uint64_t body_mark; /* body bytes at the last look */
+    uint32_t slot;      /* in h->conns */
     uint8_t phase;
-    bool arrived, bytes_behind, kick_drained, output_watched;
+    bool arrived, bytes_behind, kick_drained, output_watched, must_drop;
     char peer[46];
 };
 
@@ -75,8 +82,8 @@ typedef enum { SQ_REQ_WAITING, SQ_REQ_STREAMING, SQ_REQ_ENDED } sq_req_phase;
 
 struct sq_http_req {
     sq_http *h;
-    sq_http_conn *conn;          /* NULL: gone */
-    struct evhttp_request *ev;   /* NULL: not given to evhttp */
+    sq_http_conn *conn;        /* NULL: gone */
+    struct evhttp_request *ev; /* NULL: not given to evhttp */
     sq_http_req *prev, *next;
     sq_arena arena;
     const sq_http_route *route;
@@ -91,11 +98,12 @@ struct sq_http_req {
     uint64_t body_file_bytes;
     uint64_t client, begun_ns, bytes_out, sent_ns;
     int tag, status;
-    int refused_status;          /* decided by the rules; 0: let it pass */
+    int refused_status; /* decided by the rules; 0: let it pass */
     const char *refused_code;
     char refused_text[160];
     uint8_t method, phase, minor;
     bool gone, was_full, key_is_right;
+    bool given_back; /* evhttp was told that no more comes: it frees its request */
     char id[72], peer[46];
     void *user;
     void (*on_gone)(void *user, sq_http_req *r);
@@ -136,7 +144,7 @@ struct sq_http {
     struct event tick, reopen, wake;
     sq_http_conn **conns;
     size_t n_conns, cap_conns;
-    sq_http_conn *handing;       /* whose request evhttp is parsing just now */
+    sq_http_conn *handing; /* whose request evhttp is parsing just now */
     sq_http_req *reqs;
     int32_t n_reqs;
     uint8_t (*keys)[SQ_HTTP_SHA_BYTES];
@@ -145,9 +153,9 @@ struct sq_http {
     uint64_t id_state;
     sq_http_timer *timers;
 
-    int wake_fd[2];              /* read end, write end; both never block */
+    int wake_fd[2]; /* read end, write end; both never block */
     _Atomic bool stopping;
-    pthread_mutex_t lock;        /* of posted, woken, queued, leaving */
+    pthread_mutex_t lock; /* of posted, woken, queued, leaving */
     pthread_cond_t more_work;
     sq_http_notes posted, queued;
     bool woken, leaving;
@@ -172,15 +180,16 @@ void sq_http_sha256(const void *p, size_t n, uint8_t out[SQ_HTTP_SHA_BYTES]);
 /* http_conn.c */
 struct bufferevent *sq_http_conn_new(struct event_base *base, void *listener); /* evhttp's bevcb */
 void sq_http_on_request(struct evhttp_request *ev, void *listener);            /* evhttp's generic callback */
-void sq_http_conn_drop(sq_http_conn *c);   /* close now; c is gone afterwards */
-void sq_http_conn_watch(sq_http_conn *c);  /* reading off, look for the client's leave */
+void sq_http_conn_drop_soon(sq_http_conn *c);
+void sq_http_conn_drop(sq_http_conn *c);  /* close now; c is gone afterwards */
+void sq_http_conn_watch(sq_http_conn *c); /* reading off, look for the client's leave */
 void sq_http_conns_tick(sq_http *h);
 uint64_t sq_http_deadline(double seconds);
 
 /* http_req.c */
 void sq_http_req_free(sq_http_req *r);
-void sq_http_req_done(sq_http_req *r);     /* tells `done`, then frees */
-void sq_http_req_left(sq_http_req *r);     /* the connection went away */
+void sq_http_req_done(sq_http_req *r); /* tells `done`, then frees */
+void sq_http_req_left(sq_http_req *r); /* the connection went away */
 void sq_http_req_tick(sq_http_req *r, uint64_t now_ns);
 /* Text of a refusal for requests that evhttp does not answer: status line, headers, body. */
 bool sq_http_refusal_text(sq_http *h, sq_http_req *r, const sq_gate *g, sq_buf *out);
@@ -188,10 +197,11 @@ const char *sq_http_reason(int status);
 
 /* http_post.c */
 squish_status sq_http_threads_begin(sq_http *h, squish_error *err);
-void sq_http_threads_end(sq_http *h);      /* joins workers, runs what was posted */
+void sq_http_threads_end(sq_http *h); /* the workers finish what is queued and are joined */
+void sq_http_run_rest(sq_http *h);    /* without workers: whatever was posted or queued */
 void sq_http_run_posted(sq_http *h);
 
 /* http_server.c */
-void sq_http_set_accepting(sq_http *h);    /* listeners on or off, by the number of connections */
+void sq_http_set_accepting(sq_http *h); /* listeners on or off, by the number of connections */
 
 #endif

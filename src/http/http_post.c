@@ -84,6 +84,25 @@ void sq_http_run_posted(sq_http *h) {
     }
 }
 
+/* Once the workers are gone: work and the rest of it, here. */
+static bool run_queued(sq_http *h) {
+    sq_http_note *n = take_all(&h->queued);
+    const bool any = n != NULL;
+    while (n) {
+        sq_http_note *next = n->next;
+        n->work(n->user);
+        n->fn(n->user);
+        sq_alloc_free(&h->alloc, n, sizeof *n);
+        n = next;
+    }
+    return any;
+}
+
+void sq_http_run_rest(sq_http *h) {
+    do sq_http_run_posted(h);
+    while (run_queued(h) || h->posted.first);
+}
+
 /* ---- workers --------------------------------------------------------------------------------- */
 
 static void *worker(void *user) {

@@ -3,8 +3,8 @@
  * http_req.c - what a handler may ask of a request and do with its answer.
  *
  * evhttp frames answers (length or chunks) and keeps the connection or closes it. What it gets wrong is made
- * right here: a HEAD answer is given its length and no body, an HTTP/1.0 stream always ends with the connection,
- * and its reading, which every write switches on again, is switched off. */
+ * right here: a HEAD answer is given its length and no body, an HTTP/1.0 stream always ends with the
+ * connection, and its reading, which every write switches on again, is switched off. */
 #include "http/http_int.h"
 
 #include <jansson.h>
@@ -60,8 +60,10 @@ void sq_http_on_drained(sq_http_req *r, void (*drained)(void *user, sq_http_req 
 void sq_http_req_free(sq_http_req *r) {
     if (!r) return;
     sq_http *h = r->h;
-    if (r->prev) r->prev->next = r->next;
-    else h->reqs = r->next;
+    if (r->prev)
+        r->prev->next = r->next;
+    else
+        h->reqs = r->next;
     if (r->next) r->next->prev = r->prev;
     h->n_reqs--;
     if (r->body_fd >= 0) {
@@ -82,24 +84,24 @@ void sq_http_req_done(sq_http_req *r) {
     sq_http_req_free(r);
 }
 
-void sq_http_req_left(sq_http_req *r) {
-    r->conn = NULL;
-    r->gone = true;
-    r->h->stats.gone++;
-    if (r->phase == SQ_REQ_ENDED) { /* its evhttp_request goes with the connection */
-        r->ev = NULL;
-        sq_http_req_done(r);
-        return;
-    }
-    if (r->on_gone) r->on_gone(r->on_gone_user, r);
-}
-
-/* The handler ends a request whose client has left. */
+/* A request whose client has left is ended. */
 static void end_gone(sq_http_req *r) {
     struct evhttp_request *ev = r->ev;
     r->ev = NULL;
     if (ev) evhttp_request_free(ev);
     sq_http_req_done(r);
+}
+
+void sq_http_req_left(sq_http_req *r) {
+    r->conn = NULL;
+    r->gone = true;
+    r->h->stats.gone++;
+    if (r->phase == SQ_REQ_ENDED) {
+        if (r->given_back) r->ev = NULL; /* it goes with the connection */
+        end_gone(r);
+        return;
+    }
+    if (r->on_gone) r->on_gone(r->on_gone_user, r);
 }
 
 /* ---- headers of the answer ------------------------------------------------------------------- */
@@ -175,9 +177,7 @@ static void put_headers(sq_http_req *r, const char *content_type) {
 
 /* ---- whole answers --------------------------------------------------------------------------- */
 
-static bool has_no_body(int status) {
-    return status == 204 || status == 304 || status < 200;
-}
+static bool has_no_body(int status) { return status == 204 || status == 304 || status < 200; }
 
 void sq_http_reply(sq_http_req *r, int status, const char *content_type, const void *body, size_t n) {
     if (r->phase != SQ_REQ_WAITING) return;
@@ -196,14 +196,16 @@ void sq_http_reply(sq_http_req *r, int status, const char *content_type, const v
         evhttp_add_header(evhttp_request_get_output_headers(r->ev), "Content-Length", length);
     } else if (!empty && n > 0) {
         out = evbuffer_new();
-        if (!out || evbuffer_add(out, body, n) != 0) { /* no memory to copy it: the connection says so by closing */
+        if (!out ||
+            evbuffer_add(out, body, n) != 0) { /* no memory to copy it: the connection says so by closing */
             if (out) evbuffer_free(out);
-            sq_http_conn_drop(r->conn);
+            sq_http_conn_drop_soon(r->conn);
             return;
         }
         r->bytes_out = n;
     }
     sq_http_conn *c = r->conn;
+    r->given_back = true;
     evhttp_send_reply(r->ev, status, sq_http_reason(status), out);
     if (out) evbuffer_free(out);
     sq_http_conn_watch(c);
@@ -221,8 +223,10 @@ static const char *error_body(sq_http *h, const char *path, int status, const ch
                               sq_buf *out) {
     const char *type = "application/json";
     sq_buf_init(out, &h->alloc, 1 << 16);
-    if (h->opt.error_body) h->opt.error_body(h->opt.user, path, status, code, message, out, &type);
-    else default_error_body(code, message, out);
+    if (h->opt.error_body)
+        h->opt.error_body(h->opt.user, path, status, code, message, out, &type);
+    else
+        default_error_body(code, message, out);
     return type;
 }
 
@@ -251,11 +255,13 @@ bool sq_http_refusal_text(sq_http *h, sq_http_req *r, const sq_gate *g, sq_buf *
                           r ? r->refused_text : g->message, &body);
     char date[64];
     evutil_date_rfc1123(date, sizeof date, NULL);
-    sq_buf_printf(out, "HTTP/1.1 %d %s\r\nDate: %s\r\nConnection: close\r\n", status, sq_http_reason(status), date);
+    sq_buf_printf(out, "HTTP/1.1 %d %s\r\nDate: %s\r\nConnection: close\r\n", status, sq_http_reason(status),
+                  date);
     if (type) sq_buf_printf(out, "Content-Type: %s\r\nContent-Length: %zu\r\n", type, body.len);
     if (r) {
         const char *name, *value;
-        for (int i = 0; common_header(r, i, &name, &value); i++) sq_buf_printf(out, "%s: %s\r\n", name, value);
+        for (int i = 0; common_header(r, i, &name, &value); i++)
+            sq_buf_printf(out, "%s: %s\r\n", name, value);
         for (size_t i = 0; i < r->n_extra; i++)
             sq_buf_printf(out, "%s: %s\r\n", r->extra[i].name, r->extra[i].value);
     } else {
@@ -291,11 +297,11 @@ void sq_http_begin(sq_http_req *r, int status, const char *content_type, const c
 }
 
 void sq_http_send(sq_http_req *r, const void *p, size_t n) {
-    if (r->phase != SQ_REQ_STREAMING || r->gone || n == 0) return;
+    if (r->phase != SQ_REQ_STREAMING || r->gone || r->conn->must_drop || n == 0) return;
     struct evbuffer *piece = evbuffer_new();
     if (!piece || evbuffer_add(piece, p, n) != 0) {
         if (piece) evbuffer_free(piece);
-        sq_http_conn_drop(r->conn); /* an answer with a hole would be worse than none */
+        sq_http_conn_drop_soon(r->conn); /* an answer with a hole would be worse than none */
         return;
     }
     r->bytes_out += n;
@@ -323,6 +329,7 @@ void sq_http_end(sq_http_req *r) {
     /* Where nothing waits to be written evhttp is done at once, and r is no more. */
     const bool at_once = r->minor == 0 || r->method == SQ_HTTP_HEAD || has_no_body(r->status);
     sq_http_conn *c = r->conn;
+    r->given_back = true;
     evhttp_send_reply_end(r->ev);
     if (!at_once) sq_http_conn_watch(c);
 }

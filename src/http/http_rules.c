@@ -82,8 +82,9 @@ static void check_host(sq_http_conn *c, sq_http_req *r) {
     if (!c->listener->loopback) return;
     const char *host = sq_http_header(r, "host");
     if (host && (sq_http_is_loopback_host(host, strlen(host)) || is_listed_host(&c->h->opt, host))) return;
-    say(r, 403, "host_not_allowed", host ? "this Host is not served here; list it as a host name to allow it"
-                                         : "a request without Host is not served here");
+    say(r, 403, "host_not_allowed",
+        host ? "this Host is not served here; list it as a host name to allow it"
+             : "a request without Host is not served here");
 }
 
 static bool is_allowed_origin(sq_http_req *r, const char *origin) {
@@ -108,8 +109,11 @@ static size_t count_fields(const sq_http_req *r, const char *name) {
 static void check_origin(sq_http_req *r) {
     const char *origin = sq_http_header(r, "origin");
     if (!origin) return;
-    if (count_fields(r, "origin") == 1 && is_allowed_origin(r, origin)) r->origin = origin;
-    else say(r, 403, "origin_not_allowed", "this web page may not use this server; list its origin to allow it");
+    if (count_fields(r, "origin") == 1 && is_allowed_origin(r, origin))
+        r->origin = origin;
+    else
+        say(r, 403, "origin_not_allowed",
+            "this web page may not use this server; list its origin to allow it");
 }
 
 /* ---- keys ------------------------------------------------------------------------------------ */
@@ -150,8 +154,8 @@ static void check_key(sq_http_conn *c, sq_http_req *r, bool open_route) {
     }
     r->client = c->peer_hash;
     if (open_route) return;
-    say(r, 401, "invalid_api_key", any || authorization ? "the API key is wrong"
-                                                        : "an API key is needed: Authorization: Bearer KEY");
+    say(r, 401, "invalid_api_key",
+        any || authorization ? "the API key is wrong" : "an API key is needed: Authorization: Bearer KEY");
     sq_http_add_header(r, "WWW-Authenticate", "Bearer");
 }
 
@@ -196,8 +200,8 @@ static void list_methods(unsigned methods, char *out, size_t n) {
     static const struct {
         unsigned bit;
         const char *name;
-    } names[] = {{SQ_HTTP_GET, "GET"},       {SQ_HTTP_HEAD, "HEAD"}, {SQ_HTTP_POST, "POST"}, {SQ_HTTP_PUT, "PUT"},
-                 {SQ_HTTP_DELETE, "DELETE"}, {SQ_HTTP_OPTIONS, "OPTIONS"}};
+    } names[] = {{SQ_HTTP_GET, "GET"}, {SQ_HTTP_HEAD, "HEAD"},     {SQ_HTTP_POST, "POST"},
+                 {SQ_HTTP_PUT, "PUT"}, {SQ_HTTP_DELETE, "DELETE"}, {SQ_HTTP_OPTIONS, "OPTIONS"}};
     size_t len = 0;
     out[0] = '\0';
     for (size_t i = 0; i < SQ_COUNT(names); i++)
@@ -218,10 +222,12 @@ static void answer_options(sq_http_req *r, unsigned allowed) {
     if (r->origin && sq_http_header(r, "access-control-request-method")) {
         sq_http_add_header(r, "Access-Control-Allow-Methods", methods);
         const char *wanted = sq_http_header(r, "access-control-request-headers");
-        const bool sane = wanted && strlen(wanted) < 512 &&
-                          strspn(wanted, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_, ") ==
-                              strlen(wanted);
-        sq_http_add_header(r, "Access-Control-Allow-Headers", sane ? wanted : "authorization, content-type, x-api-key");
+        const bool sane =
+            wanted && strlen(wanted) < 512 &&
+            strspn(wanted, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_, ") ==
+                strlen(wanted);
+        sq_http_add_header(r, "Access-Control-Allow-Headers",
+                           sane ? wanted : "authorization, content-type, x-api-key");
         sq_http_add_header(r, "Access-Control-Max-Age", "600");
     }
     say(r, 204, "", "");
@@ -251,14 +257,16 @@ static bool is_json(const char *type) {
 
 static void check_body(sq_http_conn *c, sq_http_req *r) {
     const sq_http_route *t = r->route;
-    if (t && t->body_max) c->gate.body_max = t->body_max;
-    else c->gate.body_max = r->h->opt.body_max;
+    if (t && t->body_max)
+        c->gate.body_max = t->body_max;
+    else
+        c->gate.body_max = r->h->opt.body_max;
     if (!sq_gate_expects_body(&c->gate)) return;
     const char *coding = sq_http_header(r, "content-encoding");
     if (coding && strcasecmp(coding, "identity") != 0)
         say(r, 415, "unsupported_encoding", "a body with Content-Encoding is not taken");
-    if (t && t->flags & SQ_HTTP_JSON && (!is_json(sq_http_header(r, "content-type")) ||
-                                         count_fields(r, "content-type") != 1))
+    if (t && t->flags & SQ_HTTP_JSON &&
+        (!is_json(sq_http_header(r, "content-type")) || count_fields(r, "content-type") != 1))
         say(r, 415, "unsupported_media_type", "the body must have Content-Type: application/json");
     if (!c->gate.chunked && c->gate.left > c->gate.body_max) {
         char text[96];
@@ -291,7 +299,8 @@ static void make_id(sq_http_req *r) {
     if (n > 0 && n <= 64 &&
         strspn(theirs, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == n)
         memcpy(r->id, theirs, n + 1);
-    else snprintf(r->id, sizeof r->id, "req_%016llx", (unsigned long long)sq_splitmix64(&r->h->id_state));
+    else
+        snprintf(r->id, sizeof r->id, "req_%016llx", (unsigned long long)sq_splitmix64(&r->h->id_state));
 }
 
 static bool decode_target(sq_http_conn *c, sq_http_req *r) {
@@ -300,8 +309,10 @@ static bool decode_target(sq_http_conn *c, sq_http_req *r) {
     const size_t path_n = mark ? (size_t)(mark - target) : c->gate.target_n;
     const char *why = NULL;
     r->path = sq_http_decode_path(&r->arena, target, path_n, &why);
-    if (r->path && mark && !sq_http_decode_query(&r->arena, mark + 1, c->gate.target_n - path_n - 1, &r->queries,
-                                                 &r->n_queries, &why) && !why)
+    if (r->path && mark &&
+        !sq_http_decode_query(&r->arena, mark + 1, c->gate.target_n - path_n - 1, &r->queries, &r->n_queries,
+                              &why) &&
+        !why)
         return false;
     if (why) say(r, 400, "bad_request", why);
     if (!r->path && why) r->path = "";

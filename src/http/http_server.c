@@ -37,13 +37,16 @@ sq_http_options sq_http_options_default(void) {
 /* ---- accepting ------------------------------------------------------------------------------- */
 
 void sq_http_set_accepting(sq_http *h) {
-    const bool wanted = !h->listening_ended && !h->out_of_files && h->n_conns < (size_t)h->opt.connections_max;
+    const bool wanted =
+        !h->listening_ended && !h->out_of_files && h->n_conns < (size_t)h->opt.connections_max;
     if (wanted == h->accepting) return;
     h->accepting = wanted;
     for (sq_http_listener *l = h->listeners; l; l = l->next) {
         if (!l->lev) continue;
-        if (wanted) evconnlistener_enable(l->lev);
-        else evconnlistener_disable(l->lev);
+        if (wanted)
+            evconnlistener_enable(l->lev);
+        else
+            evconnlistener_disable(l->lev);
     }
 }
 
@@ -165,9 +168,7 @@ void sq_http_free(sq_http *h) {
     sq_http_threads_end(h);
     if (h->base) sq_http_set_accepting(h);
     while (h->n_conns) sq_http_conn_drop(h->conns[h->n_conns - 1]);
-    if (h->wake_fd[0] >= 0)
-        do sq_http_run_posted(h);
-        while (h->posted.first);
+    if (h->wake_fd[0] >= 0) sq_http_run_rest(h);
     while (h->reqs) { /* what its handler never ended */
         sq_http_req *r = h->reqs;
         struct evhttp_request *ev = r->ev;
@@ -221,14 +222,16 @@ squish_status sq_http_set_keys(sq_http *h, const char *const *keys, size_t n, sq
 static squish_status add_listener(sq_http *h, int fd, int tag, bool loopback, const char *unix_path,
                                   squish_error *err) {
     sq_http_listener *l = sq_alloc_zero(&h->alloc, sizeof *l);
-    if (l) *l = (sq_http_listener){.h = h, .tag = tag, .loopback = loopback, .unix_socket = unix_path != NULL};
+    if (l)
+        *l = (sq_http_listener){.h = h, .tag = tag, .loopback = loopback, .unix_socket = unix_path != NULL};
     const size_t path_n = unix_path ? strlen(unix_path) + 1 : 0;
     char *path = l && path_n ? sq_alloc_new(&h->alloc, path_n) : NULL;
     if (path) memcpy(path, unix_path, path_n);
     if (l) l->path = path;
     if (l && (path || !path_n)) l->ev = evhttp_new(h->base);
     if (l && l->ev)
-        l->lev = evconnlistener_new(h->base, NULL, l, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, BACKLOG, fd);
+        l->lev =
+            evconnlistener_new(h->base, NULL, l, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, BACKLOG, fd);
     if (!l || !l->ev || !l->lev) {
         const int e = l && l->ev ? errno : ENOMEM;
         close(fd);
@@ -286,7 +289,8 @@ static squish_status bind_to(const struct addrinfo *ai, const char *address, int
 squish_status sq_http_listen(sq_http *h, const char *address, int port, int tag, bool insecure, int *port_out,
                              squish_error *err) {
     char service[16];
-    if (port < 0 || port > 65535) return sq_fail(err, SQUISH_INVALID, "port %d is not within 0 to 65535", port);
+    if (port < 0 || port > 65535)
+        return sq_fail(err, SQUISH_INVALID, "port %d is not within 0 to 65535", port);
     snprintf(service, sizeof service, "%d", port);
     const struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
     struct addrinfo *ai;
@@ -296,8 +300,10 @@ squish_status sq_http_listen(sq_http *h, const char *address, int port, int tag,
     int fd = -1;
     squish_status st = SQUISH_OK;
     if (!loopback && h->n_keys == 0 && !insecure)
-        st = sq_fail(err, SQUISH_INVALID, "listening on %s, which others can reach, needs an API key", address);
-    else st = bind_to(ai, address, port, &fd, port_out, err);
+        st = sq_fail(err, SQUISH_INVALID, "listening on %s, which others can reach, needs an API key",
+                     address);
+    else
+        st = bind_to(ai, address, port, &fd, port_out, err);
     freeaddrinfo(ai);
     return st == SQUISH_OK ? add_listener(h, fd, tag, loopback, NULL, err) : st;
 }
@@ -314,7 +320,8 @@ squish_status sq_http_listen_unix(sq_http *h, const char *path, int tag, squish_
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     const size_t n = strlen(path);
     if (n == 0 || n >= sizeof a.sun_path)
-        return sq_fail(err, SQUISH_INVALID, "socket path of %zu bytes, at most %zu", n, sizeof a.sun_path - 1);
+        return sq_fail(err, SQUISH_INVALID, "socket path of %zu bytes, at most %zu", n,
+                       sizeof a.sun_path - 1);
     memcpy(a.sun_path, path, n + 1);
     struct stat s;
     if (lstat(path, &s) == 0) {
@@ -405,9 +412,7 @@ squish_status sq_http_on_signal(sq_http *h, int sig, void (*fn)(void *user, int 
     return add_timer(h, sig, EV_SIGNAL | EV_PERSIST, -1, &(sq_http_timer){.on_signal = fn, .user = user});
 }
 
-int32_t sq_http_requests_open(const sq_http *h) {
-    return h->n_reqs;
-}
+int32_t sq_http_requests_open(const sq_http *h) { return h->n_reqs; }
 
 void sq_http_get_stats(const sq_http *h, sq_http_stats *out) {
     *out = h->stats;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * http_uri.c - percent-decoding of paths and queries (RFC 3986), strictly: what does not decode to clean UTF-8
- * is refused, so that no handler sees a NUL, a line break or half a character in a name. */
+ * http_uri.c - percent-decoding of paths and queries (RFC 3986), strictly: what does not decode to clean
+ * UTF-8 is refused, so that no handler sees a NUL, a line break or half a character in a name. */
 #include "http/http_int.h"
 
 #include <string.h>
@@ -76,8 +76,9 @@ bool sq_http_decode_query(sq_arena *ar, const uint8_t *p, size_t n, sq_http_fiel
             }
             sq_http_field *f = &(*out)[*n_out];
             f->name = decode(ar, p + at, name_end - at, true, why);
-            f->value = f->name ? decode(ar, p + name_end + (eq ? 1 : 0), end - name_end - (eq ? 1 : 0), true, why)
-                               : NULL;
+            f->value = f->name
+                           ? decode(ar, p + name_end + (eq ? 1 : 0), end - name_end - (eq ? 1 : 0), true, why)
+                           : NULL;
             if (!f->value) return false;
             ++*n_out;
         }

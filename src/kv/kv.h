@@ -64,6 +64,8 @@ uint64_t sq_kv_pool_bytes_used(const sq_kv_pool *p);
 uint64_t sq_kv_pool_bytes_max(const sq_kv_pool *p);
 const sq_kv_geometry *sq_kv_pool_geometry(const sq_kv_pool *p);
 sq_kv_format sq_kv_pool_format(const sq_kv_pool *p);
+void sq_kv_pool_shape(const sq_kv_pool *p, sq_kv_shape *out);
+const squish_alloc *sq_kv_pool_alloc(const sq_kv_pool *p);
 
 int32_t sq_kv_pool_columns(const sq_kv_pool *p);
 int32_t sq_kv_pool_columns_free(const sq_kv_pool *p);

@@ -74,6 +74,8 @@ uint64_t sq_kv_pool_bytes_used(const sq_kv_pool *p) {
 uint64_t sq_kv_pool_bytes_max(const sq_kv_pool *p) { return (uint64_t)p->n_columns * p->column_bytes; }
 const sq_kv_geometry *sq_kv_pool_geometry(const sq_kv_pool *p) { return &p->geo; }
 sq_kv_format sq_kv_pool_format(const sq_kv_pool *p) { return p->format; }
+void sq_kv_pool_shape(const sq_kv_pool *p, sq_kv_shape *out) { *out = p->shape; }
+const squish_alloc *sq_kv_pool_alloc(const sq_kv_pool *p) { return &p->alloc; }
 int32_t sq_kv_pool_columns(const sq_kv_pool *p) { return p->n_columns; }
 int32_t sq_kv_pool_columns_free(const sq_kv_pool *p) { return p->n_columns - p->n_used; }
 

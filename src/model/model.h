@@ -146,6 +146,11 @@ struct squish_model {
 const sq_weight *sq_model_matrix(const sq_model *m, const sq_want *w);
 const float *sq_model_vector(const sq_model *m, const sq_want *w);
 
+/* A number that stands for what this model computes: configuration, adapters, and rows of every matrix and
+ * vector, with the library's version. For keys of what is kept on disk. NO_MEMORY. */
+squish_status sq_model_fingerprint(const sq_model *m, const squish_alloc *a, uint64_t *out,
+                                   squish_error *err);
+
 /* Which file to open is the caller's decision; these open exactly what they are given. sq_model_open_hf takes
  * checkpoints and MLX directories (config.json has `quantization`). */
 squish_status sq_model_open_sqw(sq_model **out, const char *path, const squish_model_options *opt,

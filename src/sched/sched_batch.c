@@ -183,6 +183,12 @@ static void publish(sq_batch *b) {
     s->kv_bytes_max = sq_kv_pool_bytes_max(b->e->kv);
     s->solo_step_ms = b->cost.solo_ms;
     s->fairness = sq_plan_fairness(b);
+    if (b->snapshots) {
+        const sq_snapshots_counts n = sq_snapshots_count(b->snapshots);
+        s->snapshot_hits = n.hits;
+        s->snapshots_written = n.written;
+        s->snapshots_dropped = n.dropped;
+    }
     pthread_mutex_lock(&b->lock);
     b->published = *s;
     pthread_mutex_unlock(&b->lock);
@@ -233,10 +239,12 @@ static void *thread_main(void *arg) {
     sq_batch *b = arg;
     while (!atomic_load(&b->stop)) {
         if (turn(b)) continue;
+        if (b->snapshots) sq_snapshots_keep(b->snapshots, false, false);
         sleep_until_poked(b);
     }
     take_inbox(b);
     drop_what_is_over(b, sq_os_now_ns());
+    if (b->snapshots) sq_snapshots_keep(b->snapshots, true, true);
     return NULL;
 }
 
@@ -257,6 +265,16 @@ static squish_status check(const sq_engine *e, const squish_batch_options *o, sq
     return SQUISH_OK;
 }
 
+static squish_status make_snapshots(sq_batch *b, squish_error *err) {
+    sq_snapshots_options o = {.dir = b->opt.snapshot_dir,
+                              .bytes_max = b->opt.snapshot_bytes_max,
+                              .tokens_max = b->e->ctx,
+                              .warn = b->opt.warn,
+                              .warn_user = b->opt.warn_user};
+    SQ_TRY(sq_model_fingerprint(b->e->m, &b->alloc, &o.identity, err));
+    return sq_snapshots_new(&b->snapshots, b->e->kv, b->tree, &o, err);
+}
+
 static squish_status make_parts(sq_batch *b, squish_error *err) {
     const squish_alloc *a = &b->alloc;
     b->clients = sq_alloc_zero(a, (size_t)b->n_clients * sizeof *b->clients);
@@ -264,6 +282,7 @@ static squish_status make_parts(sq_batch *b, squish_error *err) {
     if (!b->clients || !b->ids) return sq_fail(err, SQUISH_NO_MEMORY, "batch: out of memory");
     if (b->opt.prefix_cache) SQ_TRY(sq_kv_tree_new(&b->tree, b->e->kv, err));
     for (int32_t i = 0; i < b->opt.jobs_max; i++) SQ_TRY(sq_kv_seq_new(&b->kv[i], b->e->kv, b->e->ctx, err));
+    if (b->opt.snapshot_dir) SQ_TRY(make_snapshots(b, err));
     b->opt.snapshot_dir = NULL; /* the caller's memory */
     return SQUISH_OK;
 }
@@ -280,6 +299,7 @@ static squish_status start(sq_batch *b, squish_error *err) {
 
 static void release(sq_batch *b) {
     const squish_alloc a = b->alloc;
+    sq_snapshots_free(b->snapshots);
     for (int32_t i = 0; i < SQ_SEQS_MAX; i++) sq_kv_seq_free(b->kv[i]);
     sq_kv_tree_free(b->tree);
     sq_alloc_free(&a, b->clients, b->clients ? (size_t)b->n_clients * sizeof *b->clients : 0);

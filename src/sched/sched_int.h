@@ -15,6 +15,7 @@
 #ifndef SQ_SCHED_INT_H
 #define SQ_SCHED_INT_H
 
+#include "kv/kv_snapshot.h"
 #include "sched/sched.h"
 
 #include <pthread.h>
@@ -58,7 +59,9 @@ struct squish_job {
     sq_job *next;         /* in the inbox or among the waiting */
     uint64_t arrival, t_submit, t_wait, t_admit, t_paused, last_step;
     int32_t preemptions;
-    bool started, paused, passed; /* passed: not this time, in a round of admission */
+    bool started, paused;
+    bool passed;          /* not this time, in a round of admission */
+    bool looked_up;       /* among the snapshots */
     atomic_bool cancelled;
     /* Under lock. */
     pthread_mutex_t lock;
@@ -118,6 +121,7 @@ struct squish_batch {
     sq_engine *e;
     squish_batch_options opt;
     sq_kv_tree *tree;     /* NULL: no prefix cache */
+    sq_snapshots *snapshots; /* NULL: none */
     pthread_t thread;
     /* Under lock. */
     pthread_mutex_t lock;

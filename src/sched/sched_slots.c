@@ -120,6 +120,9 @@ void sq_slots_admit(sq_batch *b, uint64_t now) {
     for (sq_job *j = b->waiting; j; j = j->next) j->passed = false;
     for (sq_job *j; (j = best_waiting(b, now));) {
         const int32_t slot = free_slot(b);
+        if (slot >= 0 && b->snapshots && !j->looked_up && reusable(b, j) > 0)
+            sq_snapshots_restore(b->snapshots, j->salt, j->tokens, reusable(b, j));
+        j->looked_up = true;
         const sq_kv_match m = match(b, j);
         if (slot >= 0 && worth_waiting(b, j, &m)) {
             j->passed = true;

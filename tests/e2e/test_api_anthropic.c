@@ -104,7 +104,8 @@ static void a_stream_is_start_block_delta_stop_in_this_order(void **state) {
     assert_string_equal(text_at(delta, "type"), "message_delta");
     assert_string_equal(text_at(delta, "delta.stop_reason"), "end_turn");
     assert_int_equal(int_at(delta, "usage.output_tokens"), 8);
-    assert_int_equal(int_at(delta, "usage.input_tokens") + int_at(delta, "usage.cache_read_input_tokens"), 15);
+    assert_int_equal(int_at(delta, "usage.input_tokens") + int_at(delta, "usage.cache_read_input_tokens"),
+                     15);
     assert_string_equal(text_at(json_array_get(list, n - 1), "type"), "message_stop");
     json_decref(list);
 }
@@ -122,29 +123,38 @@ static void tokens_are_counted_as_the_answer_counts_them(void **state) {
     assert_int_equal(count("{\"model\":\"squish-tiny\"," JAPAN "}"), 15);
     const json_int_t with_system = count("{\"model\":\"squish-tiny\",\"system\":\"Be brief.\"," JAPAN "}");
     assert_true(with_system > 15);
-    assert_int_equal(count("{\"model\":\"squish-tiny\",\"system\":[{\"type\":\"text\",\"text\":\"Be \"},{\"type\":\"text\","
-                           "\"text\":\"brief.\",\"cache_control\":{\"type\":\"ephemeral\"}}]," JAPAN "}"),
-                     with_system);
+    assert_int_equal(
+        count(
+            "{\"model\":\"squish-tiny\",\"system\":[{\"type\":\"text\",\"text\":\"Be \"},{\"type\":\"text\","
+            "\"text\":\"brief.\",\"cache_control\":{\"type\":\"ephemeral\"}}]," JAPAN "}"),
+        with_system);
     /* blocks are what a string is */
-    assert_int_equal(count("{\"model\":\"squish-tiny\",\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":"
+    assert_int_equal(count("{\"model\":\"squish-tiny\",\"messages\":[{\"role\":\"user\",\"content\":[{"
+                           "\"type\":\"text\",\"text\":"
                            "\"What is the capital \"},{\"type\":\"text\",\"text\":\"of Japan?\"}]}]}"),
                      15);
 }
 
 static void tools_of_earlier_turns_reach_the_template(void **state) {
     (void)state;
-    const json_int_t n = count(
-        "{\"model\":\"squish-tiny\",\"messages\":[{\"role\":\"user\",\"content\":\"Weather?\"},{\"role\":\"assistant\",\"content\":["
-        "{\"type\":\"thinking\",\"thinking\":\"hm\",\"signature\":\"\"},{\"type\":\"tool_use\",\"id\":\"t1\",\"name\":\"weather\","
-        "\"input\":{\"city\":\"Oslo\"}}]},{\"role\":\"user\",\"content\":[{\"type\":\"tool_result\",\"tool_use_id\":\"t1\","
-        "\"content\":[{\"type\":\"text\",\"text\":\"rain\"}]}]}]}");
-    assert_true(n > count("{\"model\":\"squish-tiny\",\"messages\":[{\"role\":\"user\",\"content\":\"Weather?\"}]}") + 10);
+    const json_int_t n = count("{\"model\":\"squish-tiny\",\"messages\":[{\"role\":\"user\",\"content\":"
+                               "\"Weather?\"},{\"role\":\"assistant\",\"content\":["
+                               "{\"type\":\"thinking\",\"thinking\":\"hm\",\"signature\":\"\"},{\"type\":"
+                               "\"tool_use\",\"id\":\"t1\",\"name\":\"weather\","
+                               "\"input\":{\"city\":\"Oslo\"}}]},{\"role\":\"user\",\"content\":[{\"type\":"
+                               "\"tool_result\",\"tool_use_id\":\"t1\","
+                               "\"content\":[{\"type\":\"text\",\"text\":\"rain\"}]}]}]}");
+    assert_true(
+        n > count("{\"model\":\"squish-tiny\",\"messages\":[{\"role\":\"user\",\"content\":\"Weather?\"}]}") +
+                10);
 }
 
 static void an_answer_that_was_begun_goes_on(void **state) {
     (void)state;
-    json_t *o = say("{\"model\":\"squish-tiny\",\"max_tokens\":64,\"temperature\":0,\"messages\":[{\"role\":\"user\",\"content\":"
-                    "\"What is the capital of Japan?\"},{\"role\":\"assistant\",\"content\":\"The capital of Japan\"}]}");
+    json_t *o = say(
+        "{\"model\":\"squish-tiny\",\"max_tokens\":64,\"temperature\":0,\"messages\":[{\"role\":\"user\","
+        "\"content\":"
+        "\"What is the capital of Japan?\"},{\"role\":\"assistant\",\"content\":\"The capital of Japan\"}]}");
     assert_string_equal(text_at(o, "content[0].text"), " is Tokyo.");
     json_decref(o);
 }
@@ -161,14 +171,19 @@ static void refusals_have_type_message_and_request_id(void **state) {
         {SAY(",\"temperature\":3"), "invalid_request_error", "", 400}, /* twice the same key */
         {"{\"model\":\"squish-tiny\",\"temperature\":1.5," JAPAN "}", "invalid_request_error",
          "'temperature' is 1.5, wanted a number from 0 to 1", 400},
-        {"{\"model\":\"squish-tiny\",\"max_tokens\":0," JAPAN "}", "invalid_request_error", "'max_tokens' is 0", 400},
+        {"{\"model\":\"squish-tiny\",\"max_tokens\":0," JAPAN "}", "invalid_request_error",
+         "'max_tokens' is 0", 400},
         {SAY(",\"tools\":[{\"name\":\"f\",\"input_schema\":{}}]"), "invalid_request_error", "'tools'", 400},
         {SAY(",\"tool_choice\":{\"type\":\"any\"}"), "invalid_request_error", "'tool_choice'", 400},
-        {SAY(",\"thinking\":{\"type\":\"enabled\",\"budget_tokens\":1024}"), "invalid_request_error", "'thinking'", 400},
-        {"{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"x\"},{\"type\":\"image\",\"source\":{}}]}]}",
+        {SAY(",\"thinking\":{\"type\":\"enabled\",\"budget_tokens\":1024}"), "invalid_request_error",
+         "'thinking'", 400},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"x\"},{\"type\":"
+         "\"image\",\"source\":{}}]}]}",
          "invalid_request_error", "'messages[0].content[1]' is a block of type 'image'", 400},
-        {"{\"messages\":[{\"role\":\"tool\",\"content\":\"x\"}]}", "invalid_request_error", "'messages[0].role' is tool", 400},
-        {"{\"messages\":[{\"role\":\"user\",\"content\":7}]}", "invalid_request_error", "'messages[0].content'", 400},
+        {"{\"messages\":[{\"role\":\"tool\",\"content\":\"x\"}]}", "invalid_request_error",
+         "'messages[0].role' is tool", 400},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":7}]}", "invalid_request_error",
+         "'messages[0].content'", 400},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         json_t *o = ask_json(&server, "POST", MESSAGES, rows[i].body, rows[i].status);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_api_completions.c - the routes that score and tokenise: what lm-evaluation-harness relies on, to the digit. */
+ * test_api_completions.c - the routes that score and tokenise: what lm-evaluation-harness relies on, to the
+ * digit. */
 #include "support/api_run.h"
 
 #include <math.h>
@@ -24,8 +25,9 @@ static json_t *complete(const char *body) {
 
 static void a_scoring_call_has_one_entry_per_token_and_one_for_the_answer(void **state) {
     (void)state;
-    json_t *o = complete("{\"model\":\"squish-tiny\",\"prompt\":[[" IDS "]],\"temperature\":0,\"max_tokens\":1,"
-                         "\"logprobs\":1,\"seed\":1234,\"echo\":true}");
+    json_t *o =
+        complete("{\"model\":\"squish-tiny\",\"prompt\":[[" IDS "]],\"temperature\":0,\"max_tokens\":1,"
+                 "\"logprobs\":1,\"seed\":1234,\"echo\":true}");
     assert_string_equal(text_at(o, "object"), "text_completion");
     assert_memory_equal(text_at(o, "id"), "cmpl-", 5);
     const json_t *lp = at(o, "choices[0].logprobs");
@@ -63,9 +65,10 @@ static void numbers_are_the_models_own_to_the_last_bit(void **state) {
 
 static void the_end_token_counts_with_an_empty_text(void **state) {
     (void)state;
-    json_t *o = complete("{\"prompt\":\"<|im_start|>user\\nWhat is the capital of Japan?<|im_end|>\\n<|im_start|>assistant"
-                         "\\nThe capital of Japan is Tokyo.\",\"temperature\":0,\"max_tokens\":1,\"logprobs\":1,"
-                         "\"echo\":true}");
+    json_t *o = complete(
+        "{\"prompt\":\"<|im_start|>user\\nWhat is the capital of Japan?<|im_end|>\\n<|im_start|>assistant"
+        "\\nThe capital of Japan is Tokyo.\",\"temperature\":0,\"max_tokens\":1,\"logprobs\":1,"
+        "\"echo\":true}");
     const size_t prompt = (size_t)int_at(o, "usage.prompt_tokens");
     const json_t *tokens = at(o, "choices[0].logprobs.tokens");
     assert_int_equal(json_array_size(tokens), prompt + 1);
@@ -78,16 +81,20 @@ static void the_end_token_counts_with_an_empty_text(void **state) {
 
 static void a_batch_comes_back_in_order_and_text_scores_like_its_ids(void **state) {
     (void)state;
-    json_t *a = complete("{\"prompt\":[[" IDS "],[1,2,3],[" IDS "]],\"n\":2,\"temperature\":0,\"max_tokens\":2,"
-                         "\"logprobs\":1,\"echo\":true}");
-    json_t *b = complete("{\"prompt\":[\"The capital of Japan is\"],\"temperature\":0,\"max_tokens\":2,\"logprobs\":1,"
-                         "\"echo\":true}");
+    json_t *a =
+        complete("{\"prompt\":[[" IDS "],[1,2,3],[" IDS "]],\"n\":2,\"temperature\":0,\"max_tokens\":2,"
+                 "\"logprobs\":1,\"echo\":true}");
+    json_t *b = complete(
+        "{\"prompt\":[\"The capital of Japan is\"],\"temperature\":0,\"max_tokens\":2,\"logprobs\":1,"
+        "\"echo\":true}");
     assert_int_equal(json_array_size(at(a, "choices")), 6);
     for (size_t i = 0; i < 6; i++) {
         const json_t *c = json_array_get(at(a, "choices"), i);
         assert_int_equal(int_at(c, "index"), i);
-        if (i != 2 && i != 3) assert_true(json_equal(at(c, "logprobs"), at(b, "choices[0].logprobs")));
-        else assert_false(json_equal(at(c, "logprobs"), at(b, "choices[0].logprobs")));
+        if (i != 2 && i != 3)
+            assert_true(json_equal(at(c, "logprobs"), at(b, "choices[0].logprobs")));
+        else
+            assert_false(json_equal(at(c, "logprobs"), at(b, "choices[0].logprobs")));
     }
     assert_int_equal(int_at(a, "usage.prompt_tokens"), 13);
     json_decref(a);
@@ -114,9 +121,10 @@ static void many_prompts_in_one_call_all_answer(void **state) {
 
 static void a_stream_says_the_prompt_first_where_it_is_echoed(void **state) {
     (void)state;
-    const api_reply *r = ask(&server, "POST", TEXT,
-                             "{\"prompt\":[" IDS "],\"temperature\":0,\"max_tokens\":2,\"logprobs\":1,\"echo\":true,"
-                             "\"stream\":true}");
+    const api_reply *r =
+        ask(&server, "POST", TEXT,
+            "{\"prompt\":[" IDS "],\"temperature\":0,\"max_tokens\":2,\"logprobs\":1,\"echo\":true,"
+            "\"stream\":true}");
     assert_int_equal(r->status, 200);
     json_t *f = api_frames(r), *joined = json_array();
     assert_non_null(f);
@@ -131,7 +139,8 @@ static void a_stream_says_the_prompt_first_where_it_is_echoed(void **state) {
         if (piece) strncat(text, piece, sizeof text - strlen(text) - 1);
         json_array_extend(joined, (json_t *)at(x, "choices[0].logprobs.token_logprobs"));
     }
-    json_t *whole = complete("{\"prompt\":[" IDS "],\"temperature\":0,\"max_tokens\":2,\"logprobs\":1,\"echo\":true}");
+    json_t *whole =
+        complete("{\"prompt\":[" IDS "],\"temperature\":0,\"max_tokens\":2,\"logprobs\":1,\"echo\":true}");
     assert_string_equal(text, text_at(whole, "choices[0].text"));
     assert_true(json_equal(joined, at(whole, "choices[0].logprobs.token_logprobs")));
     assert_string_equal(json_string_value(json_array_get(f, json_array_size(f) - 1)), "[DONE]");
@@ -146,9 +155,12 @@ static void what_a_completion_cannot_do_is_refused(void **state) {
         const char *body, *param;
     } rows[] = {
         {"{\"prompt\":\"a\",\"suffix\":\"b\"}", "suffix"}, /* not trained to fill in the middle */
-        {"{\"prompt\":\"a\",\"best_of\":3}", "best_of"},   {"{\"prompt\":[[1],[99999]]}", "prompt"},
-        {"{\"prompt\":[[1],[]]}", "prompt"},               {"{\"prompt\":[[1],[-1]]}", "prompt[0]"},
-        {"{\"prompt\":{}}", "prompt"},                     {"{}", "prompt"},
+        {"{\"prompt\":\"a\",\"best_of\":3}", "best_of"},
+        {"{\"prompt\":[[1],[99999]]}", "prompt"},
+        {"{\"prompt\":[[1],[]]}", "prompt"},
+        {"{\"prompt\":[[1],[-1]]}", "prompt[0]"},
+        {"{\"prompt\":{}}", "prompt"},
+        {"{}", "prompt"},
         {"{\"prompt\":[]}", "prompt"},
     };
     for (size_t i = 0; i < SQ_COUNT(rows); i++) {
@@ -210,8 +222,8 @@ static int letter(char c) {
 
 static void embeddings_have_length_one_in_both_encodings(void **state) {
     (void)state;
-    const api_reply *r =
-        ask(&server, "POST", "/v1/embeddings", "{\"input\":[\"one text\",\"another\"],\"encoding_format\":\"float\"}");
+    const api_reply *r = ask(&server, "POST", "/v1/embeddings",
+                             "{\"input\":[\"one text\",\"another\"],\"encoding_format\":\"float\"}");
     assert_int_equal(r->status, 200);
     assert_non_null(strcasestr(r->head, "x-squish-warning: ")); /* a chat model */
     json_t *a = json_loads(r->body, 0, NULL);
@@ -221,7 +233,8 @@ static void embeddings_have_length_one_in_both_encodings(void **state) {
     assert_true(fabs(length_of(v) - 1) < 1e-6);
     assert_false(json_equal(v, at(a, "data[0].embedding")));
     assert_true(int_at(a, "usage.prompt_tokens") > 0);
-    json_t *b = ask_json(&server, "POST", "/v1/embeddings", "{\"input\":\"another\",\"encoding_format\":\"base64\"}", 200);
+    json_t *b = ask_json(&server, "POST", "/v1/embeddings",
+                         "{\"input\":\"another\",\"encoding_format\":\"base64\"}", 200);
     const char *text = text_at(b, "data[0].embedding");
     assert_int_equal(strlen(text), (512 * 4 + 2) / 3 * 4);
     uint8_t bytes[2048 + 3];

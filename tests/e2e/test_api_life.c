@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_api_life.c - what happens around answers: clients that leave, drains, models that come and go, limits. */
+ * test_api_life.c - what happens around answers: clients that leave, drains, models that come and go, limits.
+ */
 #include "support/api_run.h"
 
 #include <setjmp.h>
@@ -15,8 +16,9 @@
 
 #define CHAT "/v1/chat/completions"
 /* An answer that takes as long as the window: end tokens are passed over. */
-#define LONG                                                                                                  \
-    "{\"stream\":true,\"ignore_eos\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Count for ever.\"}]}"
+#define LONG                                                                                                 \
+    "{\"stream\":true,\"ignore_eos\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Count for "         \
+    "ever.\"}]}"
 #define SHORT "{\"max_tokens\":2,\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}"
 
 static json_t *health(const api_server *s) {
@@ -62,8 +64,8 @@ static void a_client_that_leaves_ends_its_answer(void **state) {
         assert_true(comes_to(&s, "inflight", 0));
     }
     /* also one that waits for a whole answer */
-    const int fd = api_send(&s, "POST", CHAT,
-                            "{\"ignore_eos\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Count.\"}]}");
+    const int fd = api_send(
+        &s, "POST", CHAT, "{\"ignore_eos\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Count.\"}]}");
     assert_true(comes_to(&s, "running", 1));
     close(fd);
     assert_true(comes_to(&s, "inflight", 0));
@@ -87,7 +89,9 @@ static void a_request_is_cancelled_by_its_id_and_says_so(void **state) {
     json_decref(o);
     const api_reply *r = api_read(fd);
     (void)r;
-    const char *error = strstr(r->head, "\"code\":\"cancelled\"") ? "yes" : r->body ? strstr(r->body, "\"cancelled\"") : NULL;
+    const char *error = strstr(r->head, "\"code\":\"cancelled\"") ? "yes"
+                        : r->body                                 ? strstr(r->body, "\"cancelled\"")
+                                                                  : NULL;
     assert_non_null(error);
     assert_true(comes_to(&s, "running", 0));
     api_end(&s);
@@ -100,8 +104,9 @@ static void streams_that_are_open_end_well_when_the_server_is_asked_to_go(void *
     assert_int_equal(api_start(&s, &o), 0);
     int fd[6];
     for (int i = 0; i < 6; i++)
-        fd[i] = begin_stream(&s, "{\"stream\":true,\"ignore_eos\":true,\"max_tokens\":150,\"messages\":[{\"role\":"
-                                 "\"user\",\"content\":\"Count.\"}]}");
+        fd[i] = begin_stream(
+            &s, "{\"stream\":true,\"ignore_eos\":true,\"max_tokens\":150,\"messages\":[{\"role\":"
+                "\"user\",\"content\":\"Count.\"}]}");
     sq_api_stop(s.api);
     for (int i = 0; i < 6; i++) {
         char text[1 << 17];
@@ -160,8 +165,9 @@ static void limits_of_key_queue_and_time_have_their_own_status(void **state) {
     assert_non_null(strstr(r->head, "\"code\":\"timeout\""));
     api_read(b);
     assert_true(comes_to(&s, "inflight", 0));
-    json_t *e = ask_json(&s, "POST", CHAT,
-                         "{\"ignore_eos\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Count.\"}]}", 408);
+    json_t *e =
+        ask_json(&s, "POST", CHAT,
+                 "{\"ignore_eos\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Count.\"}]}", 408);
     assert_string_equal(text_at(e, "error.code"), "timeout");
     json_decref(e);
     api_end(&s);
@@ -200,12 +206,14 @@ static bool is_loaded(const api_server *s, const char *name) {
     return yes;
 }
 
-/* A store with a model of its own beside the one of the command line: a folder of links to the shipped files. */
+/* A store with a model of its own beside the one of the command line: a folder of links to the shipped files.
+ */
 static void make_store(const char *home, const char *model) {
     char line[9000];
-    snprintf(line, sizeof line,
-             "mkdir -p '%s/models/second' && cp -r '%s'/* '%s/models/second/' && ln -s /etc '%s/models/outside'", home,
-             model, home, home);
+    snprintf(
+        line, sizeof line,
+        "mkdir -p '%s/models/second' && cp -r '%s'/* '%s/models/second/' && ln -s /etc '%s/models/outside'",
+        home, model, home, home);
     assert_int_equal(system(line), 0);
 }
 
@@ -225,7 +233,8 @@ static void a_second_model_comes_when_asked_for_and_goes_when_idle(void **state)
     int fd[4];
     for (int i = 0; i < 4; i++)
         fd[i] = api_send(&s, "POST", CHAT,
-                         "{\"model\":\"second\",\"temperature\":0,\"messages\":[{\"role\":\"user\",\"content\":\"What is the "
+                         "{\"model\":\"second\",\"temperature\":0,\"messages\":[{\"role\":\"user\","
+                         "\"content\":\"What is the "
                          "capital of Japan?\"}]}");
     assert_int_equal(ask(&s, "POST", CHAT, SHORT)->status, 200);
     for (int i = 0; i < 4; i++) {
@@ -237,13 +246,16 @@ static void a_second_model_comes_when_asked_for_and_goes_when_idle(void **state)
     for (int i = 0; i < 2000 && is_loaded(&s, "second"); i++) usleep(5000);
     assert_false(is_loaded(&s, "second"));
     assert_true(is_loaded(&s, "squish-tiny")); /* the command line's stays */
-    assert_int_equal(ask(&s, "POST", CHAT, "{\"model\":\"second\",\"max_tokens\":1,\"messages\":[{\"role\":\"user\","
-                                          "\"content\":\"x\"}]}")->status,
+    assert_int_equal(ask(&s, "POST", CHAT,
+                         "{\"model\":\"second\",\"max_tokens\":1,\"messages\":[{\"role\":\"user\","
+                         "\"content\":\"x\"}]}")
+                         ->status,
                      200); /* and back */
     /* a link that leads out of the store is no model of it */
-    assert_int_equal(ask(&s, "POST", CHAT, "{\"model\":\"outside\",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}")
-                         ->status,
-                     404);
+    assert_int_equal(
+        ask(&s, "POST", CHAT, "{\"model\":\"outside\",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}")
+            ->status,
+        404);
     api_end(&s);
     assert_int_equal(s.status, SQUISH_OK);
     snprintf(line, sizeof line, "rm -rf '%s'", home);
@@ -278,7 +290,8 @@ static void a_model_that_does_not_fit_makes_room_or_is_refused(void **state) {
     const uint64_t one = bytes_of_one(&o);
     o.memory_limit = one * 5 / 2; /* two of them, not three */
     assert_int_equal(api_start(&s, &o), 0);
-    static const char body[] = "{\"model\":\"%s\",\"max_tokens\":1,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}";
+    static const char body[] =
+        "{\"model\":\"%s\",\"max_tokens\":1,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}";
     char text[200];
     snprintf(text, sizeof text, body, "second");
     const int first = ask(&s, "POST", CHAT, text)->status;
@@ -315,14 +328,32 @@ static void a_model_of_the_command_line_that_cannot_be_opened_ends_the_server(vo
 static void metrics_have_the_names_of_the_contract(void **state) {
     (void)state;
     static const char *const names[] = {
-        "squish_requests_total", "squish_tokens_generated_total", "squish_inflight_requests",
-        "squish_avg_tokens_per_second", "squish_avg_ttft_seconds", "squish_uptime_seconds", "squish_model_load_seconds",
-        "squish_prefix_cache_hits_total", "squish_radix_prefix_hits_total", "squish_paged_kv_free_blocks",
-        "squish_paged_kv_used_blocks", "squish_kv_cache_tokens", "squish_kv_cache_memory_mb", "squish_ttft_seconds_bucket",
-        "squish_inter_token_seconds_sum", "squish_queue_seconds_count", "squish_prefill_tokens_bucket",
-        "squish_step_seconds_bucket", "squish_requests_finished_total{reason=\"stop\"}",
-        "squish_http_requests_total{route=\"/v1/chat/completions\",code=\"200\"}", "squish_cached_prompt_tokens_total",
-        "squish_preemptions_total", "squish_cancelled_total", "squish_batch_size", "squish_queue_depth", "squish_rss_bytes"};
+        "squish_requests_total",
+        "squish_tokens_generated_total",
+        "squish_inflight_requests",
+        "squish_avg_tokens_per_second",
+        "squish_avg_ttft_seconds",
+        "squish_uptime_seconds",
+        "squish_model_load_seconds",
+        "squish_prefix_cache_hits_total",
+        "squish_radix_prefix_hits_total",
+        "squish_paged_kv_free_blocks",
+        "squish_paged_kv_used_blocks",
+        "squish_kv_cache_tokens",
+        "squish_kv_cache_memory_mb",
+        "squish_ttft_seconds_bucket",
+        "squish_inter_token_seconds_sum",
+        "squish_queue_seconds_count",
+        "squish_prefill_tokens_bucket",
+        "squish_step_seconds_bucket",
+        "squish_requests_finished_total{reason=\"stop\"}",
+        "squish_http_requests_total{route=\"/v1/chat/completions\",code=\"200\"}",
+        "squish_cached_prompt_tokens_total",
+        "squish_preemptions_total",
+        "squish_cancelled_total",
+        "squish_batch_size",
+        "squish_queue_depth",
+        "squish_rss_bytes"};
     api_server s;
     assert_int_equal(api_start(&s, NULL), 0);
     assert_int_equal(ask(&s, "POST", CHAT, SHORT)->status, 200);
@@ -353,7 +384,8 @@ static void the_program_serves_until_it_gets_a_signal(void **state) {
     if (pid == 0) {
         dup2(out[1], 1);
         close(out[0]);
-        execl(bin, bin, "serve", "--port", "0", "--json", "--quiet", "--tier", "source", "--log-file", "/dev/null", NULL);
+        execl(bin, bin, "serve", "--port", "0", "--json", "--quiet", "--tier", "source", "--log-file",
+              "/dev/null", NULL);
         _exit(127);
     }
     close(out[1]);
@@ -372,8 +404,9 @@ static void the_program_serves_until_it_gets_a_signal(void **state) {
     json_t *h = health(&s);
     assert_string_equal(text_at(h, "status"), "ok");
     json_decref(h);
-    const int fd = begin_stream(&s, "{\"stream\":true,\"ignore_eos\":true,\"max_tokens\":60,\"messages\":[{\"role\":\"user\","
-                                    "\"content\":\"Count.\"}]}");
+    const int fd = begin_stream(
+        &s, "{\"stream\":true,\"ignore_eos\":true,\"max_tokens\":60,\"messages\":[{\"role\":\"user\","
+            "\"content\":\"Count.\"}]}");
     kill(pid, SIGTERM);
     char text[1 << 16];
     n = 0;

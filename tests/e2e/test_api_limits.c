@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_api_limits.c - what is out of range, too deep, too wide, without a key or not a name, over a socket. */
+ * test_api_limits.c - what is out of range, too deep, too wide, without a key or not a name, over a socket.
+ */
 #include "api/api_int.h"
 #include "support/api_run.h"
 
@@ -25,7 +26,8 @@ static json_t *described(void) {
     return o;
 }
 
-/* One field of one route with one value as text. 400 names the field; where a value is good nothing else is. */
+/* One field of one route with one value as text. 400 names the field; where a value is good nothing else is.
+ */
 static void try_value(const char *route, const char *field, const char *value, bool good) {
     char body[512];
     const bool chat = strcmp(route, CHAT) == 0, embed = strcmp(route, "/v1/embeddings") == 0;
@@ -70,7 +72,8 @@ static void numeric_fields_are_held_to_the_ranges_of_the_description(void **stat
                 try_value(rows[i].route, field, "-9223372036854775808", true);
                 try_value(rows[i].route, field, "9223372036854775807", true);
             } else {
-                const double l = json_number_value(lo), h = json_number_value(hi), step = whole ? 1 : 0.0009765625;
+                const double l = json_number_value(lo), h = json_number_value(hi),
+                             step = whole ? 1 : 0.0009765625;
                 const double wanted[] = {l - step, l, h, h + step};
                 for (int k = 0; k < 4; k++) {
                     snprintf(value, sizeof value, "%.17g", wanted[k]);
@@ -78,8 +81,8 @@ static void numeric_fields_are_held_to_the_ranges_of_the_description(void **stat
                 }
             }
             try_value(rows[i].route, field, "null", true);
-            static const char *const never[] = {"\"1\"", "true", "[]", "{}", "1e999", "-1e999", "NaN",
-                                                "99999999999999999999999999", "1e300"};
+            static const char *const never[] = {
+                "\"1\"", "true", "[]", "{}", "1e999", "-1e999", "NaN", "99999999999999999999999999", "1e300"};
             for (size_t k = 0; k < SQ_COUNT(never); k++) {
                 if (strcmp(field, "logprobs") == 0 && strcmp(never[k], "true") == 0) continue;
                 try_value(rows[i].route, field, never[k], false);
@@ -119,10 +122,17 @@ static void deep_and_wide_json_is_refused(void **state) {
         size_t count;
         const char *after;
     } rows[] = {
-        {"{\"x\":", "[", 65, ""},           {"{\"x\":", "[", 1000000, ""},      {"", "{\"a\":", 1000000, ""},
-        {"{\"messages\":[", "1,", 1000000, "1]}"}, {"{\"x\":{", "\"a\":1,", 1000000, "\"b\":1}}"},
-        {"{\"a\":1,\"a\":1", "", 0, "}"},   {"[", "", 0, "]"},                  {"{\"x\":\"\\u0000\"", "", 0, "}"},
-        {"\xEF\xBB\xBF{", "", 0, "}"},      {"{\"x\":\"\xC0\x80\"", "", 0, "}"}, {"{} ", "x", 1, ""},
+        {"{\"x\":", "[", 65, ""},
+        {"{\"x\":", "[", 1000000, ""},
+        {"", "{\"a\":", 1000000, ""},
+        {"{\"messages\":[", "1,", 1000000, "1]}"},
+        {"{\"x\":{", "\"a\":1,", 1000000, "\"b\":1}}"},
+        {"{\"a\":1,\"a\":1", "", 0, "}"},
+        {"[", "", 0, "]"},
+        {"{\"x\":\"\\u0000\"", "", 0, "}"},
+        {"\xEF\xBB\xBF{", "", 0, "}"},
+        {"{\"x\":\"\xC0\x80\"", "", 0, "}"},
+        {"{} ", "x", 1, ""},
     };
     for (size_t i = 0; i < SQ_COUNT(rows); i++) {
         size_t n;
@@ -136,14 +146,35 @@ static void deep_and_wide_json_is_refused(void **state) {
 
 static void a_name_that_is_no_name_of_the_store_opens_nothing(void **state) {
     (void)state;
-    static const char *const names[] = {
-        "..", ".", "../squish-tiny", "models/squish-tiny", "/etc/passwd", "./squish-tiny", "squish-tiny/",
-        "squish-tiny/../squish-tiny", "%2e%2e%2fsquish-tiny", "..\\\\squish-tiny", "SQUISH-TINY", "squish-tiny\\u0001",
-        "~", "$HOME", "squish-tiny.sqw", "config.json", "squish-tiny:latest:latest", ":latest", "\\u002e\\u002e",
-        "sha256:0000", "file:///etc/passwd", "http://127.0.0.1/x", "-rf", "*", "squish-tin\\u0443"};
+    static const char *const names[] = {"..",
+                                        ".",
+                                        "../squish-tiny",
+                                        "models/squish-tiny",
+                                        "/etc/passwd",
+                                        "./squish-tiny",
+                                        "squish-tiny/",
+                                        "squish-tiny/../squish-tiny",
+                                        "%2e%2e%2fsquish-tiny",
+                                        "..\\\\squish-tiny",
+                                        "SQUISH-TINY",
+                                        "squish-tiny\\u0001",
+                                        "~",
+                                        "$HOME",
+                                        "squish-tiny.sqw",
+                                        "config.json",
+                                        "squish-tiny:latest:latest",
+                                        ":latest",
+                                        "\\u002e\\u002e",
+                                        "sha256:0000",
+                                        "file:///etc/passwd",
+                                        "http://127.0.0.1/x",
+                                        "-rf",
+                                        "*",
+                                        "squish-tin\\u0443"};
     for (size_t i = 0; i < SQ_COUNT(names); i++) {
         char body[256];
-        snprintf(body, sizeof body, "{\"model\":\"%s\",\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}", names[i]);
+        snprintf(body, sizeof body, "{\"model\":\"%s\",\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}",
+                 names[i]);
         json_t *o = ask_json(&server, "POST", CHAT, body, 404);
         assert_non_null(o);
         assert_string_equal(text_at(o, "error.code"), "model_not_found");
@@ -151,7 +182,8 @@ static void a_name_that_is_no_name_of_the_store_opens_nothing(void **state) {
     }
     assert_int_equal(ask(&server, "GET", "/v1/models/..%2f..%2fetc", NULL)->status >= 400, 1);
     json_t *o = ask_json(&server, "POST", CHAT,
-                         "{\"model\":\"squish-tiny:latest\",\"max_tokens\":1,\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}",
+                         "{\"model\":\"squish-tiny:latest\",\"max_tokens\":1,\"messages\":[{\"role\":"
+                         "\"user\",\"content\":\"a\"}]}",
                          200);
     assert_string_equal(text_at(o, "model"), "squish-tiny:latest"); /* said as it was asked */
     json_decref(o);
@@ -219,9 +251,12 @@ static void with_keys_set_every_route_but_liveness_asks_for_one(void **state) {
         for (size_t k = 0; k < SQ_COUNT(shown); k++) {
             s.key = shown[k];
             const int status = ask(&s, method, path, method[0] == 'G' ? NULL : "{}")->status;
-            /* open routes answer without a key; a key that is wrong is said to be so even there, or passed over */
-            if (r->flags & SQ_HTTP_OPEN) assert_true(status == 200 || status == 404 || status == 401);
-            else if (status != 401) fail_msg("%s %s with '%s': %d", method, path, shown[k] ? shown[k] : "", status);
+            /* open routes answer without a key; a key that is wrong is said to be so even there, or passed
+             * over */
+            if (r->flags & SQ_HTTP_OPEN)
+                assert_true(status == 200 || status == 404 || status == 401);
+            else if (status != 401)
+                fail_msg("%s %s with '%s': %d", method, path, shown[k] ? shown[k] : "", status);
         }
     }
     s.key = NULL;

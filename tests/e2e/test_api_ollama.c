@@ -2,8 +2,8 @@
  *
  * test_api_ollama.c - Ollama's routes over a socket, with the shipped model and a store of the test's own.
  *
- * The store holds `tiny`, a copy of the shipped model that may be loaded, let go and deleted; squish-tiny itself
- * belongs to the command line and stays. */
+ * The store holds `tiny`, a copy of the shipped model that may be loaded, let go and deleted; squish-tiny
+ * itself belongs to the command line and stays. */
 #include "support/api_run.h"
 
 #include <setjmp.h>
@@ -89,7 +89,8 @@ static void check_durations(const json_t *o) {
 
 static void a_chat_answer_has_text_reason_and_durations(void **state) {
     (void)state;
-    json_t *o = ask_json(&server, "POST", "/api/chat", SAY("squish-tiny", ",\"stream\":false,\"tools\":[]"), 200);
+    json_t *o =
+        ask_json(&server, "POST", "/api/chat", SAY("squish-tiny", ",\"stream\":false,\"tools\":[]"), 200);
     assert_non_null(o);
     assert_string_equal(text_at(o, "model"), "squish-tiny");
     assert_string_equal(text_at(o, "message.role"), "assistant");
@@ -103,7 +104,8 @@ static void a_chat_answer_has_text_reason_and_durations(void **state) {
 
 static void a_chat_streams_unless_told_otherwise_and_says_the_same(void **state) {
     (void)state;
-    json_t *list = ask_lines("/api/chat", SAY("squish-tiny:latest", ",\"tools\":[],\"format\":\"\",\"think\":false"), 200);
+    json_t *list = ask_lines("/api/chat",
+                             SAY("squish-tiny:latest", ",\"tools\":[],\"format\":\"\",\"think\":false"), 200);
     char text[256] = "";
     const size_t n = json_array_size(list);
     assert_true(n >= 3);
@@ -125,10 +127,11 @@ static void a_chat_streams_unless_told_otherwise_and_says_the_same(void **state)
 
 static void an_answer_that_was_begun_goes_on(void **state) {
     (void)state;
-    json_t *o = ask_json(&server, "POST", "/api/chat",
-                         "{\"model\":\"squish-tiny\",\"stream\":false," PLAIN ",\"messages\":[{\"role\":\"user\",\"content\":"
-                         "\"What is the capital of Japan?\"},{\"role\":\"assistant\",\"content\":\"The capital of Japan\"}]}",
-                         200);
+    json_t *o = ask_json(
+        &server, "POST", "/api/chat",
+        "{\"model\":\"squish-tiny\",\"stream\":false," PLAIN ",\"messages\":[{\"role\":\"user\",\"content\":"
+        "\"What is the capital of Japan?\"},{\"role\":\"assistant\",\"content\":\"The capital of Japan\"}]}",
+        200);
     assert_non_null(o);
     assert_string_equal(text_at(o, "message.content"), " is Tokyo.");
     json_decref(o);
@@ -137,17 +140,18 @@ static void an_answer_that_was_begun_goes_on(void **state) {
 static void generate_answers_and_its_context_goes_on(void **state) {
     (void)state;
     char *body = NULL;
-    json_t *o = ask_json(&server, "POST", "/api/generate",
-                         "{\"model\":\"squish-tiny\",\"prompt\":\"What is the capital of Japan?\",\"stream\":false," PLAIN "}",
-                         200);
+    json_t *o = ask_json(
+        &server, "POST", "/api/generate",
+        "{\"model\":\"squish-tiny\",\"prompt\":\"What is the capital of Japan?\",\"stream\":false," PLAIN "}",
+        200);
     assert_non_null(o);
     assert_string_equal(text_at(o, "response"), TOKYO);
     assert_null(at(o, "message"));
     const json_t *context = at(o, "context");
     assert_int_equal(json_array_size(context), 15 + 8);
     check_durations(o);
-    json_t *next = json_pack("{s:s, s:s, s:b, s:O}", "model", "squish-tiny", "prompt", "And of France?", "stream", 0,
-                             "context", context);
+    json_t *next = json_pack("{s:s, s:s, s:b, s:O}", "model", "squish-tiny", "prompt", "And of France?",
+                             "stream", 0, "context", context);
     body = json_dumps(next, 0);
     json_t *two = ask_json(&server, "POST", "/api/generate", body, 200);
     assert_non_null(two);
@@ -156,15 +160,17 @@ static void generate_answers_and_its_context_goes_on(void **state) {
     json_decref(next);
     json_decref(two);
     json_decref(o);
-    assert_non_null(strstr(refused("POST", "/api/generate", "{\"model\":\"squish-tiny\",\"prompt\":\"x\",\"context\":[99999999]}",
-                                   400),
-                           "99999999"));
+    assert_non_null(
+        strstr(refused("POST", "/api/generate",
+                       "{\"model\":\"squish-tiny\",\"prompt\":\"x\",\"context\":[99999999]}", 400),
+               "99999999"));
 }
 
 static void generate_streams_pieces_and_raw_takes_the_prompt_as_it_is(void **state) {
     (void)state;
     json_t *list = ask_lines("/api/generate",
-                             "{\"model\":\"squish-tiny\",\"raw\":true," PLAIN ",\"prompt\":\"<|im_start|>user\\nWhat is the "
+                             "{\"model\":\"squish-tiny\",\"raw\":true," PLAIN
+                             ",\"prompt\":\"<|im_start|>user\\nWhat is the "
                              "capital of Japan?<|im_end|>\\n<|im_start|>assistant\\n\"}",
                              200);
     char text[256] = "";
@@ -178,16 +184,18 @@ static void generate_streams_pieces_and_raw_takes_the_prompt_as_it_is(void **sta
 
 static void num_predict_and_stop_end_an_answer(void **state) {
     (void)state;
-    json_t *o = ask_json(&server, "POST", "/api/chat",
-                         "{\"model\":\"squish-tiny\",\"stream\":false,\"options\":{\"temperature\":0,\"repeat_penalty\":1,"
-                         "\"num_predict\":2,\"num_gpu\":99,\"mirostat\":0}," JAPAN "}",
-                         200);
+    json_t *o = ask_json(
+        &server, "POST", "/api/chat",
+        "{\"model\":\"squish-tiny\",\"stream\":false,\"options\":{\"temperature\":0,\"repeat_penalty\":1,"
+        "\"num_predict\":2,\"num_gpu\":99,\"mirostat\":0}," JAPAN "}",
+        200);
     assert_non_null(o);
     assert_string_equal(text_at(o, "done_reason"), "length");
     assert_int_equal(int_at(o, "eval_count"), 2);
     json_decref(o);
     o = ask_json(&server, "POST", "/api/chat",
-                 "{\"model\":\"squish-tiny\",\"stream\":false,\"options\":{\"temperature\":0,\"repeat_penalty\":1,\"num_predict\":"
+                 "{\"model\":\"squish-tiny\",\"stream\":false,\"options\":{\"temperature\":0,\"repeat_"
+                 "penalty\":1,\"num_predict\":"
                  "-2,\"stop\":[\" is\"]}," JAPAN "}",
                  200);
     assert_non_null(o);
@@ -198,15 +206,16 @@ static void num_predict_and_stop_end_an_answer(void **state) {
 
 static void log_probabilities_come_with_their_tokens(void **state) {
     (void)state;
-    json_t *o = ask_json(&server, "POST", "/api/chat", SAY("squish-tiny", ",\"stream\":false,\"logprobs\":true,\"top_logprobs\":2"),
-                         200);
+    json_t *o = ask_json(&server, "POST", "/api/chat",
+                         SAY("squish-tiny", ",\"stream\":false,\"logprobs\":true,\"top_logprobs\":2"), 200);
     assert_non_null(o);
     assert_int_equal(json_array_size(at(o, "logprobs")), 8);
     assert_int_equal(json_array_size(at(o, "logprobs[0].top_logprobs")), 2);
     assert_string_equal(text_at(o, "logprobs[0].token"), "The");
     json_t *list = ask_lines("/api/chat", SAY("squish-tiny", ",\"logprobs\":true"), 200);
     size_t n = 0;
-    for (size_t i = 0; i < json_array_size(list); i++) n += json_array_size(at(json_array_get(list, i), "logprobs"));
+    for (size_t i = 0; i < json_array_size(list); i++)
+        n += json_array_size(at(json_array_get(list, i), "logprobs"));
     assert_int_equal(n, 8);
     json_decref(list);
     json_decref(o);
@@ -240,14 +249,16 @@ static void wait_until_gone(const char *name) {
 static void an_empty_prompt_loads_and_keep_alive_says_how_long(void **state) {
     (void)state;
     char stamp[40];
-    json_t *o = ask_json(&server, "POST", "/api/generate", "{\"model\":\"tiny\",\"stream\":false,\"keep_alive\":-1}", 200);
+    json_t *o = ask_json(&server, "POST", "/api/generate",
+                         "{\"model\":\"tiny\",\"stream\":false,\"keep_alive\":-1}", 200);
     assert_non_null(o);
     assert_string_equal(text_at(o, "done_reason"), "load");
     assert_string_equal(text_at(o, "response"), "");
     json_decref(o);
     assert_true(runs("tiny:latest", stamp));
     assert_true(strncmp(stamp, "2100", 4) > 0); /* for ever */
-    done_well("POST", "/api/generate", "{\"model\":\"tiny\",\"prompt\":\"\",\"stream\":false,\"keep_alive\":\"10m\"}");
+    done_well("POST", "/api/generate",
+              "{\"model\":\"tiny\",\"prompt\":\"\",\"stream\":false,\"keep_alive\":\"10m\"}");
     assert_true(runs("tiny:latest", stamp));
     assert_true(strncmp(stamp, "2100", 4) < 0);
     json_t *list = ask_lines("/api/chat", "{\"model\":\"tiny\",\"messages\":[],\"keep_alive\":0}", 200);
@@ -265,7 +276,8 @@ static void an_empty_prompt_loads_and_keep_alive_says_how_long(void **state) {
 
 static void keep_alive_0_lets_go_after_an_answer(void **state) {
     (void)state;
-    json_t *o = ask_json(&server, "POST", "/api/chat", SAY("tiny", ",\"stream\":false,\"keep_alive\":0"), 200);
+    json_t *o =
+        ask_json(&server, "POST", "/api/chat", SAY("tiny", ",\"stream\":false,\"keep_alive\":0"), 200);
     assert_non_null(o);
     assert_string_equal(text_at(o, "message.content"), TOKYO);
     assert_true(int_at(o, "load_duration") > 0);
@@ -287,14 +299,18 @@ static void refusals_are_one_line_that_names_the_thing(void **state) {
         {"/api/chat", "{\"model\":\"nobody\"," JAPAN "}", "model not found: no model 'nobody'", 404},
         {"/api/chat", "{" JAPAN "}", "'model' is missing", 400},
         {"/api/chat", "{\"model\":", "body", 400},
-        {"/api/chat", SAY("squish-tiny", ",\"tools\":[{\"type\":\"function\"}]"), "'tools': tools come with the grammar", 400},
+        {"/api/chat", SAY("squish-tiny", ",\"tools\":[{\"type\":\"function\"}]"),
+         "'tools': tools come with the grammar", 400},
         {"/api/chat", SAY("squish-tiny", ",\"format\":\"json\""), "'format'", 400},
         {"/api/chat", SAY("squish-tiny", ",\"format\":{\"type\":\"object\"}"), "'format'", 400},
-        {"/api/chat", SAY("squish-tiny", ",\"think\":true"), "\"squish-tiny\" does not support thinking", 400},
+        {"/api/chat", SAY("squish-tiny", ",\"think\":true"), "\"squish-tiny\" does not support thinking",
+         400},
         {"/api/chat", SAY("squish-tiny", ",\"think\":\"high\""), "does not support thinking", 400},
         {"/api/chat", SAY("squish-tiny", ",\"stream\":3"), "'stream' is 3, wanted true or false", 400},
         {"/api/chat", SAY("squish-tiny", ",\"keep_alive\":\"soon\""), "'keep_alive'", 400},
-        {"/api/chat", "{\"model\":\"squish-tiny\",\"messages\":[{\"role\":\"user\",\"content\":\"x\",\"images\":[\"aGk=\"]}]}",
+        {"/api/chat",
+         "{\"model\":\"squish-tiny\",\"messages\":[{\"role\":\"user\",\"content\":\"x\",\"images\":[\"aGk=\"]"
+         "}]}",
          "'messages[0].images'", 400},
         {"/api/chat", "{\"model\":\"squish-tiny\",\"options\":{\"temperature\":\"hot\"}," JAPAN "}",
          "'options.temperature' is the string 'hot', wanted a number from 0 to 5", 400},
@@ -302,9 +318,12 @@ static void refusals_are_one_line_that_names_the_thing(void **state) {
         {"/api/chat", "{\"model\":\"squish-tiny\",\"options\":{\"num_ctx\":8}," JAPAN "}",
          "the prompt has 15 tokens, the window of squish-tiny is 8", 400},
         {"/api/generate", "{\"model\":\"squish-tiny\",\"prompt\":\"a\",\"suffix\":\"b\"}", "'suffix'", 400},
-        {"/api/generate", "{\"model\":\"squish-tiny\",\"prompt\":\"a\",\"images\":[\"aGk=\"]}", "'images'", 400},
-        {"/api/generate", "{\"model\":\"squish-tiny\",\"prompt\":\"a\",\"raw\":true,\"system\":\"s\"}", "'raw'", 400},
-        {"/api/generate", "{\"model\":\"squish-tiny\",\"prompt\":\"a\",\"template\":\"{{ .Prompt }}\"}", "", 400},
+        {"/api/generate", "{\"model\":\"squish-tiny\",\"prompt\":\"a\",\"images\":[\"aGk=\"]}", "'images'",
+         400},
+        {"/api/generate", "{\"model\":\"squish-tiny\",\"prompt\":\"a\",\"raw\":true,\"system\":\"s\"}",
+         "'raw'", 400},
+        {"/api/generate", "{\"model\":\"squish-tiny\",\"prompt\":\"a\",\"template\":\"{{ .Prompt }}\"}", "",
+         400},
         {"/api/embed", "{\"model\":\"squish-tiny\",\"input\":7}", "'input'", 400},
         {"/api/show", "{}", "'model' is missing", 400},
         {"/api/show", "{\"model\":\"nobody\"}", "model not found", 404},
@@ -313,7 +332,8 @@ static void refusals_are_one_line_that_names_the_thing(void **state) {
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         const char *text = refused("POST", rows[i].path, rows[i].body, rows[i].status);
-        if (!strstr(text, rows[i].says)) fail_msg("%s %s: '%s', wanted '%s'", rows[i].path, rows[i].body, text, rows[i].says);
+        if (!strstr(text, rows[i].says))
+            fail_msg("%s %s: '%s', wanted '%s'", rows[i].path, rows[i].body, text, rows[i].says);
     }
 }
 
@@ -337,7 +357,8 @@ static void tags_and_show_say_what_stands_in_the_files(void **state) {
     assert_int_equal(strlen(text_at(m, "digest")), 64);
     assert_true(int_at(m, "size") > 50000000);
     check_stamp(text_at(m, "modified_at"));
-    static const char *const asks[] = {"{\"model\":\"squish-tiny\"}", "{\"name\":\"tiny\"}"}; /* loaded, and not */
+    static const char *const asks[] = {"{\"model\":\"squish-tiny\"}",
+                                       "{\"name\":\"tiny\"}"}; /* loaded, and not */
     for (size_t i = 0; i < 2; i++) {
         json_t *o = ask_json(&server, "POST", "/api/show", asks[i], 200);
         assert_non_null(o);
@@ -363,8 +384,9 @@ static void tags_and_show_say_what_stands_in_the_files(void **state) {
 
 static void embeddings_have_length_1_or_are_as_the_model_left_them(void **state) {
     (void)state;
-    json_t *o = ask_json(&server, "POST", "/api/embed",
-                         "{\"model\":\"squish-tiny\",\"input\":[\"Tokyo\",\"a longer text about something else\"]}", 200);
+    json_t *o = ask_json(
+        &server, "POST", "/api/embed",
+        "{\"model\":\"squish-tiny\",\"input\":[\"Tokyo\",\"a longer text about something else\"]}", 200);
     assert_non_null(o);
     assert_int_equal(json_array_size(at(o, "embeddings")), 2);
     double sum = 0;
@@ -374,14 +396,17 @@ static void embeddings_have_length_1_or_are_as_the_model_left_them(void **state)
     }
     assert_true(sum > 0.999 && sum < 1.001);
     assert_true(int_at(o, "prompt_eval_count") > 2 && int_at(o, "total_duration") > 0);
-    json_t *old = ask_json(&server, "POST", "/api/embeddings", "{\"model\":\"squish-tiny\",\"prompt\":\"Tokyo\"}", 200);
+    json_t *old =
+        ask_json(&server, "POST", "/api/embeddings", "{\"model\":\"squish-tiny\",\"prompt\":\"Tokyo\"}", 200);
     assert_int_equal(json_array_size(at(old, "embedding")), 512);
     const double ratio = json_real_value(at(old, "embedding[0]")) / json_real_value(at(old, "embedding[1]"));
-    const double unit = json_real_value(at(o, "embeddings[0][0]")) / json_real_value(at(o, "embeddings[0][1]"));
+    const double unit =
+        json_real_value(at(o, "embeddings[0][0]")) / json_real_value(at(o, "embeddings[0][1]"));
     assert_true(ratio / unit > 0.999 && ratio / unit < 1.001); /* the same direction */
     json_decref(old);
     json_decref(o);
-    o = ask_json(&server, "POST", "/api/embed", "{\"model\":\"squish-tiny\",\"input\":\"Tokyo\",\"dimensions\":3}", 200);
+    o = ask_json(&server, "POST", "/api/embed",
+                 "{\"model\":\"squish-tiny\",\"input\":\"Tokyo\",\"dimensions\":3}", 200);
     assert_int_equal(json_array_size(at(o, "embeddings[0]")), 3);
     json_decref(o);
     o = ask_json(&server, "POST", "/api/embed", "{\"model\":\"squish-tiny\",\"input\":[]}", 200);
@@ -391,8 +416,9 @@ static void embeddings_have_length_1_or_are_as_the_model_left_them(void **state)
 
 static void a_text_that_is_too_long_is_cut_only_where_asked_for_and_counted(void **state) {
     (void)state;
-    static const char body[] = "{\"model\":\"squish-tiny\",\"options\":{\"num_ctx\":4},\"input\":\"one two three four five six "
-                               "seven\"%s}";
+    static const char body[] =
+        "{\"model\":\"squish-tiny\",\"options\":{\"num_ctx\":4},\"input\":\"one two three four five six "
+        "seven\"%s}";
     char text[300];
     snprintf(text, sizeof text, body, "");
     assert_non_null(strstr(refused("POST", "/api/embed", text, 400), "the window of squish-tiny is 4"));
@@ -408,20 +434,23 @@ static void a_text_that_is_too_long_is_cut_only_where_asked_for_and_counted(void
 
 static void a_model_is_made_copied_and_deleted(void **state) {
     (void)state;
-    json_t *list = ask_lines("/api/create",
-                             "{\"model\":\"poet\",\"from\":\"squish-tiny\",\"system\":\"Answer in rhymes.\",\"parameters\":"
-                             "{\"temperature\":0,\"repeat_penalty\":1,\"num_predict\":3,\"stop\":[\"xyz\"]}}",
-                             200);
+    json_t *list = ask_lines(
+        "/api/create",
+        "{\"model\":\"poet\",\"from\":\"squish-tiny\",\"system\":\"Answer in rhymes.\",\"parameters\":"
+        "{\"temperature\":0,\"repeat_penalty\":1,\"num_predict\":3,\"stop\":[\"xyz\"]}}",
+        200);
     assert_string_equal(text_at(list, "[0].status"), "writing manifest");
     assert_string_equal(text_at(list, "[1].status"), "success");
     json_decref(list);
-    json_t *o = ask_json(&server, "POST", "/api/chat", "{\"model\":\"poet\",\"stream\":false," JAPAN "}", 200);
+    json_t *o =
+        ask_json(&server, "POST", "/api/chat", "{\"model\":\"poet\",\"stream\":false," JAPAN "}", 200);
     assert_non_null(o);
     assert_string_equal(text_at(o, "model"), "poet");
-    assert_int_equal(int_at(o, "eval_count"), 3); /* its number */
+    assert_int_equal(int_at(o, "eval_count"), 3);     /* its number */
     assert_true(int_at(o, "prompt_eval_count") > 15); /* its words */
     json_decref(o);
-    o = ask_json(&server, "POST", "/api/chat", "{\"model\":\"poet\",\"stream\":false,\"options\":{\"num_predict\":2}," JAPAN "}", 200);
+    o = ask_json(&server, "POST", "/api/chat",
+                 "{\"model\":\"poet\",\"stream\":false,\"options\":{\"num_predict\":2}," JAPAN "}", 200);
     assert_int_equal(int_at(o, "eval_count"), 2); /* the request's own comes first */
     json_decref(o);
     o = ask_json(&server, "POST", "/v1/chat/completions", "{\"model\":\"poet\"," JAPAN "}", 200);
@@ -470,12 +499,15 @@ static void what_cannot_be_made_is_refused(void **state) {
 
 static void what_runs_or_lies_elsewhere_is_not_deleted(void **state) {
     (void)state;
-    assert_non_null(strstr(refused("DELETE", "/api/delete", "{\"model\":\"squish-tiny\"}", 409), "command line"));
+    assert_non_null(
+        strstr(refused("DELETE", "/api/delete", "{\"model\":\"squish-tiny\"}", 409), "command line"));
     refused("DELETE", "/api/delete", "{\"model\":\"../models/tiny\"}", 404);
     char command[300], path[200];
     struct stat st;
-    snprintf(command, sizeof command, "mkdir %s/models/gone && echo '{}' > %s/models/gone/config.json && ln -s /etc/passwd "
-             "%s/models/gone/link", home, home, home);
+    snprintf(command, sizeof command,
+             "mkdir %s/models/gone && echo '{}' > %s/models/gone/config.json && ln -s /etc/passwd "
+             "%s/models/gone/link",
+             home, home, home);
     assert_int_equal(system(command), 0);
     done_well("DELETE", "/api/delete", "{\"model\":\"gone\"}");
     snprintf(path, sizeof path, "%s/models/gone", home);
@@ -495,7 +527,8 @@ static void pull_answers_for_what_is_here_and_says_what_is_not(void **state) {
     assert_int_equal(json_array_size(list), 2);
     assert_non_null(strstr(text_at(list, "[1].error"), "pulling from hubs comes with the store"));
     json_decref(list);
-    assert_non_null(strstr(refused("POST", "/api/pull", "{\"name\":\"llama3.2\",\"stream\":false}", 501), "llama3.2"));
+    assert_non_null(
+        strstr(refused("POST", "/api/pull", "{\"name\":\"llama3.2\",\"stream\":false}", 501), "llama3.2"));
     json_t *o = ask_json(&server, "POST", "/api/pull", "{\"model\":\"tiny\",\"stream\":false}", 200);
     assert_string_equal(text_at(o, "status"), "success");
     json_decref(o);
@@ -549,11 +582,15 @@ static void a_gguf_becomes_a_blob_and_then_a_model(void **state) {
     digest("no model", 8, body);
     assert_int_equal(upload(body, "no model", 8), 400);
     assert_int_equal(upload("12", NULL, 0), 400);
-    snprintf(body, sizeof body, "{\"model\":\"ours:1\",\"files\":{\"made.gguf\":\"sha256:%s\"},\"parameters\":{\"temperature\":0,"
-             "\"repeat_penalty\":1}}", hex);
+    snprintf(
+        body, sizeof body,
+        "{\"model\":\"ours:1\",\"files\":{\"made.gguf\":\"sha256:%s\"},\"parameters\":{\"temperature\":0,"
+        "\"repeat_penalty\":1}}",
+        hex);
     json_t *list = ask_lines("/api/create", body, 200);
     json_decref(list);
-    json_t *a = ask_json(&server, "POST", "/api/chat", "{\"model\":\"ours:1\",\"stream\":false,\"keep_alive\":0," JAPAN "}", 200);
+    json_t *a = ask_json(&server, "POST", "/api/chat",
+                         "{\"model\":\"ours:1\",\"stream\":false,\"keep_alive\":0," JAPAN "}", 200);
     assert_non_null(a);
     assert_string_equal(text_at(a, "message.content"), TOKYO);
     json_decref(a);
@@ -576,7 +613,8 @@ static void the_second_listener_says_that_ollama_is_running(void **state) {
     assert_int_equal(r->status, 200);
     assert_int_equal(r->n, 0);
     json_t *o = ask_json(&second, "POST", "/v1/chat/completions", "{\"temperature\":0," JAPAN "}", 200);
-    assert_string_equal(text_at(o, "choices[0].message.content"), TOKYO); /* the others' routes are there as well */
+    assert_string_equal(text_at(o, "choices[0].message.content"),
+                        TOKYO); /* the others' routes are there as well */
     json_decref(o);
 }
 
@@ -591,7 +629,8 @@ static int setup(void **state) {
     snprintf(home, sizeof home, "/tmp/squish-ollama-XXXXXX");
     if (!mkdtemp(home)) return 1;
     sq_api_options o = api_options(&server);
-    snprintf(command, sizeof command, "mkdir %s/models && cp -r '%.200s' %s/models/tiny", home, server.path, home);
+    snprintf(command, sizeof command, "mkdir %s/models && cp -r '%.200s' %s/models/tiny", home, server.path,
+             home);
     if (system(command) != 0) return 1;
     o.home = home;
     o.ollama_port = 0;

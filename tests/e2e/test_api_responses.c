@@ -13,7 +13,7 @@
 static api_server server;
 
 #define RESPONSES "/v1/responses"
-#define SAY(more) \
+#define SAY(more)                                                                                            \
     "{\"model\":\"squish-tiny\",\"temperature\":0,\"input\":\"What is the capital of Japan?\"" more "}"
 #define TOKYO "The capital of Japan is Tokyo."
 
@@ -56,9 +56,11 @@ static void items_of_all_forms_are_what_a_string_is(void **state) {
     (void)state;
     static const char *const inputs[] = {
         "[{\"role\":\"user\",\"content\":\"What is the capital of Japan?\"}]",
-        "[{\"type\":\"message\",\"role\":\"user\",\"content\":[{\"type\":\"input_text\",\"text\":\"What is the capital of "
+        "[{\"type\":\"message\",\"role\":\"user\",\"content\":[{\"type\":\"input_text\",\"text\":\"What is "
+        "the capital of "
         "Japan?\"}]}]",
-        "[{\"type\":\"reasoning\",\"summary\":[]},{\"role\":\"user\",\"content\":\"What is the capital of Japan?\"}]"};
+        "[{\"type\":\"reasoning\",\"summary\":[]},{\"role\":\"user\",\"content\":\"What is the capital of "
+        "Japan?\"}]"};
     for (size_t i = 0; i < 3; i++) {
         char body[400];
         snprintf(body, sizeof body, "{\"model\":\"squish-tiny\",\"temperature\":0,\"input\":%s}", inputs[i]);
@@ -79,8 +81,8 @@ static void an_answer_that_was_cut_is_incomplete(void **state) {
 
 static void a_stream_counts_its_frames_and_ends_with_the_whole(void **state) {
     (void)state;
-    static const char *const begins[] = {"response.created", "response.in_progress", "response.output_item.added",
-                                         "response.content_part.added"};
+    static const char *const begins[] = {"response.created", "response.in_progress",
+                                         "response.output_item.added", "response.content_part.added"};
     static const char *const ends[] = {"response.output_text.done", "response.content_part.done",
                                        "response.output_item.done", "response.completed"};
     const api_reply *r = ask(&server, "POST", RESPONSES, SAY(",\"stream\":true"));
@@ -97,8 +99,10 @@ static void a_stream_counts_its_frames_and_ends_with_the_whole(void **state) {
         snprintf(event, sizeof event, "event: %s\ndata: {", type);
         assert_non_null(strstr(r->body, event)); /* the name is there twice */
         assert_int_equal(int_at(f, "sequence_number"), i);
-        if (i < 4) assert_string_equal(type, begins[i]);
-        else if (i + 4 >= n) assert_string_equal(type, ends[i + 4 - n]);
+        if (i < 4)
+            assert_string_equal(type, begins[i]);
+        else if (i + 4 >= n)
+            assert_string_equal(type, ends[i + 4 - n]);
         else {
             assert_string_equal(type, "response.output_text.delta");
             assert_string_equal(text_at(f, "item_id"), text_at(json_array_get(list, 2), "item.id"));
@@ -146,13 +150,17 @@ static void an_answer_is_kept_where_that_was_asked_for(void **state) {
     assert_true(json_equal(o, again));
     json_decref(again);
     /* it goes on: the question and the answer are there, the instructions are not */
-    snprintf(body, sizeof body, "{\"model\":\"squish-tiny\",\"input\":\"And of France?\",\"max_output_tokens\":4,"
-             "\"previous_response_id\":\"%s\"}", text_at(o, "id"));
+    snprintf(body, sizeof body,
+             "{\"model\":\"squish-tiny\",\"input\":\"And of France?\",\"max_output_tokens\":4,"
+             "\"previous_response_id\":\"%s\"}",
+             text_at(o, "id"));
     json_t *next = say(body);
-    json_t *same = ask_json(&server, "POST", "/v1/chat/completions",
-                            "{\"max_tokens\":1,\"messages\":[{\"role\":\"user\",\"content\":\"What is the capital of Japan?\"},"
-                            "{\"role\":\"assistant\",\"content\":\"" TOKYO "\"},{\"role\":\"user\",\"content\":\"And of France?\"}]}",
-                            200);
+    json_t *same = ask_json(
+        &server, "POST", "/v1/chat/completions",
+        "{\"max_tokens\":1,\"messages\":[{\"role\":\"user\",\"content\":\"What is the capital of Japan?\"},"
+        "{\"role\":\"assistant\",\"content\":\"" TOKYO
+        "\"},{\"role\":\"user\",\"content\":\"And of France?\"}]}",
+        200);
     if (strcmp(text_at(o, "output[0].content[0].text"), TOKYO) == 0)
         assert_int_equal(int_at(next, "usage.input_tokens"), int_at(same, "usage.prompt_tokens"));
     assert_true(int_at(next, "usage.input_tokens") > 25);
@@ -193,7 +201,8 @@ static void what_is_not_offered_is_refused_by_name(void **state) {
         {"{\"model\":\"squish-tiny\"}", "input"},
         {"{\"model\":\"squish-tiny\",\"input\":[]}", "input"},
         {"{\"model\":\"squish-tiny\",\"input\":[{\"type\":\"item_reference\",\"id\":\"x\"}]}", "input[0]"},
-        {"{\"input\":[{\"role\":\"user\",\"content\":[{\"type\":\"input_image\",\"image_url\":\"x\"}]}]}", "input[0].content[0]"},
+        {"{\"input\":[{\"role\":\"user\",\"content\":[{\"type\":\"input_image\",\"image_url\":\"x\"}]}]}",
+         "input[0].content[0]"},
         {SAY(",\"top_p\":7"), "top_p"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

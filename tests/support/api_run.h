@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * api_run.h - the whole server in a thread, on a port of its own, and a client that speaks HTTP over a socket.
+ * api_run.h - the whole server in a thread, on a port of its own, and a client that speaks HTTP over a
+ * socket.
  *
  *     api_server s;  api_start(&s, NULL);
  *     const api_reply *r = ask(&s, "POST", "/v1/chat/completions", "{...}");
@@ -36,7 +37,7 @@ typedef struct {
     squish_error err;
     sq_api_named model;
     char path[4096];
-    const char *key;     /* sent with every ask; NULL: none */
+    const char *key; /* sent with every ask; NULL: none */
 } api_server;
 
 typedef struct {
@@ -80,8 +81,10 @@ static inline sq_api_options api_options(api_server *s) {
 /* o NULL: api_options(s). Returns 0 once it answers. */
 static inline int api_start(api_server *s, const sq_api_options *given) {
     sq_api_options o;
-    if (given) o = *given;
-    else o = api_options(s);
+    if (given)
+        o = *given;
+    else
+        o = api_options(s);
     if (sq_api_new(&s->api, &o, &s->err) != SQUISH_OK) {
         printf("server: %s\n", s->err.text);
         return 1;
@@ -105,9 +108,8 @@ static inline void api_end(api_server *s) {
 /* ---- a client -------------------------------------------------------------------------------- */
 
 static inline int api_connect(const api_server *s) {
-    const struct sockaddr_in a = {.sin_family = AF_INET,
-                                  .sin_port = htons((uint16_t)s->port),
-                                  .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    const struct sockaddr_in a = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)s->port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
     const int fd = socket(AF_INET, SOCK_STREAM, 0);
     if (connect(fd, (const struct sockaddr *)&a, sizeof a) == 0) return fd;
     close(fd);
@@ -131,8 +133,7 @@ static inline int api_send_n(const api_server *s, const char *method, const char
     const size_t cap = strlen(path) + strlen(extra) + 1024;
     char *head = malloc(cap);
     if (s->key) snprintf(key, sizeof key, "Authorization: Bearer %s\r\n", s->key);
-    if (body)
-        snprintf(entity, sizeof entity, "Content-Type: application/json\r\nContent-Length: %zu\r\n", n);
+    if (body) snprintf(entity, sizeof entity, "Content-Type: application/json\r\nContent-Length: %zu\r\n", n);
     const int k = snprintf(head, cap, "%s %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n%s%s%s\r\n",
                            method, path, extra, key, entity);
     api_write(fd, head, (size_t)k);
@@ -187,7 +188,8 @@ static inline const api_reply *api_read(int fd) {
     return &r;
 }
 
-static inline const api_reply *ask(const api_server *s, const char *method, const char *path, const char *body) {
+static inline const api_reply *ask(const api_server *s, const char *method, const char *path,
+                                   const char *body) {
     return api_read(api_send(s, method, path, body));
 }
 
@@ -196,7 +198,8 @@ static inline json_t *ask_json(const api_server *s, const char *method, const ch
                                int status) {
     const api_reply *r = ask(s, method, path, body);
     json_t *o = json_loadb(r->body, r->n, JSON_ALLOW_NUL, NULL);
-    if (r->status != status || !o) printf("%s %s: %d, wanted %d: %.600s\n", method, path, r->status, status, r->body);
+    if (r->status != status || !o)
+        printf("%s %s: %d, wanted %d: %.600s\n", method, path, r->status, status, r->body);
     if (r->status == status) return o;
     json_decref(o);
     return NULL;
@@ -219,10 +222,13 @@ static inline const json_t *at(const json_t *o, const char *path) {
     }
     return o;
 }
-static inline const char *text_at(const json_t *o, const char *path) { return json_string_value(at(o, path)); }
+static inline const char *text_at(const json_t *o, const char *path) {
+    return json_string_value(at(o, path));
+}
 static inline json_int_t int_at(const json_t *o, const char *path) { return json_integer_value(at(o, path)); }
 
-/* The frames of an event stream, in an array; "[DONE]" is a string. Owned by the caller; NULL: one was no JSON. */
+/* The frames of an event stream, in an array; "[DONE]" is a string. Owned by the caller; NULL: one was no
+ * JSON. */
 static inline json_t *api_frames(const api_reply *r) {
     json_t *list = json_array();
     for (const char *p = r->body; (p = strstr(p, "data: ")); p++) {

@@ -39,11 +39,10 @@ typedef struct {
     sq_http *h;
     pthread_t thread;
     int port;
-    uint64_t flood_bytes;
     sq_http_req *waiting[64]; /* loop thread */
     int n_waiting;
     _Atomic int n_gone, n_done, n_waits, n_floods, n_pauses, last_status;
-    _Atomic uint64_t flood_sent;
+    _Atomic uint64_t flood_sent, flood_bytes;
     char worked[32];
     squish_status run_status;
 } http_server;
@@ -70,15 +69,17 @@ static inline void http_on_raw(void *user, sq_http_req *r) {
         if (f) fclose(f);
     }
     char text[96];
-    const int n = snprintf(text, sizeof text, "%llu %s %llu\n", (unsigned long long)bytes, path ? "file" : "memory",
-                           (unsigned long long)sum);
+    const int n = snprintf(text, sizeof text, "%llu %s %llu\n", (unsigned long long)bytes,
+                           path ? "file" : "memory", (unsigned long long)sum);
     sq_http_reply(r, 200, "text/plain", text, (size_t)n);
 }
 static inline void http_on_query(void *user, sq_http_req *r) {
     (void)user;
     const char *v = sq_http_query(r, "name");
-    if (v) sq_http_reply(r, 200, "text/plain", v, strlen(v));
-    else sq_http_refuse(r, 404, "no_name", "no name in '%s'", sq_http_path(r));
+    if (v)
+        sq_http_reply(r, 200, "text/plain", v, strlen(v));
+    else
+        sq_http_refuse(r, 404, "no_name", "no name in '%s'", sq_http_path(r));
 }
 static inline void http_on_rest(void *user, sq_http_req *r) {
     (void)user;
@@ -116,8 +117,10 @@ static inline void http_flood_more(void *user, sq_http_req *r) {
         sq_http_send(r, block, sizeof block);
         s->flood_sent += sizeof block;
     }
-    if (s->flood_sent >= s->flood_bytes) sq_http_end(r);
-    else s->n_pauses++;
+    if (s->flood_sent >= s->flood_bytes)
+        sq_http_end(r);
+    else
+        s->n_pauses++;
 }
 static inline void http_on_flood(void *user, sq_http_req *r) {
     http_server *s = user;
@@ -148,8 +151,8 @@ static inline void http_on_work(void *user, sq_http_req *r) {
     if (sq_http_work(s->h, http_work_do, http_work_done, r) != SQUISH_OK)
         sq_http_refuse(r, 503, "no_memory", "out of memory");
 }
-static inline void http_done(void *user, const sq_http_req *r, const char *route, int status, uint64_t bytes_out,
-                             double seconds) {
+static inline void http_done(void *user, const sq_http_req *r, const char *route, int status,
+                             uint64_t bytes_out, double seconds) {
     (void)r, (void)route, (void)bytes_out, (void)seconds;
     ((http_server *)user)->last_status = status;
     ((http_server *)user)->n_done++;
@@ -187,7 +190,8 @@ static inline void *http_thread(void *user) {
 }
 
 /* Keys may be NULL. False: a reason was printed. */
-static inline bool http_start(http_server *s, const sq_http_options *o, const char *const *keys, size_t n_keys) {
+static inline bool http_start(http_server *s, const sq_http_options *o, const char *const *keys,
+                              size_t n_keys) {
     squish_error err = {0};
     if (sq_http_new(&s->h, o, &err) != SQUISH_OK || sq_http_set_keys(s->h, keys, n_keys, &err) != SQUISH_OK ||
         sq_http_listen(s->h, "127.0.0.1", 0, 7, false, &s->port, &err) != SQUISH_OK) {

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * kv_snapshot.h - prefixes on disk: what one process computed, another finds.
+ *
+ * One file holds up to 32 tiles in a row. It is addressed by a hash of everything from the first token to its
+ * last, so prompts that begin the same share files:
+ *
+ *   header 256 B | ids [n_tiles][32] i32 | page sums [n_tiles][n_layers] u64 | pad to 64 | pages, tile by tile
+ *
+ *   header   0 magic "SQKVSNP1"   8 version u32   12 header bytes u32   16 identity u64   24 salt u64
+ *           32 parent u64 (hash of the tokens before)   40 chain u64 (hash of all to the end)
+ *           48 first tile u32     52 tiles u32    56 layers u32   60 KV heads u32   64 head dim u32
+ *           68 format u32         72 page bytes u64   80 pages offset u64   88 file bytes u64
+ *           96 zeros             240 sum of ids and page sums u64   248 sum of bytes 0..247 u64
+ *
+ * Little-endian; sums are XXH3-64, as everywhere in this house. identity stands for the model. */
+#ifndef SQ_KV_SNAPSHOT_H
+#define SQ_KV_SNAPSHOT_H
+
+#include "kv/kv.h"
+
+enum { SQ_SNAPSHOT_TILES = 32, SQ_SNAPSHOT_HEADER = 256 };
+
+typedef struct {
+    uint64_t identity, salt, parent, chain;
+    int32_t first_tile, n_tiles;
+    sq_kv_shape shape;
+    sq_kv_format format;
+    const uint8_t *ids;   /* [32 * n_tiles] i32; 64-byte aligned if the file is */
+    const uint8_t *sums;  /* [n_tiles][n_layers] u64 */
+    const uint8_t *pages; /* [n_tiles][n_layers] pages */
+    size_t page_bytes;
+    uint64_t file_bytes;
+} sq_snapshot_view;
+
+/* Check a header of SQ_SNAPSHOT_HEADER bytes. CORRUPT names the field. Only numbers of *out are set. */
+squish_status sq_snapshot_header(const uint8_t *p, size_t n, sq_snapshot_view *out, squish_error *err);
+/* Check a whole file but for its pages. CORRUPT. */
+squish_status sq_snapshot_parse(sq_span file, sq_snapshot_view *out, squish_error *err);
+/* Check page i = tile * n_layers + layer: its sum, its own header, and that all its numbers are finite. CORRUPT. */
+squish_status sq_snapshot_page(const sq_snapshot_view *v, int32_t i, squish_error *err);
+/* Hash of 32 more tokens; chain 0 is the beginning. */
+uint64_t sq_snapshot_chain(uint64_t identity, uint64_t salt, uint64_t chain, const int32_t *ids);
+
+/* ---- a folder of them ------------------------------------------------------------------------ */
+
+/* A thread of its own writes; the others are called by the pool's owner, counts from anywhere. */
+typedef struct sq_snapshots sq_snapshots;
+typedef struct {
+    const char *dir;
+    uint64_t bytes_max, identity;
+    int32_t tokens_max; /* longest prefix */
+    squish_warn_fn warn;
+    void *warn_user;
+} sq_snapshots_options;
+/* Makes the folder (0700) if it is not there. IO, NO_MEMORY. */
+squish_status sq_snapshots_new(sq_snapshots **out, sq_kv_pool *p, sq_kv_tree *t,
+                               const sq_snapshots_options *o, squish_error *err);
+/* Waits until what was handed over is written. */
+void sq_snapshots_free(sq_snapshots *s);
+/* Read what continues the beginning of ids[0..n) beyond what is in the tree into the tree, as far as columns
+ * are free or idle; returns the tokens read. A file that does not fit is a miss, with one line of warning. */
+int32_t sq_snapshots_restore(sq_snapshots *s, uint64_t salt, const int32_t *ids, int32_t n);
+/* Hand over idle prefixes that are not on disk: those found again since they were computed, or all. wait: for
+ * room in the queue; else what finds none is left for later. */
+void sq_snapshots_keep(sq_snapshots *s, bool all, bool wait);
+typedef struct {
+    uint64_t hits, written, dropped; /* files; dropped: evicted while the queue was full, or not writable */
+} sq_snapshots_counts;
+sq_snapshots_counts sq_snapshots_count(sq_snapshots *s);
+
+#endif

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * kv_snapshot_int.h - making a snapshot file in memory: begin, its tiles, seal. */
+#ifndef SQ_KV_SNAPSHOT_INT_H
+#define SQ_KV_SNAPSHOT_INT_H
+
+#include "kv/kv_snapshot.h"
+
+uint64_t sq_snapshot_bytes(const sq_kv_shape *s, sq_kv_format f, int32_t n_tiles);
+/* The header without its sums, and zeros up to the pages. file: sq_snapshot_bytes, 8-byte aligned. */
+void sq_snapshot_begin(uint8_t *file, const sq_snapshot_view *v);
+/* Copy tile 0..n_tiles - 1 of the file from a column. */
+void sq_snapshot_put_tile(uint8_t *file, const sq_kv_pool *p, int32_t tile, const int32_t *ids,
+                          int32_t column);
+/* Sums: the slow part, for the thread that writes. */
+void sq_snapshot_seal(uint8_t *file);
+
+#endif

@@ -1,0 +1,755 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_batch.c - many answers at once are the answers one gets alone, byte for byte: whatever runs beside
+ * them, whatever was in the cache, however often they gave way. And everything comes back: columns, memory,
+ * places in the queue. */
+#include "base/base.h"
+#include "support/batch_run.h"
+#include "support/faults.h"
+#include "support/tiny_model.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <unistd.h>
+
+enum { JOBS = 16 };
+
+static squish_model *model;
+static squish_tokens prose;
+static squish_engine *solo_engine;
+static squish_seq *solo;
+static bell *ring;
+
+typedef struct {
+    squish_engine *e;
+    squish_batch *b;
+} company;
+
+static company company_of(const squish_engine_options *eo, const squish_batch_options *bo) {
+    company c = {0};
+    squish_error err = {0};
+    assert_ok(squish_engine_new(&c.e, model, eo, &err), &err);
+    assert_ok(squish_batch_new(&c.b, c.e, bo, &err), &err);
+    return c;
+}
+
+static void company_free(company *c) {
+    squish_batch_free(c->b);
+    squish_engine_info info;
+    squish_engine_get_info(c->e, &info);
+    assert_int_equal(info.kv_bytes_now, 0);
+    squish_engine_free(c->e);
+}
+
+static squish_engine_options engine_options(int32_t ctx, int32_t columns) {
+    squish_engine_options o = squish_engine_options_default();
+    o.threads = 2;
+    o.ctx_tokens = ctx;
+    /* 8 layers, 2 heads of 64: 33 kB a page */
+    o.kv_bytes_max = (uint64_t)columns * 8 * (64 + 2 * 2 * 64 * 32 * 2);
+    return o;
+}
+
+static squish_job_options job_of(size_t from, size_t n, int32_t max_tokens) {
+    squish_job_options o = squish_job_options_default();
+    assert_true(from + n <= prose.count);
+    o.prompt = prose.ids + from;
+    o.n_prompt = n;
+    o.gen.max_tokens = max_tokens;
+    o.gen.sampling.temperature = 0;
+    o.gen.ignore_eos = true;
+    o.wake = bell_ring;
+    o.wake_user = ring;
+    return o;
+}
+
+static squish_job *submit(const company *c, const squish_job_options *o) {
+    squish_job *j = NULL;
+    squish_error err = {0};
+    assert_ok(squish_job_submit(&j, c->b, o, &err), &err);
+    return j;
+}
+
+/* The statistics as they are after the batch came to rest. */
+static squish_batch_stats rest(const company *c) {
+    squish_batch_stats s;
+    for (int i = 0; i < 2000; i++) {
+        squish_batch_get_stats(c->b, &s);
+        if (s.running == 0 && s.queued == 0 && s.jobs == s.finished + s.cancelled + s.failed) break;
+        usleep(1000);
+    }
+    assert_int_equal(s.running, 0);
+    assert_int_equal(s.queued, 0);
+    return s;
+}
+
+static answer ask(const company *c, const squish_job_options *o) {
+    static answer a;
+    squish_job *j = submit(c, o);
+    answers_wait(ring, &j, &a, 1);
+    squish_job_free(j);
+    return a;
+}
+
+/* Sixteen different wishes: lengths, shared beginnings, temperatures, stop strings, log-probabilities. */
+static const char *const stops[] = {"the", ". "};
+static squish_job_options mixed(int32_t i, int32_t longest) {
+    const int32_t n = 3 + i * longest / JOBS;
+    squish_job_options o = job_of(i % 3 == 0 ? 0 : (size_t)(i * 50), (size_t)n, 6 + i % 5 * 4);
+    o.gen.sampling.temperature = i % 2 ? 0.8f : 0;
+    o.gen.sampling.seed = 1000 + i;
+    o.gen.sampling.choice = i % 4;
+    o.gen.ignore_eos = i % 3 != 1;
+    o.gen.logprobs = i % 4 == 2 ? 5 : -1;
+    if (i % 5 == 3) o.gen.stop = stops, o.gen.n_stop = 2;
+    if (i % 5 == 4) o.gen.sampling.repetition_penalty = 1.3f, o.gen.sampling.top_k = 40;
+    o.client = (uint64_t)(i % 3);
+    return o;
+}
+
+static void check_mixed(const company *c, int32_t n, int32_t longest) {
+    static answer got[JOBS], want;
+    squish_job *j[JOBS] = {NULL};
+    for (int32_t i = 0; i < n; i++) {
+        const squish_job_options o = mixed(i, longest);
+        j[i] = submit(c, &o);
+    }
+    answers_wait(ring, j, got, n);
+    for (int32_t i = 0; i < n; i++) {
+        const squish_job_options o = mixed(i, longest);
+        answer_alone(solo, o.prompt, o.n_prompt, &o.gen, &want);
+        assert_same_answer(&got[i], &want);
+        assert_true(got[i].started);
+        assert_int_equal(got[i].stats.gen.completion_tokens, want.n);
+        squish_job_free(j[i]);
+    }
+}
+
+static void answers_in_company_equal_answers_alone(void **state) {
+    (void)state;
+    static const struct {
+        int32_t chunk, jobs, jobs_max, longest;
+    } ways[] = {{1, 3, 8, 30}, {7, 8, 8, 60}, {64, 16, 8, 200}, {256, 16, 16, 300}, {256, 5, 2, 100}};
+    for (size_t w = 0; w < SQ_COUNT(ways); w++)
+        for (int cache = 0; cache < 2; cache++) {
+            squish_engine_options eo = engine_options(512, 64);
+            squish_batch_options bo = squish_batch_options_default();
+            eo.chunk_tokens = ways[w].chunk;
+            bo.jobs_max = ways[w].jobs_max;
+            bo.prefix_cache = cache;
+            company c = company_of(&eo, &bo);
+            check_mixed(&c, ways[w].jobs, ways[w].longest);
+            if (cache) check_mixed(&c, ways[w].jobs, ways[w].longest); /* again, warm */
+            const squish_batch_stats s = rest(&c);
+            assert_true(cache ? s.prefix_hits >= (uint64_t)ways[w].jobs / 2 : s.cached_tokens == 0);
+            company_free(&c);
+        }
+}
+
+static void giving_way_changes_no_answer(void **state) {
+    (void)state;
+    squish_engine_options eo = engine_options(256, 9);
+    company c = company_of(&eo, NULL);
+    static answer got[4], want;
+    squish_job *j[4];
+    squish_job_options o[4];
+    for (int32_t i = 0; i < 4; i++) {
+        o[i] = job_of((size_t)(i * 70), 30, 120); /* five columns each at the end, nine there are */
+        o[i].gen.sampling.temperature = i % 2 ? 0.8f : 0;
+        o[i].gen.sampling.seed = i;
+        o[i].gen.stop = stops + 1;
+        o[i].gen.n_stop = i == 2;
+        j[i] = submit(&c, &o[i]);
+    }
+    answers_wait(ring, j, got, 4);
+    int32_t preempted = 0;
+    for (int32_t i = 0; i < 4; i++) {
+        answer_alone(solo, o[i].prompt, o[i].n_prompt, &o[i].gen, &want);
+        assert_same_answer(&got[i], &want);
+        preempted += got[i].stats.preemptions;
+        squish_job_free(j[i]);
+    }
+    const squish_batch_stats s = rest(&c);
+    assert_true(preempted > 0);
+    assert_int_equal(s.preemptions, preempted);
+    assert_int_equal(s.tiles_free + s.tiles_cached, s.tiles);
+    company_free(&c);
+}
+
+static void equal_prompts_at_once_are_computed_once(void **state) {
+    (void)state;
+    squish_engine_options eo = engine_options(512, 64);
+    eo.chunk_tokens = 32;
+    company c = company_of(&eo, NULL);
+    static answer got[6], want;
+    squish_job *j[6];
+    const squish_job_options o = job_of(0, 300, 2);
+    for (int i = 0; i < 6; i++) j[i] = submit(&c, &o);
+    answers_wait(ring, j, got, 6);
+    answer_alone(solo, o.prompt, o.n_prompt, &o.gen, &want);
+    for (int i = 0; i < 6; i++) {
+        assert_same_answer(&got[i], &want);
+        squish_job_free(j[i]);
+    }
+    const squish_batch_stats s = rest(&c);
+    assert_true(s.evaluated_tokens <= 300 + 5 * 32 + 6);
+    assert_int_equal(s.evaluated_tokens, s.prompt_tokens - s.cached_tokens + 6); /* each took in one of its two */
+    company_free(&c);
+}
+
+static void shared_beginnings_cost_nothing(void **state) {
+    (void)state;
+    static const int32_t shared[] = {100, 512, 549};
+    squish_engine_options eo = engine_options(1024, 200);
+    company c = company_of(&eo, NULL);
+    int32_t ids[700];
+    squish_job_options o = job_of(0, 600, 1);
+    assert_int_equal(ask(&c, &o).stats.gen.reused_tokens, 0);
+    for (size_t i = 0; i < SQ_COUNT(shared); i++) {
+        const int32_t n = shared[i] + 20;
+        memcpy(ids, prose.ids, (size_t)shared[i] * sizeof *ids);
+        memcpy(ids + shared[i], prose.ids + 1000 + i * 100, 20 * sizeof *ids);
+        o.prompt = ids;
+        o.n_prompt = (size_t)n;
+        static answer want;
+        const answer got = ask(&c, &o);
+        assert_true(got.stats.gen.reused_tokens >= shared[i]);
+        answer_alone(solo, o.prompt, o.n_prompt, &o.gen, &want);
+        assert_same_answer(&got, &want);
+    }
+    company_free(&c);
+}
+
+static void a_chat_prefills_what_is_new(void **state) {
+    (void)state;
+    squish_engine_options eo = engine_options(1024, 64);
+    company c = company_of(&eo, NULL);
+    int32_t ids[1024], n = 0;
+    for (int turn = 0; turn < 5; turn++) {
+        const int32_t before = n, new_tokens = turn == 0 ? 90 : 25;
+        memcpy(ids + n, prose.ids + 200 * turn, (size_t)new_tokens * sizeof *ids);
+        n += new_tokens;
+        squish_job_options o = job_of(0, 1, 40);
+        o.prompt = ids;
+        o.n_prompt = (size_t)n;
+        const answer a = ask(&c, &o);
+        static answer want;
+        answer_alone(solo, ids, (size_t)n, &o.gen, &want);
+        assert_same_answer(&a, &want);
+        if (turn > 0) assert_true(a.stats.gen.reused_tokens >= before - 32); /* its own answer as well */
+        memcpy(ids + n, a.ids, (size_t)a.n * sizeof *ids);
+        n += a.n;
+    }
+    company_free(&c);
+}
+
+static void salts_are_walls(void **state) {
+    (void)state;
+    squish_engine_options eo = engine_options(512, 64);
+    company c = company_of(&eo, NULL);
+    squish_job_options o = job_of(0, 200, 1);
+    ask(&c, &o);
+    o.salt = 7;
+    assert_int_equal(ask(&c, &o).stats.gen.reused_tokens, 0);
+    assert_int_equal(ask(&c, &o).stats.gen.reused_tokens, 199 - 199 % 32);
+    company_free(&c);
+}
+
+static void storms_of_cancellations_leave_nothing(void **state) {
+    (void)state;
+    squish_engine_options eo = engine_options(512, 24);
+    squish_batch_options bo = squish_batch_options_default();
+    bo.jobs_max = 4;
+    company c = company_of(&eo, &bo);
+    uint64_t rng = 3;
+    static answer a;
+    for (int round = 0; round < 12; round++) {
+        squish_job *j[12];
+        for (int i = 0; i < 12; i++) {
+            const squish_job_options o = job_of(sq_splitmix64(&rng) % 500, 1 + sq_splitmix64(&rng) % 300, 100);
+            j[i] = submit(&c, &o);
+        }
+        usleep((useconds_t)(sq_splitmix64(&rng) % 30000));
+        for (int i = 0; i < 12; i++) {
+            if (sq_splitmix64(&rng) % 2) squish_job_cancel(j[i]);
+            if (sq_splitmix64(&rng) % 4 == 0) answer_read(j[i], memset(&a, 0, sizeof a));
+            squish_job_free(j[i]); /* without reading to the end: gone clients */
+        }
+        const squish_batch_stats s = rest(&c);
+        assert_int_equal(s.tiles_free + s.tiles_cached, s.tiles);
+    }
+    const squish_job_options o = job_of(0, 50, 10);
+    static answer want;
+    answer_alone(solo, o.prompt, o.n_prompt, &o.gen, &want);
+    a = ask(&c, &o);
+    assert_same_answer(&a, &want);
+    assert_true(rest(&c).cancelled > 100);
+    company_free(&c);
+}
+
+static void a_cancelled_job_says_so(void **state) {
+    (void)state;
+    squish_engine_options eo = engine_options(512, 16);
+    company c = company_of(&eo, NULL);
+    static answer a;
+    const squish_job_options o = job_of(0, 200, 300);
+    squish_job *j = submit(&c, &o);
+    squish_job_cancel(j);
+    answers_wait(ring, &j, &a, 1);
+    assert_int_equal(a.status, SQUISH_CANCELLED);
+    assert_int_equal(a.finish, SQUISH_FINISH_NONE);
+    assert_non_null(strstr(a.error, "stopped at"));
+    squish_job_free(j);
+    company_free(&c);
+}
+
+static void deadlines_end_jobs_that_run_and_jobs_that_wait(void **state) {
+    (void)state;
+    squish_engine_options eo = engine_options(512, 16);
+    squish_batch_options bo = squish_batch_options_default();
+    bo.jobs_max = 1;
+    company c = company_of(&eo, &bo);
+    static answer a[2];
+    squish_job_options o = job_of(0, 300, -1);
+    o.deadline_s = 0.05;
+    squish_job *j[2] = {submit(&c, &o), NULL};
+    o.deadline_s = 0.01;
+    j[1] = submit(&c, &o);
+    answers_wait(ring, j, a, 2);
+    assert_int_equal(a[0].status, SQUISH_TIMEOUT);
+    assert_int_equal(a[1].status, SQUISH_TIMEOUT);
+    assert_non_null(strstr(a[1].error, "deadline"));
+    assert_false(a[1].started);
+    squish_job_free(j[0]);
+    squish_job_free(j[1]);
+    company_free(&c);
+}
+
+static void a_full_queue_and_a_draining_batch_refuse(void **state) {
+    (void)state;
+    squish_engine_options eo = engine_options(512, 16);
+    squish_batch_options bo = squish_batch_options_default();
+    bo.jobs_max = 1;
+    bo.queue_max = 2;
+    company c = company_of(&eo, &bo);
+    static answer a[4];
+    squish_job *j[4], *more = NULL;
+    squish_error err = {0};
+    squish_job_options o = job_of(0, 100, 300);
+    int32_t n = 0;
+    while (n < 4 && squish_job_submit(&j[n], c.b, &o, &err) == SQUISH_OK) n++;
+    assert_true(n == 2 || n == 3); /* the first may have left the queue already */
+    assert_int_equal(err.code, SQUISH_BUSY);
+    assert_non_null(strstr(err.text, "the queue is full"));
+    for (int32_t i = 0; i < n; i++) squish_job_cancel(j[i]);
+    answers_wait(ring, j, a, n);
+    for (int32_t i = 0; i < n; i++) squish_job_free(j[i]);
+    rest(&c);
+    o.gen.max_tokens = 30;
+    j[0] = submit(&c, &o);
+    squish_batch_drain(c.b);
+    err = (squish_error){0};
+    assert_int_equal(squish_job_submit(&more, c.b, &o, &err), SQUISH_BUSY);
+    assert_non_null(strstr(err.text, "draining"));
+    assert_null(more);
+    answers_wait(ring, j, a, 1);
+    assert_int_equal(a[0].status, SQUISH_OK); /* what runs goes on */
+    assert_int_equal(a[0].n, 30);
+    rest(&c);
+    assert_true(squish_batch_drain(c.b));
+    squish_job_free(j[0]);
+    company_free(&c);
+}
+
+/* In which order jobs that wait for one slot begin. */
+static void start_order(company *c, const squish_job_options *o, int32_t n, int32_t *order) {
+    static answer a[8];
+    squish_job *j[8], *first;
+    squish_job_options busy = job_of(0, 64, 30);
+    busy.client = 99;
+    first = submit(c, &busy);
+    squish_job_event ev;
+    while (!squish_job_next(first, &ev)) usleep(100); /* it has the slot */
+    for (int32_t i = 0; i < n; i++) j[i] = submit(c, &o[i]);
+    answers_wait(ring, j, a, n);
+    for (int32_t i = 0; i < n; i++) {
+        int32_t rank = 0;
+        for (int32_t k = 0; k < n; k++) rank += a[k].stats.queue_ms < a[i].stats.queue_ms;
+        order[rank] = i;
+        squish_job_free(j[i]);
+    }
+    squish_job_free(first);
+    rest(c);
+}
+
+static void priority_decides_within_a_client_and_service_between_clients(void **state) {
+    (void)state;
+    squish_engine_options eo = engine_options(512, 32);
+    squish_batch_options bo = squish_batch_options_default();
+    bo.jobs_max = 1;
+    bo.prefix_cache = false;
+    company c = company_of(&eo, &bo);
+    squish_job_options o[4];
+    int32_t order[4];
+    for (int32_t i = 0; i < 4; i++) o[i] = job_of((size_t)(10 * i), 20, 2);
+    o[2].priority = 2;
+    o[1].priority = -2;
+    start_order(&c, o, 4, order);
+    assert_int_equal(order[0], 2);
+    assert_int_equal(order[1], 0);
+    assert_int_equal(order[2], 3);
+    assert_int_equal(order[3], 1);
+    for (int32_t i = 0; i < 4; i++) o[i] = job_of((size_t)(10 * i), 20, 2);
+    for (int32_t i = 0; i < 4; i++) o[i].client = 5;
+    o[3].client = 6; /* came last, but the other had three turns before */
+    start_order(&c, o, 4, order);
+    assert_true(order[0] == 3 || order[1] == 3);
+    company_free(&c);
+}
+
+/* ---- log-probabilities and embeddings --------------------------------------------------------- */
+
+typedef struct {
+    const int32_t *ids;
+    size_t n;
+    int32_t n_vocab;
+    float out[512];
+} scored;
+
+static bool score(void *user, int32_t pos, const float *logits) {
+    scored *k = user;
+    float top = -INFINITY;
+    double sum = 0;
+    if ((size_t)pos + 1 >= k->n) return true;
+    for (int32_t i = 0; i < k->n_vocab; i++) top = logits[i] > top ? logits[i] : top;
+    for (int32_t i = 0; i < k->n_vocab; i++) sum += exp((double)logits[i] - (double)top);
+    k->out[pos + 1] = (float)((double)logits[k->ids[pos + 1]] - ((double)top + log(sum)));
+    return true;
+}
+
+static void prompts_are_scored_as_alone(void **state) {
+    (void)state;
+    static const int32_t chunks[] = {5, 64, 256};
+    squish_model_info info;
+    squish_error err = {0};
+    squish_model_get_info(model, &info);
+    static scored want;
+    want.ids = prose.ids;
+    want.n = 200;
+    want.n_vocab = info.n_vocab;
+    assert_ok(squish_seq_score(solo, prose.ids, 200, 0, score, &want, &err), &err);
+    for (size_t k = 0; k < SQ_COUNT(chunks); k++) {
+        squish_engine_options eo = engine_options(512, 64);
+        eo.chunk_tokens = chunks[k];
+        company c = company_of(&eo, NULL);
+        static answer a[4], alone;
+        squish_job *j[4];
+        squish_job_options o = job_of(0, 200, 0);
+        for (int i = 0; i < 4; i++) { /* warm, in company, with and without an answer behind */
+            o.prompt_logprobs = i == 3 ? -1 : 3;
+            o.gen.max_tokens = i == 1 ? 1 : i == 3 ? 20 : 0;
+            o.gen.ignore_eos = false;
+            j[i] = submit(&c, &o);
+        }
+        answers_wait(ring, j, a, 4);
+        for (int i = 0; i < 4; i++) squish_job_free(j[i]);
+        for (int i = 0; i < 3; i++) {
+            assert_int_equal(a[i].status, SQUISH_OK);
+            assert_int_equal(a[i].n_prompt_events, 200);
+            assert_memory_equal(a[i].prompt_logprobs + 1, want.out + 1, 199 * sizeof(float));
+            assert_int_equal(a[i].prompt_tops, a[0].prompt_tops);
+            assert_int_equal(a[i].n, i == 1);
+            assert_int_equal(a[i].finish == SQUISH_FINISH_NONE, false);
+            assert_int_equal(a[i].stats.gen.reused_tokens, 0);
+        }
+        answer_alone(solo, o.prompt, o.n_prompt, &o.gen, &alone);
+        assert_same_answer(&a[3], &alone);
+        company_free(&c);
+    }
+}
+
+static void scores_survive_giving_way(void **state) {
+    (void)state;
+    squish_engine_options eo = engine_options(256, 9);
+    eo.chunk_tokens = 32;
+    company c = company_of(&eo, NULL);
+    static answer a[3], again;
+    squish_job *j[3];
+    squish_job_options o[3];
+    for (int i = 0; i < 3; i++) {
+        o[i] = job_of((size_t)(40 * i), 60, 100);
+        o[i].prompt_logprobs = 2;
+        o[i].priority = -i;
+        j[i] = submit(&c, &o[i]);
+    }
+    answers_wait(ring, j, a, 3);
+    assert_true(rest(&c).preemptions > 0);
+    for (int i = 0; i < 3; i++) {
+        squish_job_free(j[i]);
+        again = ask(&c, &o[i]);
+        assert_int_equal(a[i].n_prompt_events, 60);
+        assert_memory_equal(a[i].prompt_logprobs, again.prompt_logprobs, 60 * sizeof(float));
+        assert_same_answer(&a[i], &again);
+    }
+    company_free(&c);
+}
+
+static answer embed(const company *c, size_t from, size_t n, squish_pooling pool) {
+    squish_job_options o = job_of(from, n, 0);
+    o.pool = pool;
+    return ask(c, &o);
+}
+
+static void embeddings_do_not_depend_on_chunks_or_cache(void **state) {
+    (void)state;
+    static answer want[4];
+    static const int32_t chunks[] = {256, 7, 64};
+    for (size_t k = 0; k < SQ_COUNT(chunks); k++) {
+        squish_engine_options eo = engine_options(512, 64);
+        eo.chunk_tokens = chunks[k];
+        company c = company_of(&eo, NULL);
+        for (int warm = 0; warm < 2; warm++)
+            for (int p = SQUISH_POOL_MEAN; p <= SQUISH_POOL_FIRST; p++) {
+                const answer a = embed(&c, 3, 100, (squish_pooling)p);
+                assert_int_equal(a.status, SQUISH_OK);
+                assert_int_equal(a.n_embedding, 512);
+                assert_int_equal(a.n, 0);
+                if (k == 0 && !warm) want[p] = a;
+                assert_memory_equal(a.embedding, want[p].embedding, 512 * sizeof(float));
+            }
+        /* Of one token they are all the same. */
+        const answer one = embed(&c, 3, 1, SQUISH_POOL_MEAN), last = embed(&c, 3, 1, SQUISH_POOL_LAST);
+        assert_memory_equal(one.embedding, want[SQUISH_POOL_FIRST].embedding, 512 * sizeof(float));
+        assert_memory_equal(one.embedding, last.embedding, 512 * sizeof(float));
+        assert_memory_not_equal(want[1].embedding, want[2].embedding, 512 * sizeof(float));
+        company_free(&c);
+    }
+}
+
+/* ---- what goes wrong -------------------------------------------------------------------------- */
+
+static void a_reader_that_falls_behind_stops_only_its_own_job(void **state) {
+    (void)state;
+    squish_engine_options eo = engine_options(2048, 200);
+    squish_batch_options bo = squish_batch_options_default();
+    bo.jobs_max = 1;
+    company c = company_of(&eo, &bo);
+    static answer a, other, want;
+    squish_job_options o = job_of(0, 10, 1200);
+    o.gen.logprobs = 20;
+    squish_job *slow = submit(&c, &o);
+    squish_batch_stats s;
+    for (uint64_t before = 1; before; usleep(100000)) { /* until it stands still */
+        squish_batch_get_stats(c.b, &s);
+        if (s.generated_tokens == before) break;
+        before = s.generated_tokens ? s.generated_tokens : 1;
+    }
+    assert_true(s.generated_tokens > 300 && s.generated_tokens < 1200);
+    const squish_job_options quick = job_of(500, 20, 5);
+    other = ask(&c, &quick); /* there is one slot: it is given up */
+    answer_alone(solo, quick.prompt, quick.n_prompt, &quick.gen, &want);
+    assert_same_answer(&other, &want);
+    answers_wait(ring, &slow, &a, 1);
+    answer_alone(solo, o.prompt, o.n_prompt, &o.gen, &want);
+    assert_same_answer(&a, &want);
+    squish_job_free(slow);
+    company_free(&c);
+}
+
+static void values_that_are_not_numbers_end_one_job_only(void **state) {
+    (void)state;
+    char dir[] = "/tmp/squish-test-XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    tiny_spec spec = tiny_default();
+    spec.fault = TINY_NAN;
+    spec.spoilt = "model.embed_tokens.weight"; /* of token 48 */
+    tiny_write(&spec, dir);
+    run x = run_open(dir, SQUISH_TIER_SOURCE, NULL);
+    squish_seq_free(x.s);
+    x.s = NULL;
+    squish_batch *b;
+    squish_error err = {0};
+    assert_ok(squish_batch_new(&b, x.e, NULL, &err), &err);
+    static answer a[3];
+    squish_job *j[3];
+    static int32_t ids[3][40];
+    for (int i = 0; i < 3; i++) {
+        for (int32_t k = 0; k < 40; k++) ids[i][k] = (k * 7 + i) % 40;
+        if (i == 1) ids[i][20] = 48;
+        squish_job_options o = job_of(0, 1, 1);
+        o.prompt = ids[i];
+        o.n_prompt = 40;
+        o.prompt_logprobs = i == 1 ? 0 : -1;
+        assert_ok(squish_job_submit(&j[i], b, &o, &err), &err);
+    }
+    answers_wait(ring, j, a, 3);
+    assert_int_equal(a[0].status, SQUISH_OK);
+    assert_int_equal(a[1].status, SQUISH_NUMERIC);
+    assert_int_equal(a[1].n_prompt_events, 21);
+    assert_int_equal(a[2].status, SQUISH_OK);
+    for (int i = 0; i < 3; i++) squish_job_free(j[i]);
+    squish_batch_free(b);
+    run_close(&x);
+    remove_tree(dir);
+}
+
+static void wrong_wishes_are_refused_by_name(void **state) {
+    (void)state;
+    squish_engine_options eo = engine_options(256, 16);
+    company c = company_of(&eo, NULL);
+    squish_job *j = NULL;
+    const int32_t wrong[] = {1, 99999};
+    const struct {
+        squish_job_options o;
+        const char *text;
+    } cases[] = {
+#define CASE(what, text) {({ squish_job_options o = job_of(0, 10, 5); what; o; }), text}
+        CASE(o.n_prompt = 0, "no tokens"),
+        CASE(o.n_prompt = 257, "context_length_exceeded: 257"),
+        CASE((o.prompt = wrong, o.n_prompt = 2), "token 1 is 99999"),
+        CASE(o.prompt_logprobs = 21, "prompt_logprobs is 21"),
+        CASE(o.pool = (squish_pooling)9, "pool is 9"),
+        CASE((o.pool = SQUISH_POOL_MEAN, o.prompt_logprobs = 0), "an embedding has no prompt_logprobs"),
+        CASE(o.priority = 3, "priority is 3"),
+        CASE(o.deadline_s = (double)NAN, "deadline is nan"),
+        CASE(o.gen.max_tokens = -2, "max_tokens is -2"),
+        CASE(o.gen.sampling.temperature = -1, "temperature"),
+    };
+    for (size_t i = 0; i < SQ_COUNT(cases); i++) {
+        squish_error err = {0};
+        assert_int_equal(squish_job_submit(&j, c.b, &cases[i].o, &err), SQUISH_INVALID);
+        if (!strstr(err.text, cases[i].text)) fail_msg("'%s' does not say '%s'", err.text, cases[i].text);
+        assert_null(j);
+    }
+    company_free(&c);
+    squish_engine *e;
+    squish_batch *b;
+    squish_error err = {0};
+    squish_batch_options bo = squish_batch_options_default();
+    assert_ok(squish_engine_new(&e, model, &eo, &err), &err);
+    bo.jobs_max = 33;
+    assert_int_equal(squish_batch_new(&b, e, &bo, &err), SQUISH_INVALID);
+    assert_null(b);
+    squish_engine_free(e);
+}
+
+static void jobs_may_outlive_their_batch(void **state) {
+    (void)state;
+    squish_engine_options eo = engine_options(512, 32);
+    company c = company_of(&eo, NULL);
+    static answer a[10];
+    squish_job *j[10];
+    for (int i = 0; i < 10; i++) {
+        const squish_job_options o = job_of((size_t)i, 100, 400);
+        j[i] = submit(&c, &o);
+    }
+    company_free(&c);
+    answers_wait(ring, j, a, 10);
+    for (int i = 0; i < 10; i++) {
+        assert_int_equal(a[i].status, SQUISH_CANCELLED);
+        squish_job_free(j[i]);
+    }
+}
+
+/* The n-th allocation fails, n = 1, 2, ...: in making the batch, in submitting, in the thread. */
+static void failing_allocations_end_jobs_not_the_batch(void **state) {
+    (void)state;
+    struct sq_test_alloc_state t = {0};
+    const squish_alloc a = sq_test_alloc(&t);
+    squish_model_options mo = squish_model_options_default();
+    squish_engine_options eo = engine_options(256, 16);
+    squish_error err = {0};
+    squish_model *m;
+    squish_engine *e;
+    mo.alloc = &a;
+    mo.tier = SQUISH_TIER_SOURCE;
+    assert_ok(squish_model_open(&m, "models/squish-tiny", &mo, &err), &err);
+    assert_ok(squish_engine_new(&e, m, &eo, &err), &err);
+    const int64_t blocks = t.live_blocks;
+    static answer got, want;
+    squish_job_options o = job_of(0, 40, 6);
+    o.gen.stop = stops + 1;
+    o.gen.n_stop = 1;
+    o.gen.logprobs = 20;
+    o.prompt_logprobs = 20; /* more events than the reserve holds */
+    answer_alone(solo, o.prompt, o.n_prompt, &o.gen, &want);
+    bool clean = false;
+    for (int64_t n = 1; !clean; n++) {
+        squish_batch *b = NULL;
+        squish_job *j = NULL;
+        t.fail_at = t.count + n;
+        squish_status st = squish_batch_new(&b, e, NULL, NULL);
+        if (st == SQUISH_OK) st = squish_job_submit(&j, b, &o, NULL);
+        if (st == SQUISH_OK) {
+            answers_wait(ring, &j, &got, 1);
+            st = got.status;
+        }
+        if (st == SQUISH_OK) assert_same_answer(&got, &want);
+        else assert_int_equal(st, SQUISH_NO_MEMORY);
+        clean = t.count < t.fail_at;
+        t.fail_at = 0;
+        squish_job_free(j);
+        if (b && !clean) { /* the batch still serves */
+            assert_ok(squish_job_submit(&j, b, &o, &err), &err);
+            answers_wait(ring, &j, &got, 1);
+            assert_same_answer(&got, &want);
+            squish_job_free(j);
+        }
+        squish_batch_free(b);
+        assert_int_equal(t.live_blocks, blocks);
+        assert_int_equal(t.wrong_sizes, 0);
+    }
+    squish_engine_free(e);
+    squish_model_close(m);
+    assert_int_equal(t.live_blocks, 0);
+}
+
+static int open_all(void **state) {
+    (void)state;
+    squish_model_options mo = squish_model_options_default();
+    squish_engine_options eo = engine_options(2048, 64);
+    squish_error err = {0};
+    mo.tier = SQUISH_TIER_SOURCE;
+    assert_ok(squish_model_open(&model, "models/squish-tiny", &mo, &err), &err);
+    assert_ok(squish_engine_new(&solo_engine, model, &eo, &err), &err);
+    assert_ok(squish_seq_new(&solo, solo_engine, &err), &err);
+    const run x = {.m = model};
+    prose = run_tokens(&x, "tests/fixtures/own-prose.txt");
+    ring = bell_new();
+    return 0;
+}
+
+static int close_all(void **state) {
+    (void)state;
+    squish_tokens_free(&prose);
+    squish_seq_free(solo);
+    squish_engine_free(solo_engine);
+    squish_model_close(model);
+    bell_free(ring);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(answers_in_company_equal_answers_alone),
+        cmocka_unit_test(giving_way_changes_no_answer),
+        cmocka_unit_test(equal_prompts_at_once_are_computed_once),
+        cmocka_unit_test(shared_beginnings_cost_nothing),
+        cmocka_unit_test(a_chat_prefills_what_is_new),
+        cmocka_unit_test(salts_are_walls),
+        cmocka_unit_test(storms_of_cancellations_leave_nothing),
+        cmocka_unit_test(a_cancelled_job_says_so),
+        cmocka_unit_test(deadlines_end_jobs_that_run_and_jobs_that_wait),
+        cmocka_unit_test(a_full_queue_and_a_draining_batch_refuse),
+        cmocka_unit_test(priority_decides_within_a_client_and_service_between_clients),
+        cmocka_unit_test(prompts_are_scored_as_alone),
+        cmocka_unit_test(scores_survive_giving_way),
+        cmocka_unit_test(embeddings_do_not_depend_on_chunks_or_cache),
+        cmocka_unit_test(a_reader_that_falls_behind_stops_only_its_own_job),
+        cmocka_unit_test(values_that_are_not_numbers_end_one_job_only),
+        cmocka_unit_test(wrong_wishes_are_refused_by_name),
+        cmocka_unit_test(jobs_may_outlive_their_batch),
+        cmocka_unit_test(failing_allocations_end_jobs_not_the_batch),
+    };
+    return cmocka_run_group_tests(tests, open_all, close_all);
+}
