@@ -201,6 +201,19 @@ bench-peers: all $(if $(LLAMA_BIN),,$(PEER)/bin/llama-bench)
 bench-check:
 	@python3 scripts/bench_peers.py --check
 
+# Real clients from PyPI against the server (needs network the first time); pinned in tests/clients.
+VENV_CLIENTS := $(BUILD)/venv-clients
+$(VENV_CLIENTS)/.ready: $(wildcard tests/clients/requirements*.txt)
+	python3 -m venv $(VENV_CLIENTS)
+	$(VENV_CLIENTS)/bin/pip install -q -r tests/clients/requirements.txt
+	for v in 1 3; do $(VENV_CLIENTS)/bin/pip install -q --upgrade --target $(VENV_CLIENTS)/openai-$$v \
+	    -r tests/clients/requirements-openai-$$v.txt || exit 1; done
+	@touch $@
+
+test-clients: all $(VENV_CLIENTS)/.ready
+	$(VENV_CLIENTS)/bin/python tests/clients/test_clients.py --squish $(BUILD)/squish --venv $(VENV_CLIENTS) \
+	    $(if $(CLIENTS),--only $(CLIENTS))
+
 check-rooms:
 	@scripts/check_rooms.sh
 check-style:
@@ -237,4 +250,4 @@ clean:
 -include mk/arm.mk
 -include mk/page.mk
 
-.PHONY: all run deps test test-interop test-build libfuzzer-build check check-rooms check-style bench-peers bench-check man install clean unit
+.PHONY: all run deps test test-interop test-clients test-build libfuzzer-build check check-rooms check-style bench-peers bench-check man install clean unit

@@ -42,11 +42,16 @@ static void check_wish(const sq_api_wish *w) {
         if (!json_is_string(json_object_get(m, "role")) || !json_is_string(json_object_get(m, "content")))
             abort();
     }
+    if (w->ctx_max < 0 || !(w->keep_alive_s > -2 && w->keep_alive_s < 1e15)) abort();
+    for (size_t i = 0; i < w->n_before; i++)
+        if (w->before[i] < 0) abort();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static const sq_api_dialect *const dialects[] = {&sq_api_chat, &sq_api_text, &sq_api_embed,
-                                                     &sq_api_tokenize, &sq_api_detokenize};
+    static const sq_api_dialect *const dialects[] = {
+        &sq_api_chat,       &sq_api_text,        &sq_api_embed,           &sq_api_tokenize,
+        &sq_api_detokenize, &sq_api_ollama_chat, &sq_api_ollama_generate, &sq_api_ollama_embed,
+        &sq_api_messages,   &sq_api_responses};
     if (size == 0) return 0;
     const sq_api_dialect *d = dialects[data[0] % SQ_COUNT(dialects)];
     const squish_alloc a = sq_alloc_default();

@@ -62,6 +62,7 @@ static void destroy(sq_api_call *c) {
     sq_api *api = c->api;
     json_decref(c->body);
     json_decref(c->result);
+    json_decref(c->made);
     json_decref(c->wish.messages);
     json_decref(c->wish.template_vars);
     for (size_t i = 0; i < c->n_answers; i++) {
@@ -105,7 +106,8 @@ static void reply_error(sq_api_call *c) {
         snprintf(seconds, sizeof seconds, "%d", c->error.retry_after_s);
         sq_http_add_header(c->req, "Retry-After", seconds);
     }
-    sq_http_reply(c->req, c->error.status, NULL, b.data ? b.data : "{}", b.data ? b.len : 2);
+    const int status = c->dialect->status ? c->dialect->status(&c->error) : c->error.status;
+    sq_http_reply(c->req, status, NULL, b.data ? b.data : "{}", b.data ? b.len : 2);
     sq_buf_deinit(&b);
 }
 
@@ -339,6 +341,7 @@ static void settle_sampling(sq_api_call *c) {
     (c->dialect->sampling ? c->dialect->sampling : openai_sampling)(&g.sampling);
     g.max_tokens = wish.max_tokens; /* the dialect's own, where the request has none */
     sq_api_lay_sampling(&g, &c->model->gen, c->model->gen_set);
+    sq_api_lay_sampling(&g, &c->wish.under, c->wish.under_set);
     sq_api_lay_sampling(&g, &wish, c->wish.set);
     g.stop = wish.stop;
     g.n_stop = wish.n_stop;
@@ -379,7 +382,7 @@ static void prepare(void *user) { /* worker */
         if (c->dialect->work(c)) form_reply(c);
         return;
     }
-    if (c->wish.load_only || !sq_api_make_prompts(c)) return;
+    if (c->wish.load_only || (c->dialect->check && !c->dialect->check(c)) || !sq_api_make_prompts(c)) return;
     if (c->wish.pool != SQUISH_POOL_NONE) {
         bool told;
         c->wish.pool = sq_api_pooling(c->model, &told);
@@ -474,14 +477,18 @@ bool sq_api_parse(sq_api_error *e, sq_span body, size_t elements_max, json_t **o
 static void read_body(void *user) { /* worker */
     sq_api_call *c = user;
     const size_t most = c->dialect->elements_max ? c->dialect->elements_max : SQ_API_JSON_ELEMENTS;
-    if (sq_api_parse(&c->error, sq_http_body(c->req), most, &c->body)) c->dialect->read(c, c->body);
+    if (!sq_api_parse(&c->error, sq_http_body(c->req), most, &c->body) || !c->dialect->read(c, c->body))
+        return;
+    if (!c->dialect->needs_no_model && !c->wish.no_model) sq_api_made_apply(c);
 }
 
 static void body_read(void *user) {
     sq_api_call *c = user;
     if (!stopped(c)) {
-        if (c->wish.model && *c->wish.model) c->model_name = c->wish.model;
-        if (c->dialect->needs_no_model) {
+        if (!c->model_name && c->wish.model && *c->wish.model) c->model_name = c->wish.model;
+        if (c->dialect->look && !c->dialect->look(c)) {
+            fail(c);
+        } else if (c->dialect->needs_no_model || c->wish.no_model) {
             work(c, PREPARE, prepare, prepared);
         } else {
             c->core->stage = MODEL;

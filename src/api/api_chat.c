@@ -78,7 +78,7 @@ static json_t *token_record(const squish_model *m, int32_t id, float lp) {
                      "bytes", list);
 }
 
-static void add_token(sq_api_call *c, json_t *list, const squish_job_event *ev) {
+void sq_api_add_token(sq_api_call *c, json_t *list, const squish_job_event *ev) {
     const squish_model *m = c->model->model;
     json_t *record = token_record(m, ev->id, ev->logprob), *top = json_array();
     for (int32_t i = 0; i < ev->n_top; i++)
@@ -174,7 +174,7 @@ static void send_event(sq_api_call *c, sq_api_answer *a, const squish_job_event 
 static void event(sq_api_call *c, sq_api_answer *a, const squish_job_event *ev) {
     chat_answer *s = a->state;
     if (!c->streaming && !c->result) begin_result(c);
-    if (ev->kind == SQUISH_JOB_TOKEN && c->wish.gen.logprobs >= 0) add_token(c, s->waiting, ev);
+    if (ev->kind == SQUISH_JOB_TOKEN && c->wish.gen.logprobs >= 0) sq_api_add_token(c, s->waiting, ev);
     if (c->streaming)
         send_event(c, a, ev);
     else if (ev->kind == SQUISH_JOB_END)

@@ -81,7 +81,9 @@ sq_api_error_fn sq_api_error_form(const char *path) {
         const char *prefix;
         sq_api_error_fn form;
     } forms[] = {
+        {"/v1/messages", sq_api_error_anthropic},
         {"/v1/", sq_api_error_openai},
+        {"/api/", sq_api_error_ollama},
     };
     for (size_t i = 0; i < SQ_COUNT(forms); i++)
         if (strncmp(path, forms[i].prefix, strlen(forms[i].prefix)) == 0) return forms[i].form;

@@ -78,6 +78,8 @@ bool sq_api_refuse_lib(sq_api_error *e, const squish_error *err);
 /* The body of an error in one dialect. */
 typedef void (*sq_api_error_fn)(const sq_api_error *e, const char *request_id, sq_buf *out);
 void sq_api_error_openai(const sq_api_error *e, const char *request_id, sq_buf *out);
+void sq_api_error_ollama(const sq_api_error *e, const char *request_id, sq_buf *out);
+void sq_api_error_anthropic(const sq_api_error *e, const char *request_id, sq_buf *out);
 /* "invalid_request_error", "rate_limit_error" ... of a status, as OpenAI says it. */
 const char *sq_api_error_type(int status);
 /* The form that a path's clients read; other dialects add their prefix to the table in api_emit.c. */
@@ -146,6 +148,13 @@ typedef struct {
     bool keep_alive_set;
     double keep_alive_s; /* < 0: for ever; 0: unload once idle */
     bool load_only;      /* the model shall be ready, nothing else: finish comes without answers */
+    bool no_model;       /* with load_only: not even the model is needed */
+    bool truncate; /* prompts of embeddings may lose their end to fit; c->truncated_tokens says how much */
+    const char *template_source; /* Jinja instead of the model's own; NULL: the model's */
+    const int32_t *before;       /* ids in front of a rendered prompt (Ollama's context) */
+    size_t n_before;
+    squish_gen_options under; /* of a made model (api_made.c): under the request, over the model's own */
+    uint32_t under_set;       /* bit per sq_api_field */
 } sq_api_wish;
 
 /* ---- dialects --------------------------------------------------------------------------------- */
@@ -165,7 +174,13 @@ typedef struct {
      * c->result, and it is the reply. false: c->error. NULL: answers are made. */
     bool (*work)(sq_api_call *c);
     bool needs_no_model; /* with work only */
-    size_t elements_max; /* of the body's JSON; 0: SQ_API_JSON_ELEMENTS */
+    /* Loop thread, after read: what must be looked up in tables of the loop thread. false: c->error. */
+    bool (*look)(sq_api_call *c);
+    /* Worker: the model is known and no prompt is made yet. false: c->error. */
+    bool (*check)(sq_api_call *c);
+    int (*status)(
+        const sq_api_error *e); /* of HTTP, where the dialect has numbers of its own; NULL: e->status */
+    size_t elements_max;        /* of the body's JSON; 0: SQ_API_JSON_ELEMENTS */
     /* A stream has begun (200 was sent), prompts are known. NULL: nothing to say yet. */
     void (*begin)(sq_api_call *c);
     /* The next event of an answer, in order: PROMPT, TOKEN, EMBEDDING, END. a's own fields are up to date. On
@@ -218,7 +233,9 @@ struct sq_api_call {
     size_t n_prompts;
     sq_api_answer *answers; /* [n_answers], n_answers = n_prompts * n */
     size_t n_answers;
-    int64_t seed;   /* in force, for x_squish_seed */
+    int64_t seed;             /* in force, for x_squish_seed */
+    int64_t truncated_tokens; /* of embeddings, where that was asked for */
+    json_t *made;   /* file of the made model that was asked for; reference owned by the call; NULL: none */
     json_t *result; /* the reply; reference owned by the call */
     bool streaming; /* the stream has begun */
     sq_api_error error;
@@ -227,7 +244,8 @@ struct sq_api_call {
     struct sq_api_call_core *core;
 };
 
-extern const sq_api_dialect sq_api_chat, sq_api_text, sq_api_embed, sq_api_tokenize, sq_api_detokenize;
+extern const sq_api_dialect sq_api_chat, sq_api_text, sq_api_embed, sq_api_tokenize, sq_api_detokenize,
+    sq_api_ollama_chat, sq_api_ollama_generate, sq_api_ollama_embed, sq_api_messages, sq_api_responses;
 
 /* From a handler: takes the request over. */
 void sq_api_call_new(sq_api *api, sq_http_req *r, const sq_api_dialect *d);
@@ -273,6 +291,8 @@ bool sq_api_openai_common(sq_api_call *c, const json_t *body, bool *include_usag
 squish_pooling sq_api_pooling(const sq_api_model *m, bool *told);
 void sq_api_unit_vector(float *v, int32_t n); /* to length 1 */
 json_t *sq_api_vector(const float *v, int32_t n);
+/* (api_chat.c) Append {token, logprob, bytes, top_logprobs} of a TOKEN event. */
+void sq_api_add_token(sq_api_call *c, json_t *list, const squish_job_event *ev);
 /* (api_chat.c) messages, chat_template_kwargs, continue_final_message, add_generation_prompt. */
 bool sq_api_read_chat(sq_api_call *c, const json_t *body);
 
@@ -368,6 +388,65 @@ squish_status sq_api_store_each(sq_api *api, squish_list_fn fn, void *user, squi
 squish_status sq_api_store_find(sq_api *api, const char *name, sq_arena *ar, const char **path,
                                 squish_error *err);
 
+/* ---- made models (api_made.c) ------------------------------------------------------------------ */
+
+/* A model that is another one with words and numbers of its own: what POST /api/create and /api/copy write,
+ * as $SQUISH_HOME/models/NAME.made.json. It is resolved when a request is read, so it takes no memory. */
+typedef struct {
+    const char *from; /* a name of the store or the command line, never a made one */
+    const char *system, *template_source, *license; /* NULL: none */
+    json_t *parameters;                             /* options under Ollama's names; NULL: none */
+    json_t *root;                                   /* owns all of it: json_decref */
+    uint64_t mtime_ns;                              /* of its file */
+} sq_api_made;
+/* Letters, digits and . _ : - after a letter or digit; at most SQ_API_NAME_MAX bytes. What may become a file
+ * name. */
+bool sq_api_name_is_plain(const char *name);
+/* Worker, as all of these. NOT_FOUND: no such made model (or the name is one of the command line). */
+squish_status sq_api_made_read(sq_api *api, const char *name, sq_api_made *out, squish_error *err);
+squish_status sq_api_made_write(sq_api *api, const char *name, const sq_api_made *made, squish_error *err);
+squish_status sq_api_made_remove(sq_api *api, const char *name, squish_error *err);
+squish_status sq_api_made_each(sq_api *api, bool (*fn)(void *user, const char *name, const sq_api_made *made),
+                               void *user, squish_error *err);
+/* After dialect->read: where wish.model is a made one, the model it is made from with its words and numbers
+ * under the request's. false: c->error. */
+bool sq_api_made_apply(sq_api_call *c);
+/* $SQUISH_HOME/WHAT into out [n]. */
+squish_status sq_api_home(const sq_api *api, const char *what, char *out, size_t n, squish_error *err);
+
+/* ---- Ollama's shapes (api_ollama.c) ------------------------------------------------------------ */
+
+/* options.* under Ollama's names -> c->wish. path: "options." */
+bool sq_api_ollama_options(sq_api_call *c, const json_t *options, const char *path);
+/* "5m", "1h30m", "-1", 300 -> seconds; negative: for ever. A duration as Go writes them. */
+bool sq_api_duration(const char *s, double *seconds);
+/* model (or name, the old key), stream (true unless it says otherwise), keep_alive. */
+bool sq_api_ollama_head(sq_api_call *c, const json_t *body);
+/* RFC 3339 with nanoseconds, UTC. out [40] */
+enum { SQ_API_STAMP = 40 };
+void sq_api_stamp(uint64_t unix_ns, char out[SQ_API_STAMP]);
+void sq_api_ollama_fail(sq_api_call *c, const sq_api_error *e); /* {"error": ...} as the last line */
+/* (api_ollama_models.c) "sha256 of what the model's files are called, how large and how old they are", 64 hex
+ * digits: an identity, not a checksum of gigabytes. */
+void sq_api_identity(const char *path, char out[65]);
+/* {parent_model, format, family, families, parameter_size, quantization_level} */
+json_t *sq_api_ollama_details(const squish_model_info *info, const char *parent);
+void sq_api_hex(const unsigned char *bytes, size_t n, char *out); /* 2n digits and a NUL */
+
+/* ---- kept answers (api_responses_kept.c) ------------------------------------------------------- */
+
+/* The last 256 answers of POST /v1/responses with "store": true, in memory, by id and client. */
+typedef struct sq_api_kept sq_api_kept;
+enum { SQ_API_KEPT_MAX = 256 };
+bool sq_api_kept_begin(sq_api *api); /* loop thread, before any of the others; false: no memory */
+void sq_api_kept_free(sq_api *api);
+/* Any thread, as the next two. response and messages (with the answer) are copied. false: no memory. */
+bool sq_api_kept_put(sq_api *api, uint64_t client, const char *id, const json_t *response,
+                     const json_t *messages);
+/* New references to copies; either may be NULL. false: no such answer. */
+bool sq_api_kept_get(sq_api *api, uint64_t client, const char *id, json_t **response, json_t **messages);
+bool sq_api_kept_remove(sq_api *api, uint64_t client, const char *id);
+
 /* ---- routes ------------------------------------------------------------------------------------ */
 
 /* Each file lists its routes; api_serve.c lists the files. */
@@ -377,7 +456,9 @@ typedef struct {
 } sq_api_routes;
 const sq_http_route *sq_api_route(size_t i); /* all of them, in one row; NULL past the end */
 extern const sq_api_routes sq_api_routes_openai, sq_api_routes_chat, sq_api_routes_completions,
-    sq_api_routes_embeddings, sq_api_routes_tokens, sq_api_routes_ops, sq_api_routes_page;
+    sq_api_routes_embeddings, sq_api_routes_tokens, sq_api_routes_ops, sq_api_routes_page,
+    sq_api_routes_ollama, sq_api_routes_ollama_embed, sq_api_routes_ollama_models, sq_api_routes_ollama_store,
+    sq_api_routes_blobs, sq_api_routes_anthropic, sq_api_routes_responses;
 
 /* ---- embedded files (api_page.c) --------------------------------------------------------------- */
 
@@ -437,6 +518,8 @@ struct sq_api {
     char url[128], ollama_url[128];
     atomic_bool missed;   /* a wake could not be posted: look at every call */
     uint64_t memory_used; /* by loaded models, as planned */
+    struct sq_api_kept
+        *kept; /* answers that clients asked to be kept (api_responses_kept.c); NULL: none yet */
 };
 
 void sq_api_drain(sq_api *api);          /* no new work; ends when the last call did */

@@ -172,6 +172,7 @@ static bool run_template(sq_api_call *c, json_t *messages, squish_text *out) {
     char *vars = c->wish.template_vars ? json_dumps(c->wish.template_vars, JSON_COMPACT) : NULL;
     o.messages_json = text;
     o.vars_json = vars;
+    o.template_source = c->wish.template_source;
     o.add_generation_prompt = c->wish.add_generation_prompt && !c->wish.continue_final;
     bool ok = text != NULL || no_memory(c);
     if (ok && squish_template_render(c->model->model, &o, out, &err) != SQUISH_OK) {
@@ -290,9 +291,34 @@ static bool one_input(sq_api_call *c, const sq_api_input *in, sq_api_prompt *out
     return l.n > 0 || sq_api_refuse(&c->error, 400, "invalid_value", "prompt", "the prompt is empty");
 }
 
+/* What was said before, as ids. */
+static bool put_before(sq_api_call *c, sq_api_prompt *p) {
+    const size_t n = c->wish.n_before;
+    const sq_api_input in = {.ids = c->wish.before, .n_ids = n};
+    if (!check_ids(c, &in)) return false;
+    int32_t *ids = SQ_ARENA_ARRAY(&c->arena, int32_t, n + p->n);
+    if (!ids) return no_memory(c);
+    memcpy(ids, c->wish.before, n * sizeof *ids);
+    memcpy(ids + n, p->ids, p->n * sizeof *ids);
+    *p = (sq_api_prompt){ids, n + p->n};
+    return true;
+}
+
+static int32_t window(const sq_api_call *c) {
+    const int32_t ctx = c->model->engine_info.ctx_tokens;
+    return c->wish.ctx_max > 0 && c->wish.ctx_max < ctx ? c->wish.ctx_max : ctx;
+}
+
+/* Only where the client asked for it, and it is told. */
+static void cut_prompt(sq_api_call *c, sq_api_prompt *p) {
+    const size_t most = (size_t)window(c);
+    if (p->n <= most) return;
+    c->truncated_tokens += (int64_t)(p->n - most);
+    p->n = most;
+}
+
 static bool check_window(sq_api_call *c, size_t n) {
-    int32_t ctx = c->model->engine_info.ctx_tokens;
-    if (c->wish.ctx_max > 0 && c->wish.ctx_max < ctx) ctx = c->wish.ctx_max;
+    const int32_t ctx = window(c);
     const bool answers = c->wish.pool == SQUISH_POOL_NONE && c->wish.gen.max_tokens != 0;
     if (n + answers <= (size_t)ctx) return true;
     sq_api_refuse(
@@ -315,11 +341,14 @@ bool sq_api_make_prompts(sq_api_call *c) {
         if (ids.count == 0)
             return sq_api_refuse(&c->error, 400, "invalid_value", "messages", "the prompt is empty");
         c->prompts[0] = (sq_api_prompt){ids.ids, ids.count};
+        if (c->wish.n_before && !put_before(c, &c->prompts[0])) return false;
     }
     for (size_t i = 0; i < c->wish.n_inputs; i++)
         if (!one_input(c, &c->wish.inputs[i], &c->prompts[i])) return false;
     c->n_prompts = n;
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
+        if (c->wish.truncate && c->wish.pool != SQUISH_POOL_NONE) cut_prompt(c, &c->prompts[i]);
         if (!check_window(c, c->prompts[i].n)) return false;
+    }
     return true;
 }

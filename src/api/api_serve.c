@@ -19,8 +19,11 @@
 enum { WORKERS = 3, KEYS_MAX = 10000, KEY_FILE_MAX = 1 << 20, STALLED_S = 60, AFTER_CANCEL_S = 2 };
 
 static const sq_api_routes *const route_sets[] = {
-    &sq_api_routes_ops,        &sq_api_routes_openai, &sq_api_routes_chat, &sq_api_routes_completions,
-    &sq_api_routes_embeddings, &sq_api_routes_tokens, &sq_api_routes_page,
+    &sq_api_routes_ops,           &sq_api_routes_openai,       &sq_api_routes_chat,
+    &sq_api_routes_completions,   &sq_api_routes_embeddings,   &sq_api_routes_tokens,
+    &sq_api_routes_page,          &sq_api_routes_ollama,       &sq_api_routes_ollama_embed,
+    &sq_api_routes_ollama_models, &sq_api_routes_ollama_store, &sq_api_routes_blobs,
+    &sq_api_routes_anthropic,     &sq_api_routes_responses,
 };
 
 const sq_http_route *sq_api_route(size_t i) {
@@ -308,6 +311,7 @@ void sq_api_free(sq_api *api) {
     }
     sq_http_free(api->http); /* runs what was posted and what workers were at */
     sq_api_models_end(api);
+    sq_api_kept_free(api);
     sq_api_metrics_free(api);
     sq_api_log_close(api);
     const squish_alloc a = api->alloc;

@@ -133,6 +133,7 @@ int sq_edit_distance(const char *a, const char *b);
 
 uint64_t sq_os_now_ns(void);      /* monotonic */
 int64_t sq_os_unix_time(void);
+uint64_t sq_os_unix_ns(void);     /* the same clock, in nanoseconds */
 bool sq_os_random(void *out, size_t n);
 int32_t sq_os_cores(void);        /* CPUs this process may use: affinity, cgroup v1/v2 quota rounded up */
 uint64_t sq_os_memory_total(void);
@@ -168,6 +169,7 @@ bool sq_os_is_dir(const char *path);
 /* path, or its nearest existing parent, is a directory in which a file could be made. */
 bool sq_os_writable_dir(const char *path);
 uint64_t sq_os_file_bytes(const char *path); /* 0 if absent */
+uint64_t sq_os_file_mtime_ns(const char *path); /* of a file or folder, unix time; 0 if absent */
 squish_status sq_os_mkdirs(const char *path, squish_error *err);
 /* Names in a directory, without . and .., sorted by bytes. */
 squish_status sq_os_list_dir(const char *path, sq_arena *out_arena, char ***names, size_t *n,

@@ -31,6 +31,12 @@ uint64_t sq_os_now_ns(void) {
 
 int64_t sq_os_unix_time(void) { return (int64_t)time(NULL); }
 
+uint64_t sq_os_unix_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 bool sq_os_random(void *out, size_t n) {
     enum { ONCE = 256 }; /* the most getentropy gives in one call */
     for (char *p = out; n > 0;) {
@@ -168,6 +174,11 @@ bool sq_os_is_dir(const char *path) {
 uint64_t sq_os_file_bytes(const char *path) {
     struct stat st;
     return stat(path, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
+}
+
+uint64_t sq_os_file_mtime_ns(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 ? sq_os_mtime_ns(&st) : 0;
 }
 
 /* Shorten path in place to its parent directory: "a/b" -> "a", "/a" -> "/", "a" -> ".". */

@@ -1,0 +1,545 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real clients against the real server: openai (three majors), ollama, anthropic, litellm, LangChain, instructor, llm
+and lm-evaluation-harness, every call that a user of them makes, streaming and not.
+
+    make test-clients        builds a virtual environment with the pinned clients (needs network once) and runs this
+
+The server is started on a free port with the shipped model and a store of its own in a temporary folder. Each group
+runs in a process of its own, so that two majors of one package can be tried; what a group prints is counted here. What
+squish refuses on purpose (tools and schemas, until the grammar engine is there) must be refused with a reason.
+"""
+import argparse
+import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import urllib.request
+
+QUESTION = "What is the capital of Japan?"
+TOKYO = "The capital of Japan is Tokyo."
+ASK = [{"role": "user", "content": QUESTION}]
+TOOL = {"type": "function", "function": {"name": "weather", "description": "d", "parameters": {
+    "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}
+MODEL = "squish-tiny"
+SMOOTH = {"temperature": 0, "repeat_penalty": 1}
+
+groups = {}
+
+
+def check(group):
+    def add(fn):
+        groups.setdefault(group, []).append(fn)
+        return fn
+    return add
+
+
+def refused(call, status, *words):
+    """The call fails with that status of HTTP, and its message says why."""
+    try:
+        call()
+    except Exception as e:  # each client has exceptions of its own
+        text = str(e)
+        found = getattr(e, "status_code", None)
+        assert found in (status, None), f"status {found}, wanted {status}: {text}"
+        assert all(w in text for w in words), f"'{text}' does not say {words}"
+        return
+    raise AssertionError("was not refused")
+
+
+# ---- openai -----------------------------------------------------------------------------------------------------
+
+
+def openai_client(url):
+    import openai
+    return openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0, timeout=120)
+
+
+@check("openai")
+def models_list_and_retrieve(url):
+    c = openai_client(url)
+    assert MODEL in [m.id for m in c.models.list()]
+    assert c.models.retrieve(MODEL).object == "model"
+    refused(lambda: c.models.retrieve("nobody"), 404, "nobody")
+
+
+@check("openai")
+def chat_whole(url):
+    r = openai_client(url).chat.completions.create(model=MODEL, messages=ASK, temperature=0, logprobs=True, top_logprobs=2)
+    assert r.choices[0].message.content == TOKYO and r.choices[0].finish_reason == "stop"
+    assert r.usage.prompt_tokens == 15 and r.usage.completion_tokens == 8
+    assert len(r.choices[0].logprobs.content) == 8
+
+
+@check("openai")
+def chat_stream(url):
+    text, usage, finish = "", None, None
+    for ch in openai_client(url).chat.completions.create(model=MODEL, messages=ASK, temperature=0, stream=True,
+                                                          stream_options={"include_usage": True}):
+        usage = ch.usage or usage
+        for x in ch.choices:
+            text += x.delta.content or ""
+            finish = x.finish_reason or finish
+    assert text == TOKYO and finish == "stop" and usage.completion_tokens == 8
+
+
+@check("openai")
+def chat_two_choices_stop_and_seed(url):
+    c = openai_client(url)
+    r = c.chat.completions.create(model=MODEL, messages=ASK, n=2, seed=7, stop=["xyz"], max_completion_tokens=5)
+    again = c.chat.completions.create(model=MODEL, messages=ASK, n=2, seed=7, stop=["xyz"], max_completion_tokens=5)
+    assert [x.message.content for x in r.choices] == [x.message.content for x in again.choices]
+    assert [x.index for x in r.choices] == [0, 1]
+
+
+@check("openai")
+def chat_async(url):
+    import openai
+
+    async def both():
+        async with openai.AsyncOpenAI(base_url=url + "/v1", api_key="none", max_retries=0) as c:
+            return await asyncio.gather(*[c.chat.completions.create(model=MODEL, messages=ASK, temperature=0) for _ in range(4)])
+    assert [r.choices[0].message.content for r in asyncio.run(both())] == [TOKYO] * 4
+
+
+@check("openai")
+def completions_whole_and_stream(url):
+    c = openai_client(url)
+    r = c.completions.create(model=MODEL, prompt="The capital of Japan is", max_tokens=3, temperature=0, logprobs=1, echo=True)
+    assert r.choices[0].text.startswith("The capital of Japan is") and len(r.choices[0].logprobs.tokens) == \
+        r.usage.prompt_tokens + r.usage.completion_tokens
+    plain = c.completions.create(model=MODEL, prompt="The capital of Japan is", max_tokens=3, temperature=0)
+    text = "".join(x.choices[0].text for x in c.completions.create(model=MODEL, prompt="The capital of Japan is",
+                                                                    max_tokens=3, temperature=0, stream=True) if x.choices)
+    assert text == plain.choices[0].text
+
+
+@check("openai")
+def embeddings_of_text_and_ids(url):
+    c = openai_client(url)
+    r = c.embeddings.create(model=MODEL, input=["Tokyo", "Paris"])  # base64 by default
+    assert len(r.data) == 2 and len(r.data[0].embedding) == 512
+    f = c.embeddings.create(model=MODEL, input=["Tokyo"], encoding_format="float")
+    assert max(abs(a - b) for a, b in zip(r.data[0].embedding, f.data[0].embedding)) < 1e-6
+    assert len(c.embeddings.create(model=MODEL, input=[[1, 2, 3]]).data[0].embedding) == 512
+
+
+@check("openai")
+def responses_whole(url):
+    c = openai_client(url)
+    r = c.responses.create(model=MODEL, input=QUESTION, temperature=0)
+    assert r.output_text == TOKYO and r.status == "completed" and r.usage.output_tokens == 8
+    kept = c.responses.create(model=MODEL, input=QUESTION, temperature=0, store=True)
+    assert c.responses.retrieve(kept.id).output_text == TOKYO
+    more = c.responses.create(model=MODEL, input="And of France?", previous_response_id=kept.id, max_output_tokens=4)
+    assert more.usage.input_tokens > kept.usage.input_tokens
+    c.responses.delete(kept.id)
+    refused(lambda: c.responses.retrieve(kept.id), 404)
+
+
+@check("openai")
+def responses_stream(url):
+    text, last = "", None
+    for ev in openai_client(url).responses.create(model=MODEL, input=QUESTION, temperature=0, stream=True):
+        last = ev
+        if ev.type == "response.output_text.delta":
+            text += ev.delta
+    assert text == TOKYO and last.type == "response.completed" and last.response.output_text == TOKYO
+
+
+@check("openai")
+def responses_stream_helper(url):
+    with openai_client(url).responses.stream(model=MODEL, input=QUESTION, temperature=0) as s:
+        for _ in s:
+            pass
+        assert s.get_final_response().output_text == TOKYO
+
+
+@check("openai")
+def errors_are_of_the_right_class(url):
+    import openai
+    c = openai_client(url)
+    for call, kind in [
+            (lambda: c.chat.completions.create(model="nobody", messages=ASK), openai.NotFoundError),
+            (lambda: c.chat.completions.create(model=MODEL, messages=ASK, temperature=99), openai.BadRequestError),
+            (lambda: c.chat.completions.create(model=MODEL, messages=[]), openai.BadRequestError)]:
+        try:
+            call()
+        except kind as e:
+            assert e.body["message"] and "param" in e.body
+        else:
+            raise AssertionError(f"no {kind}")
+
+
+@check("openai")
+def tools_and_schemas_are_refused_with_a_reason(url):
+    c = openai_client(url)
+    refused(lambda: c.chat.completions.create(model=MODEL, messages=ASK, tools=[TOOL]), 400, "grammar")
+    refused(lambda: c.chat.completions.create(model=MODEL, messages=ASK, response_format={"type": "json_object"}), 400, "grammar")
+    refused(lambda: c.responses.create(model=MODEL, input="x", tools=[{"type": "function", "name": "f", "parameters": {}}]),
+            400, "grammar")
+    assert c.chat.completions.create(model=MODEL, messages=ASK, temperature=0, extra_body={"tools": []}).choices
+
+
+# ---- ollama -----------------------------------------------------------------------------------------------------
+
+
+def ollama_client(url):
+    import ollama
+    return ollama.Client(host=url, timeout=120)
+
+
+@check("ollama")
+def ollama_chat(url):
+    c = ollama_client(url)
+    r = c.chat(model=MODEL, messages=ASK, options=SMOOTH)
+    assert r.message.content == TOKYO and r.done and r.done_reason == "stop" and r.eval_count == 8
+    assert r.total_duration >= r.eval_duration + r.prompt_eval_duration
+    assert "".join(x.message.content for x in c.chat(model=MODEL, messages=ASK, options=SMOOTH, stream=True)) == TOKYO
+    assert c.chat(model=MODEL, messages=ASK, options=SMOOTH, think=False, keep_alive="5m").message.content == TOKYO
+
+
+@check("ollama")
+def ollama_chat_async(url):
+    import ollama
+
+    async def go():
+        c = ollama.AsyncClient(host=url)
+        return "".join([x.message.content async for x in await c.chat(model=MODEL, messages=ASK, options=SMOOTH, stream=True)])
+    assert asyncio.run(go()) == TOKYO
+
+
+@check("ollama")
+def ollama_generate(url):
+    c = ollama_client(url)
+    r = c.generate(model=MODEL, prompt=QUESTION, options=SMOOTH)
+    assert r.response == TOKYO and len(r.context) == 23
+    assert "".join(x.response for x in c.generate(model=MODEL, prompt=QUESTION, options=SMOOTH, stream=True)) == TOKYO
+    assert c.generate(model=MODEL, prompt="And of France?", context=r.context, options={"num_predict": 2}).eval_count <= 2
+    assert c.generate(model=MODEL).done_reason == "load"
+
+
+@check("ollama")
+def ollama_embed(url):
+    c = ollama_client(url)
+    assert len(c.embed(model=MODEL, input=["a b c", "d"]).embeddings) == 2
+    assert len(c.embed(model=MODEL, input="x").embeddings[0]) == 512
+    assert len(c.embeddings(model=MODEL, prompt="x").embedding) == 512
+
+
+@check("ollama")
+def ollama_lists(url):
+    c = ollama_client(url)
+    assert MODEL + ":latest" in [m.model for m in c.list().models]
+    p = [m for m in c.ps().models if m.model == MODEL + ":latest"][0]
+    assert p.context_length > 0 and p.expires_at.year > 2100
+    s = c.show(MODEL)
+    assert s.modelinfo["general.architecture"] == "qwen2" and "completion" in s.capabilities
+    assert s.details.family == "qwen2"
+
+
+@check("ollama")
+def ollama_create_copy_delete(url):
+    c = ollama_client(url)
+    assert c.create(model="poet", from_=MODEL, system="Answer in rhymes.", parameters={"num_predict": 3}).status == "success"
+    assert [x.status for x in c.create(model="poet", from_=MODEL, parameters={"num_predict": 3}, stream=True)][-1] == "success"
+    assert c.chat(model="poet", messages=ASK).eval_count == 3
+    assert c.copy("poet", "bard").status == "success"
+    assert c.chat(model="bard", messages=ASK).eval_count == 3
+    assert c.delete("poet").status == "success" and c.delete("bard").status == "success"
+    refused(lambda: c.delete("bard"), 404, "bard")
+
+
+@check("ollama")
+def ollama_pull_and_push(url):
+    c = ollama_client(url)
+    assert c.pull(MODEL).status == "success"
+    assert [x.status for x in c.pull(MODEL, stream=True)] == ["pulling manifest", "success"]
+    refused(lambda: c.pull("llama3.2"), 501, "hubs")
+    refused(lambda: list(c.pull("llama3.2", stream=True)), -1, "hubs")  # a line of the stream: no status
+    refused(lambda: c.push(MODEL), 501)
+
+
+@check("ollama")
+def ollama_errors(url):
+    c = ollama_client(url)
+    refused(lambda: c.chat(model="nobody", messages=ASK), 404, "not found", "nobody")
+    refused(lambda: c.chat(model=MODEL, messages=ASK, think=True), 400, "does not support thinking")
+    refused(lambda: c.chat(model=MODEL, messages=ASK, tools=[TOOL]), 400, "grammar")
+    refused(lambda: c.chat(model=MODEL, messages=ASK, format="json"), 400, "grammar")
+    refused(lambda: c.generate(model=MODEL, prompt="x", suffix="y"), 400, "suffix")
+
+
+# ---- anthropic --------------------------------------------------------------------------------------------------
+
+
+def anthropic_client(url):
+    import anthropic
+    return anthropic.Anthropic(base_url=url, api_key="none", max_retries=0, timeout=120)
+
+
+@check("anthropic")
+def messages_whole(url):
+    c = anthropic_client(url)
+    r = c.messages.create(model=MODEL, max_tokens=64, messages=ASK, temperature=0)
+    assert r.content[0].text == TOKYO and r.stop_reason == "end_turn" and r.usage.output_tokens == 8
+    assert r._request_id
+    r = c.messages.create(model=MODEL, max_tokens=64, messages=ASK, temperature=0, stop_sequences=[" is"],
+                          system=[{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}])
+    assert r.content
+
+
+@check("anthropic")
+def messages_stream(url):
+    c = anthropic_client(url)
+    kinds = [e.type for e in c.messages.create(model=MODEL, max_tokens=64, messages=ASK, temperature=0, stream=True)]
+    assert kinds[0] == "message_start" and kinds[-1] == "message_stop" and "content_block_delta" in kinds
+    with c.messages.stream(model=MODEL, max_tokens=64, messages=ASK, temperature=0) as s:
+        assert "".join(s.text_stream) == TOKYO
+        m = s.get_final_message()
+    assert m.content[0].text == TOKYO and m.stop_reason == "end_turn" and m.usage.output_tokens == 8
+
+
+@check("anthropic")
+def messages_count_tokens(url):
+    assert anthropic_client(url).messages.count_tokens(model=MODEL, messages=ASK).input_tokens == 15
+
+
+@check("anthropic")
+def messages_errors(url):
+    import anthropic
+    c = anthropic_client(url)
+    for call, kind in [(lambda: c.messages.create(model="nobody", max_tokens=9, messages=ASK), anthropic.NotFoundError),
+                       (lambda: c.messages.create(model=MODEL, max_tokens=9, messages=[]), anthropic.BadRequestError)]:
+        try:
+            call()
+        except kind as e:
+            assert e.body["type"] == "error" and e.body["request_id"]
+        else:
+            raise AssertionError(f"no {kind}")
+    refused(lambda: c.messages.create(model=MODEL, max_tokens=9, messages=ASK, tools=[
+        {"name": "f", "input_schema": {"type": "object"}}]), 400, "grammar")
+
+
+# ---- litellm ----------------------------------------------------------------------------------------------------
+
+
+@check("litellm")
+def litellm_openai(url):
+    import litellm
+    args = dict(model="openai/" + MODEL, api_base=url + "/v1", api_key="none", messages=ASK, temperature=0, num_retries=0)
+    assert litellm.completion(**args).choices[0].message.content == TOKYO
+    assert "".join(x.choices[0].delta.content or "" for x in litellm.completion(stream=True, **args)) == TOKYO
+    r = litellm.embedding(model="openai/" + MODEL, api_base=url + "/v1", api_key="none", input=["x"])
+    assert len(r.data[0]["embedding"]) == 512
+
+
+@check("litellm")
+def litellm_ollama(url):
+    import litellm
+    for route in ("ollama_chat/", "ollama/"):
+        args = dict(model=route + MODEL, api_base=url, messages=ASK, temperature=0, repeat_penalty=1, num_retries=0)
+        assert litellm.completion(**args).choices[0].message.content.strip(), route
+        assert "".join(x.choices[0].delta.content or "" for x in litellm.completion(stream=True, **args)).strip(), route
+
+
+@check("litellm")
+def litellm_anthropic(url):
+    import litellm
+    args = dict(model="anthropic/" + MODEL, api_base=url, api_key="none", messages=ASK, temperature=0, num_retries=0)
+    assert litellm.completion(**args).choices[0].message.content == TOKYO
+    assert "".join(x.choices[0].delta.content or "" for x in litellm.completion(stream=True, **args)) == TOKYO
+
+
+# ---- LangChain --------------------------------------------------------------------------------------------------
+
+
+@check("langchain")
+def langchain_openai_chat(url):
+    from langchain_openai import ChatOpenAI
+    m = ChatOpenAI(model=MODEL, base_url=url + "/v1", api_key="none", temperature=0, max_retries=0)
+    assert m.invoke(QUESTION).content == TOKYO
+    assert "".join(x.content for x in m.stream(QUESTION)) == TOKYO
+    assert [x.content for x in m.batch([QUESTION, QUESTION])] == [TOKYO, TOKYO]
+
+
+@check("langchain")
+def langchain_openai_embeddings(url):
+    from langchain_openai import OpenAIEmbeddings
+    e = OpenAIEmbeddings(model=MODEL, base_url=url + "/v1", api_key="none", check_embedding_ctx_length=False)
+    assert len(e.embed_query("x")) == 512 and len(e.embed_documents(["a", "b"])) == 2
+
+
+@check("langchain")
+def langchain_ollama_chat(url):
+    from langchain_ollama import ChatOllama, OllamaEmbeddings
+    m = ChatOllama(model=MODEL, base_url=url, temperature=0, repeat_penalty=1.0, validate_model_on_init=True)
+    assert m.invoke(QUESTION).content == TOKYO
+    assert "".join(x.content for x in m.stream(QUESTION)) == TOKYO
+    assert len(OllamaEmbeddings(model=MODEL, base_url=url).embed_query("x")) == 512
+
+
+# ---- instructor, llm, lm-eval -----------------------------------------------------------------------------------
+
+
+@check("instructor")
+def instructor_is_refused_with_a_reason(url):
+    import instructor
+    from pydantic import BaseModel
+
+    class City(BaseModel):
+        name: str
+    c = instructor.from_openai(openai_client(url))
+    refused(lambda: c.chat.completions.create(model=MODEL, messages=ASK, response_model=City, max_retries=0), 400, "grammar")
+    c = instructor.from_openai(openai_client(url), mode=instructor.Mode.JSON)
+    refused(lambda: c.chat.completions.create(model=MODEL, messages=ASK, response_model=City, max_retries=0), 400, "grammar")
+
+
+@check("llm")
+def llm_program(url):
+    with tempfile.TemporaryDirectory() as d:
+        with open(os.path.join(d, "extra-openai-models.yaml"), "w") as f:
+            f.write(f"- model_id: tiny\n  model_name: {MODEL}\n  api_base: {url}/v1\n")
+        env = dict(os.environ, LLM_USER_PATH=d)
+        for extra in ([], ["--no-stream"]):
+            out = subprocess.run([sys.executable, "-m", "llm", "-m", "tiny", "-o", "temperature", "0", QUESTION] + extra,
+                                 env=env, capture_output=True, text=True, timeout=120)
+            assert out.stdout.strip() == TOKYO, out.stdout + out.stderr
+
+
+LM_TASK = """task: squish_local
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {data}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: answer
+metric_list:
+  - metric: acc
+"""
+LM_ROWS = [("The capital of Japan is", ["Tokyo", "Berlin"], 0), ("The capital of France is", ["London", "Paris"], 1),
+           ("The capital of Germany is", ["Berlin", "Tokyo"], 0), ("Two and two make", ["seven", "four"], 1)]
+
+
+def lm_eval(url, folder, args):
+    out = os.path.join(folder, "out")
+    shutil.rmtree(out, ignore_errors=True)
+    env = dict(os.environ, HF_DATASETS_OFFLINE="1", HF_HUB_OFFLINE="1", HF_HOME=os.path.join(folder, "hf"), OPENAI_API_KEY="none")
+    p = subprocess.run([sys.executable, "-m", "lm_eval", "--model", "local-completions", "--model_args",
+                        f"model={MODEL},base_url={url}/v1/completions,max_retries=1,{args}", "--tasks", "squish_local",
+                        "--include_path", folder, "--output_path", out, "--log_samples"],
+                       env=env, capture_output=True, text=True, timeout=500)
+    names = [os.path.join(r, n) for r, _, ns in os.walk(out) for n in ns]
+    samples = [n for n in names if "samples" in n]
+    assert p.returncode == 0 and samples, p.stdout[-1500:] + p.stderr[-1500:]
+    with open(samples[0]) as f:
+        rows = sorted((json.loads(line) for line in f), key=lambda r: r["doc_id"])
+    return [r["filtered_resps"] for r in rows]
+
+
+@check("lm-eval")
+def lm_eval_scores_by_ids_and_by_text(url):
+    with tempfile.TemporaryDirectory() as d:
+        data = os.path.join(d, "rows.jsonl")
+        with open(data, "w") as f:
+            for q, choices, answer in LM_ROWS:
+                f.write(json.dumps({"question": q, "choices": choices, "answer": answer}) + "\n")
+        with open(os.path.join(d, "squish_local.yaml"), "w") as f:
+            f.write(LM_TASK.format(data=data))
+        by_ids = lm_eval(url, d, "tokenizer_backend=remote,tokenized_requests=True,batch_size=4")
+        one = lm_eval(url, d, "tokenizer_backend=remote,tokenized_requests=True,batch_size=1")
+        by_text = lm_eval(url, d, "tokenizer_backend=remote,tokenized_requests=False,num_concurrent=2")
+        assert len(by_ids) == len(LM_ROWS) and by_ids == one and by_ids == by_text, (by_ids, one, by_text)
+
+
+# ---- running ----------------------------------------------------------------------------------------------------
+
+
+def run_group(name, url):
+    bad = 0
+    for fn in groups[name]:
+        try:
+            fn(url)
+            print(f"ok   {name}: {fn.__name__}", flush=True)
+        except ImportError as e:
+            print(f"skip {name}: {fn.__name__}: {e}", flush=True)
+        except Exception:
+            bad += 1
+            print(f"FAIL {name}: {fn.__name__}: {traceback.format_exc(limit=-3)[-1500:]}", flush=True)
+    return 1 if bad else 0
+
+
+def start_server(squish, home, log):
+    env = dict(os.environ, SQUISH_HOME=home)
+    with open(log, "w") as f:
+        p = subprocess.Popen([squish, "serve", MODEL, "--port", "0", "--tier", "source"], env=env, stdout=f,
+                             stderr=subprocess.STDOUT)
+    end = time.time() + 120
+    while time.time() < end and p.poll() is None:
+        with open(log) as f:
+            m = re.search(r"http://127\.0\.0\.1:\d+", f.read())
+        if m:
+            try:
+                if urllib.request.urlopen(m.group(0) + "/health", timeout=5).status == 200:
+                    return p, m.group(0)
+            except OSError:
+                pass
+        time.sleep(0.05)
+    p.kill()
+    with open(log) as f:
+        sys.exit("the server did not come up: " + f.read()[-1000:])
+
+
+def main():
+    a = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    a.add_argument("--squish", default="build/squish")
+    a.add_argument("--venv", default="build/venv-clients")
+    a.add_argument("--only", help="groups, separated by commas")
+    a.add_argument("--group", help=argparse.SUPPRESS)
+    a.add_argument("--url", help="a server that runs already")
+    o = a.parse_args()
+    if o.group:
+        sys.exit(run_group(o.group, o.url))
+    plan = [("openai", p, os.path.join(o.venv, p)) for p in ("openai-1", "openai-3")] + [(g, g, None) for g in groups]
+    counts = {"ok": 0, "FAIL": 0, "skip": 0}
+    with tempfile.TemporaryDirectory() as d:
+        server, url = (None, o.url) if o.url else start_server(o.squish, os.path.join(d, "home"), os.path.join(d, "log"))
+        try:
+            for group, title, path in plan:
+                if o.only and title not in o.only.split(","):
+                    continue
+                env = dict(os.environ, PYTHONPATH=path or "", LITELLM_LOCAL_MODEL_COST_MAP="True", NO_PROXY="127.0.0.1")
+                if path and not os.path.isdir(path):
+                    print(f"skip {title}: not installed")
+                    counts["skip"] += len(groups[group])
+                    continue
+                p = subprocess.run([sys.executable, __file__, "--group", group, "--url", url], env=env, capture_output=True,
+                                   text=True)
+                found = re.findall(r"^(ok  |FAIL|skip) ", p.stdout, re.M)
+                for word in found:
+                    counts[word.strip()] += 1
+                if len(found) != len(groups[group]):  # it died on the way
+                    counts["FAIL"] += len(groups[group]) - len(found)
+                    print(p.stderr[-1500:])
+                print(p.stdout.replace(f" {group}: ", f" {title}: "), end="", flush=True)
+            if server and server.poll() is not None:
+                counts["FAIL"] += 1
+                print("FAIL the server ended by itself")
+        finally:
+            if server:
+                server.terminate()
+                server.wait(60)
+    print(f"{counts['ok']} passed, {counts['FAIL']} failed, {counts['skip']} skipped")
+    sys.exit(1 if counts["FAIL"] else 0)
+
+
+if __name__ == "__main__":
+    main()
