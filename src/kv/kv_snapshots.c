@@ -353,14 +353,24 @@ sq_snapshots_counts sq_snapshots_count(sq_snapshots *s) {
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
+/* What a crash left of a file half written; a writer at work holds its lock. */
+static void remove_leftover(const char *path) {
+    int fd;
+    if (sq_os_lock(&fd, path, NULL) != SQUISH_OK) return;
+    unlink(path);
+    sq_os_unlock(fd);
+}
+
 /* A file that was found: into the index if it is named and sized as one of ours. What another model left is
  * kept and counted: the folder may be shared. */
 static void find_file(sq_snapshots *s, const char *name, uint64_t *used) {
     char path[PATH_MAX_], *end;
     const uint64_t chain = strtoull(name, &end, 16);
     struct stat st;
-    if (end != name + 16 || strcmp(end, ".kv") != 0 || s->n_files == FILES_MAX) return;
-    path_of(s, chain, path);
+    if (end != name + 16) return;
+    snprintf(path, sizeof path, "%s/%.40s", s->dir, name);
+    if (strcmp(end, ".kv.partial") == 0) remove_leftover(path);
+    if (strcmp(end, ".kv") != 0 || s->n_files == FILES_MAX) return;
     if (lstat(path, &st) != 0 || !S_ISREG(st.st_mode)) return;
     *used = (uint64_t)st.st_mtime;
     s->index[s->n_files++] = (entry){chain, (uint64_t)st.st_size, *used};

@@ -89,6 +89,26 @@ static void what_one_wrote_another_reads(void **state) {
     remove_tree(dir);
 }
 
+static void half_a_file_goes_and_strangers_stay(void **state) {
+    (void)state;
+    char dir[] = "/tmp/squish-test-XXXXXX", half[100], strange[100];
+    const squish_alloc a = sq_alloc_default();
+    store k;
+    assert_non_null(mkdtemp(dir));
+    snprintf(half, sizeof half, "%s/0123456789abcdef.kv.partial", dir);
+    snprintf(strange, sizeof strange, "%s/notes.txt", dir);
+    for (int i = 0; i < 2; i++) {
+        FILE *f = fopen(i ? strange : half, "w");
+        assert_non_null(f);
+        fclose(f);
+    }
+    assert_int_equal(store_new(&k, &a, dir, 1), SQUISH_OK);
+    assert_false(sq_os_exists(half));
+    assert_true(sq_os_exists(strange));
+    store_free(&k);
+    remove_tree(dir);
+}
+
 static void what_is_evicted_comes_back(void **state) {
     (void)state;
     static int32_t ids[1600];
@@ -212,6 +232,7 @@ static void failing_allocations_leave_nothing_behind(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_one_wrote_another_reads),
+        cmocka_unit_test(half_a_file_goes_and_strangers_stay),
         cmocka_unit_test(what_is_evicted_comes_back),
         cmocka_unit_test(every_flipped_bit_and_every_cut_is_found),
         cmocka_unit_test(numbers_that_are_none_never_reach_a_page),
