@@ -9,8 +9,7 @@
  * visit.
  *
  * Lifetime. `holds` counts who will still come back on the loop thread: the request (until http says it is
- * done), a worker, a wait for a model. A wake that was posted holds by `woken`. The last one to leave frees.
- */
+ * done), a worker, a wait for a model. A wake that was posted holds by `woken`. The last one frees. */
 #include "api/api_int.h"
 
 #include "format/json.h"
