@@ -73,8 +73,7 @@ sq_api_options sq_api_options_default(void);
  * but answers nothing before sq_api_run. Errors: INVALID (an open address without a key, a key file others
  * may read), IO (the address is taken), NO_MEMORY. */
 squish_status sq_api_new(sq_api **out, const sq_api_options *opt, squish_error *err);
-/* Serve until drained or stopped. A model of the command line that cannot be loaded ends it, with its error.
- */
+/* Serve until drained or stopped. A model of the command line that cannot be loaded ends it. */
 squish_status sq_api_run(sq_api *api, squish_error *err);
 /* Any thread: as SIGTERM does; the second call ends at once. */
 void sq_api_stop(sq_api *api);

@@ -9,8 +9,7 @@
  * visit.
  *
  * Lifetime. `holds` counts who will still come back on the loop thread: the request (until http says it is
- * done), a worker, a wait for a model. A wake that was posted holds by `woken`. The last one to leave frees.
- */
+ * done), a worker, a wait for a model. A wake that was posted holds by `woken`. The last one frees. */
 #include "api/api_int.h"
 
 #include "format/json.h"
@@ -24,7 +23,8 @@ struct sq_api_call_core {
     sq_api_call *prev, *next;
     stage stage;
     int32_t holds;
-    bool gone; /* the client left */
+    bool gone;              /* the client left */
+    sq_api_error cancelled; /* why it shall end, while a worker owns `error` */
     atomic_bool woken;
     size_t first, submitted; /* answers [first, submitted) may be at work */
     int32_t in_flight, n_ended;
@@ -149,6 +149,7 @@ static void work(sq_api_call *c, stage s, void (*fn)(void *), void (*done)(void 
 /* Back from a worker or a wait: is there a reason to go no further? */
 static bool stopped(sq_api_call *c) {
     if (c->core->gone) sq_api_refuse(&c->error, 499, "client_closed", NULL, "the client left");
+    if (!c->error.status) c->error = c->core->cancelled;
     if (!c->error.status) return false;
     fail(c);
     return true;
@@ -510,8 +511,10 @@ static void on_gone(void *user, sq_http_req *r) {
 }
 
 void sq_api_call_cancel(sq_api_call *c, int status, const char *code, const char *why) {
-    sq_api_refuse(&c->error, status, code, NULL, "%s", why);
-    if (c->core->stage == ANSWERS) fail(c);
+    sq_api_refuse(&c->core->cancelled, status, code, NULL, "%s", why);
+    if (c->core->stage != ANSWERS) return; /* seen when it comes back to the loop */
+    c->error = c->core->cancelled;
+    fail(c);
 }
 
 sq_api_call *sq_api_call_find(sq_api *api, const char *id) {

@@ -6,8 +6,7 @@
  * log-probabilities of its tokens; an empty delta with the reason for the end. Then, if asked for, usage;
  * then [DONE]. Log-probabilities of tokens whose text is still held wait for it, so that no frame is empty.
  *
- * c->result is the reply in the making; in a stream, the log-probabilities that wait. Answers point into it.
- */
+ * c->result is the reply in the making; in a stream, log-probabilities that wait. Answers point into it. */
 #include "api/api_int.h"
 
 #include <string.h>

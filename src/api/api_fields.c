@@ -323,8 +323,7 @@ bool sq_api_get_inputs(sq_api_call *c, const json_t *o, const char *name) {
     return true;
 }
 
-/* Parts of text joined as they are. "input_text" and "output_text" are what the responses dialect calls them.
- */
+/* Parts of text joined as they are. "input_text" and "output_text" are the words of /v1/responses. */
 static json_t *join_parts(sq_api_call *c, const json_t *parts, const char *at) {
     sq_buf b;
     sq_buf_init(&b, &c->api->alloc, 32 << 20);

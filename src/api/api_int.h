@@ -286,8 +286,7 @@ json_t *sq_api_token_text(const squish_model *m, int32_t id);
 
 /* ---- OpenAI's shapes (api_openai.c) ------------------------------------------------------------ */
 
-/* {id, object, created, model, system_fingerprint}: every answer and every frame begins so. New references.
- */
+/* {id, object, created, model, system_fingerprint}: all answers and frames begin so. New references. */
 json_t *sq_api_openai_head(const sq_api_call *c, const char *prefix, const char *object);
 json_t *sq_api_openai_usage(const sq_api_call *c);
 json_t *sq_api_openai_timings(const sq_api_call *c);

@@ -3,8 +3,7 @@
  * api_log.c - one JSON line per request.
  *
  * Who asked what and how it went: route, status, bytes, times, token counts. Never keys; prompts only where
- * the server was told to (--log-prompts). A line is one write, so that lines of several processes do not mix.
- */
+ * the server was told to (--log-prompts). A line is one write, so that lines of processes do not mix. */
 #include "api/api_int.h"
 
 #include <errno.h>

@@ -190,14 +190,15 @@ static squish_status plan(sq_api_model *m, squish_engine_options *o, squish_erro
     const sq_api_options *opt = &m->api->opt;
     squish_mem_estimate e;
     o->threads = opt->threads;
-    o->ctx_tokens = opt->ctx_tokens;
+    /* --ctx is about the command line's models; one that was made for less comes with its own window */
+    o->ctx_tokens = m->pinned || opt->ctx_tokens <= m->info.ctx_train ? opt->ctx_tokens : 0;
     o->kv = opt->kv;
     o->isa_max = opt->isa_max;
     SQ_TRY(squish_engine_estimate(m->model, o, &e, err));
     uint64_t usable = e.available_bytes / 10 * 9;
     if (m->load->budget && m->load->budget < usable) usable = m->load->budget;
     const uint64_t fixed = e.weight_bytes + e.scratch_bytes;
-    if (fixed + e.kv_bytes > usable && opt->ctx_tokens == 0 &&
+    if (fixed + e.kv_bytes > usable && o->ctx_tokens == 0 &&
         usable > fixed) { /* a shorter window may fit */
         o->kv_bytes_max = usable - fixed;
         SQ_TRY(squish_engine_estimate(m->model, o, &e, err));

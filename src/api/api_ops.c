@@ -3,8 +3,7 @@
  * api_ops.c - for those who run the server: health, liveness, what is at work, cancelling, the API's
  * description.
  *
- * All of it answers from the loop thread without waiting for anything, so that it answers under load as well.
- */
+ * All of it answers from the loop thread without waiting for anything, so that it answers under load. */
 #include "api/api_int.h"
 
 #include <stdio.h>

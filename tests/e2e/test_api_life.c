@@ -367,16 +367,87 @@ static void metrics_have_the_names_of_the_contract(void **state) {
     api_end(&s);
 }
 
+/* ---- privacy --------------------------------------------------------------------------------- */
+
+static json_int_t cached(const api_server *s) {
+    sq_buf b;
+    sq_buf_init(&b, NULL, 1 << 16);
+    sq_buf_puts(&b, "{\"max_tokens\":1,\"messages\":[{\"role\":\"user\",\"content\":\"");
+    for (int i = 0; i < 200; i++) sq_buf_puts(&b, "Secret words. ");
+    sq_buf_puts(&b, "\"}]}");
+    json_t *o = ask_json(s, "POST", CHAT, b.data, 200);
+    assert_non_null(o);
+    const json_int_t n = int_at(o, "usage.prompt_tokens_details.cached_tokens");
+    json_decref(o);
+    sq_buf_deinit(&b);
+    return n;
+}
+
+static void a_prompt_is_kept_for_its_own_key_alone(void **state) {
+    (void)state;
+    static const char *const keys[] = {"alpha", "beta"};
+    api_server s;
+    sq_api_options o = api_options(&s);
+    o.keys = keys;
+    o.n_keys = 2;
+    assert_int_equal(api_start(&s, &o), 0);
+    s.key = "alpha";
+    assert_int_equal(cached(&s), 0);
+    assert_true(cached(&s) >= 256); /* the second time most of it is there */
+    s.key = "beta";
+    assert_int_equal(cached(&s), 0); /* nobody else can tell */
+    api_end(&s);
+}
+
+static void the_log_has_one_line_a_request_and_prompts_only_if_asked(void **state) {
+    (void)state;
+    for (int with = 0; with < 2; with++) {
+        char path[] = "/tmp/squish-log-XXXXXX", text[1 << 14];
+        close(mkstemp(path));
+        api_server s;
+        sq_api_options o = api_options(&s);
+        o.log_path = path;
+        o.log_prompts = with;
+        assert_int_equal(api_start(&s, &o), 0);
+        assert_int_equal(ask(&s, "POST", CHAT, SHORT)->status, 200);
+        assert_int_equal(ask(&s, "POST", CHAT, "{\"messages\":\"Hi\"}")->status, 400);
+        assert_int_equal(ask(&s, "GET", "/no/such", NULL)->status, 404);
+        api_end(&s);
+        FILE *f = fopen(path, "rb");
+        text[fread(text, 1, sizeof text - 1, f)] = 0;
+        fclose(f);
+        unlink(path);
+        int n = 0;
+        for (char *p = text, *end; (end = strchr(p, '\n')); p = end + 1, n++) {
+            json_t *line = json_loadb(p, (size_t)(end - p), 0, NULL);
+            static const int status[] = {200, 400, 404};
+            assert_in_range(n, 0, 2);
+            assert_int_equal(int_at(line, "status"), status[n]);
+            assert_true(text_at(line, "id") && text_at(line, "time") && json_is_number(at(line, "ms")));
+            if (n == 0) assert_int_equal(int_at(line, "completion_tokens"), 2);
+            if (n == 1) assert_string_equal(text_at(line, "error"), "invalid_type");
+            json_decref(line);
+        }
+        assert_int_equal(n, 3);
+        assert_int_equal(strstr(text, "\"content\":\"Hi\"") != NULL, with);
+    }
+}
+
+static void write_keys(const char *path, const char *key) {
+    FILE *f = fopen(path, "wb");
+    fputs(key, f);
+    fclose(f);
+}
+
 /* ---- the program ----------------------------------------------------------------------------- */
 
 static void the_program_serves_until_it_gets_a_signal(void **state) {
     (void)state;
     const char *bin = getenv("SQUISH_BIN") ? getenv("SQUISH_BIN") : "build/squish";
-    if (access(bin, X_OK) != 0) {
-        printf("skipped: %s is not built\n", bin);
-        skip();
-    }
-    api_server s = {0};
+    char keys[] = "/tmp/squish-keys-XXXXXX";
+    close(mkstemp(keys)); /* mode 0600 */
+    write_keys(keys, "alpha\n");
+    api_server s = {.key = "alpha"};
     char line[400];
     int out[2];
     assert_int_equal(pipe(out), 0);
@@ -384,8 +455,8 @@ static void the_program_serves_until_it_gets_a_signal(void **state) {
     if (pid == 0) {
         dup2(out[1], 1);
         close(out[0]);
-        execl(bin, bin, "serve", "--port", "0", "--json", "--quiet", "--tier", "source", "--log-file",
-              "/dev/null", NULL);
+        execl(bin, bin, "serve", "--port", "0", "--json", "--quiet", "--tier", "source", "--api-key-file",
+              keys, "--log-file", "/dev/null", NULL);
         _exit(127);
     }
     close(out[1]);
@@ -405,15 +476,23 @@ static void the_program_serves_until_it_gets_a_signal(void **state) {
     assert_string_equal(text_at(h, "status"), "ok");
     json_decref(h);
     const int fd = begin_stream(
-        &s, "{\"stream\":true,\"ignore_eos\":true,\"max_tokens\":60,\"messages\":[{\"role\":\"user\","
+        &s, "{\"stream\":true,\"ignore_eos\":true,\"max_tokens\":400,\"messages\":[{\"role\":\"user\","
             "\"content\":\"Count.\"}]}");
+    write_keys(keys, "beta\n"); /* a reload changes who may ask, and breaks no stream */
+    kill(pid, SIGHUP);
+    s.key = "beta";
+    for (int i = 0; i < 2000 && ask(&s, "GET", "/v1/models", NULL)->status != 200; i++) usleep(5000);
+    assert_int_equal(ask(&s, "GET", "/v1/models", NULL)->status, 200);
+    s.key = "alpha";
+    assert_int_equal(ask(&s, "GET", "/v1/models", NULL)->status, 401);
     kill(pid, SIGTERM);
-    char text[1 << 16];
+    static char text[1 << 18];
     n = 0;
     while (n + 1 < sizeof text && (k = recv(fd, text + n, sizeof text - 1 - n, 0)) > 0) n += (size_t)k;
     text[n] = 0;
     close(fd);
     close(out[0]);
+    unlink(keys);
     assert_non_null(strstr(text, "data: [DONE]"));
     int status = -1;
     assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -432,6 +511,8 @@ int main(void) {
         cmocka_unit_test(a_model_that_does_not_fit_makes_room_or_is_refused),
         cmocka_unit_test(a_model_of_the_command_line_that_cannot_be_opened_ends_the_server),
         cmocka_unit_test(metrics_have_the_names_of_the_contract),
+        cmocka_unit_test(a_prompt_is_kept_for_its_own_key_alone),
+        cmocka_unit_test(the_log_has_one_line_a_request_and_prompts_only_if_asked),
         cmocka_unit_test(the_program_serves_until_it_gets_a_signal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

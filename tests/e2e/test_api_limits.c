@@ -31,12 +31,14 @@ static json_t *described(void) {
 static void try_value(const char *route, const char *field, const char *value, bool good) {
     char body[512];
     const bool chat = strcmp(route, CHAT) == 0, embed = strcmp(route, "/v1/embeddings") == 0;
-    snprintf(body, sizeof body, "{%s,\"%s\":%s%s%s}",
-             chat    ? "\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]"
-             : embed ? "\"input\":\"a\""
-                     : "\"prompt\":\"a\"",
-             field, value, strcmp(field, "top_logprobs") == 0 ? ",\"logprobs\":true" : "",
-             embed || strcmp(field, "max_tokens") == 0 ? "" : ",\"max_tokens\":1");
+    const char *prompt = chat    ? "\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]"
+                         : embed ? "\"input\":\"a\""
+                                 : "\"prompt\":\"a\"";
+    /* answers are short: one token, or what is likeliest is the end */
+    const char *end = strcmp(field, "logit_bias") == 0 || embed ? "" : ",\"logit_bias\":{\"12281\":100}";
+    const char *most = embed || strncmp(field, "max_", 4) == 0 ? "" : ",\"max_tokens\":1";
+    const char *logprobs = strcmp(field, "top_logprobs") == 0 ? ",\"logprobs\":true" : "";
+    snprintf(body, sizeof body, "{%s,\"%s\":%s%s%s%s}", prompt, field, value, logprobs, most, end);
     const api_reply *r = ask(&server, "POST", route, body);
     if (r->status != (good ? 200 : 400)) fail_msg("%s %s: %d %s", route, body, r->status, r->body);
     if (good) return;
