@@ -17,7 +17,14 @@
  *   api_metrics.c      counters and /metrics
  *   api_log.c          one JSON line per request
  *   api_page.c         embedded files: the chat page and what it loads
- *   api_ollama*.c, api_anthropic.c, api_responses.c   the other dialects
+ *   api_ollama.c       POST /api/chat, /api/generate; errors, dates, options of Ollama's routes
+ *   api_ollama_embed.c POST /api/embed, /api/embeddings
+ *   api_ollama_models.c  tags, show, ps, version
+ *   api_ollama_store.c create, copy, pull, push, delete
+ *   api_blobs.c        HEAD and POST /api/blobs/sha256:HEX
+ *   api_made.c         models that are another one with words and numbers of their own
+ *   api_anthropic.c    POST /v1/messages, /v1/messages/count_tokens
+ *   api_responses.c    POST /v1/responses; api_responses_kept.c: answers that are kept
  *   openapi.json, page/  embedded at build time by scripts/embed.sh
  *
  * Threads. Everything here runs on the loop thread of http, except what says "worker": those functions see

@@ -176,17 +176,6 @@ static void an_answer_is_kept_where_that_was_asked_for(void **state) {
     json_decref(ask_json(&server, "POST", RESPONSES, body, 400)); /* nothing to go on with */
 }
 
-static void the_oldest_answer_goes_when_256_are_kept(void **state) {
-    (void)state;
-    static const char body[] = "{\"store\":true,\"max_output_tokens\":1,\"input\":\"x\"}";
-    char first[120];
-    json_t *o = say(body);
-    snprintf(first, sizeof first, RESPONSES "/%s", text_at(o, "id"));
-    json_decref(o);
-    for (int i = 0; i < 256; i++) json_decref(say(body));
-    json_decref(ask_json(&server, "GET", first, NULL, 404));
-}
-
 static void what_is_not_offered_is_refused_by_name(void **state) {
     (void)state;
     static const struct {
@@ -236,7 +225,6 @@ int main(void) {
         cmocka_unit_test(log_probabilities_come_where_they_are_included),
         cmocka_unit_test(instructions_stand_first_and_input_tokens_counts_them),
         cmocka_unit_test(an_answer_is_kept_where_that_was_asked_for),
-        cmocka_unit_test(the_oldest_answer_goes_when_256_are_kept),
         cmocka_unit_test(what_is_not_offered_is_refused_by_name),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
