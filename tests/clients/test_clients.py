@@ -27,6 +27,7 @@ ASK = [{"role": "user", "content": QUESTION}]
 TOOL = {"type": "function", "function": {"name": "weather", "description": "d", "parameters": {
     "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}
 MODEL = "squish-tiny"
+GREEDY = {"extra_body": {"temperature": 0}}  # anthropic 2 has no argument of that name
 SMOOTH = {"temperature": 0, "repeat_penalty": 1}
 
 groups = {}
@@ -286,10 +287,10 @@ def anthropic_client(url):
 @check("anthropic")
 def messages_whole(url):
     c = anthropic_client(url)
-    r = c.messages.create(model=MODEL, max_tokens=64, messages=ASK, temperature=0)
+    r = c.messages.create(model=MODEL, max_tokens=64, messages=ASK, **GREEDY)
     assert r.content[0].text == TOKYO and r.stop_reason == "end_turn" and r.usage.output_tokens == 8
     assert r._request_id
-    r = c.messages.create(model=MODEL, max_tokens=64, messages=ASK, temperature=0, stop_sequences=[" is"],
+    r = c.messages.create(model=MODEL, max_tokens=64, messages=ASK, **GREEDY, stop_sequences=[" is"],
                           system=[{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}])
     assert r.content
 
@@ -297,9 +298,9 @@ def messages_whole(url):
 @check("anthropic")
 def messages_stream(url):
     c = anthropic_client(url)
-    kinds = [e.type for e in c.messages.create(model=MODEL, max_tokens=64, messages=ASK, temperature=0, stream=True)]
+    kinds = [e.type for e in c.messages.create(model=MODEL, max_tokens=64, messages=ASK, **GREEDY, stream=True)]
     assert kinds[0] == "message_start" and kinds[-1] == "message_stop" and "content_block_delta" in kinds
-    with c.messages.stream(model=MODEL, max_tokens=64, messages=ASK, temperature=0) as s:
+    with c.messages.stream(model=MODEL, max_tokens=64, messages=ASK, **GREEDY) as s:
         assert "".join(s.text_stream) == TOKYO
         m = s.get_final_message()
     assert m.content[0].text == TOKYO and m.stop_reason == "end_turn" and m.usage.output_tokens == 8

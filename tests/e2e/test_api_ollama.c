@@ -536,7 +536,7 @@ static void pull_answers_for_what_is_here_and_says_what_is_not(void **state) {
 }
 
 static int upload(const char *hex, const void *bytes, size_t n) {
-    char path[200];
+    char path[400];
     snprintf(path, sizeof path, "/api/blobs/sha256:%s", hex);
     return api_read(api_send_n(&server, bytes ? "POST" : "HEAD", path, "", bytes, n))->status;
 }
