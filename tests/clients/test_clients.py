@@ -430,12 +430,12 @@ LM_ROWS = [("The capital of Japan is", ["Tokyo", "Berlin"], 0), ("The capital of
            ("The capital of Germany is", ["Berlin", "Tokyo"], 0), ("Two and two make", ["seven", "four"], 1)]
 
 
-def lm_eval(url, folder, args):
+def lm_eval(url, folder, args, batch=1):
     out = os.path.join(folder, "out")
     shutil.rmtree(out, ignore_errors=True)
     env = dict(os.environ, HF_DATASETS_OFFLINE="1", HF_HUB_OFFLINE="1", HF_HOME=os.path.join(folder, "hf"), OPENAI_API_KEY="none")
     p = subprocess.run([sys.executable, "-m", "lm_eval", "--model", "local-completions", "--model_args",
-                        f"model={MODEL},base_url={url}/v1/completions,max_retries=1,{args}", "--tasks", "squish_local",
+                        f"model={MODEL},base_url={url}/v1/completions,max_retries=1,{args}", "--batch_size", str(batch), "--tasks", "squish_local",
                         "--include_path", folder, "--output_path", out, "--log_samples"],
                        env=env, capture_output=True, text=True, timeout=500)
     names = [os.path.join(r, n) for r, _, ns in os.walk(out) for n in ns]
@@ -455,8 +455,8 @@ def lm_eval_scores_by_ids_and_by_text(url):
                 f.write(json.dumps({"question": q, "choices": choices, "answer": answer}) + "\n")
         with open(os.path.join(d, "squish_local.yaml"), "w") as f:
             f.write(LM_TASK.format(data=data))
-        by_ids = lm_eval(url, d, "tokenizer_backend=remote,tokenized_requests=True,batch_size=4")
-        one = lm_eval(url, d, "tokenizer_backend=remote,tokenized_requests=True,batch_size=1")
+        by_ids = lm_eval(url, d, "tokenizer_backend=remote,tokenized_requests=True", batch=4)
+        one = lm_eval(url, d, "tokenizer_backend=remote,tokenized_requests=True")
         by_text = lm_eval(url, d, "tokenizer_backend=remote,tokenized_requests=False,num_concurrent=2")
         assert len(by_ids) == len(LM_ROWS) and by_ids == one and by_ids == by_text, (by_ids, one, by_text)
 

@@ -600,6 +600,30 @@ static void a_gguf_becomes_a_blob_and_then_a_model(void **state) {
     refused("POST", "/api/show", "{\"model\":\"ours:1.gguf\"}", 404);
 }
 
+/* ---- media types ----------------------------------------------------------------------------- */
+
+static int post_as(const char *headers) {
+    static const char body[] = "{\"name\":\"squish-tiny\"}";
+    char text[400];
+    const int fd = api_connect(&server);
+    const int n = snprintf(text, sizeof text,
+                           "POST /api/show HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n%s"
+                           "Content-Length: %zu\r\n\r\n%s",
+                           headers, sizeof body - 1, body);
+    api_write(fd, text, (size_t)n);
+    return api_read(fd)->status;
+}
+
+static void programs_need_not_name_the_media_type_but_web_pages_must(void **state) {
+    (void)state;
+    assert_int_equal(post_as(""), 200); /* litellm */
+    assert_int_equal(post_as("Content-Type: application/x-www-form-urlencoded\r\n"), 200); /* curl -d */
+    assert_int_equal(post_as("Origin: http://localhost\r\nContent-Type: text/plain\r\n"), 415);
+    assert_int_equal(post_as("Sec-Fetch-Site: cross-site\r\n"), 415);
+    assert_int_equal(post_as("Origin: http://localhost\r\nContent-Type: application/json\r\n"), 200);
+    assert_int_equal(post_as("Origin: http://evil.example\r\nContent-Type: application/json\r\n"), 403);
+}
+
 /* ---- the second listener --------------------------------------------------------------------- */
 
 static void the_second_listener_says_that_ollama_is_running(void **state) {
@@ -666,6 +690,7 @@ int main(void) {
         cmocka_unit_test(what_runs_or_lies_elsewhere_is_not_deleted),
         cmocka_unit_test(pull_answers_for_what_is_here_and_says_what_is_not),
         cmocka_unit_test(a_gguf_becomes_a_blob_and_then_a_model),
+        cmocka_unit_test(programs_need_not_name_the_media_type_but_web_pages_must),
         cmocka_unit_test(the_second_listener_says_that_ollama_is_running),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
