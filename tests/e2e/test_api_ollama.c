@@ -221,6 +221,29 @@ static void log_probabilities_come_with_their_tokens(void **state) {
     json_decref(o);
 }
 
+/* At this temperature all tokens are about as likely, so the answer is long. */
+static void a_stream_that_breaks_ends_with_one_line_that_says_why(void **state) {
+    (void)state;
+    static const char body[] =
+        "{\"model\":\"squish-tiny\",\"options\":{\"temperature\":5,\"top_k\":0,\"top_p\":1,"
+        "\"seed\":1,\"num_predict\":3000}," JAPAN "}";
+    char first;
+    const int fd =
+        api_send_n(&server, "POST", "/api/chat", "x-request-id: long-one\r\n", body, sizeof body - 1);
+    assert_int_equal(recv(fd, &first, 1, MSG_PEEK), 1); /* it has begun */
+    done_well("POST", "/v1/requests/long-one/cancel", "{}");
+    const api_reply *r = api_read(fd);
+    assert_int_equal(r->status, 200);
+    json_t *list = lines_of(r);
+    assert_non_null(list);
+    const json_t *last = json_array_get(list, json_array_size(list) - 1);
+    assert_string_equal(text_at(last, "error"), "the request was cancelled");
+    assert_int_equal(json_object_size(last), 1);
+    for (size_t i = 0; i + 1 < json_array_size(list); i++)
+        assert_true(json_is_false(at(json_array_get(list, i), "done")));
+    json_decref(list);
+}
+
 /* ---- loading --------------------------------------------------------------------------------- */
 
 static bool runs(const char *name, char stamp[40]) {
@@ -616,7 +639,7 @@ static int post_as(const char *headers) {
 
 static void programs_need_not_name_the_media_type_but_web_pages_must(void **state) {
     (void)state;
-    assert_int_equal(post_as(""), 200); /* litellm */
+    assert_int_equal(post_as(""), 200);                                                    /* litellm */
     assert_int_equal(post_as("Content-Type: application/x-www-form-urlencoded\r\n"), 200); /* curl -d */
     assert_int_equal(post_as("Origin: http://localhost\r\nContent-Type: text/plain\r\n"), 415);
     assert_int_equal(post_as("Sec-Fetch-Site: cross-site\r\n"), 415);
@@ -679,6 +702,7 @@ int main(void) {
         cmocka_unit_test(generate_streams_pieces_and_raw_takes_the_prompt_as_it_is),
         cmocka_unit_test(num_predict_and_stop_end_an_answer),
         cmocka_unit_test(log_probabilities_come_with_their_tokens),
+        cmocka_unit_test(a_stream_that_breaks_ends_with_one_line_that_says_why),
         cmocka_unit_test(an_empty_prompt_loads_and_keep_alive_says_how_long),
         cmocka_unit_test(keep_alive_0_lets_go_after_an_answer),
         cmocka_unit_test(refusals_are_one_line_that_names_the_thing),
