@@ -489,6 +489,9 @@ static void a_model_is_made_copied_and_deleted(void **state) {
     o = ask_json(&server, "GET", "/api/tags", NULL, 200);
     assert_non_null(entry(o, "bard:latest"));
     json_decref(o);
+    o = ask_json(&server, "GET", "/v1/models/poet", NULL, 200);
+    assert_string_equal(text_at(o, "id"), "poet");
+    json_decref(o);
     done_well("DELETE", "/api/delete", "{\"model\":\"poet\"}");
     assert_non_null(strstr(refused("POST", "/api/show", "{\"model\":\"poet\"}", 404), "poet"));
     done_well("DELETE", "/api/delete", "{\"name\":\"bard\"}");
