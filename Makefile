@@ -206,7 +206,7 @@ VENV_CLIENTS := $(BUILD)/venv-clients
 $(VENV_CLIENTS)/.ready: $(wildcard tests/clients/requirements*.txt)
 	python3 -m venv $(VENV_CLIENTS)
 	$(VENV_CLIENTS)/bin/pip install -q -r tests/clients/requirements.txt
-	for v in 1 3; do $(VENV_CLIENTS)/bin/pip install -q --upgrade --target $(VENV_CLIENTS)/openai-$$v \
+	for v in 1 3; do $(VENV_CLIENTS)/bin/pip install -q --upgrade --no-warn-conflicts --target $(VENV_CLIENTS)/openai-$$v \
 	    -r tests/clients/requirements-openai-$$v.txt || exit 1; done
 	@touch $@
 

@@ -473,7 +473,7 @@ static void post_chat(void *user, sq_http_req *r) { sq_api_call_new(user, r, &sq
 static void post_generate(void *user, sq_http_req *r) { sq_api_call_new(user, r, &sq_api_ollama_generate); }
 
 static const sq_http_route routes[] = {
-    {SQ_HTTP_POST, "/api/chat", SQ_HTTP_JSON, 0, post_chat},
-    {SQ_HTTP_POST, "/api/generate", SQ_HTTP_JSON, 0, post_generate},
+    {SQ_HTTP_POST, "/api/chat", SQ_HTTP_JSON | SQ_HTTP_JSON_LOOSE, 0, post_chat},
+    {SQ_HTTP_POST, "/api/generate", SQ_HTTP_JSON | SQ_HTTP_JSON_LOOSE, 0, post_generate},
 };
 const sq_api_routes sq_api_routes_ollama = {routes, SQ_COUNT(routes)};

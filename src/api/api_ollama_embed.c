@@ -102,7 +102,7 @@ static void post_embed(void *user, sq_http_req *r) { sq_api_call_new(user, r, &s
 static void post_old(void *user, sq_http_req *r) { sq_api_call_new(user, r, &embeddings); }
 
 static const sq_http_route routes[] = {
-    {SQ_HTTP_POST, "/api/embed", SQ_HTTP_JSON, 0, post_embed},
-    {SQ_HTTP_POST, "/api/embeddings", SQ_HTTP_JSON, 0, post_old},
+    {SQ_HTTP_POST, "/api/embed", SQ_HTTP_JSON | SQ_HTTP_JSON_LOOSE, 0, post_embed},
+    {SQ_HTTP_POST, "/api/embeddings", SQ_HTTP_JSON | SQ_HTTP_JSON_LOOSE, 0, post_old},
 };
 const sq_api_routes sq_api_routes_ollama_embed = {routes, SQ_COUNT(routes)};

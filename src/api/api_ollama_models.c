@@ -411,7 +411,7 @@ static void post_show(void *user, sq_http_req *r) { sq_api_call_new(user, r, &sh
 
 static const sq_http_route routes[] = {
     {SQ_HTTP_GET, "/api/tags", 0, 0, get_tags},
-    {SQ_HTTP_POST, "/api/show", SQ_HTTP_JSON, 0, post_show},
+    {SQ_HTTP_POST, "/api/show", SQ_HTTP_JSON | SQ_HTTP_JSON_LOOSE, 0, post_show},
     {SQ_HTTP_GET, "/api/ps", 0, 0, get_ps},
     {SQ_HTTP_GET, "/api/version", 0, 0, get_version},
 };

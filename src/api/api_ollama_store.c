@@ -401,10 +401,10 @@ static void post_push(void *user, sq_http_req *r) { sq_api_call_new(user, r, &pu
 static void delete_delete(void *user, sq_http_req *r) { sq_api_call_new(user, r, &delete_model); }
 
 static const sq_http_route routes[] = {
-    {SQ_HTTP_POST, "/api/create", SQ_HTTP_JSON, 0, post_create},
-    {SQ_HTTP_POST, "/api/copy", SQ_HTTP_JSON, 0, post_copy},
-    {SQ_HTTP_POST, "/api/pull", SQ_HTTP_JSON, 0, post_pull},
-    {SQ_HTTP_POST, "/api/push", SQ_HTTP_JSON, 0, post_push},
-    {SQ_HTTP_DELETE, "/api/delete", SQ_HTTP_JSON, 0, delete_delete},
+    {SQ_HTTP_POST, "/api/create", SQ_HTTP_JSON | SQ_HTTP_JSON_LOOSE, 0, post_create},
+    {SQ_HTTP_POST, "/api/copy", SQ_HTTP_JSON | SQ_HTTP_JSON_LOOSE, 0, post_copy},
+    {SQ_HTTP_POST, "/api/pull", SQ_HTTP_JSON | SQ_HTTP_JSON_LOOSE, 0, post_pull},
+    {SQ_HTTP_POST, "/api/push", SQ_HTTP_JSON | SQ_HTTP_JSON_LOOSE, 0, post_push},
+    {SQ_HTTP_DELETE, "/api/delete", SQ_HTTP_JSON | SQ_HTTP_JSON_LOOSE, 0, delete_delete},
 };
 const sq_api_routes sq_api_routes_ollama_store = {routes, SQ_COUNT(routes)};

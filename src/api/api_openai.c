@@ -126,23 +126,34 @@ static bool read_nothing(sq_api_call *c, json_t *body) {
     return c->error.status == 0;
 }
 
-static bool add_stored(void *user, const char *name, const char *path, uint64_t bytes, const char *tiers) {
-    (void)path;
-    sq_api_call *c = user;
+/* Takes about, whatever becomes of it; a name that is listed already is not listed twice. */
+static bool add_entry(sq_api_call *c, const char *name, json_t *about) {
     json_t *data = json_object_get(c->result, "data"), *o;
     size_t i;
     json_array_foreach(data, i, o) {
-        if (strcmp(json_string_value(json_object_get(o, "id")), name) == 0) return true;
+        if (strcmp(json_string_value(json_object_get(o, "id")), name) != 0) continue;
+        json_decref(about);
+        return true;
     }
     o = entry(c->api, name);
-    json_object_set_new(o, "squish",
-                        json_pack("{s:s, s:I, s:s}", "state", "stored", "bytes", (json_int_t)bytes, "tiers",
-                                  tiers ? tiers : ""));
+    sq_api_put(c, o, "squish", about);
     sq_api_add(c, data, o);
     return true;
 }
 
+static bool add_stored(void *user, const char *name, const char *path, uint64_t bytes, const char *tiers) {
+    (void)path;
+    return add_entry(user, name,
+                     json_pack("{s:s, s:I, s:s}", "state", "stored", "bytes", (json_int_t)bytes, "tiers",
+                               tiers ? tiers : ""));
+}
+
+static bool add_made(void *user, const char *name, const sq_api_made *made) {
+    return add_entry(user, name, json_pack("{s:s, s:s}", "state", "made", "from", made->from));
+}
+
 static bool work_list(sq_api_call *c) {
+    sq_api_made_each(c->api, add_made, c, NULL);
     sq_api_store_each(c->api, add_stored, c, NULL); /* an unreadable folder holds no models */
     return c->error.status == 0;
 }
@@ -158,6 +169,12 @@ static bool work_one(sq_api_call *c) {
     if (c->result) return true;
     const char *path;
     squish_error err = {0};
+    sq_api_made made;
+    if (c->wish.model && sq_api_made_read(c->api, c->wish.model, &made, NULL) == SQUISH_OK) {
+        c->made = made.root;
+        c->result = entry(c->api, c->wish.model);
+        return true;
+    }
     if (!c->wish.model || sq_api_store_find(c->api, c->wish.model, &c->arena, &path, &err) != SQUISH_OK)
         return sq_api_refuse_lib(&c->error, &err);
     c->result = entry(c->api, c->wish.model);

@@ -177,7 +177,8 @@ static bool run_template(sq_api_call *c, json_t *messages, squish_text *out) {
     bool ok = text != NULL || no_memory(c);
     if (ok && squish_template_render(c->model->model, &o, out, &err) != SQUISH_OK) {
         ok = false;
-        if (err.code == SQUISH_INVALID)
+        /* A template that came with the request is the client's to mend, the model's own is not. */
+        if (err.code == SQUISH_INVALID || (c->wish.template_source && err.code != SQUISH_NO_MEMORY))
             sq_api_refuse(&c->error, 400, "template_error", "messages", "%s", err.text);
         else
             sq_api_refuse_lib(&c->error, &err);

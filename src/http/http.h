@@ -46,6 +46,8 @@ typedef enum {
 enum {
     SQ_HTTP_OPEN = 1,    /* answers without a key */
     SQ_HTTP_JSON = 2,    /* a body must say application/json (415); without a body it need not */
+    /* with JSON: who is no web page (neither Origin nor Sec-Fetch-Site) need not say so, as some do not */
+    SQ_HTTP_JSON_LOOSE = 8,
     SQ_HTTP_RAW_BODY = 4 /* body of any type, up to body_max of the route; written to a file beyond 1 MiB */
 };
 typedef struct {

@@ -265,7 +265,8 @@ static void check_body(sq_http_conn *c, sq_http_req *r) {
     const char *coding = sq_http_header(r, "content-encoding");
     if (coding && strcasecmp(coding, "identity") != 0)
         say(r, 415, "unsupported_encoding", "a body with Content-Encoding is not taken");
-    if (t && t->flags & SQ_HTTP_JSON &&
+    const bool page = sq_http_header(r, "origin") || sq_http_header(r, "sec-fetch-site");
+    if (t && t->flags & SQ_HTTP_JSON && (page || !(t->flags & SQ_HTTP_JSON_LOOSE)) &&
         (!is_json(sq_http_header(r, "content-type")) || count_fields(r, "content-type") != 1))
         say(r, 415, "unsupported_media_type", "the body must have Content-Type: application/json");
     if (!c->gate.chunked && c->gate.left > c->gate.body_max) {

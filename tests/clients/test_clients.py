@@ -27,6 +27,7 @@ ASK = [{"role": "user", "content": QUESTION}]
 TOOL = {"type": "function", "function": {"name": "weather", "description": "d", "parameters": {
     "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}
 MODEL = "squish-tiny"
+GREEDY = {"extra_body": {"temperature": 0}}  # anthropic 2 has no argument of that name
 SMOOTH = {"temperature": 0, "repeat_penalty": 1}
 
 groups = {}
@@ -286,10 +287,10 @@ def anthropic_client(url):
 @check("anthropic")
 def messages_whole(url):
     c = anthropic_client(url)
-    r = c.messages.create(model=MODEL, max_tokens=64, messages=ASK, temperature=0)
+    r = c.messages.create(model=MODEL, max_tokens=64, messages=ASK, **GREEDY)
     assert r.content[0].text == TOKYO and r.stop_reason == "end_turn" and r.usage.output_tokens == 8
     assert r._request_id
-    r = c.messages.create(model=MODEL, max_tokens=64, messages=ASK, temperature=0, stop_sequences=[" is"],
+    r = c.messages.create(model=MODEL, max_tokens=64, messages=ASK, **GREEDY, stop_sequences=[" is"],
                           system=[{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}])
     assert r.content
 
@@ -297,9 +298,9 @@ def messages_whole(url):
 @check("anthropic")
 def messages_stream(url):
     c = anthropic_client(url)
-    kinds = [e.type for e in c.messages.create(model=MODEL, max_tokens=64, messages=ASK, temperature=0, stream=True)]
+    kinds = [e.type for e in c.messages.create(model=MODEL, max_tokens=64, messages=ASK, **GREEDY, stream=True)]
     assert kinds[0] == "message_start" and kinds[-1] == "message_stop" and "content_block_delta" in kinds
-    with c.messages.stream(model=MODEL, max_tokens=64, messages=ASK, temperature=0) as s:
+    with c.messages.stream(model=MODEL, max_tokens=64, messages=ASK, **GREEDY) as s:
         assert "".join(s.text_stream) == TOKYO
         m = s.get_final_message()
     assert m.content[0].text == TOKYO and m.stop_reason == "end_turn" and m.usage.output_tokens == 8
@@ -429,12 +430,12 @@ LM_ROWS = [("The capital of Japan is", ["Tokyo", "Berlin"], 0), ("The capital of
            ("The capital of Germany is", ["Berlin", "Tokyo"], 0), ("Two and two make", ["seven", "four"], 1)]
 
 
-def lm_eval(url, folder, args):
+def lm_eval(url, folder, args, batch=1):
     out = os.path.join(folder, "out")
     shutil.rmtree(out, ignore_errors=True)
     env = dict(os.environ, HF_DATASETS_OFFLINE="1", HF_HUB_OFFLINE="1", HF_HOME=os.path.join(folder, "hf"), OPENAI_API_KEY="none")
     p = subprocess.run([sys.executable, "-m", "lm_eval", "--model", "local-completions", "--model_args",
-                        f"model={MODEL},base_url={url}/v1/completions,max_retries=1,{args}", "--tasks", "squish_local",
+                        f"model={MODEL},base_url={url}/v1/completions,max_retries=1,{args}", "--batch_size", str(batch), "--tasks", "squish_local",
                         "--include_path", folder, "--output_path", out, "--log_samples"],
                        env=env, capture_output=True, text=True, timeout=500)
     names = [os.path.join(r, n) for r, _, ns in os.walk(out) for n in ns]
@@ -454,8 +455,8 @@ def lm_eval_scores_by_ids_and_by_text(url):
                 f.write(json.dumps({"question": q, "choices": choices, "answer": answer}) + "\n")
         with open(os.path.join(d, "squish_local.yaml"), "w") as f:
             f.write(LM_TASK.format(data=data))
-        by_ids = lm_eval(url, d, "tokenizer_backend=remote,tokenized_requests=True,batch_size=4")
-        one = lm_eval(url, d, "tokenizer_backend=remote,tokenized_requests=True,batch_size=1")
+        by_ids = lm_eval(url, d, "tokenizer_backend=remote,tokenized_requests=True", batch=4)
+        one = lm_eval(url, d, "tokenizer_backend=remote,tokenized_requests=True")
         by_text = lm_eval(url, d, "tokenizer_backend=remote,tokenized_requests=False,num_concurrent=2")
         assert len(by_ids) == len(LM_ROWS) and by_ids == one and by_ids == by_text, (by_ids, one, by_text)
 

@@ -221,6 +221,29 @@ static void log_probabilities_come_with_their_tokens(void **state) {
     json_decref(o);
 }
 
+/* At this temperature all tokens are about as likely, so the answer is long. */
+static void a_stream_that_breaks_ends_with_one_line_that_says_why(void **state) {
+    (void)state;
+    static const char body[] =
+        "{\"model\":\"squish-tiny\",\"options\":{\"temperature\":5,\"top_k\":0,\"top_p\":1,"
+        "\"seed\":1,\"num_predict\":3000}," JAPAN "}";
+    char first;
+    const int fd =
+        api_send_n(&server, "POST", "/api/chat", "x-request-id: long-one\r\n", body, sizeof body - 1);
+    assert_int_equal(recv(fd, &first, 1, MSG_PEEK), 1); /* it has begun */
+    done_well("POST", "/v1/requests/long-one/cancel", "{}");
+    const api_reply *r = api_read(fd);
+    assert_int_equal(r->status, 200);
+    json_t *list = lines_of(r);
+    assert_non_null(list);
+    const json_t *last = json_array_get(list, json_array_size(list) - 1);
+    assert_string_equal(text_at(last, "error"), "the request was cancelled");
+    assert_int_equal(json_object_size(last), 1);
+    for (size_t i = 0; i + 1 < json_array_size(list); i++)
+        assert_true(json_is_false(at(json_array_get(list, i), "done")));
+    json_decref(list);
+}
+
 /* ---- loading --------------------------------------------------------------------------------- */
 
 static bool runs(const char *name, char stamp[40]) {
@@ -466,6 +489,9 @@ static void a_model_is_made_copied_and_deleted(void **state) {
     o = ask_json(&server, "GET", "/api/tags", NULL, 200);
     assert_non_null(entry(o, "bard:latest"));
     json_decref(o);
+    o = ask_json(&server, "GET", "/v1/models/poet", NULL, 200);
+    assert_string_equal(text_at(o, "id"), "poet");
+    json_decref(o);
     done_well("DELETE", "/api/delete", "{\"model\":\"poet\"}");
     assert_non_null(strstr(refused("POST", "/api/show", "{\"model\":\"poet\"}", 404), "poet"));
     done_well("DELETE", "/api/delete", "{\"name\":\"bard\"}");
@@ -536,7 +562,7 @@ static void pull_answers_for_what_is_here_and_says_what_is_not(void **state) {
 }
 
 static int upload(const char *hex, const void *bytes, size_t n) {
-    char path[200];
+    char path[400];
     snprintf(path, sizeof path, "/api/blobs/sha256:%s", hex);
     return api_read(api_send_n(&server, bytes ? "POST" : "HEAD", path, "", bytes, n))->status;
 }
@@ -600,6 +626,30 @@ static void a_gguf_becomes_a_blob_and_then_a_model(void **state) {
     refused("POST", "/api/show", "{\"model\":\"ours:1.gguf\"}", 404);
 }
 
+/* ---- media types ----------------------------------------------------------------------------- */
+
+static int post_as(const char *headers) {
+    static const char body[] = "{\"name\":\"squish-tiny\"}";
+    char text[400];
+    const int fd = api_connect(&server);
+    const int n = snprintf(text, sizeof text,
+                           "POST /api/show HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n%s"
+                           "Content-Length: %zu\r\n\r\n%s",
+                           headers, sizeof body - 1, body);
+    api_write(fd, text, (size_t)n);
+    return api_read(fd)->status;
+}
+
+static void programs_need_not_name_the_media_type_but_web_pages_must(void **state) {
+    (void)state;
+    assert_int_equal(post_as(""), 200);                                                    /* litellm */
+    assert_int_equal(post_as("Content-Type: application/x-www-form-urlencoded\r\n"), 200); /* curl -d */
+    assert_int_equal(post_as("Origin: http://localhost\r\nContent-Type: text/plain\r\n"), 415);
+    assert_int_equal(post_as("Sec-Fetch-Site: cross-site\r\n"), 415);
+    assert_int_equal(post_as("Origin: http://localhost\r\nContent-Type: application/json\r\n"), 200);
+    assert_int_equal(post_as("Origin: http://evil.example\r\nContent-Type: application/json\r\n"), 403);
+}
+
 /* ---- the second listener --------------------------------------------------------------------- */
 
 static void the_second_listener_says_that_ollama_is_running(void **state) {
@@ -655,6 +705,7 @@ int main(void) {
         cmocka_unit_test(generate_streams_pieces_and_raw_takes_the_prompt_as_it_is),
         cmocka_unit_test(num_predict_and_stop_end_an_answer),
         cmocka_unit_test(log_probabilities_come_with_their_tokens),
+        cmocka_unit_test(a_stream_that_breaks_ends_with_one_line_that_says_why),
         cmocka_unit_test(an_empty_prompt_loads_and_keep_alive_says_how_long),
         cmocka_unit_test(keep_alive_0_lets_go_after_an_answer),
         cmocka_unit_test(refusals_are_one_line_that_names_the_thing),
@@ -666,6 +717,7 @@ int main(void) {
         cmocka_unit_test(what_runs_or_lies_elsewhere_is_not_deleted),
         cmocka_unit_test(pull_answers_for_what_is_here_and_says_what_is_not),
         cmocka_unit_test(a_gguf_becomes_a_blob_and_then_a_model),
+        cmocka_unit_test(programs_need_not_name_the_media_type_but_web_pages_must),
         cmocka_unit_test(the_second_listener_says_that_ollama_is_running),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -116,6 +116,23 @@ static void a_stream_counts_its_frames_and_ends_with_the_whole(void **state) {
     json_decref(list);
 }
 
+static void a_stream_that_breaks_ends_with_a_failed_response(void **state) {
+    (void)state;
+    static const char body[] = SAY(",\"stream\":true,\"ignore_eos\":true,\"max_output_tokens\":3000");
+    char first;
+    const int fd =
+        api_send_n(&server, "POST", RESPONSES, "x-request-id: long-one\r\n", body, sizeof body - 1);
+    assert_int_equal(recv(fd, &first, 1, MSG_PEEK), 1); /* it has begun */
+    json_decref(ask_json(&server, "POST", "/v1/requests/long-one/cancel", "{}", 200));
+    json_t *list = api_frames(api_read(fd));
+    const json_t *last = json_array_get(list, json_array_size(list) - 1);
+    assert_string_equal(text_at(last, "type"), "response.failed");
+    assert_string_equal(text_at(last, "response.status"), "failed");
+    assert_string_equal(text_at(last, "response.error.message"), "the request was cancelled");
+    assert_int_equal(int_at(last, "sequence_number"), json_array_size(list) - 1);
+    json_decref(list);
+}
+
 static void log_probabilities_come_where_they_are_included(void **state) {
     (void)state;
     json_t *o = say(SAY(",\"include\":[\"message.output_text.logprobs\"],\"top_logprobs\":2"));
@@ -222,6 +239,7 @@ int main(void) {
         cmocka_unit_test(items_of_all_forms_are_what_a_string_is),
         cmocka_unit_test(an_answer_that_was_cut_is_incomplete),
         cmocka_unit_test(a_stream_counts_its_frames_and_ends_with_the_whole),
+        cmocka_unit_test(a_stream_that_breaks_ends_with_a_failed_response),
         cmocka_unit_test(log_probabilities_come_where_they_are_included),
         cmocka_unit_test(instructions_stand_first_and_input_tokens_counts_them),
         cmocka_unit_test(an_answer_is_kept_where_that_was_asked_for),
