@@ -60,7 +60,10 @@ class Samples(dict):
         return statistics.median(self[name]) if self.get(name) else None
 
     def noise(self, name):
+        """Of the rounds; where there was one, of its runs."""
         v = sorted(self[name])
+        if len(v) == 1:
+            return self.median(name[:-1] + ("noise",)) or 0.0
         quarter = len(v) // 4
         middle = v[quarter:len(v) - quarter]
         return (middle[-1] - middle[0]) / 2
@@ -173,7 +176,7 @@ def bench(o, model, what, *more):
 
 def take(o, samples, key, model, what, at, *more):
     for r in bench(o, model, what, "--at", at, "--runs", 3, *more):
-        for name in ("value", "limit", "share"):
+        for name in ("value", "limit", "share", "noise"):
             samples.add((key, r["name"], name), r[name])
 
 
@@ -369,7 +372,7 @@ def scaling_rows(o, shape, file):
     for r in bench(o, file, "limits,decode,prefill,batch,threads", "--runs", 3, "--max-ctx", 16384, "--report", o.report):
         if "at" in r:
             found.setdefault(r["bench"], []).append(r)
-            for name in ("value", "limit", "share"):
+            for name in ("value", "limit", "share", "noise"):
                 s.add(("0", r["name"], name), r[name])
     say(f"{o.report}/index.html")
     rows, command = [], f"make bench-peers SHAPES={shape}"
