@@ -153,10 +153,6 @@ squish_status sq_os_map_open(sq_map *out, const char *path, squish_error *err);
 void sq_os_map_close(sq_map *m);
 enum { SQ_ADVISE_RANDOM, SQ_ADVISE_SEQUENTIAL, SQ_ADVISE_WILLNEED };
 void sq_os_map_advise(const sq_map *m, size_t offset, size_t bytes, int advice);
-/* Of mapped files: begin to read these bytes; and wait until they are there, page tables filled. Both are
- * wishes: a range that cannot be read is left alone. */
-void sq_os_page_ahead(const void *p, size_t bytes);
-void sq_os_page_in(const void *p, size_t bytes);
 /* Zeroed anonymous memory, page aligned, touched only as used; NULL on failure. */
 void *sq_os_reserve(size_t bytes);
 /* Ask for large pages where reserved memory will all be used; a wish. */

@@ -72,11 +72,6 @@ void sq_os_discard(void *p, size_t bytes) {
     if (p && bytes) (void)mmap(p, bytes, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_ANON, -1, 0);
 }
 
-void sq_os_page_in(const void *p, size_t bytes) {
-    (void)p; /* sq_os_page_ahead is all there is */
-    (void)bytes;
-}
-
 void sq_os_huge_pages(void *p, size_t bytes) {
     (void)p; /* 16 KiB is what there is */
     (void)bytes;

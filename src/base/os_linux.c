@@ -62,16 +62,6 @@ void sq_os_discard(void *p, size_t bytes) {
     if (p && bytes) (void)madvise(p, bytes, MADV_DONTNEED);
 }
 
-void sq_os_page_in(const void *p, size_t bytes) {
-#ifdef MADV_POPULATE_READ /* since Linux 5.14; an older kernel refuses it */
-    const size_t in_page = (uintptr_t)p % (size_t)sysconf(_SC_PAGESIZE);
-    (void)madvise((char *)(uintptr_t)p - in_page, bytes + in_page, MADV_POPULATE_READ);
-#else
-    (void)p;
-    (void)bytes;
-#endif
-}
-
 void sq_os_huge_pages(void *p, size_t bytes) { (void)madvise(p, bytes, MADV_HUGEPAGE); }
 
 bool sq_os_exe_path(char *out, size_t n) {

@@ -97,11 +97,6 @@ void sq_os_map_advise(const sq_map *m, size_t offset, size_t bytes, int advice) 
     (void)madvise((void *)(uintptr_t)(m->data + offset - in_page), bytes + in_page, advices[advice]);
 }
 
-void sq_os_page_ahead(const void *p, size_t bytes) {
-    const size_t in_page = (uintptr_t)p % (size_t)sysconf(_SC_PAGESIZE);
-    (void)madvise((char *)(uintptr_t)p - in_page, bytes + in_page, MADV_WILLNEED);
-}
-
 void *sq_os_reserve(size_t bytes) {
     if (bytes == 0) return NULL;
     int flags = MAP_PRIVATE | MAP_ANON | MAP_NORESERVE;

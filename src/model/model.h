@@ -186,12 +186,6 @@ typedef struct {
     int32_t row0, n_rows, pos0;
 } sq_step_seg;
 
-/* Bring the weights into memory in the order they run, in a thread of its own, while others already use them.
- * Free before the model; stops at once. NO_MEMORY. */
-typedef struct sq_pagein sq_pagein;
-squish_status sq_pagein_new(sq_pagein **out, const sq_model *m, squish_error *err);
-void sq_pagein_free(sq_pagein *p);
-
 /* Plan and allocate everything for steps of at most m_max rows, n_seg_max sequences and out_max rows of
  * logits. scratch is touched only as far as used. */
 squish_status sq_forward_new(sq_forward **out, const sq_model *m, sq_backend *b, const sq_kv_pool *kv,

@@ -33,7 +33,6 @@ struct squish_engine {
     sq_backend *b;
     sq_kv_pool *kv;
     sq_forward *f;
-    sq_pagein *pagein;
     int32_t threads, ctx, chunk;
     uint64_t scratch_bytes;
     const sq_seq *logits_of; /* whose last position the forward pass's logits belong to; NULL: nobody's */

@@ -135,7 +135,6 @@ squish_status sq_engine_new(sq_engine **out, const sq_model *m, const squish_eng
                      .chunk = o.chunk_tokens,
                      .scratch_bytes = est.scratch_bytes};
     squish_status st = SQUISH_OK;
-    SQ_GUARD(sq_pagein_new(&e->pagein, m, err)); /* first, to read while the rest is made */
     const sq_backend_options bo = backend_options(m, &o, isa);
     const sq_kv_shape shape = kv_shape(&m->cfg);
     SQ_GUARD(sq_backend_cpu_new(&e->b, &bo, &e->alloc, err));
@@ -152,7 +151,6 @@ fail:
 
 void sq_engine_free(sq_engine *e) {
     if (!e) return;
-    sq_pagein_free(e->pagein);
     sq_forward_free(e->f);
     sq_kv_pool_free(e->kv);
     sq_backend_free(e->b);
