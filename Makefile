@@ -182,8 +182,9 @@ test-interop: all $(VENV_INTEROP)/.ready
 	$(VENV_INTEROP)/bin/python scripts/check_interop.py --squish $(BUILD)/squish --work $(BUILD)/interop \
 	    --json $(BUILD)/interop.json $(if $(LLAMA_BIN),--llama-bin $(LLAMA_BIN))
 
-# Speed beside llama.cpp, in one run (needs network the first time, cmake and a C++ compiler). SHAPES: 1.5b, 7b, 14b,
-# qwen3-8b; LLAMA_BIN: a folder with its programs, to be spared the build; BENCH_WORK: where models are kept.
+# Speed beside llama.cpp, mlx-lm, tiktoken and tokenizers, in one run (needs network the first time, cmake and a C++
+# compiler). SHAPES: 1.5b, 7b, 14b, qwen3-8b; LLAMA_BIN: a folder with its programs, to be spared the build; BENCH_WORK:
+# where models are kept; BENCH_FLAGS: more for scripts/bench_peers.py (--rounds 3, --no-results).
 SHAPES ?= 1.5b
 PEER := $(BUILD)/peer
 $(PEER)/bin/llama-bench:
@@ -195,9 +196,16 @@ $(PEER)/bin/llama-bench:
 	    -DLLAMA_CURL=OFF -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF
 	$(PEER)/venv/bin/cmake --build $(PEER) -j $(shell nproc) --target llama-bench llama-batched-bench llama-quantize
 
-bench-peers: all $(if $(LLAMA_BIN),,$(PEER)/bin/llama-bench)
-	python3 scripts/bench_peers.py --build $(BUILD) --llama-bin $(or $(LLAMA_BIN),$(PEER)/bin) --shapes $(SHAPES) \
-	    $(if $(BENCH_WORK),--work $(BENCH_WORK))
+VENV_PEERS := $(BUILD)/venv-peers
+$(VENV_PEERS)/.ready:
+	python3 -m venv $(VENV_PEERS)
+	$(VENV_PEERS)/bin/pip install -q tokenizers tiktoken gguf
+	-$(VENV_PEERS)/bin/pip install -q 'mlx[cpu]' mlx-lm
+	@touch $@
+
+bench-peers: all $(VENV_PEERS)/.ready $(if $(LLAMA_BIN),,$(PEER)/bin/llama-bench)
+	python3 scripts/bench_peers.py --build $(BUILD) --llama-bin $(or $(LLAMA_BIN),$(PEER)/bin) \
+	    --python $(VENV_PEERS)/bin/python --shapes $(SHAPES) $(if $(BENCH_WORK),--work $(BENCH_WORK)) $(BENCH_FLAGS)
 bench-check:
 	@python3 scripts/bench_peers.py --check
 

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A checkpoint in the shape of a known model, for memory, size, loading and speed, where the values do not matter.
 Its weights are holes in the file: headers are real, every value is 0 and nothing is stored. With --random they are
-noise around 0.02 and take their place on the disk; norms are 1.
+noise around 0.02 and take their place on the disk; with --ternary they are 1/64, 0 and -1/64. Norms are 1.
 
-    scripts/make_shape.py OUT SHAPE [--random] [--layers N] [--tokenizer DIR]
+    scripts/make_shape.py OUT SHAPE [--random | --ternary] [--layers N] [--tokenizer DIR]
 
 SHAPE: 1.5b, 7b, 14b (Qwen2.5) or qwen3-8b."""
 import argparse
@@ -55,9 +55,18 @@ def noise(rng):
     return bytes(low)
 
 
-def fill(f, header, base):
+def ternary(rng):
+    """bf16 numbers 1/64, 0 and -1/64, as often."""
+    high = rng.randbytes(BLOCK // 2).translate(bytes((0x3C, 0x00, 0xBC)[i % 3] for i in range(256)))
+    both = bytearray(BLOCK)
+    both[1::2] = high
+    both[0::2] = high.translate(bytes(0x80 if i else 0 for i in range(256)))
+    return bytes(both)
+
+
+def fill(f, header, base, make):
     rng = random.Random(402)
-    block = noise(rng)
+    block = make(rng)
     for name, t in header.items():
         at, end = t["data_offsets"]
         f.seek(base + at)
@@ -69,7 +78,7 @@ def fill(f, header, base):
             at += f.write(block[start:start + min(end - at, BLOCK - start)])
 
 
-def write(out, shape, layers, filled):
+def write(out, shape, layers, make):
     hidden, all_layers, heads, kv, ffn, vocab, tied, norms = SHAPES[shape]
     layers = layers or all_layers
     out.mkdir(parents=True)
@@ -85,8 +94,8 @@ def write(out, shape, layers, filled):
     with open(out / "model.safetensors", "wb") as f:
         f.write(len(text).to_bytes(8, "little") + text)
         f.truncate(8 + len(text) + at)
-        if filled:
-            fill(f, header, 8 + len(text))
+        if make:
+            fill(f, header, 8 + len(text), make)
     config = {"architectures": ["Qwen3ForCausalLM" if norms else "Qwen2ForCausalLM"],
               "model_type": "qwen3" if norms else "qwen2", "hidden_size": hidden, "intermediate_size": ffn,
               "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv, "head_dim": 128,
@@ -102,13 +111,15 @@ def main():
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("--layers", type=int, default=0, help="fewer of them, with the same widths")
     parser.add_argument("--random", action="store_true", help="noise instead of holes")
+    parser.add_argument("--ternary", action="store_true", help="three values instead of holes")
     parser.add_argument("--tokenizer", type=pathlib.Path, help="folder whose tokenizer files go along")
     options = parser.parse_args()
-    size = write(options.out, options.shape, options.layers, options.random)
+    make = ternary if options.ternary else noise if options.random else None
+    size = write(options.out, options.shape, options.layers, make)
     if options.tokenizer:
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(options.tokenizer / name, options.out)
-    print(f"{options.out}: {size / 1e9:.2f} GB of weights" + ("" if options.random else ", none of them on the disk"))
+    print(f"{options.out}: {size / 1e9:.2f} GB of weights" + ("" if make else ", none of them on the disk"))
 
 
 if __name__ == "__main__":

@@ -142,19 +142,41 @@ def write_result(rows):
     if path.exists():  # parts of one commit's measurements go into one file
         names = {r["name"] for r in rows}
         rows = [r for r in json.loads(path.read_text())["rows"] if r["name"] not in names] + rows
-    path.write_text(json.dumps({"schema_version": 1, "date": today, "commit": commit.strip(), "machine": machine(),
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    path.write_text(json.dumps({"schema_version": 1, "date": today, "time": now, "commit": commit.strip(), "machine": machine(),
                                 "rows": rows}, indent=1) + "\n")
 
 
-def pages():
-    results = sorted((json.loads(p.read_text()) for p in (ROOT / "results").glob("*.json")), key=lambda r: r["date"])
+def all_results():
+    """Every result, oldest first. Those of one day without a time stand in the order of their commits."""
+    found = []
+    for path in (ROOT / "results").glob("*.json"):
+        result = json.loads(path.read_text())
+        code, out = run("git", "show", "-s", "--format=%ct", result["commit"])
+        found.append((result["date"], result.get("time", ""), int(out) if code == 0 else 0, str(path), result))
+    return [f[-1] for f in sorted(found, key=lambda f: f[:-1])]
+
+
+def newest_rows(results):
+    """name -> (row, result). A run of bench-peers makes all its rows anew, so older rows of the same command go: they
+    may be called differently today."""
     newest = {}
     for result in results:
+        anew = {r["command"] for r in result["rows"] if r["command"].startswith("make bench-peers")}
+        newest = {name: kept for name, kept in newest.items() if kept[0]["command"] not in anew}
         for r in result["rows"]:
             newest[r["name"]] = (r, result)
+    return newest
+
+
+def pages():
+    results = all_results()
+    newest = newest_rows(results)
     head = "<!-- made by scripts/targets.py from results/; do not edit -->\n"
     lines = [head, "# Targets\n", "| target | bar | measured | met | command | date | machine |", "|---|---|---|---|---|---|---|"]
     for r, result in newest.values():
+        if r["bar"] == "printed":  # these stand in docs/performance.md
+            continue
         lines.append(f"| {r['name']} | {r['bar']} | {r['value']} | {'yes' if r['ok'] else '**no**'} | `{r['command']}` | "
                      f"{result['date']} | {result['machine']} |")
     (ROOT / "docs" / "targets.md").write_text("\n".join(lines) + "\n")
@@ -167,24 +189,30 @@ def pages():
 
 
 def performance(newest):
-    """docs/performance.md: the newest speed rows, a table for each shape and machine."""
+    """docs/performance.md: the newest speed rows, a table for each shape and machine, then what has no limit."""
     lines = ["<!-- made by scripts/targets.py from results/; do not edit -->\n", "# Performance\n",
-             "Random weights in the shapes of real models (`make bench-peers`). The limit is what the memory or the "
-             "arithmetic of the machine gives, measured between the runs; noise is half the range of the middle half of "
-             "the rounds. llama.cpp runs in the same rounds, in the better of its two weight layouts.\n"]
-    groups = {}
+             "Random weights in the shapes of real models (`make bench-peers`; how it measures: [bench.md](bench.md)). The "
+             "limit is what the memory or the arithmetic of the machine gives, measured between the runs, attention "
+             "included; noise is half the range of the middle half of the rounds. Peers run in the same rounds: llama.cpp "
+             "in the better of its two weight layouts, mlx-lm on its own 4-bit folder.\n"]
+    groups, others = {}, {}
     for r, result in newest.values():
         if "speed" in r:
             groups.setdefault((r["speed"]["shape"], result["machine"]), []).append((r["speed"], r["command"], result))
+        elif r["command"].startswith("make bench-peers"):
+            others.setdefault(result["machine"], []).append(r)
     for (shape, machine_name), rows in groups.items():
         _, command, result = rows[0]
         lines += [f"## {shape}, {machine_name}\n", f"`{command}`, {result['date']}, {result['commit']}\n",
-                  "| row | squish | noise | limit | share | llama.cpp | ratio |", "|---|---|---|---|---|---|---|"]
+                  "| row | squish | noise | limit | share | peer | ratio |", "|---|---|---|---|---|---|---|"]
         for s, _, _ in rows:
-            peer = f"{s['peer']:.1f} | {s['ratio']:.2f}" if s.get("peer") else " | "
+            peer = f"{s.get('peer_name', 'llama.cpp')} {s['peer']:.3g} | {s['ratio']:.2f}" if s.get("peer") else " | "
             lines.append(f"| {s['row']} | {s['value']:.1f} {s['unit']} | {s['noise']:.1f} | {s['limit']:.1f} | "
                          f"{s['share'] * 100:.0f} % | {peer} |")
         lines.append("")
+    for machine_name, rows in others.items():
+        lines += [f"## Whole programs, tokenizer, probes, {machine_name}\n", "| row | bar | measured |", "|---|---|---|"]
+        lines += [f"| {r['name']} | {r['bar']} | {r['value']} |" for r in rows] + [""]
     (ROOT / "docs" / "performance.md").write_text("\n".join(lines))
 
 

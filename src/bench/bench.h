@@ -12,25 +12,32 @@
 
 #include <jansson.h>
 
-enum { BENCH_RUNS_MAX = 1000, BENCH_THREADS_MAX = 256 };
+enum { BENCH_RUNS_MAX = 1000, BENCH_THREADS_MAX = 256, BENCH_POINTS_MAX = 16 };
 
 typedef struct {
     const char *path; /* of the model */
     squish_tier tier;
-    const char *tier_name;      /* as --tier takes it */
-    int32_t runs;        /* 1..BENCH_RUNS_MAX */
-    int32_t threads;     /* 0: all */
-    int32_t ctx;         /* longest context of bench_decode */
+    const char *tier_name; /* as --tier takes it */
+    int32_t runs;          /* 1..BENCH_RUNS_MAX */
+    int32_t threads;       /* 0: all */
+    int32_t ctx;           /* longest context of bench_decode */
+    const char *isa;  /* newest instruction set of the engine and of the probes; NULL: the best there is */
+    const char *text; /* of bench_tokenizer, [text_bytes]; NULL: a built-in mix */
+    size_t text_bytes;
+    int32_t at[BENCH_POINTS_MAX]; /* [n_at] contexts, prompt lengths, batches or threads; n_at 0: the usual */
+    int32_t n_at;
     const char *program; /* the squish to start for whole-process rows; NULL: none of these rows */
     squish_progress_fn progress;
     void *progress_user;
 } bench_options;
 
-/* Append {"name", "unit", "value" (median), "mean", "sd", "min", "max", "runs"[, "limit", "share"]} to rows.
- * limit NAN: none; share is limit / value where small is good, value / limit where large is. */
+/* Append {"name", "unit", "value" (median), "mean", "sd", "noise" (half the range of the middle half), "min",
+ * "max", "runs"[, "limit", "share"]} to rows; values are left sorted. limit NAN: none; share is limit / value
+ * where small is good, value / limit where large is. */
 typedef enum { BENCH_SMALL_IS_GOOD, BENCH_LARGE_IS_GOOD } bench_sense;
 squish_status bench_row(json_t *rows, const char *name, const char *unit, double *values, int32_t n,
                         double limit, bench_sense sense, squish_error *err);
+double bench_median(double *values, int32_t n); /* n >= 1; leaves them sorted */
 
 /* Opening a model: time to ready and memory, each run in a process of its own, warm; then with the file's
  * pages dropped from the cache (proved by asking the system), beside reading the same file with nothing else;
@@ -46,23 +53,41 @@ squish_status bench_quant(const bench_options *o, json_t *rows, squish_error *er
 
 /* Speed of a model, tokens per second, beside what the machine allows: the bytes a step must read over the
  * memory's rate, or its operations over the peak of the arithmetic, whichever takes longer (a model that fits
- * the last cache can beat the first). Runs and measurements of the limits take turns.
+ * the last cache can beat the first). The limits are measured before and after every run; "limit" is the
+ * median of them, "share" the median of the shares of the runs, each against its own two.
  *   bench_decode   "decode at N": one token after another behind N tokens of context, up to o->ctx
  *   bench_prefill  "prefill N": a prompt of N tokens in one go; "first token after N" (ms), sampling included
- *   bench_batch    "batch N": N timelines of 128 tokens each, one token each a step; tokens of all */
+ *   bench_batch    "batch N": N timelines of 128 tokens each, one token each a step; tokens of all
+ *   bench_threads  "decode, N threads" and "prefill 128, N threads", against the limits of as many threads
+ * Rows also have "bench", "at" (the N), "threads", and for a roofline "ops_per_byte", "gop_s" (reached),
+ * "read_gb_s", "dots_gop_s" and "fma_gop_s" (of the machine). INVALID: a point of o->at out of range. */
 squish_status bench_decode(const bench_options *o, json_t *rows, squish_error *err);
 squish_status bench_prefill(const bench_options *o, json_t *rows, squish_error *err);
 squish_status bench_batch(const bench_options *o, json_t *rows, squish_error *err);
+squish_status bench_threads(const bench_options *o, json_t *rows, squish_error *err);
+
+/* The tokenizer of a model, one thread, MB/s of UTF-8: "encode whole" (one call), "encode 1 kB pieces" and
+ * "decode tokens". The text is repeated to 4 MB. INVALID: it is empty or no UTF-8, or the model has no
+ * tokenizer. */
+squish_status bench_tokenizer(const bench_options *o, json_t *rows, squish_error *err);
 
 /* What the machine can do at all, with o->threads: "read memory" (GB/s of 1 GiB of anonymous memory), "int8
  * dot products" and "f32 multiply-adds" (Gop/s). The same probes, one measurement a call, for benches that
- * take their limit between their own runs. NO_MEMORY; INVALID: too many threads. */
+ * take their limit between their own runs. NO_MEMORY; INVALID: too many threads, an isa nobody knows. */
 squish_status bench_limits_rows(const bench_options *o, json_t *rows, squish_error *err);
 typedef struct bench_limits bench_limits;
-squish_status bench_limits_new(bench_limits **out, int32_t threads, squish_error *err);
+squish_status bench_limits_new(bench_limits **out, int32_t threads, const char *isa, squish_error *err);
 void bench_limits_free(bench_limits *l);
+const char *bench_isa(const char *isa); /* the kernels that run under this cap: "avx512+vnni" */
 double bench_limits_read(bench_limits *l);
 double bench_limits_dots(bench_limits *l);
 double bench_limits_fma(bench_limits *l);
+
+/* ---- the page (bench_page.c) ----------------------------------------------------------------- */
+
+/* Write DIR/index.html, a page that stands alone (styles and plots inside, no scripts, light and dark): the
+ * headline figures, a roofline, time per token against context, batch and threads, and every row; and DIR/
+ * bench.json, the report itself. report: what `bench --json` prints. Sections without rows are left out. */
+squish_status bench_page_write(const json_t *report, const char *dir, squish_error *err);
 
 #endif

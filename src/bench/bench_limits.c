@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * bench_limits.c - what this machine can do at all, by the probes of its newest instruction set on as many
+ * bench_limits.c - what this machine can do at all, by the probes of the instruction set and on as many
  * threads as the engine uses. */
 #include "bench/bench.h"
 #include "kernels/kernels.h"
@@ -61,15 +61,17 @@ static double arithmetic(bench_limits *l, sq_pool_fn fn) {
     return ops / s / 1e9;
 }
 
-squish_status bench_limits_new(bench_limits **out, int32_t threads, squish_error *err) {
+squish_status bench_limits_new(bench_limits **out, int32_t threads, const char *isa, squish_error *err) {
+    sq_isa isa_max;
     *out = NULL;
+    if (!sq_isa_from_name(isa, &isa_max)) return sq_fail(err, SQUISH_INVALID, "no isa '%.20s'", isa);
     const squish_alloc a = sq_alloc_default();
     bench_limits *l = sq_alloc_zero(&a, sizeof *l);
     if (!l) return sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory");
     l->alloc = a;
     l->threads = threads ? threads : sq_os_cores();
     squish_status st = SQUISH_OK;
-    sq_kernels_select(&l->k, sq_cpu_features(), SQ_ISA_COUNT);
+    sq_kernels_select(&l->k, sq_cpu_features(), isa_max);
     if (l->threads > BENCH_THREADS_MAX) {
         st = sq_fail(err, SQUISH_INVALID, "bench: %d threads, at most %d", l->threads, BENCH_THREADS_MAX);
         goto fail;
@@ -103,6 +105,14 @@ double bench_limits_read(bench_limits *l) {
 double bench_limits_dots(bench_limits *l) { return arithmetic(l, dots_item); }
 double bench_limits_fma(bench_limits *l) { return arithmetic(l, fma_item); }
 
+const char *bench_isa(const char *isa) {
+    sq_isa isa_max;
+    sq_kernels k;
+    sq_isa_from_name(isa, &isa_max);
+    sq_kernels_select(&k, sq_cpu_features(), isa_max);
+    return k.isa;
+}
+
 squish_status bench_limits_rows(const bench_options *o, json_t *rows, squish_error *err) {
     static const struct {
         const char *name, *unit;
@@ -112,7 +122,7 @@ squish_status bench_limits_rows(const bench_options *o, json_t *rows, squish_err
                   {"f32 multiply-adds", "Gop/s", bench_limits_fma}};
     bench_limits *l;
     double v[BENCH_RUNS_MAX];
-    SQ_TRY(bench_limits_new(&l, o->threads, err));
+    SQ_TRY(bench_limits_new(&l, o->threads, o->isa, err));
     squish_status st = SQUISH_OK;
     for (size_t i = 0; st == SQUISH_OK && i < SQ_COUNT(probes); i++) {
         probes[i].measure(l); /* clocks rise, pages are there */

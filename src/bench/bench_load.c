@@ -11,6 +11,7 @@
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -95,6 +96,7 @@ static void prefill_once(const bench_options *o, figures *f) {
     squish_tokens t = {0};
     squish_engine_options eo = squish_engine_options_default();
     eo.threads = o->threads;
+    eo.isa_max = o->isa;
     eo.ctx_tokens = 256;
     squish_status st = open_model(o, &m, f);
     if (st == SQUISH_OK) st = squish_engine_new(&e, m, &eo, &f->err);
@@ -166,6 +168,7 @@ static double first_byte_ms(const bench_options *o) {
     const uint64_t begin = sq_os_now_ns();
     const pid_t pid = fork();
     if (pid == 0) {
+        if (o->isa) setenv("SQUISH_ISA", o->isa, 1);
         dup2(ends[1], STDOUT_FILENO);
         close(ends[0]);
         close(ends[1]);

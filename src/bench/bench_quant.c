@@ -55,15 +55,6 @@ static void rates(encode_job *j, sq_pool *pool, sq_pool_fn fn, int32_t tiles, in
     }
 }
 
-static double median(double *v, int32_t n) {
-    json_t *rows = json_array();
-    const double m = bench_row(rows, "", "", v, n, NAN, BENCH_LARGE_IS_GOOD, NULL) == SQUISH_OK
-                         ? json_real_value(json_object_get(json_array_get(rows, 0), "value"))
-                         : NAN;
-    json_decref(rows);
-    return m;
-}
-
 static const struct {
     const char *name;
     sq_encoding e;
@@ -86,7 +77,7 @@ static float gaussian(uint64_t *g) {
 static squish_status bench_encodings(const bench_options *o, encode_job *j, sq_pool *pool, double *v,
                                      json_t *rows, squish_error *err) {
     rates(j, pool, read_item, TILES, o->runs, v);
-    const double limit = median(v, o->runs);
+    const double limit = bench_median(v, o->runs);
     SQ_TRY(bench_row(rows, "read memory", "GB/s", v, o->runs, NAN, BENCH_LARGE_IS_GOOD, err));
     for (size_t i = 0; i < SQ_COUNT(encodings); i++) {
         j->e = encodings[i].e;
@@ -167,10 +158,12 @@ squish_status bench_quant(const bench_options *o, json_t *rows, squish_error *er
     uint16_t *w = sq_os_reserve(in);
     uint8_t *made = sq_os_reserve(out);
     sq_kernels k;
+    sq_isa isa;
     sq_pool *pool = NULL;
     uint64_t g = sq_os_now_ns(); /* matrices nobody has tuned on */
     squish_status st = SQUISH_OK;
-    sq_kernels_select(&k, sq_cpu_features(), SQ_ISA_COUNT);
+    sq_isa_from_name(o->isa, &isa);
+    sq_kernels_select(&k, sq_cpu_features(), isa);
     if (!j || !v || !w || !made) {
         st = sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory");
         goto fail;

@@ -1,245 +1,207 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * bench_speed.c - tokens per second: alone, as a prompt, and in company.
+ * bench_speed.c - tokens per second of one timeline: one after another, and as a prompt.
  *
- * Works on the engine from inside, since a batch and the bytes of a step have no public face. Each figure is
- * taken in turn with the limit it is held against, so that a machine whose memory others use is not blamed on
+ * Works on the engine from inside, since a batch and the bytes of a step have no public face. The machine's
+ * limits are measured before and after each run, so that a machine whose memory others use is not blamed on
  * the engine. */
-#include "bench/bench.h"
-#include "sched/sched.h"
+#include "bench/bench_int.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
-
-enum { STEPS = 32, BATCH_CTX = 128, BATCH_MAX = 16 };
-
-/* ---- what a step must cost ------------------------------------------------------------------- */
-
-/* Of one model. Operations of matrices in floats count against the multiply-adds, not the dot products. */
-typedef struct {
-    double layer_bytes, head_bytes, kv_bytes; /* kv_bytes: of a position */
-    double layer_dots, layer_fmas;            /* of a token */
-    double head_dots, head_fmas;
-    double attn_fmas; /* of a token for each position it sees */
-} cost;
-
-static void add_matrix(const sq_weight *w, double *bytes, double *dots, double *fmas) {
-    const double ops = 2.0 * w->rows * w->cols;
-    *bytes += (double)w->tile_bytes * sq_div_up(w->rows, SQ_TILE_ROWS);
-    *(sq_wtype_wants_q8((sq_wtype)w->wtype) ? dots : fmas) += ops;
-}
-
-static cost cost_of(const sq_model *m, sq_kv_format f) {
-    const sq_config *c = &m->cfg;
-    const sq_kv_shape shape = {c->n_layers, c->n_kv_heads, c->head_dim};
-    cost k = {0};
-    sq_want w;
-    for (size_t i = 0; sq_config_want(c, i, &w); i++)
-        if (!w.vector && w.layer >= 0)
-            add_matrix(sq_model_matrix(m, &w), &k.layer_bytes, &k.layer_dots, &k.layer_fmas);
-    add_matrix(&m->head, &k.head_bytes, &k.head_dots, &k.head_fmas);
-    k.kv_bytes = (double)sq_kv_bytes(&shape, f, SQ_KV_TILE) / SQ_KV_TILE;
-    k.attn_fmas = 4.0 * c->n_heads * c->head_dim * c->n_layers;
-    return k;
-}
-
-/* A step of `tokens` rows, `heads` of them with logits. seen: positions seen, summed over the rows; cached:
- * positions read, each once for its timeline. */
-typedef struct {
-    double tokens, heads, seen, cached;
-} step;
-
-typedef struct {
-    double read, dots, fma; /* GB/s, Gop/s, Gop/s */
-} rates;
-
-static double limit_seconds(const cost *k, step s, rates r) {
-    const double bytes = k->layer_bytes + k->head_bytes + k->kv_bytes * s.cached;
-    const double dots = k->layer_dots * s.tokens + k->head_dots * s.heads;
-    const double fmas = k->layer_fmas * s.tokens + k->head_fmas * s.heads + k->attn_fmas * s.seen;
-    const double memory = bytes / r.read, sums = dots / r.dots + fmas / r.fma;
-    return (memory > sums ? memory : sums) / 1e9;
-}
 
 /* ---- one measurement ------------------------------------------------------------------------- */
 
-typedef struct {
-    const bench_options *o;
-    squish_model *m;
-    sq_engine *e;
-    sq_seq *s;
-    bench_limits *limits;
-    cost cost;
-    int32_t *prompt; /* [ctx] */
-    int32_t ctx, done, all;
-    json_t *rows;
-    double v[BENCH_RUNS_MAX], first[BENCH_RUNS_MAX];
-    double read[BENCH_RUNS_MAX], dots[BENCH_RUNS_MAX], fma[BENCH_RUNS_MAX];
-} speed;
-
-static int by_value(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
+static bench_rates limits_now(bench_speed *b) {
+    return (bench_rates){bench_limits_read(b->limits), bench_limits_dots(b->limits),
+                         bench_limits_fma(b->limits)};
 }
 
-static double median(double *v, int32_t n) {
-    qsort(v, (size_t)n, sizeof *v, by_value);
-    return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
-}
-
-static void take_limits(speed *b, int32_t run) {
-    b->read[run] = bench_limits_read(b->limits);
-    b->dots[run] = bench_limits_dots(b->limits);
-    b->fma[run] = bench_limits_fma(b->limits);
-}
-
-static double limit_now(speed *b, step s) {
-    const int32_t n = b->o->runs;
-    const rates r = {median(b->read, n), median(b->dots, n), median(b->fma, n)};
-    return limit_seconds(&b->cost, s, r);
-}
-
-static squish_status told(speed *b, squish_error *err) {
+static squish_status told(bench_speed *b, squish_error *err) {
     b->done++;
     if (!b->o->progress || b->o->progress(b->o->progress_user, "bench", (uint64_t)b->done, (uint64_t)b->all))
         return SQUISH_OK;
     return sq_fail(err, SQUISH_CANCELLED, "stopped");
 }
 
-static int32_t likeliest(const float *logits, int32_t n) {
+squish_status bench_take(bench_speed *b, int32_t at, bench_run_fn fn, void *user, squish_error *err) {
+    b->now[0] = limits_now(b);
+    for (int32_t r = 0; r < b->o->runs; r++) {
+        SQ_TRY(fn(b, at, &b->v[r], user, err));
+        b->now[r + 1] = limits_now(b);
+        SQ_TRY(told(b, err));
+    }
+    return SQUISH_OK;
+}
+
+static bench_rates between(bench_rates a, bench_rates b) {
+    return (bench_rates){(a.read + b.read) / 2, (a.dots + b.dots) / 2, (a.fma + b.fma) / 2};
+}
+
+/* Medians over the runs: of the limits' rates, of the limit, and of the shares. */
+typedef struct {
+    bench_rates rates;
+    double limit_s, share;
+} held_against;
+
+static held_against limits_of(bench_speed *b, bench_step s) {
+    double read[BENCH_RUNS_MAX], dots[BENCH_RUNS_MAX], fma[BENCH_RUNS_MAX], limit[BENCH_RUNS_MAX],
+        share[BENCH_RUNS_MAX];
+    const int32_t n = b->o->runs;
+    for (int32_t r = 0; r < n; r++) {
+        const bench_rates now = between(b->now[r], b->now[r + 1]);
+        read[r] = now.read, dots[r] = now.dots, fma[r] = now.fma;
+        limit[r] = bench_limit_seconds(&b->cost, s, now);
+        share[r] = limit[r] / b->v[r];
+    }
+    return (held_against){{bench_median(read, n), bench_median(dots, n), bench_median(fma, n)},
+                          bench_median(limit, n),
+                          bench_median(share, n)};
+}
+
+squish_status bench_speed_row(bench_speed *b, const char *name, const char *bench, int32_t at, double tokens,
+                              bench_step s, squish_error *err) {
+    double v[BENCH_RUNS_MAX], seconds[BENCH_RUNS_MAX];
+    const int32_t n = b->o->runs;
+    const held_against h = limits_of(b, s);
+    for (int32_t r = 0; r < n; r++) {
+        seconds[r] = b->v[r];
+        v[r] = tokens > 0 ? tokens / b->v[r] : b->v[r] * 1e3;
+    }
+    const double limit = tokens > 0 ? tokens / h.limit_s : h.limit_s * 1e3;
+    SQ_TRY(bench_row(b->rows, name, tokens > 0 ? "tok/s" : "ms", v, n, limit,
+                     tokens > 0 ? BENCH_LARGE_IS_GOOD : BENCH_SMALL_IS_GOOD, err));
+    const double ops = bench_step_ops(&b->cost, s);
+    json_t *more =
+        json_pack("{s:f, s:s, s:i, s:i, s:f, s:f, s:f, s:f, s:f}", "share", h.share, "bench", bench, "at",
+                  (int)at, "threads", (int)b->e->threads, "ops_per_byte", ops / bench_step_bytes(&b->cost, s),
+                  "gop_s", ops / bench_median(seconds, n) / 1e9, "read_gb_s", h.rates.read, "dots_gop_s",
+                  h.rates.dots, "fma_gop_s", h.rates.fma);
+    const int failed = json_object_update(json_array_get(b->rows, json_array_size(b->rows) - 1), more);
+    json_decref(more);
+    return failed ? sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory") : SQUISH_OK;
+}
+
+int32_t bench_likeliest(const float *logits, int32_t n) {
     int32_t best = 0;
     for (int32_t i = 1; i < n; i++)
         if (logits[i] > logits[best]) best = i;
     return best;
 }
 
-/* ---- decode ---------------------------------------------------------------------------------- */
+/* ---- the points ------------------------------------------------------------------------------ */
 
-static squish_status decode_run(speed *b, int32_t depth, int32_t run, squish_error *err) {
-    sq_seq_truncate(b->s, depth);
-    SQ_TRY(sq_seq_sync(b->s, b->prompt, (size_t)depth, err));
-    const uint64_t begin = sq_os_now_ns();
-    for (int32_t i = 0; i < STEPS; i++)
-        SQ_TRY(sq_seq_append(b->s, likeliest(sq_seq_logits(b->s), b->m->cfg.n_vocab), err));
-    b->v[run] = STEPS * 1e9 / (double)(sq_os_now_ns() - begin);
+squish_status bench_points_of(const bench_options *o, const int32_t *usual, size_t n_usual, int32_t most,
+                              bench_points *out, squish_error *err) {
+    out->count = 0;
+    for (int32_t i = 0; i < o->n_at && i < BENCH_POINTS_MAX; i++) {
+        if (o->at[i] < 1 || o->at[i] > most)
+            return sq_fail(err, SQUISH_INVALID, "bench: cannot measure at %d, from 1 to %d", o->at[i], most);
+        out->n[out->count++] = o->at[i];
+    }
+    for (size_t i = 0; o->n_at == 0 && i < n_usual && out->count < BENCH_POINTS_MAX; i++)
+        if (usual[i] <= most) out->n[out->count++] = usual[i];
     return SQUISH_OK;
 }
 
-static squish_status decode_rows(speed *b, squish_error *err) {
-    for (int32_t depth = 16; depth + STEPS <= b->ctx && depth <= b->o->ctx; depth *= 4) {
+static int32_t largest(const bench_points *p) {
+    int32_t most = 1;
+    for (int32_t i = 0; i < p->count; i++) most = p->n[i] > most ? p->n[i] : most;
+    return most;
+}
+
+/* A point that was asked for does not fit the model: said; a usual one: left out. */
+static squish_status fits(const bench_speed *b, int32_t tokens, bool *yes, squish_error *err) {
+    *yes = tokens <= b->ctx;
+    if (*yes || b->o->n_at == 0) return SQUISH_OK;
+    return sq_fail(err, SQUISH_INVALID, "bench: %d tokens, the model's context is %d", tokens, b->ctx);
+}
+
+/* ---- decode ---------------------------------------------------------------------------------- */
+
+squish_status bench_decode_run(bench_speed *b, int32_t depth, double *seconds, void *user,
+                               squish_error *err) {
+    (void)user;
+    sq_seq_truncate(b->s, depth);
+    SQ_TRY(sq_seq_sync(b->s, b->prompt, (size_t)depth, err));
+    const uint64_t begin = sq_os_now_ns();
+    for (int32_t i = 0; i < BENCH_STEPS; i++)
+        SQ_TRY(sq_seq_append(b->s, bench_likeliest(sq_seq_logits(b->s), b->m->cfg.n_vocab), err));
+    *seconds = (double)(sq_os_now_ns() - begin) / 1e9 / BENCH_STEPS;
+    return SQUISH_OK;
+}
+
+bench_step bench_decode_step(int32_t depth) {
+    const double middle = depth + BENCH_STEPS / 2;
+    return (bench_step){.tokens = 1, .heads = 1, .seen = middle, .cached = middle};
+}
+
+static squish_status decode_rows(bench_speed *b, const bench_points *p, squish_error *err) {
+    for (int32_t k = 0; k < p->count; k++) {
         char name[32];
-        for (int32_t r = 0; r < b->o->runs; r++) {
-            SQ_TRY(decode_run(b, depth, r, err));
-            take_limits(b, r);
-            SQ_TRY(told(b, err));
-        }
-        const double middle = depth + STEPS / 2;
-        const double limit = limit_now(b, (step){.tokens = 1, .heads = 1, .seen = middle, .cached = middle});
-        snprintf(name, sizeof name, "decode at %d", depth);
-        SQ_TRY(bench_row(b->rows, name, "tok/s", b->v, b->o->runs, 1 / limit, BENCH_LARGE_IS_GOOD, err));
+        bool yes;
+        SQ_TRY(fits(b, p->n[k] + BENCH_STEPS, &yes, err));
+        if (!yes) continue;
+        SQ_TRY(bench_take(b, p->n[k], bench_decode_run, NULL, err));
+        snprintf(name, sizeof name, "decode at %d", p->n[k]);
+        SQ_TRY(bench_speed_row(b, name, "decode", p->n[k], 1, bench_decode_step(p->n[k]), err));
     }
     return SQUISH_OK;
+}
+
+squish_status bench_decode(const bench_options *o, json_t *rows, squish_error *err) {
+    static const int32_t usual[] = {16, 64, 256, 1024, 4096, 16384, 65536};
+    bench_points p;
+    SQ_TRY(bench_points_of(o, usual, SQ_COUNT(usual), o->n_at ? SQ_MAX_CTX - BENCH_STEPS : o->ctx, &p, err));
+    return bench_measure(o, largest(&p) + BENCH_STEPS, 0, p.count, decode_rows, &p, rows, err);
 }
 
 /* ---- prefill --------------------------------------------------------------------------------- */
 
-static squish_status prefill_run(speed *b, int32_t n, int32_t run, squish_error *err) {
+/* user: double [runs so far ...], or NULL: where the time of the first token goes. */
+squish_status bench_prefill_run(bench_speed *b, int32_t n, double *seconds, void *user, squish_error *err) {
     sq_seq_truncate(b->s, 0);
     const uint64_t begin = sq_os_now_ns();
     SQ_TRY(sq_seq_sync(b->s, b->prompt, (size_t)n, err));
-    b->v[run] = n * 1e9 / (double)(sq_os_now_ns() - begin);
-    const volatile int32_t first = likeliest(sq_seq_logits(b->s), b->m->cfg.n_vocab);
+    *seconds = (double)(sq_os_now_ns() - begin) / 1e9;
+    const volatile int32_t first = bench_likeliest(sq_seq_logits(b->s), b->m->cfg.n_vocab);
     (void)first;
-    b->first[run] = (double)(sq_os_now_ns() - begin) / 1e6;
+    if (user) ((double *)user)[seconds - b->v] = (double)(sq_os_now_ns() - begin) / 1e9;
     return SQUISH_OK;
 }
 
-static squish_status prefill_rows(speed *b, squish_error *err) {
-    static const int32_t lengths[] = {8, 32, 128, 512, 2048};
-    for (size_t k = 0; k < SQ_COUNT(lengths) && lengths[k] <= b->ctx; k++) {
-        const int32_t n = lengths[k];
+bench_step bench_prefill_step(int32_t n) {
+    return (bench_step){.tokens = n, .heads = 1, .seen = 0.5 * n * (n + 1), .cached = 0};
+}
+
+static squish_status prefill_rows(bench_speed *b, const bench_points *p, squish_error *err) {
+    double first[BENCH_RUNS_MAX];
+    for (int32_t k = 0; k < p->count; k++) {
+        const int32_t n = p->n[k];
         char name[32];
-        for (int32_t r = 0; r < b->o->runs; r++) {
-            SQ_TRY(prefill_run(b, n, r, err));
-            take_limits(b, r);
-            SQ_TRY(told(b, err));
-        }
-        const step s = {.tokens = n, .heads = 1, .seen = 0.5 * n * (n + 1), .cached = 0};
-        const double limit = limit_now(b, s);
+        bool yes;
+        SQ_TRY(fits(b, n, &yes, err));
+        if (!yes) continue;
+        SQ_TRY(bench_take(b, n, bench_prefill_run, first, err));
         snprintf(name, sizeof name, "prefill %d", n);
-        SQ_TRY(bench_row(b->rows, name, "tok/s", b->v, b->o->runs, n / limit, BENCH_LARGE_IS_GOOD, err));
+        SQ_TRY(bench_speed_row(b, name, "prefill", n, n, bench_prefill_step(n), err));
+        for (int32_t r = 0; r < b->o->runs; r++) b->v[r] = first[r];
         snprintf(name, sizeof name, "first token after %d", n);
-        SQ_TRY(bench_row(b->rows, name, "ms", b->first, b->o->runs, limit * 1e3, BENCH_SMALL_IS_GOOD, err));
+        SQ_TRY(bench_speed_row(b, name, "first token", n, 0, bench_prefill_step(n), err));
     }
     return SQUISH_OK;
 }
 
-/* ---- batch ----------------------------------------------------------------------------------- */
-
-typedef struct {
-    sq_kv_seq *kv[BATCH_MAX];
-    int32_t n;
-} company;
-
-static void company_free(company *c) {
-    for (int32_t i = 0; i < c->n; i++) sq_kv_seq_free(c->kv[i]);
+squish_status bench_prefill(const bench_options *o, json_t *rows, squish_error *err) {
+    static const int32_t usual[] = {8, 32, 128, 512, 2048};
+    bench_points p;
+    SQ_TRY(bench_points_of(o, usual, SQ_COUNT(usual), o->n_at ? SQ_MAX_CTX : 2048, &p, err));
+    return bench_measure(o, largest(&p), 0, p.count, prefill_rows, &p, rows, err);
 }
 
-/* BATCH_MAX timelines with the prompt in each. */
-static squish_status company_new(company *c, speed *b, squish_error *err) {
-    for (; c->n < BATCH_MAX; c->n++) {
-        SQ_TRY(sq_kv_seq_new(&c->kv[c->n], b->e->kv, BATCH_CTX + STEPS, err));
-        const squish_status st = sq_kv_seq_reserve(c->kv[c->n], BATCH_CTX + STEPS, err);
-        if (st != SQUISH_OK) {
-            sq_kv_seq_free(c->kv[c->n]);
-            return st;
-        }
-        const sq_step_seg seg = {c->kv[c->n], 0, BATCH_CTX, 0};
-        sq_forward_run(b->e->f, b->prompt, BATCH_CTX, &seg, 1);
-    }
-    return SQUISH_OK;
-}
+/* ---- an engine and its limits ---------------------------------------------------------------- */
 
-static double batch_run(speed *b, const company *c, int32_t n) {
-    int32_t ids[BATCH_MAX], rows[BATCH_MAX];
-    sq_step_seg segs[BATCH_MAX];
-    const size_t ld = sq_forward_logits_ld(b->e->f);
-    for (int32_t i = 0; i < n; i++) ids[i] = b->prompt[i], rows[i] = i;
-    const uint64_t begin = sq_os_now_ns();
-    for (int32_t t = 0; t < STEPS; t++) {
-        for (int32_t i = 0; i < n; i++) segs[i] = (sq_step_seg){c->kv[i], i, 1, BATCH_CTX + t};
-        sq_forward_run(b->e->f, ids, n, segs, n);
-        const float *logits = sq_forward_logits(b->e->f, rows, n);
-        for (int32_t i = 0; i < n; i++) ids[i] = likeliest(logits + (size_t)i * ld, b->m->cfg.n_vocab);
-    }
-    return (double)n * STEPS * 1e9 / (double)(sq_os_now_ns() - begin);
-}
-
-static squish_status batch_rows(speed *b, squish_error *err) {
-    company c = {.n = 0};
-    squish_status st = SQUISH_OK;
-    SQ_GUARD(company_new(&c, b, err));
-    for (int32_t n = 1; n <= BATCH_MAX; n *= 2) {
-        char name[32];
-        for (int32_t r = 0; r < b->o->runs; r++) {
-            b->v[r] = batch_run(b, &c, n);
-            take_limits(b, r);
-            SQ_GUARD(told(b, err));
-        }
-        const double seen = (double)n * (BATCH_CTX + STEPS / 2);
-        const double limit = limit_now(b, (step){.tokens = n, .heads = n, .seen = seen, .cached = seen});
-        snprintf(name, sizeof name, "batch %d", n);
-        SQ_GUARD(bench_row(b->rows, name, "tok/s", b->v, b->o->runs, n / limit, BENCH_LARGE_IS_GOOD, err));
-    }
-fail:
-    company_free(&c);
-    return st;
-}
-
-/* ---- all ------------------------------------------------------------------------------------- */
-
-static squish_status speed_open(speed *b, int32_t ctx, squish_error *err) {
+static squish_status speed_open(bench_speed *b, int32_t ctx, squish_error *err) {
     squish_model_options mo = squish_model_options_default();
     squish_engine_options eo = squish_engine_options_default();
     mo.tier = b->o->tier;
@@ -247,10 +209,11 @@ static squish_status speed_open(speed *b, int32_t ctx, squish_error *err) {
     b->ctx = ctx < b->m->cfg.ctx ? ctx : b->m->cfg.ctx;
     eo.threads = b->o->threads;
     eo.ctx_tokens = b->ctx;
+    eo.isa_max = b->o->isa;
     SQ_TRY(sq_engine_new(&b->e, b->m, &eo, err));
     SQ_TRY(sq_seq_new(&b->s, b->e, err));
-    SQ_TRY(bench_limits_new(&b->limits, b->o->threads, err));
-    b->cost = cost_of(b->m, sq_kv_pool_format(b->e->kv));
+    SQ_TRY(bench_limits_new(&b->limits, b->o->threads, b->o->isa, err));
+    b->cost = bench_cost_of(b->m, sq_kv_pool_format(b->e->kv));
     b->prompt = sq_alloc_new(&b->m->alloc, (size_t)b->ctx * sizeof *b->prompt);
     if (!b->prompt) return sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory");
     uint64_t random = 1;
@@ -259,20 +222,20 @@ static squish_status speed_open(speed *b, int32_t ctx, squish_error *err) {
     return SQUISH_OK;
 }
 
-/* all: figures to take times runs, for the progress bar. */
-static squish_status measure(const bench_options *o, int32_t ctx, int32_t figures,
-                             squish_status (*take)(speed *b, squish_error *err), json_t *rows,
-                             squish_error *err) {
+squish_status bench_measure(const bench_options *o, int32_t ctx, int32_t done, int32_t figures,
+                            squish_status (*take)(bench_speed *b, const bench_points *p, squish_error *err),
+                            const bench_points *p, json_t *rows, squish_error *err) {
     const squish_alloc a = sq_alloc_default();
     if (o->runs < 1 || o->runs > BENCH_RUNS_MAX)
         return sq_fail(err, SQUISH_INVALID, "runs is %d, wanted 1 to %d", o->runs, BENCH_RUNS_MAX);
-    speed *b = sq_alloc_zero(&a, sizeof *b);
+    bench_speed *b = sq_alloc_zero(&a, sizeof *b);
     if (!b) return sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory");
     b->o = o;
     b->rows = rows;
+    b->done = done * o->runs;
     b->all = figures * o->runs;
     squish_status st = speed_open(b, ctx, err);
-    if (st == SQUISH_OK) st = take(b, err);
+    if (st == SQUISH_OK) st = take(b, p, err);
     if (b->prompt) sq_alloc_free(&b->m->alloc, b->prompt, (size_t)b->ctx * sizeof *b->prompt);
     bench_limits_free(b->limits);
     sq_seq_free(b->s);
@@ -280,18 +243,4 @@ static squish_status measure(const bench_options *o, int32_t ctx, int32_t figure
     squish_model_close(b->m);
     sq_alloc_free(&a, b, sizeof *b);
     return st;
-}
-
-squish_status bench_decode(const bench_options *o, json_t *rows, squish_error *err) {
-    int32_t figures = 0;
-    for (int32_t depth = 16; depth <= o->ctx; depth *= 4) figures++;
-    return measure(o, o->ctx + STEPS, figures, decode_rows, rows, err);
-}
-
-squish_status bench_prefill(const bench_options *o, json_t *rows, squish_error *err) {
-    return measure(o, 2048, 5, prefill_rows, rows, err);
-}
-
-squish_status bench_batch(const bench_options *o, json_t *rows, squish_error *err) {
-    return measure(o, BATCH_MAX * (BATCH_CTX + STEPS), 5, batch_rows, rows, err);
 }

@@ -9,21 +9,24 @@
 static const struct {
     const char *name;
     squish_status (*run)(const bench_options *o, json_t *rows, squish_error *err);
-    bool needs_model;
-} benches[] = {{"load", bench_load, true},       {"decode", bench_decode, true},
-               {"prefill", bench_prefill, true}, {"batch", bench_batch, true},
-               {"quant", bench_quant, false},    {"limits", bench_limits_rows, false}};
+    bool needs_model, needs_weights;
+} benches[] = {{"limits", bench_limits_rows, false, false}, {"load", bench_load, true, true},
+               {"decode", bench_decode, true, true},        {"prefill", bench_prefill, true, true},
+               {"batch", bench_batch, true, true},          {"threads", bench_threads, true, true},
+               {"tokenizer", bench_tokenizer, true, false}, {"quant", bench_quant, false, false}};
+
+enum { ALL = (1u << SQ_COUNT(benches)) - 1 };
 
 static void print_rows(const json_t *rows) {
+    static const char *const key[] = {"noise", "min", "max", "limit"};
     size_t i;
     const json_t *r;
-    printf("%-20s %12s %-6s %10s %10s %10s %10s %8s\n", "", "median", "", "mean", "sd", "min", "max",
+    printf("%-24s %12s %-6s %10s %10s %10s %10s %8s\n", "", "median", "", "noise", "min", "max", "limit",
            "of limit");
     json_array_foreach(rows, i, r) {
-        const char *key[] = {"mean", "sd", "min", "max"};
-        printf("%-20s %12.4g %-6s", json_string_value(json_object_get(r, "name")),
+        printf("%-24s %12.4g %-6s", json_string_value(json_object_get(r, "name")),
                json_number_value(json_object_get(r, "value")), json_string_value(json_object_get(r, "unit")));
-        for (size_t k = 0; k < SQ_COUNT(key); k++)
+        for (size_t k = 0; k < SQ_COUNT(key) && json_object_get(r, key[k]); k++)
             printf(" %10.4g", json_number_value(json_object_get(r, key[k])));
         const json_t *share = json_object_get(r, "share");
         if (share) printf(" %6.0f %%", 100 * json_number_value(share));
@@ -32,54 +35,121 @@ static void print_rows(const json_t *rows) {
 }
 
 /* The file or folder to measure; a checkpoint without a tier is compressed first, as everywhere. */
-static int find_model(cli *c, const char *name, squish_text *path) {
+static int find_model(cli *c, const char *name, bool text_only, squish_text *path) {
     squish_error err = {0};
     squish_model *m = NULL;
-    const int code = cli_open_model(c, name, false, &m);
+    const int code = cli_open_model(c, name, text_only, &m);
     squish_model_close(m);
     if (code) return code;
     return squish_locate(cli_home(c), name, path, &err) == SQUISH_OK ? 0 : cli_fail(c, &err);
 }
 
+/* "decode,batch" or "all" to a bit per bench; 0 after saying what there is. */
+static uint32_t wanted(const cli *c, const char *list) {
+    if (strcmp(list, "all") == 0) return ALL;
+    uint32_t set = 0;
+    for (const char *p = list; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL) {
+        const size_t n = strcspn(p, ",");
+        size_t k = 0;
+        while (k < SQ_COUNT(benches) && (strlen(benches[k].name) != n || strncmp(benches[k].name, p, n))) k++;
+        if (k == SQ_COUNT(benches)) {
+            char names[128] = "all";
+            for (size_t i = 0; i < SQ_COUNT(benches); i++) {
+                const size_t at = strlen(names);
+                snprintf(names + at, sizeof names - at, ", %s", benches[i].name);
+            }
+            cli_fail_text(c, 2, "no bench '%.*s' (there are: %s)", n < 40 ? (int)n : 40, p, names);
+            return 0;
+        }
+        set |= 1u << k;
+    }
+    return set;
+}
+
+static bool points(cli *c, bench_options *o) {
+    int32_t *at = NULL;
+    size_t n = 0;
+    if (!cli_has(c, OPT_BENCH_AT)) return true;
+    if (!cli_parse_ids(c, "--at", cli_text(c, OPT_BENCH_AT), &at, &n)) return false;
+    if (n < 1 || n > BENCH_POINTS_MAX) {
+        cli_fail_text(c, 2, "--at has %zu points, wanted 1 to %d", n, BENCH_POINTS_MAX);
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) o->at[i] = at[i];
+    o->n_at = (int32_t)n;
+    return true;
+}
+
+/* Every bench of the set into rows. With a choice of benches, --at means each of them. */
+static int run(const cli *c, uint32_t set, const bench_options *o, json_t *rows) {
+    squish_error err = {0};
+    for (size_t k = 0; k < SQ_COUNT(benches); k++) {
+        if (!(set & (1u << k))) continue;
+        if (set & (set - 1)) cli_note(c, "%s ...", benches[k].name);
+        if (benches[k].run(o, rows, &err) != SQUISH_OK) return cli_fail(c, &err);
+    }
+    return 0;
+}
+
+static int hand_out(const cli *c, const char *what, const char *model, const bench_options *o,
+                    const json_t *rows) {
+    squish_error err = {0};
+    squish_machine machine;
+    int code = 0;
+    squish_machine_get(&machine);
+    json_t *report = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:s, s:O}", "bench", what, "model", model,
+                               "tier", o->tier_name, "cpu", machine.cpu, "isa", bench_isa(o->isa), "threads",
+                               (int)(o->threads ? o->threads : sq_os_cores()), "squish", squish_build_info(),
+                               "rows", rows);
+    const char *dir = cli_text(c, OPT_BENCH_REPORT);
+    if (!report) return cli_fail_text(c, 5, "out of memory for the report");
+    if (dir && bench_page_write(report, dir, &err) != SQUISH_OK) code = cli_fail(c, &err);
+    if (dir && code == 0) cli_note(c, "%s/index.html", dir);
+    if (code == 0 && cli_flag(c, OPT_JSON))
+        code = cli_print_json(json_incref(report));
+    else if (code == 0)
+        print_rows(rows);
+    json_decref(report);
+    return code;
+}
+
 int cli_bench(cli *c) {
     char program[1024];
-    squish_error err = {0};
-    squish_text path = {0};
-    if (c->n_args < 1 || c->n_args > 2)
+    squish_text path = {0}, text = {0};
+    if (c->n_args > 2)
         return cli_fail_text(c, 2,
                              "bench takes what to measure and maybe a model (squish bench load [MODEL])");
-    size_t k = 0;
-    while (k < SQ_COUNT(benches) && strcmp(benches[k].name, c->args[0]) != 0) k++;
-    if (k == SQ_COUNT(benches))
-        return cli_fail_text(
-            c, 2, "no bench '%.40s' (there are: load, decode, prefill, batch, quant, limits)",
-                             c->args[0]);
-    if (c->n_args == 2 && !benches[k].needs_model)
-        return cli_fail_text(c, 2, "bench %s looks at no model", benches[k].name);
-    const char *model = c->n_args == 2 ? c->args[1] : cli_text(c, OPT_MODEL);
-    int code = benches[k].needs_model ? find_model(c, model, &path) : 0;
-    if (code) return code;
-    const bench_options o = {.path = path.data,
-                             .tier = cli_tier(c),
-                             .tier_name = cli_text(c, OPT_TIER),
-                             .runs = (int32_t)cli_int(c, OPT_BENCH_RUNS),
-                             .threads = (int32_t)cli_int(c, OPT_THREADS),
-                             .ctx = (int32_t)cli_int(c, OPT_BENCH_CTX),
-                             .program = sq_os_exe_path(program, sizeof program) ? program : NULL,
-                             .progress = cli_progress,
-                             .progress_user = c};
+    const char *what = c->n_args > 0 ? c->args[0] : "all";
+    const uint32_t set = wanted(c, what);
+    bool needs_model = false, needs_weights = false;
+    if (!set) return 2;
+    for (size_t k = 0; k < SQ_COUNT(benches); k++) {
+        needs_model |= (set & (1u << k)) && benches[k].needs_model;
+        needs_weights |= (set & (1u << k)) && benches[k].needs_weights;
+    }
+    if (c->n_args == 2 && !needs_model) return cli_fail_text(c, 2, "bench %s looks at no model", what);
+    bench_options o = {.tier = cli_tier(c),
+                       .tier_name = cli_text(c, OPT_TIER),
+                       .runs = (int32_t)cli_int(c, OPT_BENCH_RUNS),
+                       .threads = (int32_t)cli_int(c, OPT_THREADS),
+                       .ctx = (int32_t)cli_int(c, OPT_BENCH_CTX),
+                       .isa = cli_text(c, OPT_ISA),
+                       .program = sq_os_exe_path(program, sizeof program) ? program : NULL,
+                       .progress = cli_progress,
+                       .progress_user = c};
+    if (!points(c, &o)) return 2;
+    int code = needs_model ? find_model(c, c->n_args == 2 ? c->args[1] : cli_text(c, OPT_MODEL),
+                                        !needs_weights, &path)
+                           : 0;
+    if (code == 0 && cli_has(c, OPT_TEXT)) code = cli_read(c, cli_text(c, OPT_TEXT), true, &text);
+    o.path = path.data;
+    o.text = text.data;
+    o.text_bytes = text.bytes;
     json_t *rows = json_array();
-    squish_machine machine;
-    squish_machine_get(&machine);
-    if (benches[k].run(&o, rows, &err) != SQUISH_OK)
-        code = cli_fail(c, &err);
-    else if (cli_flag(c, OPT_JSON))
-        code = cli_print_json(json_pack("{s:s, s:s, s:s, s:s, s:O}", "bench", benches[k].name, "model",
-                                        path.data ? path.data : "", "cpu", machine.cpu, "isa", machine.isa,
-                                        "rows", rows));
-    else
-        print_rows(rows);
+    if (code == 0) code = run(c, set, &o, rows);
+    if (code == 0) code = hand_out(c, what, path.data ? path.data : "", &o, rows);
     json_decref(rows);
+    squish_text_free(&text);
     squish_text_free(&path);
     return code;
 }

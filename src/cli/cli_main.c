@@ -68,12 +68,14 @@ const cli_command cli_commands[CLI_COMMANDS] = {
                  "next window.",
                  cli_ppl},
     [CLI_BENCH] =
-        {"bench", "load|decode|prefill|batch|quant|limits [MODEL]", "measure this machine with a model",
+        {"bench", "all|limits|load|decode|prefill|batch|threads|tokenizer|quant [MODEL]",
+         "measure this machine with a model",
+         "One or more, with commas between; all if none is named. limits: what memory and arithmetic give. "
          "load: time to ready and memory, warm and cold, and from the start of the program to the first byte "
          "of an answer. decode: tokens a second behind contexts up to --max-ctx. prefill: prompts of 8 to "
-         "2048 tokens. batch: 1 to 16 answers at once. quant: the quantisers on weights in memory. limits: "
-         "what memory and arithmetic give. Rows are medians of --runs runs, beside the limit measured "
-         "between them.",
+         "2048 tokens. batch: 1 to 16 answers at once. threads: decode and prefill on 1 thread to all. "
+         "tokenizer: text to tokens and back, --text or a mix of its own. quant: the quantisers on weights "
+         "in memory. Rows are medians of --runs runs, beside the limit measured between them.",
          cli_bench},
     [CLI_DOCTOR] = {"doctor", "", "check this machine and the shipped model", NULL, cli_doctor},
     [CLI_CONFIG] = {"config", "", "every option: its value and where it comes from", NULL, cli_config},

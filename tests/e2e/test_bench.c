@@ -16,10 +16,10 @@ static double number(const json_t *row, const char *key) {
     return json_number_value(v);
 }
 
-/* names: those of the rows, separated by commas. */
+/* names: those of the rows, separated by commas. Of one run the share is that of value and limit. */
 static void expect_rows(const char *command, const char *names, bool limited) {
-    const cli_result *r =
-        sh("$S bench %s --tier source --runs 3 --threads 2 --max-ctx 64 -q --json", command);
+    const cli_result *r = sh("$S bench %s --tier source --runs %d --threads 2 --max-ctx 64 -q --json",
+                             command, limited ? 1 : 3);
     assert_int_equal(r->status, 0);
     json_t *o = cli_json(r);
     assert_non_null(o);
@@ -32,11 +32,14 @@ static void expect_rows(const char *command, const char *names, bool limited) {
                  json_string_value(json_object_get(row, "name")));
         const double value = number(row, "value");
         assert_true(value > 0 && number(row, "min") <= value && value <= number(row, "max"));
-        assert_int_equal((int)number(row, "runs"), 3);
+        assert_true(number(row, "noise") <= number(row, "max") - number(row, "min"));
+        assert_int_equal((int)number(row, "runs"), limited ? 1 : 3);
         if (!limited) continue;
         const double ratio = value / number(row, "limit"), share = number(row, "share");
         const bool small = strcmp(json_string_value(json_object_get(row, "unit")), "ms") == 0;
         assert_true(fabs(share - (small ? 1 / ratio : ratio)) < 1e-6 * share);
+        assert_true(number(row, "at") >= 1 && number(row, "ops_per_byte") > 0);
+        assert_true(number(row, "gop_s") > 0 && number(row, "read_gb_s") > 0);
     }
     assert_string_equal(found, names);
     json_decref(o);
@@ -46,11 +49,72 @@ static void every_row_is_there(void **state) {
     (void)state;
     expect_rows("limits", "read memory,int8 dot products,f32 multiply-adds", false);
     expect_rows("decode squish-tiny", "decode at 16,decode at 64", true);
-    expect_rows("batch squish-tiny", "batch 1,batch 2,batch 4,batch 8,batch 16", true);
-    const cli_result *r = sh("$S bench prefill squish-tiny --runs 1 -q --json");
+    expect_rows("decode squish-tiny --at 20,40", "decode at 20,decode at 40", true);
+    expect_rows("prefill squish-tiny --at 33", "prefill 33,first token after 33", true);
+    expect_rows("threads squish-tiny",
+                "decode, 1 thread,prefill 128, 1 thread,decode, 2 threads,prefill 128, 2 threads", true);
+    expect_rows("tokenizer squish-tiny", "encode whole,encode 1 kB pieces,decode tokens", false);
+    expect_rows("batch,decode squish-tiny --at 1", "decode at 1,batch 1", true);
+}
+
+static void the_instruction_set_can_be_capped(void **state) {
+    (void)state;
+    json_t *o =
+        cli_json(sh("$S bench decode squish-tiny --at 1 --runs 1 --threads 2 --isa scalar -q --json"));
+    assert_string_equal(json_string_value(json_object_get(o, "isa")), "scalar");
+    json_t *best = cli_json(sh("$S bench decode squish-tiny --at 1 --runs 1 --threads 2 -q --json"));
+    const double slow = number(json_array_get(json_object_get(o, "rows"), 0), "dots_gop_s");
+    const double fast = number(json_array_get(json_object_get(best, "rows"), 0), "dots_gop_s");
+    const char *isa = json_string_value(json_object_get(best, "isa"));
+    /* The probe is that of the cap; its rate differs by a factor of ten and more. */
+    if (strcmp(isa, "scalar") != 0) assert_true(fast > 2 * slow);
+    json_decref(best);
+    json_decref(o);
+}
+
+static size_t count(const char *text, const char *what) {
+    size_t n = 0;
+    for (const char *p = text; (p = strstr(p, what)); p += strlen(what)) n++;
+    return n;
+}
+
+static void a_report_stands_alone(void **state) {
+    (void)state;
+    const char *tags[] = {"figure", "svg", "table", "div", "span", "title", "text", "style"};
+    const char *rows[] = {"batch 1<", "batch 16<", "prefill 8<", "first token after 2048<"};
+    const cli_result *r = sh("$S bench decode,prefill,batch,threads,limits squish-tiny --runs 1 --threads 2 "
+                             "--max-ctx 64 -q --json --report $T/a/report");
     assert_int_equal(r->status, 0);
-    assert_non_null(strstr(r->out, "\"prefill 8\""));
-    assert_non_null(strstr(r->out, "\"first token after 512\""));
+    json_t *printed = cli_json(r), *kept = cli_json(sh("cat $T/a/report/bench.json"));
+    assert_true(json_equal(printed, kept));
+    json_decref(printed);
+    json_decref(kept);
+    r = sh("cat $T/a/report/index.html");
+    assert_int_equal(count(r->out, "<svg"), 5); /* a roofline and four plots of cost */
+    assert_int_equal(count(r->out, "<script") + count(r->out, "http") + count(r->out, "src="), 0);
+    assert_int_equal(count(r->out, "nan") + count(r->out, "inf\""), 0);
+    assert_non_null(strstr(r->out, "prefers-color-scheme:dark"));
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) assert_non_null(strstr(r->out, rows[i]));
+    for (size_t i = 0; i < sizeof tags / sizeof tags[0]; i++) {
+        char open[16], close[16];
+        snprintf(open, sizeof open, "<%s", tags[i]);
+        snprintf(close, sizeof close, "</%s>", tags[i]);
+        assert_int_equal(count(r->out, open), count(r->out, close));
+    }
+    r = sh("$S bench limits --runs 1 --threads 2 -q --report $T/b >/dev/null && cat $T/b/index.html");
+    assert_int_equal(r->status, 0);
+    assert_int_equal(count(r->out, "<svg"), 0);
+    assert_int_equal(sh("$S bench limits --runs 1 --report /dev/null/x")->status, 1);
+}
+
+static void a_text_of_ones_own_is_tokenized(void **state) {
+    (void)state;
+    cli_write("text", "Fisch frisst Fliege.\n", 21);
+    assert_int_equal(sh("$S bench tokenizer squish-tiny --runs 1 --text $T/text -q")->status, 0);
+    cli_write("text", "", 0);
+    const cli_result *r = sh("$S bench tokenizer squish-tiny --runs 1 --text $T/text -q");
+    assert_int_equal(r->status, 1);
+    assert_non_null(strstr(r->err, "0 bytes"));
 }
 
 static void what_cannot_be_measured_is_said(void **state) {
@@ -58,14 +122,26 @@ static void what_cannot_be_measured_is_said(void **state) {
     assert_int_equal(sh("$S bench decode squish-tiny --runs 0")->status, 2);
     assert_int_equal(sh("$S bench decode no-such-model")->status, 3);
     assert_int_equal(sh("$S bench limits squish-tiny")->status, 2);
-    const cli_result *r = sh("$S bench nonsense");
+    assert_int_equal(sh("$S bench decode squish-tiny --at x")->status, 2);
+    assert_int_equal(sh("$S bench decode squish-tiny --isa z80")->status, 2);
+    const cli_result *r = sh("$S bench batch squish-tiny --at 17 -q");
+    assert_int_equal(r->status, 1);
+    assert_non_null(strstr(r->err, "17, from 1 to 16"));
+    r = sh("$S bench decode squish-tiny --at 1000000 -q");
+    assert_int_equal(r->status, 1);
+    assert_non_null(strstr(r->err, "1000032 tokens"));
+    r = sh("$S bench decode,nonsense");
     assert_int_equal(r->status, 2);
     assert_non_null(strstr(r->err, "prefill"));
+    assert_non_null(strstr(r->err, "'nonsense'"));
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_row_is_there),
+        cmocka_unit_test(the_instruction_set_can_be_capped),
+        cmocka_unit_test(a_report_stands_alone),
+        cmocka_unit_test(a_text_of_ones_own_is_tokenized),
         cmocka_unit_test(what_cannot_be_measured_is_said),
     };
     return cmocka_run_group_tests_name("bench", tests, cli_begin, cli_end);
