@@ -286,7 +286,7 @@ static void check_gemm(sq_wtype t, sq_scale_type st, int32_t rows, int32_t cols,
     case_free(&c);
 }
 
-static const int32_t TOKENS[] = {1, 2, 3, 5, 8, 16, 17};
+static const int32_t TOKENS[] = {1, 2, 3, 5, 8, 16, 17, 33, 37};
 
 /* Every pair of odd sizes, each with one number of tokens in turn; then every number of tokens. */
 static void check_type(sq_wtype t, sq_scale_type st) {
@@ -297,7 +297,7 @@ static void check_type(sq_wtype t, sq_scale_type st) {
             check_gemm(t, st, sq_test_sizes[r], sq_test_sizes[c], TOKENS[turn++ % SQ_COUNT(TOKENS)], RANDOM);
         }
     for (int32_t m = 1; m <= 40; m++) check_gemm(t, st, 33, 129, m, RANDOM);
-    for (int32_t m = 7; m <= 15; m++) check_gemm(t, st, 70, 1023, m, RANDOM); /* two chunks of columns */
+    for (int32_t m = 7; m <= 39; m += 4) check_gemm(t, st, 70, 1023, m, RANDOM); /* two chunks of columns */
 }
 
 static void check_extremes(sq_wtype t, sq_scale_type st) {

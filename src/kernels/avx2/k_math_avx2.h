@@ -33,6 +33,12 @@ SQ_INLINE void fetch_ahead(const void *p, size_t bytes) {
     _mm_prefetch((const char *)((uintptr_t)p + bytes), _MM_HINT_T0);
 }
 
+/* The same into the second level. A line asked for in the first holds one of its few miss buffers for all the
+ * way from memory, and what hits waits behind it. */
+SQ_INLINE void fetch_far(const void *p, size_t bytes) {
+    _mm_prefetch((const char *)((uintptr_t)p + bytes), _MM_HINT_T1);
+}
+
 /* The tree of R1 over lanes 0..7 (a) and 8..15 (b). */
 SQ_INLINE float lane_tree(__m256 a, __m256 b) {
     a = _mm256_add_ps(a, b);

@@ -35,6 +35,12 @@ BLOCK void fetch(const void *p, size_t ahead) {
     _mm_prefetch((const char *)((uintptr_t)p + ahead), _MM_HINT_T0);
 }
 
+/* The same into the second level: for streams from memory. Lines wanted in the first level take one of its
+ * few miss buffers for all the way, and loads that hit wait behind them. */
+BLOCK void fetch_far(const void *p, size_t ahead) {
+    _mm_prefetch((const char *)((uintptr_t)p + ahead), _MM_HINT_T1);
+}
+
 BLOCK __m512 f16_load(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 
 BLOCK __m512 bf16_widen(__m256i h) {

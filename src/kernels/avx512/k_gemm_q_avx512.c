@@ -13,17 +13,26 @@
  *     12 tokens a tile, line by line                    91 %, 63 %           88 %, 47 %
  *     ... each tile fetched 6 kB ahead, 8 tokens        95 %, 70 %           86 %, 48 %
  *     8 operands held while 8 tokens pass               97 %, 70 %           87 %, 64 %
- *     past 8 tokens: operands unpacked once for all     -, 75 %              -, 69 %
+ *     operands unpacked once for many tokens            -, 75 %              -, 69 %
  *
- * int8-row reaches 100 % and 1 token needs no fetching there; its many tokens 79 %, ternary ones as well, 2
- * and 3 bits 75 %. What fetching is for is 2 to 32 tokens, too slow for the hardware's stream to run ahead:
- * with 8 tokens int4 went from 9 to 19 GB/s of weights, int8 from 11 to 26. The ceiling of many tokens is
- * 84 %: for 16 dot products there are a multiplication and two multiply-adds on the same two pipes. */
+ * One thread of an AMD EPYC, family 25 model 17, 3.7 GHz: read loop 20 to 27 GB/s, vpdpbusd 472 Gop/s. Shares
+ * as above, then Gop/s of 8 and 16 tokens of int4 and 8 of int8:
+ *
+ *     all of the above                                  96 %, 78 %, 269, 262    86 %, 79 %, 136
+ *     fetched to the second level, scales too           100 %, 78 %, 317, 262   104 %, 79 %, 220 to 275
+ *     ... and unpacked to memory past 32 tokens only    -, -, -, 303            -
+ *
+ * A line fetched to the first level holds one of its miss buffers all the way from memory, and what hits
+ * waits behind it: hence the second level, and no line of a record left to chance. The ceiling of many tokens
+ * is 84 %: for 16 dot products there are a multiplication and two multiply-adds on the same two pipes (int8:
+ * 89 %, one multiply-add). Conversions, shifts and vpmaddubsw were measured: the first two are free beside
+ * dot products, the last takes the same pipes. */
 #include "kernels/avx512/k_avx512.h"
 
 enum {
     N_MAX = 8,              /* tokens of a block: 8 integer and 8 float accumulators */
     AHEAD = 6144,           /* bytes a tile is fetched ahead of its use */
+    PAIRS_PAST = 32,        /* tokens that repay unpacking operands to memory */
     PANEL_BYTES = 384 << 10 /* weights that stay in L2 while tokens pass over them */
 };
 
@@ -49,7 +58,6 @@ BLOCK void dots_i4(int N, const uint8_t *record, const int8_t *q, size_t ld, __m
         for (int c = 0; c < 4; c++) {
             const size_t at = 64 * (size_t)(4 * part + c);
             const __m512i line = _mm512_loadu_si512(record + at);
-            fetch(record, AHEAD + at);
             lo[c] = _mm512_and_si512(line, nibble);
             hi[c] = _mm512_and_si512(_mm512_srli_epi16(line, 4), nibble);
         }
@@ -64,8 +72,7 @@ BLOCK void dots_i4(int N, const uint8_t *record, const int8_t *q, size_t ld, __m
     }
 }
 
-/* The sum of the codes of token i is isum[i * groups]. For one token the lines are left to the hardware,
- * whose stream is 6 % faster. */
+/* The sum of the codes of token i is isum[i * groups]. */
 BLOCK void dots_i8(int N, const uint8_t *record, const int8_t *q, size_t ld, const int32_t *isum,
                    size_t groups, __m512i *dot) {
     const __m512i sign = _mm512_set1_epi8(-128);
@@ -76,7 +83,6 @@ BLOCK void dots_i8(int N, const uint8_t *record, const int8_t *q, size_t ld, con
         UNROLL
         for (int c = 0; c < 8; c++) {
             const size_t at = 64 * (size_t)(8 * part + c);
-            if (N > 1) fetch(record, AHEAD + at);
             line[c] = _mm512_xor_si512(_mm512_loadu_si512(record + at), sign);
         }
         for (int i = 0; i < N; i++) {
@@ -194,9 +200,7 @@ BLOCK void add_group(sq_wtype type, int N, const sq_weight *w, const uint8_t *ti
                             : type == SQ_W_I3_G64 ? record + 384
                                                   : record + 256;
     __m512i dot[N_MAX];
-    UNROLL
-    for (size_t l = 0; l < bytes; l += 64) fetch(record, AHEAD + l);
-    if (type == SQ_W_I8_G32) fetch(scales, w->tile_bytes);
+    if (type == SQ_W_I8_G32) fetch_far(scales, w->tile_bytes);
     UNROLL
     for (int half = 0; half < 2; half++) {
         if (half == 0 || two)
@@ -221,6 +225,8 @@ BLOCK void tile_block(sq_wtype type, int N, const sq_weight *w, const uint8_t *t
     __m512i dot[N_MAX];
     for (int i = 0; i < N; i++) acc[i] = _mm512_setzero_ps();
     for (size_t g = 0; g < groups; g++) {
+        UNROLL
+        for (size_t l = 0; l < record_of(type); l += 64) fetch_far(tile + g * record_of(type), AHEAD + l);
         if (type >= SQ_W_I4_G32) {
             add_group(type, N, w, tile, x, i0, g, acc);
         } else if (type == SQ_W_I4_G64) {
@@ -234,7 +240,7 @@ BLOCK void tile_block(sq_wtype type, int N, const sq_weight *w, const uint8_t *t
                 acc[i] = _mm512_fmadd_ps(bw, _mm512_set1_ps(xsum[(size_t)i * groups + g]), acc[i]);
             }
         } else {
-            if (type == SQ_W_I8_G64) fetch(tail, w->tile_bytes + 32 * g);
+            if (type == SQ_W_I8_G64) fetch_far(tail, w->tile_bytes + 32 * g);
             dots_i8(N, tile + g * SQ_I8_RECORD, q + g * SQ_GROUP, ld, isum + g, groups, dot);
             const __m512 sw =
                 type == SQ_W_I8_G64 ? scales16(w->scale_type, tail + 32 * g) : _mm512_setzero_ps();
@@ -258,6 +264,7 @@ BLOCK void tile_block(sq_wtype type, int N, const sq_weight *w, const uint8_t *t
  * tiles; sums wait in y between chunks. What is left beside the dot products is the folding of scales: four
  * instructions for 16 dot products, two of them for the same pipes. */
 enum { CHUNK = 8, PAIR_MAX = 6, FETCHERS = 4, GROUP_BYTES = 16 * SQ_GROUP };
+_Static_assert(PAIRS_PAST / (PAIRS_PAST / PAIR_MAX + 1) >= PAIR_MAX - 1, "blocks are of 5 or 6 tokens");
 
 /* How scales lie, and all that is left of the type. */
 typedef enum { BY_ROW, BY_64, BY_64_BIAS, BY_32, BY_32_BIAS } folding;
@@ -358,7 +365,8 @@ BLOCK void pair_block(folding by, int N, const pair *p, int32_t i0, float *y, si
         }
 }
 
-/* All tokens past one chunk, in blocks as equal as can be: 17 tokens are 6, 6 and 5. */
+/* All tokens past one chunk, in blocks as equal as can be: 37 tokens are 6, 6 and five times 5. There are
+ * more than PAIRS_PAST, so that no block is smaller than 5. */
 BLOCK void pair_tokens(folding by, pair *p, float *y, size_t ldy) {
     const int32_t m = p->x->m, blocks = sq_div_up(m, PAIR_MAX);
     p->fetch_step = 64 * (size_t)(blocks < FETCHERS ? blocks : FETCHERS);
@@ -366,17 +374,10 @@ BLOCK void pair_tokens(folding by, pair *p, float *y, size_t ldy) {
         const int32_t n = sq_div_up(m - i, blocks - b);
         float *yi = y + (size_t)i * ldy;
         p->fetch_from = b < FETCHERS ? 64 * (size_t)b : p->record;
-        switch (n) {
-#define CASE(N)                                                                                              \
-    case N: pair_block(by, N, p, i, yi, ldy); break
-            CASE(1);
-            CASE(2);
-            CASE(3);
-            CASE(4);
-            CASE(5);
-            CASE(6);
-#undef CASE
-        }
+        if (n == PAIR_MAX)
+            pair_block(by, PAIR_MAX, p, i, yi, ldy);
+        else
+            pair_block(by, PAIR_MAX - 1, p, i, yi, ldy);
         i += n;
     }
 }
@@ -472,7 +473,7 @@ BLOCK void tile_tokens(sq_wtype type, const sq_weight *w, int32_t tile, const sq
  * then read once a panel and not once a tile. Blocks are as equal as can be: 17 tokens are 6, 6 and 5. */
 BLOCK void gemm_packed(sq_wtype type, const sq_weight *w, int32_t tile0, int32_t tile1, const sq_act *x,
                        float *y, size_t ldy) {
-    if (x->m > N_MAX) {
+    if (x->m > PAIRS_PAST) {
         const int32_t even = tile0 + (tile1 - tile0) / 2 * 2;
         gemm_pairs(type, w, tile0, even, x, y, ldy);
         tile0 = even;
