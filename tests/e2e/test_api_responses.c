@@ -59,8 +59,8 @@ static void items_of_all_forms_are_what_a_string_is(void **state) {
         "[{\"type\":\"message\",\"role\":\"user\",\"content\":[{\"type\":\"input_text\",\"text\":\"What is "
         "the capital of "
         "Japan?\"}]}]",
-        "[{\"type\":\"reasoning\",\"summary\":[]},{\"role\":\"user\",\"content\":\"What is the capital of "
-        "Japan?\"}]"};
+        ("[{\"type\":\"reasoning\",\"summary\":[]},{\"role\":\"user\",\"content\":\"What is the capital of "
+         "Japan?\"}]")};
     for (size_t i = 0; i < 3; i++) {
         char body[400];
         snprintf(body, sizeof body, "{\"model\":\"squish-tiny\",\"temperature\":0,\"input\":%s}", inputs[i]);
