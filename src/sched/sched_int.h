@@ -143,6 +143,7 @@ struct squish_batch {
     sq_step_cost cost;
     sq_share plan[SQ_SEQS_MAX];
     int32_t n_plan;
+    int32_t prompt_rows;  /* of prompts, in the step before */
     int32_t *ids;         /* [chunk] of the step */
     squish_batch_stats stats;
 };

@@ -12,7 +12,7 @@ static void the_cost_of_steps_is_learnt(void **state) {
     (void)state;
     sq_step_cost c = {0};
     uint64_t rng = 1;
-    assert_int_equal(sq_step_cost_room(&c, 8, 8000, 0, 10), 32); /* nothing known: a little */
+    assert_int_equal(sq_step_cost_room(&c, 8, 8000, 0, 10), 8); /* nothing known: a little */
     for (int i = 0; i < 200; i++) {
         const double tokens = 1 + (double)(sq_splitmix64(&rng) % 256);
         const double context = tokens * (double)(sq_splitmix64(&rng) % 4000);
@@ -21,7 +21,7 @@ static void the_cost_of_steps_is_learnt(void **state) {
     assert_true(fabs(c.k[0] - 5) < 0.05 && fabs(c.k[1] - 0.25) < 0.01 && fabs(c.k[2] - 0.0001) < 1e-5);
     const int32_t n = sq_step_cost_room(&c, 8, 8000, 1000, 40);
     assert_true(law(8 + n, 8000 + n * 1000) <= 41 && law(9 + n, 8000 + (n + 1) * 1000) >= 39);
-    assert_int_equal(sq_step_cost_room(&c, 8, 8000, 1000, 1), 16); /* prompts always go on */
+    assert_int_equal(sq_step_cost_room(&c, 8, 8000, 1000, 1), 2); /* prompts always go on */
 }
 
 static void steps_that_are_all_alike_give_no_nonsense(void **state) {
@@ -30,7 +30,38 @@ static void steps_that_are_all_alike_give_no_nonsense(void **state) {
     for (int i = 0; i < 500; i++) sq_step_cost_add(&c, 1, 100, 7 + (i % 2 ? 0.5 : -0.5));
     for (int i = 0; i < 3; i++) assert_true(c.k[i] >= 0 && isfinite(c.k[i]));
     const int32_t n = sq_step_cost_room(&c, 1, 100, 100, 14);
-    assert_true(n >= 16 && n <= SQ_CHUNK_MAX);
+    assert_true(n >= 2 && n <= SQ_CHUNK_MAX);
+}
+
+/* One answer streams, a prompt of 4,000 tokens comes: rows of the prompt in each step, with costs as law says. */
+static void a_prompt_beside_a_stream_begins_small_and_stays_within_the_target(void **state) {
+    (void)state;
+    sq_engine e = {.chunk = 512};
+    sq_client ann = {0};
+    sq_job stream = {.client = &ann, .n = 20, .n_prompt = 16, .computed = 19, .prompt_logprobs = -1};
+    sq_job prompt = {.client = &ann, .n = 4000, .n_prompt = 4000, .prompt_logprobs = -1};
+    sq_batch b = {.e = &e, .opt = {.jobs_max = 2}, .active = {&stream}};
+    int32_t over = 0, steps = 0, rows_before = 4;
+    /* long alone: what a row costs is long forgotten, and whatever the fit says must not be believed at once */
+    for (int i = 0; i < 500; i++) {
+        sq_plan_step(&b, 0);
+        assert_true(b.n_plan == 1 && b.plan[0].n_rows == 1);
+        sq_step_cost_add(&b.cost, 1, stream.n, law(1, stream.n) + (i % 2 ? 0.1 : -0.1));
+    }
+    b.cost.alone_ms = law(1, stream.n);
+    b.active[1] = &prompt;
+    for (; prompt.computed < prompt.n; steps++) {
+        sq_plan_step(&b, 0);
+        assert_int_equal(b.n_plan, 2);
+        const int32_t rows = b.plan[1].n_rows;
+        const double context = stream.n + rows * (prompt.computed + 0.5 * rows), ms = law(1 + rows, context);
+        assert_true(rows >= 1 && rows <= 2 * rows_before);
+        rows_before = rows;
+        over += ms > 2.5 * b.cost.alone_ms;
+        sq_step_cost_add(&b.cost, 1 + rows, context, ms);
+        prompt.computed += rows;
+    }
+    assert_true(over <= 1 && steps < 700); /* and no slower than it has to be */
 }
 
 static void order_is_preempted_then_service_then_class_then_arrival(void **state) {
@@ -80,6 +111,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_cost_of_steps_is_learnt),
         cmocka_unit_test(steps_that_are_all_alike_give_no_nonsense),
+        cmocka_unit_test(a_prompt_beside_a_stream_begins_small_and_stays_within_the_target),
         cmocka_unit_test(order_is_preempted_then_service_then_class_then_arrival),
         cmocka_unit_test(clients_that_come_back_do_not_save_up),
     };
