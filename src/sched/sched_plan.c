@@ -18,7 +18,7 @@
 enum {
     DECODE_CHARGE = 4,    /* prompt tokens that a decoded one counts as: it reads all weights alone */
     PROMPT_ROWS_MIN = 2,  /* of a step while answers stream: prompts always go on */
-    PROMPT_ROWS_FIRST = 8, /* of the first step with prompts after steps without; then at most twice as many */
+    PROMPT_ROWS_FIRST = 8, /* of the first step with prompts after steps without; then at most doubled */
     FITS_MIN = 8,         /* steps before the fit is believed */
     AGE_S = 10,           /* waiting that lifts a job by a class */
     FADE_S = 10

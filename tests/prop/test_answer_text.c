@@ -3,9 +3,9 @@
  * test_answer_text.c - the text of answers, event by event, over random vocabularies of byte strings: cut
  * characters, ill-formed bytes, stop strings across tokens.
  *
- * A model is played by logits that leave one choice. The oracle joins the bytes of all tokens, repairs them in
- * one go, and looks for stop strings at every position. What the events hand out, joined, must be that, and
- * every event must be whole characters. */
+ * A model is played by logits that leave one choice. The oracle joins the bytes of all tokens, repairs them
+ * in one go, and looks for stop strings at every position. What the events hand out, joined, must be that,
+ * and every event must be whole characters. */
 #include "sched/sched.h"
 #include "support/tok_load.h"
 
@@ -33,8 +33,8 @@ typedef struct {
     } ids[IDS];
 } vocab;
 
-/* Few different bytes, so that they meet often: letters of stop strings, and parts of characters of every length, some
- * of which can never be well-formed. */
+/* Few different bytes, so that they meet often: letters of stop strings, and parts of characters of every
+ * length, some of which can never be well-formed. */
 static char some_byte(void) {
     static const char bytes[] = "aab \n\xC3\xA9\xE6\x97\xA5\xF0\x9F\x98\x80\xED\xA0\xC0\xF5\xFF";
     return bytes[below(sizeof bytes - 1)];
@@ -65,7 +65,8 @@ static void open_vocab(vocab *v) {
     static char json[32768];
     size_t n = (size_t)snprintf(json, sizeof json,
                                 "{\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"added_tokens\":[{\"id\":%d,"
-                                "\"content\":\"<|x|>\",\"special\":true}],\"model\":{\"merges\":[],\"vocab\":{",
+                                "\"content\":\"<|x|>\",\"special\":true}],\"model\":{\"merges\":[],"
+                                "\"vocab\":{",
                                 IDS);
     for (int32_t i = 0; i < IDS; i++) {
         char bytes[TOKEN_BYTES] = {(char)i};
@@ -122,7 +123,8 @@ static void cut(result *r, const squish_gen_options *o) {
 static void expect(result *r, const vocab *v, const int32_t *ids, int32_t n, const squish_gen_options *o) {
     char bytes[TEXT];
     size_t at = 0;
-    for (int32_t i = 0; i < n; at += v->ids[ids[i++]].n) memcpy(bytes + at, v->ids[ids[i]].bytes, v->ids[ids[i]].n);
+    for (int32_t i = 0; i < n; at += v->ids[ids[i++]].n)
+        memcpy(bytes + at, v->ids[ids[i]].bytes, v->ids[ids[i]].n);
     *r = (result){.n = 0};
     repair(r, bytes, at);
     cut(r, o);

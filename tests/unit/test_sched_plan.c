@@ -33,7 +33,7 @@ static void steps_that_are_all_alike_give_no_nonsense(void **state) {
     assert_true(n >= 2 && n <= SQ_CHUNK_MAX);
 }
 
-/* One answer streams, a prompt of 4,000 tokens comes: rows of the prompt in each step, with costs as law says. */
+/* One answer streams, a prompt of 4,000 tokens comes: rows of it in each step, with costs as law says. */
 static void a_prompt_beside_a_stream_begins_small_and_stays_within_the_target(void **state) {
     (void)state;
     sq_engine e = {.chunk = 512};
@@ -42,7 +42,7 @@ static void a_prompt_beside_a_stream_begins_small_and_stays_within_the_target(vo
     sq_job prompt = {.client = &ann, .n = 4000, .n_prompt = 4000, .prompt_logprobs = -1};
     sq_batch b = {.e = &e, .opt = {.jobs_max = 2}, .active = {&stream}};
     int32_t over = 0, steps = 0, rows_before = 4;
-    /* long alone: what a row costs is long forgotten, and whatever the fit says must not be believed at once */
+    /* long alone: what a row costs is forgotten, and whatever the fit says must not be believed at once */
     for (int i = 0; i < 500; i++) {
         sq_plan_step(&b, 0);
         assert_true(b.n_plan == 1 && b.plan[0].n_rows == 1);
