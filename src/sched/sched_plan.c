@@ -135,6 +135,15 @@ int32_t sq_step_cost_room(const sq_step_cost *c, double tokens, double context, 
     return n < SQ_CHUNK_MAX ? (int32_t)n : SQ_CHUNK_MAX;
 }
 
+/* Steps without prompts, of just these answers: they may have joined while there always was a prompt, so the
+ * mean of such steps may be that of fewer. */
+static double target_ms(const sq_batch *b, int32_t n_streams, double context) {
+    const sq_step_cost *c = &b->cost;
+    if (b->opt.itl_target_ms > 0) return b->opt.itl_target_ms;
+    const double now = c->n < FITS_MIN ? 0 : c->k[0] + c->k[1] * n_streams + c->k[2] * context;
+    return 2 * (now > c->alone_ms ? now : c->alone_ms);
+}
+
 /* ---- a step ---------------------------------------------------------------------------------- */
 
 static bool runs(const sq_job *j) { return j && !j->paused; }
@@ -185,7 +194,7 @@ void sq_plan_step(sq_batch *b, uint64_t now) {
         add_share(b, j, 1);
     }
     const int32_t n_streams = b->n_plan;
-    const double target = b->opt.itl_target_ms > 0 ? b->opt.itl_target_ms : 2 * b->cost.alone_ms;
+    const double target = target_ms(b, n_streams, context);
     int32_t left = b->e->chunk - n_streams, used = 0;
     for (sq_job *j; left > 0 && (j = next_prompt(b, now));) {
         if (n_streams > 0 && used == 0) {

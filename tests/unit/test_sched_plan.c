@@ -64,6 +64,29 @@ static void a_prompt_beside_a_stream_begins_small_and_stays_within_the_target(vo
     assert_true(over <= 1 && steps < 700); /* and no slower than it has to be */
 }
 
+/* Prompts come one after the other, their answers begin to stream: steps without prompts are never seen. */
+static void prompts_go_on_among_streams_that_joined_while_others_were_read(void **state) {
+    (void)state;
+    enum { STREAMS = 7 };
+    sq_engine e = {.chunk = 512};
+    sq_client ann = {0};
+    sq_job streams[STREAMS], prompt = {.client = &ann, .n = 100, .n_prompt = 100, .prompt_logprobs = -1};
+    sq_batch b = {.e = &e, .opt = {.jobs_max = STREAMS + 1}, .active = {&prompt}, .prompt_rows = 256};
+    uint64_t rng = 1;
+    for (int i = 0; i < STREAMS; i++) {
+        streams[i] = (sq_job){.client = &ann, .n = 20, .n_prompt = 16, .computed = 19, .prompt_logprobs = -1};
+        b.active[i + 1] = &streams[i];
+    }
+    for (int i = 0; i < 100; i++) {
+        const double tokens = 1 + (double)(sq_splitmix64(&rng) % 40);
+        sq_step_cost_add(&b.cost, tokens, 20 * tokens, 5 + 2 * tokens);
+    }
+    b.cost.alone_ms = 7; /* of one of them */
+    sq_plan_step(&b, 0);
+    const int32_t rows = b.plan[STREAMS].n_rows;
+    assert_true(b.n_plan == STREAMS + 1 && rows >= 8 && rows <= 10); /* 19 ms without, 38 with */
+}
+
 static void order_is_preempted_then_service_then_class_then_arrival(void **state) {
     (void)state;
     sq_client ann = {.served = 10}, bob = {.served = 20};
@@ -112,6 +135,7 @@ int main(void) {
         cmocka_unit_test(the_cost_of_steps_is_learnt),
         cmocka_unit_test(steps_that_are_all_alike_give_no_nonsense),
         cmocka_unit_test(a_prompt_beside_a_stream_begins_small_and_stays_within_the_target),
+        cmocka_unit_test(prompts_go_on_among_streams_that_joined_while_others_were_read),
         cmocka_unit_test(order_is_preempted_then_service_then_class_then_arrival),
         cmocka_unit_test(clients_that_come_back_do_not_save_up),
     };
