@@ -603,7 +603,7 @@ class Soak(threading.Thread):
                 self.wrong.append(f"{name}: stuck")
                 continue
             self.n += 1
-            if status not in right or (status == 200 and b'"error"' in text):
+            if status not in right or (status == 200 and b'"error":{' in text):
                 self.wrong.append(f"{name}: {status} {text[-200:]!r}")
 
     def one(self, data, leaves):

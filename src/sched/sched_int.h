@@ -177,9 +177,8 @@ void sq_rows_use(sq_batch *b);
 /* ---- histograms ------------------------------------------------------------------------------ */
 
 static inline void sq_hist_add(squish_hist *h, double ms) {
-    int32_t i = 0;
-    while (i < SQUISH_HIST_BUCKETS - 1 && ms > (double)(1 << i)) i++;
-    h->count[i]++;
+    const int32_t last = SQUISH_HIST_BUCKETS - 1;
+    for (int32_t i = last; i >= 0 && (i == last || ms <= (double)(1 << i)); i--) h->count[i]++;
     h->sum_s += ms / 1e3;
 }
 

@@ -130,6 +130,15 @@ static void clients_that_come_back_do_not_save_up(void **state) {
     assert_true(sq_plan_fairness(&b) == 0.5);
 }
 
+static void buckets_of_a_histogram_count_all_that_is_not_longer(void **state) {
+    (void)state;
+    squish_hist h = {{0}};
+    const double ms[] = {0.5, 1, 3, 1e9};
+    for (size_t i = 0; i < SQ_COUNT(ms); i++) sq_hist_add(&h, ms[i]);
+    assert_true(h.count[0] == 2 && h.count[1] == 2 && h.count[2] == 3);
+    assert_true(h.count[SQUISH_HIST_BUCKETS - 2] == 3 && h.count[SQUISH_HIST_BUCKETS - 1] == 4);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_cost_of_steps_is_learnt),
@@ -137,6 +146,7 @@ int main(void) {
         cmocka_unit_test(a_prompt_beside_a_stream_begins_small_and_stays_within_the_target),
         cmocka_unit_test(prompts_go_on_among_streams_that_joined_while_others_were_read),
         cmocka_unit_test(order_is_preempted_then_service_then_class_then_arrival),
+        cmocka_unit_test(buckets_of_a_histogram_count_all_that_is_not_longer),
         cmocka_unit_test(clients_that_come_back_do_not_save_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
