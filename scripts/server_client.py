@@ -89,7 +89,9 @@ class Server:
         return talk(self.port, get(path)).json()
 
     def blocks(self):
-        """Blocks of the cache that somebody holds, and those that are kept for prefixes."""
+        """Blocks of the cache that somebody holds, and those that are kept for prefixes. An answer arrives before the step
+        that ended it has been counted."""
+        time.sleep(0.3)
         b = self.get("/health")["kv_blocks"]
         return b["total"] - b["free"] - b["cached"], b["cached"], b["total"]
 
