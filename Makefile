@@ -222,6 +222,26 @@ test-clients: all $(VENV_CLIENTS)/.ready
 	$(VENV_CLIENTS)/bin/python tests/clients/test_clients.py --squish $(BUILD)/squish --venv $(VENV_CLIENTS) \
 	    $(if $(CLIENTS),--only $(CLIENTS))
 
+# The server's targets: start, streams, company, prefixes, clients that leave, connections, load. PART: some of them;
+# SHAPE_MODEL: a folder in the 1.5B shape, to be spared making it; MINUTES of load (the bar was set for 60).
+bench-server: all $(BUILD)/tests/prop/test_answer_text
+	python3 scripts/targets_server.py --build $(BUILD) $(if $(PART),--part $(PART)) $(if $(MINUTES),--minutes $(MINUTES)) \
+	    $(if $(SHAPE_MODEL),--shape-model $(SHAPE_MODEL))
+
+# Requests made from the description of the API against a server with sanitizers (needs network the first time, and
+# clang); MINUTES of it.
+VENV_SCHEMATHESIS := $(BUILD)/venv-schemathesis
+$(VENV_SCHEMATHESIS)/.ready:
+	python3 -m venv $(VENV_SCHEMATHESIS)
+	$(VENV_SCHEMATHESIS)/bin/pip install -q 'schemathesis==4.32.5'
+	@touch $@
+
+test-schemathesis: $(VENV_SCHEMATHESIS)/.ready
+	$(MAKE) --no-print-directory -s CC=clang BUILD=$(BUILD)/asan-server OPT='-O1 -g' \
+	    SAN='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer' all
+	$(VENV_SCHEMATHESIS)/bin/python scripts/check_schemathesis.py --build $(BUILD)/asan-server \
+	    --schemathesis $(VENV_SCHEMATHESIS)/bin/schemathesis $(if $(MINUTES),--minutes $(MINUTES))
+
 check-rooms:
 	@scripts/check_rooms.sh
 check-style:
@@ -258,4 +278,4 @@ clean:
 -include mk/arm.mk
 -include mk/page.mk
 
-.PHONY: all run deps test test-interop test-clients test-build libfuzzer-build check check-rooms check-style bench-peers bench-check man install clean unit
+.PHONY: all run deps test test-interop test-clients test-schemathesis test-build libfuzzer-build check check-rooms check-style bench-peers bench-check bench-server man install clean unit

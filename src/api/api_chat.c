@@ -157,8 +157,11 @@ static void send_role(sq_api_call *c, sq_api_answer *a) {
 static void send_event(sq_api_call *c, sq_api_answer *a, const squish_job_event *ev) {
     chat_state *s = c->state;
     send_role(c, a);
-    if (ev->text_bytes)
-        sq_api_sse(c, NULL, chunk(c, a, json_pack("{s:s%}", "content", ev->text, ev->text_bytes), NULL));
+    if (ev->text_bytes) {
+        json_t *o = chunk(c, a, json_pack("{s:s%}", "content", ev->text, ev->text_bytes), NULL);
+        sq_api_openai_token_time(c, o, ev);
+        sq_api_sse(c, NULL, o);
+    }
     if (ev->kind != SQUISH_JOB_END) return;
     json_t *last = chunk(c, a, json_object(), sq_api_finish_word(a->finish));
     if (++s->n_ended == c->n_answers) {

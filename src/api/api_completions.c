@@ -214,8 +214,11 @@ static void send_echo(sq_api_call *c, sq_api_answer *a) {
 
 static void send_event(sq_api_call *c, sq_api_answer *a, const squish_job_event *ev) {
     text_state *s = c->state;
-    if (ev->text_bytes && ev->kind == SQUISH_JOB_TOKEN)
-        sq_api_sse(c, NULL, chunk(c, a, ev->text, ev->text_bytes, NULL));
+    if (ev->text_bytes && ev->kind == SQUISH_JOB_TOKEN) {
+        json_t *o = chunk(c, a, ev->text, ev->text_bytes, NULL);
+        sq_api_openai_token_time(c, o, ev);
+        sq_api_sse(c, NULL, o);
+    }
     if (ev->kind != SQUISH_JOB_END) return;
     json_t *last = chunk(c, a, ev->text ? ev->text : "", ev->text_bytes, sq_api_finish_word(a->finish));
     if (++s->n_ended == c->n_answers) {

@@ -145,6 +145,7 @@ typedef struct {
     uint32_t set;           /* bit per sq_api_field that the request set */
     int32_t n;              /* answers per prompt */
     bool stream;
+    bool token_times;        /* frames of tokens say when each was drawn */
     bool whole_text;         /* collect sq_api_answer.text in streams as well */
     int32_t prompt_logprobs; /* -1: none (default) */
     squish_pooling pool;     /* default NONE; anything else: as the model is made for */
@@ -290,6 +291,9 @@ json_t *sq_api_token_text(const squish_model *m, int32_t id);
 json_t *sq_api_openai_head(const sq_api_call *c, const char *prefix, const char *object);
 json_t *sq_api_openai_usage(const sq_api_call *c);
 json_t *sq_api_openai_timings(const sq_api_call *c);
+/* With "x_squish_token_times": when the token was drawn, in ns of the monotonic clock. A client on the same
+ * machine has that clock too, and sees what lies between drawing and reading. */
+void sq_api_openai_token_time(sq_api_call *c, json_t *frame, const squish_job_event *ev);
 const char *sq_api_finish_word(squish_finish f); /* "stop", "length" */
 /* stream, stream_options.include_usage, n, and what is refused on every route that generates. */
 bool sq_api_openai_common(sq_api_call *c, const json_t *body, bool *include_usage);

@@ -72,6 +72,11 @@ static bool refuse_missing(sq_api_call *c, const json_t *body) {
     return true;
 }
 
+void sq_api_openai_token_time(sq_api_call *c, json_t *frame, const squish_job_event *ev) {
+    if (!c->wish.token_times || ev->kind != SQUISH_JOB_TOKEN) return;
+    sq_api_put(c, frame, "x_squish_t_ns", json_integer((json_int_t)ev->t_ns));
+}
+
 bool sq_api_openai_common(sq_api_call *c, const json_t *body, bool *include_usage) {
     int64_t n = 1;
     const json_t *options = json_object_get(body, "stream_options");
@@ -81,6 +86,7 @@ bool sq_api_openai_common(sq_api_call *c, const json_t *body, bool *include_usag
                              "'stream_options' is no object");
     if (!sq_api_get_text(&c->error, body, "", "model", &c->wish.model) ||
         !sq_api_get_bool(&c->error, body, "", "stream", &c->wish.stream) ||
+        !sq_api_get_bool(&c->error, body, "", "x_squish_token_times", &c->wish.token_times) ||
         !sq_api_get_bool(&c->error, options, "stream_options.", "include_usage", include_usage) ||
         !sq_api_get_int(&c->error, body, "", "n", 1, SQ_API_CHOICES_MAX, &n) || !refuse_missing(c, body))
         return false;

@@ -135,6 +135,8 @@ uint64_t sq_os_now_ns(void);      /* monotonic */
 int64_t sq_os_unix_time(void);
 uint64_t sq_os_unix_ns(void);     /* the same clock, in nanoseconds */
 bool sq_os_random(void *out, size_t n);
+/* Ask for that many open files at once, as far as the hard limit goes. Returns how many may be. */
+uint64_t sq_os_files_max(uint64_t wanted);
 int32_t sq_os_cores(void);        /* CPUs this process may use: affinity, cgroup v1/v2 quota rounded up */
 uint64_t sq_os_memory_total(void);
 uint64_t sq_os_memory_available(void); /* MemAvailable, cgroup head-room and RLIMIT_AS, the least */

@@ -124,6 +124,9 @@ static int take_options(cli *c, sq_api_options *o) {
     return 0;
 }
 
+/* Shells give 1024 files; as many connections as the server takes need more, and models and pipes some. */
+enum { FILES_WANTED = 12000 + 1024 };
+
 int cli_serve(cli *c) {
     squish_error err = {0};
     sq_api_named named[CLI_ARGS_MAX];
@@ -136,6 +139,7 @@ int cli_serve(cli *c) {
     o.models = named;
     o.ready = say_ready;
     o.ready_user = &h;
+    sq_os_files_max(FILES_WANTED);
     squish_status st = sq_api_new(&api, &o, &err);
     if (st == SQUISH_OK) st = sq_api_run(api, &err);
     sq_api_free(api);

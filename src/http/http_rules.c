@@ -316,7 +316,11 @@ static bool decode_target(sq_http_conn *c, sq_http_req *r) {
         !why)
         return false;
     if (why) say(r, 400, "bad_request", why);
-    if (!r->path && why) r->path = "";
+    if (!r->path && why) { /* the form of the refusal goes by the path: so much of it as is plain */
+        size_t n = 0;
+        while (n < path_n && target[n] > 0x20 && target[n] < 0x7f && target[n] != '%') n++;
+        r->path = sq_arena_strndup(&r->arena, (const char *)target, n);
+    }
     return r->path != NULL;
 }
 

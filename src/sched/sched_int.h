@@ -143,6 +143,7 @@ struct squish_batch {
     sq_step_cost cost;
     sq_share plan[SQ_SEQS_MAX];
     int32_t n_plan;
+    int32_t prompt_rows;  /* of prompts, in the step before */
     int32_t *ids;         /* [chunk] of the step */
     squish_batch_stats stats;
 };
@@ -176,9 +177,8 @@ void sq_rows_use(sq_batch *b);
 /* ---- histograms ------------------------------------------------------------------------------ */
 
 static inline void sq_hist_add(squish_hist *h, double ms) {
-    int32_t i = 0;
-    while (i < SQUISH_HIST_BUCKETS - 1 && ms > (double)(1 << i)) i++;
-    h->count[i]++;
+    const int32_t last = SQUISH_HIST_BUCKETS - 1;
+    for (int32_t i = last; i >= 0 && (i == last || ms <= (double)(1 << i)); i--) h->count[i]++;
     h->sum_s += ms / 1e3;
 }
 

@@ -17,8 +17,8 @@
 
 enum {
     DECODE_CHARGE = 4,    /* prompt tokens that a decoded one counts as: it reads all weights alone */
-    PROMPT_ROWS_MIN = 16, /* of a step while answers stream: prompts always go on */
-    PROMPT_ROWS_FIRST = 32, /* before anything is known */
+    PROMPT_ROWS_MIN = 2,  /* of a step while answers stream: prompts always go on */
+    PROMPT_ROWS_FIRST = 8, /* of the first step with prompts after steps without; then at most doubled */
     FITS_MIN = 8,         /* steps before the fit is believed */
     AGE_S = 10,           /* waiting that lifts a job by a class */
     FADE_S = 10
@@ -135,6 +135,15 @@ int32_t sq_step_cost_room(const sq_step_cost *c, double tokens, double context, 
     return n < SQ_CHUNK_MAX ? (int32_t)n : SQ_CHUNK_MAX;
 }
 
+/* Steps without prompts, of just these answers: they may have joined while there always was a prompt, so the
+ * mean of such steps may be that of fewer. */
+static double target_ms(const sq_batch *b, int32_t n_streams, double context) {
+    const sq_step_cost *c = &b->cost;
+    if (b->opt.itl_target_ms > 0) return b->opt.itl_target_ms;
+    const double now = c->n < FITS_MIN ? 0 : c->k[0] + c->k[1] * n_streams + c->k[2] * context;
+    return 2 * (now > c->alone_ms ? now : c->alone_ms);
+}
+
 /* ---- a step ---------------------------------------------------------------------------------- */
 
 static bool runs(const sq_job *j) { return j && !j->paused; }
@@ -185,18 +194,24 @@ void sq_plan_step(sq_batch *b, uint64_t now) {
         add_share(b, j, 1);
     }
     const int32_t n_streams = b->n_plan;
-    const double target = b->opt.itl_target_ms > 0 ? b->opt.itl_target_ms : 2 * b->cost.alone_ms;
-    int32_t left = b->e->chunk - n_streams;
+    const double target = target_ms(b, n_streams, context);
+    int32_t left = b->e->chunk - n_streams, used = 0;
     for (sq_job *j; left > 0 && (j = next_prompt(b, now));) {
-        if (n_streams > 0 && left == b->e->chunk - n_streams) {
+        if (n_streams > 0 && used == 0) {
             const int32_t room =
                 target > 0 ? sq_step_cost_room(&b->cost, n_streams, context, j->computed, target)
                            : PROMPT_ROWS_FIRST;
+            /* Steps without prompts say nothing of what a row costs, and the fit forgets: so it is believed
+             * step by step. */
+            const int32_t most = b->prompt_rows > 0 ? 2 * b->prompt_rows : PROMPT_ROWS_FIRST;
             if (room < left) left = room;
+            if (most < left) left = most;
         }
         const int32_t want = j->n - j->computed, rows = want < left ? want : left;
         j->last_step = b->step;
         add_share(b, j, rows);
         left -= rows;
+        used += rows;
     }
+    b->prompt_rows = used;
 }

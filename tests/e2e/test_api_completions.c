@@ -119,6 +119,30 @@ static void many_prompts_in_one_call_all_answer(void **state) {
     json_decref(o);
 }
 
+static void frames_say_when_their_token_was_drawn_where_asked(void **state) {
+    (void)state;
+    for (int asked = 0; asked < 2; asked++) {
+        char body[256];
+        snprintf(body, sizeof body,
+                 "{\"prompt\":[" IDS "],\"temperature\":0,\"max_tokens\":8,\"ignore_eos\":true,"
+                 "\"stream\":true%s}",
+                 asked ? ",\"x_squish_token_times\":true" : "");
+        int64_t before = (int64_t)sq_os_now_ns(), n = 0;
+        json_t *f = api_frames(ask(&server, "POST", TEXT, body));
+        size_t i;
+        const json_t *x;
+        json_array_foreach(f, i, x) {
+            const json_t *t = json_object_get(x, "x_squish_t_ns");
+            if (!t) continue;
+            assert_true(json_integer_value(t) > before && json_integer_value(t) < (int64_t)sq_os_now_ns());
+            before = json_integer_value(t);
+            n++;
+        }
+        json_decref(f);
+        assert_true(asked ? n >= 3 : n == 0);
+    }
+}
+
 static void a_stream_says_the_prompt_first_where_it_is_echoed(void **state) {
     (void)state;
     const api_reply *r =
@@ -276,6 +300,7 @@ int main(void) {
         cmocka_unit_test(the_end_token_counts_with_an_empty_text),
         cmocka_unit_test(a_batch_comes_back_in_order_and_text_scores_like_its_ids),
         cmocka_unit_test(many_prompts_in_one_call_all_answer),
+        cmocka_unit_test(frames_say_when_their_token_was_drawn_where_asked),
         cmocka_unit_test(a_stream_says_the_prompt_first_where_it_is_echoed),
         cmocka_unit_test(what_a_completion_cannot_do_is_refused),
         cmocka_unit_test(a_remote_tokenizer_finds_what_it_probes_for),

@@ -333,6 +333,19 @@ static void errors_of_the_server_itself_have_the_same_shape(void **state) {
     }
 }
 
+static void a_path_that_cannot_be_read_is_refused_in_the_shape_of_its_dialect(void **state) {
+    (void)state;
+    json_t *o = ask_json(&server, "GET", "/v1/models/%11", NULL, 400);
+    assert_string_equal(text_at(o, "error.code"), "bad_request");
+    json_decref(o);
+    o = ask_json(&server, "POST", "/api/blobs/%11", "{}", 400);
+    assert_true(json_is_string(at(o, "error")));
+    json_decref(o);
+    o = ask_json(&server, "POST", "/v1/messages?a=%ff", "{}", 400);
+    assert_string_equal(text_at(o, "type"), "error");
+    json_decref(o);
+}
+
 static int begin(void **state) {
     (void)state;
     return api_start(&server, NULL);
@@ -352,6 +365,7 @@ int main(void) {
         cmocka_unit_test(with_keys_set_every_route_but_liveness_asks_for_one),
         cmocka_unit_test(an_open_address_or_a_key_file_for_all_is_refused_at_the_start),
         cmocka_unit_test(errors_of_the_server_itself_have_the_same_shape),
+        cmocka_unit_test(a_path_that_cannot_be_read_is_refused_in_the_shape_of_its_dialect),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }

@@ -541,6 +541,18 @@ static void a_limit_on_address_space_counts_as_memory(void **state) {
     assert_true(available < 1u << 30);
 }
 
+static void open_files_are_raised_to_what_is_wanted_and_no_further_than_the_hard_limit(void **state) {
+    (void)state;
+    struct rlimit before;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    const struct rlimit few = {64, before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    assert_int_equal(sq_os_files_max(32), 64); /* never lowered */
+    assert_int_equal(sq_os_files_max(100), 100);
+    assert_int_equal(sq_os_files_max(UINT64_MAX - 1), before.rlim_max);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+}
+
 #define IN_DIR(test) cmocka_unit_test_setup_teardown(test, enter, leave)
 
 int main(void) {
@@ -569,6 +581,7 @@ int main(void) {
         cmocka_unit_test(the_clock_goes_forward),
         cmocka_unit_test(random_bytes_fill_the_whole_block),
         cmocka_unit_test(the_machine_is_described),
+        cmocka_unit_test(open_files_are_raised_to_what_is_wanted_and_no_further_than_the_hard_limit),
         cmocka_unit_test(a_limit_on_address_space_counts_as_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

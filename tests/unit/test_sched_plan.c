@@ -12,7 +12,7 @@ static void the_cost_of_steps_is_learnt(void **state) {
     (void)state;
     sq_step_cost c = {0};
     uint64_t rng = 1;
-    assert_int_equal(sq_step_cost_room(&c, 8, 8000, 0, 10), 32); /* nothing known: a little */
+    assert_int_equal(sq_step_cost_room(&c, 8, 8000, 0, 10), 8); /* nothing known: a little */
     for (int i = 0; i < 200; i++) {
         const double tokens = 1 + (double)(sq_splitmix64(&rng) % 256);
         const double context = tokens * (double)(sq_splitmix64(&rng) % 4000);
@@ -21,7 +21,7 @@ static void the_cost_of_steps_is_learnt(void **state) {
     assert_true(fabs(c.k[0] - 5) < 0.05 && fabs(c.k[1] - 0.25) < 0.01 && fabs(c.k[2] - 0.0001) < 1e-5);
     const int32_t n = sq_step_cost_room(&c, 8, 8000, 1000, 40);
     assert_true(law(8 + n, 8000 + n * 1000) <= 41 && law(9 + n, 8000 + (n + 1) * 1000) >= 39);
-    assert_int_equal(sq_step_cost_room(&c, 8, 8000, 1000, 1), 16); /* prompts always go on */
+    assert_int_equal(sq_step_cost_room(&c, 8, 8000, 1000, 1), 2); /* prompts always go on */
 }
 
 static void steps_that_are_all_alike_give_no_nonsense(void **state) {
@@ -30,7 +30,61 @@ static void steps_that_are_all_alike_give_no_nonsense(void **state) {
     for (int i = 0; i < 500; i++) sq_step_cost_add(&c, 1, 100, 7 + (i % 2 ? 0.5 : -0.5));
     for (int i = 0; i < 3; i++) assert_true(c.k[i] >= 0 && isfinite(c.k[i]));
     const int32_t n = sq_step_cost_room(&c, 1, 100, 100, 14);
-    assert_true(n >= 16 && n <= SQ_CHUNK_MAX);
+    assert_true(n >= 2 && n <= SQ_CHUNK_MAX);
+}
+
+/* One answer streams, a prompt of 4,000 tokens comes: rows of it in each step, with costs as law says. */
+static void a_prompt_beside_a_stream_begins_small_and_stays_within_the_target(void **state) {
+    (void)state;
+    sq_engine e = {.chunk = 512};
+    sq_client ann = {0};
+    sq_job stream = {.client = &ann, .n = 20, .n_prompt = 16, .computed = 19, .prompt_logprobs = -1};
+    sq_job prompt = {.client = &ann, .n = 4000, .n_prompt = 4000, .prompt_logprobs = -1};
+    sq_batch b = {.e = &e, .opt = {.jobs_max = 2}, .active = {&stream}};
+    int32_t over = 0, steps = 0, rows_before = 4;
+    /* long alone: what a row costs is forgotten, and whatever the fit says must not be believed at once */
+    for (int i = 0; i < 500; i++) {
+        sq_plan_step(&b, 0);
+        assert_true(b.n_plan == 1 && b.plan[0].n_rows == 1);
+        sq_step_cost_add(&b.cost, 1, stream.n, law(1, stream.n) + (i % 2 ? 0.1 : -0.1));
+    }
+    b.cost.alone_ms = law(1, stream.n);
+    b.active[1] = &prompt;
+    for (; prompt.computed < prompt.n; steps++) {
+        sq_plan_step(&b, 0);
+        assert_int_equal(b.n_plan, 2);
+        const int32_t rows = b.plan[1].n_rows;
+        const double context = stream.n + rows * (prompt.computed + 0.5 * rows), ms = law(1 + rows, context);
+        assert_true(rows >= 1 && rows <= 2 * rows_before);
+        rows_before = rows;
+        over += ms > 2.5 * b.cost.alone_ms;
+        sq_step_cost_add(&b.cost, 1 + rows, context, ms);
+        prompt.computed += rows;
+    }
+    assert_true(over <= 1 && steps < 700); /* and no slower than it has to be */
+}
+
+/* Prompts come one after the other, their answers begin to stream: steps without prompts are never seen. */
+static void prompts_go_on_among_streams_that_joined_while_others_were_read(void **state) {
+    (void)state;
+    enum { STREAMS = 7 };
+    sq_engine e = {.chunk = 512};
+    sq_client ann = {0};
+    sq_job streams[STREAMS], prompt = {.client = &ann, .n = 100, .n_prompt = 100, .prompt_logprobs = -1};
+    sq_batch b = {.e = &e, .opt = {.jobs_max = STREAMS + 1}, .active = {&prompt}, .prompt_rows = 256};
+    uint64_t rng = 1;
+    for (int i = 0; i < STREAMS; i++) {
+        streams[i] = (sq_job){.client = &ann, .n = 20, .n_prompt = 16, .computed = 19, .prompt_logprobs = -1};
+        b.active[i + 1] = &streams[i];
+    }
+    for (int i = 0; i < 100; i++) {
+        const double tokens = 1 + (double)(sq_splitmix64(&rng) % 40);
+        sq_step_cost_add(&b.cost, tokens, 20 * tokens, 5 + 2 * tokens);
+    }
+    b.cost.alone_ms = 7; /* of one of them */
+    sq_plan_step(&b, 0);
+    const int32_t rows = b.plan[STREAMS].n_rows;
+    assert_true(b.n_plan == STREAMS + 1 && rows >= 8 && rows <= 10); /* 19 ms without, 38 with */
 }
 
 static void order_is_preempted_then_service_then_class_then_arrival(void **state) {
@@ -76,11 +130,23 @@ static void clients_that_come_back_do_not_save_up(void **state) {
     assert_true(sq_plan_fairness(&b) == 0.5);
 }
 
+static void buckets_of_a_histogram_count_all_that_is_not_longer(void **state) {
+    (void)state;
+    squish_hist h = {{0}};
+    const double ms[] = {0.5, 1, 3, 1e9};
+    for (size_t i = 0; i < SQ_COUNT(ms); i++) sq_hist_add(&h, ms[i]);
+    assert_true(h.count[0] == 2 && h.count[1] == 2 && h.count[2] == 3);
+    assert_true(h.count[SQUISH_HIST_BUCKETS - 2] == 3 && h.count[SQUISH_HIST_BUCKETS - 1] == 4);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_cost_of_steps_is_learnt),
         cmocka_unit_test(steps_that_are_all_alike_give_no_nonsense),
+        cmocka_unit_test(a_prompt_beside_a_stream_begins_small_and_stays_within_the_target),
+        cmocka_unit_test(prompts_go_on_among_streams_that_joined_while_others_were_read),
         cmocka_unit_test(order_is_preempted_then_service_then_class_then_arrival),
+        cmocka_unit_test(buckets_of_a_histogram_count_all_that_is_not_longer),
         cmocka_unit_test(clients_that_come_back_do_not_save_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
