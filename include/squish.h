@@ -692,7 +692,7 @@ typedef struct {
 typedef struct {
     const squish_alloc *alloc; /* NULL: malloc; copied */
     const char *uri;           /* of the schema itself, where it has no absolute $id; may be NULL */
-    const squish_schema_document *documents; /* further documents that a $ref or $schema may name */
+    const squish_schema_document *documents; /* further ones that a $ref or $schema may name */
     size_t n_documents;
     int32_t draft;             /* where no $schema says it: 4, 6, 7, 2019 or 2020 (default) */
     bool assert_format;        /* format is a demand; by default it is a remark */
@@ -709,7 +709,7 @@ typedef struct {
 typedef void (*squish_schema_report)(void *user, const squish_schema_violation *v);
 /* Read a schema (at most 1 MiB, 128 levels). The handle never changes: threads may share it. Errors name the
  * place by JSON pointer: CORRUPT (no JSON), INVALID (no schema: a keyword with a wrong argument, a pattern
- * that is no regex, a $ref into nothing), UNSUPPORTED (a $ref or $schema to a document that is not registered,
+ * that is no regex, a $ref into nothing), UNSUPPORTED (a $ref or $schema to a document that is not known,
  * a required vocabulary unknown here), NO_MEMORY. */
 squish_status squish_schema_new(squish_schema **out, const char *json, size_t bytes,
                                 const squish_schema_options *opt, squish_error *err);

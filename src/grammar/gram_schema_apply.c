@@ -70,8 +70,10 @@ bool gs_rule_one_of(gs_eval *e, const gs_rule *r, gs_frame *f) {
     uint32_t n = 0, first = 0, second = 0;
     for (uint32_t i = 0; i < r->n_subs && n < 2 && e->st == SQUISH_OK; i++) {
         if (!gs_judge_quietly(e, r->subs[i], f->value, f)) continue;
-        if (n++ == 0) first = i;
-        else second = i;
+        if (n++ == 0)
+            first = i;
+        else
+            second = i;
     }
     if (n == 1) return true;
     if (n == 0) return gs_complain(e, r, f->value, "none of %u schemas is satisfied, wanted one", r->n_subs);
@@ -79,7 +81,8 @@ bool gs_rule_one_of(gs_eval *e, const gs_rule *r, gs_frame *f) {
 }
 
 bool gs_rule_not(gs_eval *e, const gs_rule *r, gs_frame *f) {
-    return !gs_judge_quietly(e, r->subs[0], f->value, NULL) || gs_complain(e, r, f->value, "it must not be satisfied");
+    return !gs_judge_quietly(e, r->subs[0], f->value, NULL) ||
+           gs_complain(e, r, f->value, "it must not be satisfied");
 }
 
 bool gs_rule_if(gs_eval *e, const gs_rule *r, gs_frame *f) {
@@ -198,7 +201,8 @@ bool gs_rule_contains(gs_eval *e, const gs_rule *r, gs_frame *f) {
         if (r->owner->resource->dialect.draft == GS_D2020) gs_note_seen(e, f, i);
     }
     if (n < min) return gs_complain(e, r, f->value, "%u elements satisfy it, wanted at least %u", n, min);
-    return n <= max || gs_complain(e, high, f->value, "%u elements satisfy contains, wanted at most %u", n, max);
+    return n <= max ||
+           gs_complain(e, high, f->value, "%u elements satisfy contains, wanted at most %u", n, max);
 }
 
 /* ---- what nobody looked at ------------------------------------------------------------------- */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gram_schema_assert.c - keywords that look at the value itself. A value of a type that a keyword does not speak
- * about satisfies it. */
+ * gram_schema_assert.c - keywords that look at the value itself. A value of a type that a keyword does not
+ * speak about satisfies it. */
 #include "grammar/gram_schema_int.h"
 
 #include <stdlib.h>
@@ -20,12 +20,14 @@ static void put_types(const gs_value *arg, sq_buf *out) {
 
 bool gs_rule_type(gs_eval *e, const gs_rule *r, gs_frame *f) {
     uint32_t mask = 1u << f->value->type;
-    if (f->value->type == GS_NUMBER && gs_number_is_integer(&f->value->u.number)) mask |= 1u << (GS_OBJECT + 1);
+    if (f->value->type == GS_NUMBER && gs_number_is_integer(&f->value->u.number))
+        mask |= 1u << (GS_OBJECT + 1);
     if (r->count & mask) return true;
     sq_buf wanted;
     sq_buf_init(&wanted, &e->schema->alloc, 200);
     if (!e->quiet) put_types(r->arg, &wanted);
-    gs_complain(e, r, f->value, "found %s, wanted %s", gs_type_name(f->value), wanted.data ? wanted.data : "another type");
+    gs_complain(e, r, f->value, "found %s, wanted %s", gs_type_name(f->value),
+                wanted.data ? wanted.data : "another type");
     sq_buf_deinit(&wanted);
     return false;
 }
@@ -33,12 +35,14 @@ bool gs_rule_type(gs_eval *e, const gs_rule *r, gs_frame *f) {
 bool gs_rule_enum(gs_eval *e, const gs_rule *r, gs_frame *f) {
     for (uint32_t i = 0; i < r->arg->n && gs_spend(e, 1); i++)
         if (gs_value_equal(f->value, &r->arg->u.items[i], &e->steps)) return true;
-    return gs_spend(e, 0) && gs_complain(e, r, f->value, "%s that is none of the %u values", gs_type_name(f->value), r->arg->n);
+    return gs_spend(e, 0) &&
+           gs_complain(e, r, f->value, "%s that is none of the %u values", gs_type_name(f->value), r->arg->n);
 }
 
 bool gs_rule_const(gs_eval *e, const gs_rule *r, gs_frame *f) {
     if (gs_value_equal(f->value, r->arg, &e->steps)) return true;
-    return gs_spend(e, 0) && gs_complain(e, r, f->value, "%s that is not the one value", gs_type_name(f->value));
+    return gs_spend(e, 0) &&
+           gs_complain(e, r, f->value, "%s that is not the one value", gs_type_name(f->value));
 }
 
 /* ---- numbers --------------------------------------------------------------------------------- */
@@ -49,15 +53,18 @@ bool gs_rule_multiple(gs_eval *e, const gs_rule *r, gs_frame *f) {
     /* Long division: digits of both multiply. */
     if (!gs_spend(e, 1 + (int64_t)(a->n + 4 * b->n) * b->n / 1000)) return false;
     return gs_number_is_multiple(a, b) ||
-           gs_complain(e, r, f->value, NUMBER_FMT " is no multiple of " NUMBER_FMT, NUMBER_ARG(f->value), NUMBER_ARG(r->arg));
+           gs_complain(e, r, f->value, NUMBER_FMT " is no multiple of " NUMBER_FMT, NUMBER_ARG(f->value),
+                       NUMBER_ARG(r->arg));
 }
 
 /* wanted: the sign of (value - bound) that is wrong; equal: whether equality is wrong too. */
-static bool bounded(gs_eval *e, const gs_rule *r, gs_frame *f, int bad, bool equal_is_bad, const char *words) {
+static bool bounded(gs_eval *e, const gs_rule *r, gs_frame *f, int bad, bool equal_is_bad,
+                    const char *words) {
     if (f->value->type != GS_NUMBER) return true;
     const int order = gs_number_compare(&f->value->u.number, &r->arg->u.number);
     if (order != bad && !(order == 0 && equal_is_bad)) return true;
-    return gs_complain(e, r, f->value, NUMBER_FMT " is not %s " NUMBER_FMT, NUMBER_ARG(f->value), words, NUMBER_ARG(r->arg));
+    return gs_complain(e, r, f->value, NUMBER_FMT " is not %s " NUMBER_FMT, NUMBER_ARG(f->value), words,
+                       NUMBER_ARG(r->arg));
 }
 
 bool gs_rule_maximum(gs_eval *e, const gs_rule *r, gs_frame *f) {
@@ -70,8 +77,12 @@ bool gs_rule_minimum(gs_eval *e, const gs_rule *r, gs_frame *f) {
     const bool above = strict && strict->arg->yes;
     return bounded(e, r, f, -1, above, above ? "above" : "at least");
 }
-bool gs_rule_strict_maximum(gs_eval *e, const gs_rule *r, gs_frame *f) { return bounded(e, r, f, 1, true, "below"); }
-bool gs_rule_strict_minimum(gs_eval *e, const gs_rule *r, gs_frame *f) { return bounded(e, r, f, -1, true, "above"); }
+bool gs_rule_strict_maximum(gs_eval *e, const gs_rule *r, gs_frame *f) {
+    return bounded(e, r, f, 1, true, "below");
+}
+bool gs_rule_strict_minimum(gs_eval *e, const gs_rule *r, gs_frame *f) {
+    return bounded(e, r, f, -1, true, "above");
+}
 
 /* ---- strings --------------------------------------------------------------------------------- */
 
@@ -106,13 +117,22 @@ bool gs_rule_format(gs_eval *e, const gs_rule *r, gs_frame *f) {
 /* At most or at least r->count of what: the verdict for elements and members. */
 static bool counted(gs_eval *e, const gs_rule *r, gs_frame *f, gs_type type, bool most, const char *what) {
     if (f->value->type != type || (most ? f->value->n <= r->count : f->value->n >= r->count)) return true;
-    return gs_complain(e, r, f->value, "%u %s, wanted at %s %u", f->value->n, what, most ? "most" : "least", r->count);
+    return gs_complain(e, r, f->value, "%u %s, wanted at %s %u", f->value->n, what, most ? "most" : "least",
+                       r->count);
 }
 
-bool gs_rule_max_items(gs_eval *e, const gs_rule *r, gs_frame *f) { return counted(e, r, f, GS_ARRAY, true, "elements"); }
-bool gs_rule_min_items(gs_eval *e, const gs_rule *r, gs_frame *f) { return counted(e, r, f, GS_ARRAY, false, "elements"); }
-bool gs_rule_max_members(gs_eval *e, const gs_rule *r, gs_frame *f) { return counted(e, r, f, GS_OBJECT, true, "members"); }
-bool gs_rule_min_members(gs_eval *e, const gs_rule *r, gs_frame *f) { return counted(e, r, f, GS_OBJECT, false, "members"); }
+bool gs_rule_max_items(gs_eval *e, const gs_rule *r, gs_frame *f) {
+    return counted(e, r, f, GS_ARRAY, true, "elements");
+}
+bool gs_rule_min_items(gs_eval *e, const gs_rule *r, gs_frame *f) {
+    return counted(e, r, f, GS_ARRAY, false, "elements");
+}
+bool gs_rule_max_members(gs_eval *e, const gs_rule *r, gs_frame *f) {
+    return counted(e, r, f, GS_OBJECT, true, "members");
+}
+bool gs_rule_min_members(gs_eval *e, const gs_rule *r, gs_frame *f) {
+    return counted(e, r, f, GS_OBJECT, false, "members");
+}
 
 typedef struct {
     uint64_t hash;

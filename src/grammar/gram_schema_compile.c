@@ -97,8 +97,8 @@ static void enqueue(sq_schema *s, gs_schema *x) {
 }
 
 static squish_status wrong(compiler *c, const gs_value *at, const char *wanted) {
-    return gs_fail_at(c->s, c->in->resource, at, SQUISH_INVALID, c->err, "found %s, wanted %s", gs_type_name(at),
-                      wanted);
+    return gs_fail_at(c->s, c->in->resource, at, SQUISH_INVALID, c->err, "found %s, wanted %s",
+                      gs_type_name(at), wanted);
 }
 
 /* ---- arguments ------------------------------------------------------------------------------- */
@@ -141,7 +141,8 @@ static squish_status check_arg(compiler *c, const gs_value *v) {
     case GS_ARG_ANY:
     case GS_ARG_SHAPE: return SQUISH_OK;
     case GS_ARG_COUNT:
-        return number && gs_number_count(&v->u.number, &c->r->count) ? SQUISH_OK : wrong(c, v, "a count from 0 on");
+        return number && gs_number_count(&v->u.number, &c->r->count) ? SQUISH_OK
+                                                                     : wrong(c, v, "a count from 0 on");
     case GS_ARG_NUMBER: return number ? SQUISH_OK : wrong(c, v, "a number");
     case GS_ARG_POSITIVE:
         return number && v->u.number.n && !v->u.number.negative ? SQUISH_OK : wrong(c, v, "a number above 0");
@@ -177,15 +178,18 @@ static squish_status take_subs(compiler *c, gs_value *v) {
     if (c->r->n_subs && !c->r->subs) return no_memory(c->err);
     for (uint32_t i = 0; i < c->r->n_subs; i++) {
         gs_value *sub = list ? &v->u.items[i] : shape == GS_SUB_MAP ? &v->u.object.members[i].value : v;
-        if (c->r->keyword->arg == GS_ARG_ANY && sub->type == GS_ARRAY) SQ_TRY(check_strings(c, sub));
-        else SQ_TRY(take_sub(c, sub, i));
+        if (c->r->keyword->arg == GS_ARG_ANY && sub->type == GS_ARRAY)
+            SQ_TRY(check_strings(c, sub));
+        else
+            SQ_TRY(take_sub(c, sub, i));
     }
     return SQUISH_OK;
 }
 
 /* ---- patterns: one regex per source, however often it is written ------------------------------ */
 
-static squish_status take_pattern(compiler *c, const gs_value *at, const char *source, uint32_t n, gs_regex **out) {
+static squish_status take_pattern(compiler *c, const gs_value *at, const char *source, uint32_t n,
+                                  gs_regex **out) {
     const uint64_t hash = XXH3_64bits(source, n);
     gs_pattern **head = &c->s->patterns[hash % GS_BUCKETS];
     for (gs_pattern *p = *head; p; p = p->next) {
@@ -228,7 +232,8 @@ static squish_status take_patterns(compiler *c, const gs_value *v) {
 
 static squish_status take_reference(compiler *c, const gs_value *v) {
     const gs_keyword *k = c->r->keyword;
-    if (k->eval != gs_rule_ref && k->eval != gs_rule_dynamic_ref && k->eval != gs_rule_recursive_ref) return SQUISH_OK;
+    if (k->eval != gs_rule_ref && k->eval != gs_rule_dynamic_ref && k->eval != gs_rule_recursive_ref)
+        return SQUISH_OK;
     gs_value *target = NULL;
     const char *fragment = "";
     SQ_TRY(gs_ref_resolve(c->s, c->in->resource, v, &target, &fragment, c->err));
@@ -237,8 +242,8 @@ static squish_status take_reference(compiler *c, const gs_value *v) {
     if (!c->r->subs) return no_memory(c->err);
     const gs_resource *there = gs_resource_of(target);
     if (target->type != GS_OBJECT && target->type != GS_BOOLEAN)
-        return gs_fail_at(c->s, c->in->resource, v, SQUISH_INVALID, c->err, "'%.150s' leads to %s, not to a schema",
-                          v->u.text, gs_type_name(target));
+        return gs_fail_at(c->s, c->in->resource, v, SQUISH_INVALID, c->err,
+                          "'%.150s' leads to %s, not to a schema", v->u.text, gs_type_name(target));
     gs_schema *sub = gs_schema_of(c->s, target, there);
     if (!sub) return no_memory(c->err);
     enqueue(c->s, sub);
@@ -279,7 +284,8 @@ static squish_status compile_schema(sq_schema *s, gs_schema *in, squish_error *e
     const bool only_ref = ref && ref->type == GS_STRING && in->resource->dialect.draft < GS_D2019;
     uint32_t n = 0;
     for (size_t i = 0; i < gs_n_keywords; i++) {
-        if (applies(s, in, &gs_keywords[i], only_ref)) args[i] = gs_value_find(in->source, gs_keywords[i].name);
+        if (applies(s, in, &gs_keywords[i], only_ref))
+            args[i] = gs_value_find(in->source, gs_keywords[i].name);
         n += args[i] != NULL;
     }
     if (n == 0) return SQUISH_OK;

@@ -15,9 +15,10 @@ typedef struct {
     bool in_class;
 } ecma;
 
-#define SPACES "\\t-\\r \\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}\\x{feff}"
-#define NO_SPACES                                                                                     \
-    "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}" \
+#define SPACES                                                                                               \
+    "\\t-\\r \\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}\\x{feff}"
+#define NO_SPACES                                                                                            \
+    "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}"      \
     "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{fefe}\\x{ff00}-\\x{10ffff}"
 
 static void fail(ecma *e, const char *why) {
@@ -45,8 +46,10 @@ static int32_t take_hex(ecma *e, size_t n) {
 }
 
 static void put_code_point(ecma *e, int32_t cp) {
-    if (cp < 0 || cp > 0x10FFFF || (cp >= 0xD800 && cp < 0xE000)) fail(e, "an escape that is no code point");
-    else sq_buf_printf(e->out, "\\x{%x}", (unsigned)cp);
+    if (cp < 0 || cp > 0x10FFFF || (cp >= 0xD800 && cp < 0xE000))
+        fail(e, "an escape that is no code point");
+    else
+        sq_buf_printf(e->out, "\\x{%x}", (unsigned)cp);
 }
 
 /* Behind \u: {h...}, hhhh, or a pair of surrogates. */
@@ -63,26 +66,59 @@ static void take_unicode(ecma *e) {
         if (cp >= 0xD800 && cp < 0xDC00 && e->n - e->at >= 6 && !memcmp(e->p + e->at, "\\u", 2)) {
             e->at += 2;
             const int32_t low = take_hex(e, 4);
-            if (low >= 0xDC00 && low < 0xE000) cp = 0x10000 + ((cp - 0xD800) << 10) + (low - 0xDC00);
-            else e->at = back;
+            if (low >= 0xDC00 && low < 0xE000)
+                cp = 0x10000 + ((cp - 0xD800) << 10) + (low - 0xDC00);
+            else
+                e->at = back;
         }
     }
     put_code_point(e, cp);
 }
 
 /* ECMA's long names of general categories; a short name or a script goes through as it is. */
-static const char *const categories[][2] = {
-    {"Letter", "L"}, {"Cased_Letter", "L&"}, {"LC", "L&"}, {"Uppercase_Letter", "Lu"}, {"Lowercase_Letter", "Ll"},
-    {"Titlecase_Letter", "Lt"}, {"Modifier_Letter", "Lm"}, {"Other_Letter", "Lo"}, {"Mark", "M"},
-    {"Combining_Mark", "M"}, {"Nonspacing_Mark", "Mn"}, {"Spacing_Mark", "Mc"}, {"Enclosing_Mark", "Me"},
-    {"Number", "N"}, {"Decimal_Number", "Nd"}, {"digit", "Nd"}, {"Letter_Number", "Nl"}, {"Other_Number", "No"},
-    {"Punctuation", "P"}, {"punct", "P"}, {"Connector_Punctuation", "Pc"}, {"Dash_Punctuation", "Pd"},
-    {"Open_Punctuation", "Ps"}, {"Close_Punctuation", "Pe"}, {"Initial_Punctuation", "Pi"},
-    {"Final_Punctuation", "Pf"}, {"Other_Punctuation", "Po"}, {"Symbol", "S"}, {"Math_Symbol", "Sm"},
-    {"Currency_Symbol", "Sc"}, {"Modifier_Symbol", "Sk"}, {"Other_Symbol", "So"}, {"Separator", "Z"},
-    {"Space_Separator", "Zs"}, {"Line_Separator", "Zl"}, {"Paragraph_Separator", "Zp"}, {"Other", "C"},
-    {"Control", "Cc"}, {"cntrl", "Cc"}, {"Format", "Cf"}, {"Surrogate", "Cs"}, {"Private_Use", "Co"},
-    {"Unassigned", "Cn"}};
+static const char *const categories[][2] = {{"Letter", "L"},
+                                            {"Cased_Letter", "L&"},
+                                            {"LC", "L&"},
+                                            {"Uppercase_Letter", "Lu"},
+                                            {"Lowercase_Letter", "Ll"},
+                                            {"Titlecase_Letter", "Lt"},
+                                            {"Modifier_Letter", "Lm"},
+                                            {"Other_Letter", "Lo"},
+                                            {"Mark", "M"},
+                                            {"Combining_Mark", "M"},
+                                            {"Nonspacing_Mark", "Mn"},
+                                            {"Spacing_Mark", "Mc"},
+                                            {"Enclosing_Mark", "Me"},
+                                            {"Number", "N"},
+                                            {"Decimal_Number", "Nd"},
+                                            {"digit", "Nd"},
+                                            {"Letter_Number", "Nl"},
+                                            {"Other_Number", "No"},
+                                            {"Punctuation", "P"},
+                                            {"punct", "P"},
+                                            {"Connector_Punctuation", "Pc"},
+                                            {"Dash_Punctuation", "Pd"},
+                                            {"Open_Punctuation", "Ps"},
+                                            {"Close_Punctuation", "Pe"},
+                                            {"Initial_Punctuation", "Pi"},
+                                            {"Final_Punctuation", "Pf"},
+                                            {"Other_Punctuation", "Po"},
+                                            {"Symbol", "S"},
+                                            {"Math_Symbol", "Sm"},
+                                            {"Currency_Symbol", "Sc"},
+                                            {"Modifier_Symbol", "Sk"},
+                                            {"Other_Symbol", "So"},
+                                            {"Separator", "Z"},
+                                            {"Space_Separator", "Zs"},
+                                            {"Line_Separator", "Zl"},
+                                            {"Paragraph_Separator", "Zp"},
+                                            {"Other", "C"},
+                                            {"Control", "Cc"},
+                                            {"cntrl", "Cc"},
+                                            {"Format", "Cf"},
+                                            {"Surrogate", "Cs"},
+                                            {"Private_Use", "Co"},
+                                            {"Unassigned", "Cn"}};
 
 /* Behind \p or \P. */
 static void take_property(ecma *e, char letter) {
@@ -126,8 +162,10 @@ static void take_group_name(ecma *e) {
 static void take_backreference(ecma *e) {
     size_t end = e->at;
     while (end < e->n && e->p[end] >= '0' && e->p[end] <= '9') end++;
-    if (e->in_class || end - e->at > 4) fail(e, "a back reference where there can be none");
-    else sq_buf_printf(e->out, "\\g{%.*s}", (int)(end - e->at), e->p + e->at);
+    if (e->in_class || end - e->at > 4)
+        fail(e, "a back reference where there can be none");
+    else
+        sq_buf_printf(e->out, "\\g{%.*s}", (int)(end - e->at), e->p + e->at);
     e->at = e->wrong ? e->n : end;
 }
 
@@ -139,20 +177,33 @@ static void take_escape(ecma *e) {
     }
     const char c = e->p[e->at++];
     switch (c) {
-    case 'd': case 'D': case 'w': case 'W': case 't': case 'n': case 'v': case 'f': case 'r':
-        if (c == 'v') sq_buf_puts(e->out, "\\x{b}");
-        else sq_buf_printf(e->out, "\\%c", c);
+    case 'd':
+    case 'D':
+    case 'w':
+    case 'W':
+    case 't':
+    case 'n':
+    case 'v':
+    case 'f':
+    case 'r':
+        if (c == 'v')
+            sq_buf_puts(e->out, "\\x{b}");
+        else
+            sq_buf_printf(e->out, "\\%c", c);
         return;
     case 'b': sq_buf_puts(e->out, e->in_class ? "\\x{8}" : "\\b"); return;
     case 'B':
-        if (e->in_class) fail(e, "\\B in a class");
-        else sq_buf_puts(e->out, "\\B");
+        if (e->in_class)
+            fail(e, "\\B in a class");
+        else
+            sq_buf_puts(e->out, "\\B");
         return;
     case 's': sq_buf_puts(e->out, e->in_class ? SPACES : "[" SPACES "]"); return;
     case 'S': sq_buf_puts(e->out, e->in_class ? NO_SPACES : "[^" SPACES "]"); return;
     case 'u': take_unicode(e); return;
     case 'x': put_code_point(e, take_hex(e, 2)); return;
-    case 'p': case 'P': take_property(e, c); return;
+    case 'p':
+    case 'P': take_property(e, c); return;
     case 'k': take_group_name(e); return;
     case '0': put_code_point(e, 0); return;
     case 'c': {
@@ -163,10 +214,14 @@ static void take_escape(ecma *e) {
     default: break;
     }
     const char low = (char)(c | 0x20);
-    if (c >= '1' && c <= '9') e->at--, take_backreference(e);
-    else if (low >= 'a' && low <= 'z') fail(e, "an escaped letter that ECMA-262 does not know");
-    else if ((unsigned char)c >= 0x80) e->at--; /* the character itself follows */
-    else sq_buf_printf(e->out, "\\%c", c);
+    if (c >= '1' && c <= '9')
+        e->at--, take_backreference(e);
+    else if (low >= 'a' && low <= 'z')
+        fail(e, "an escaped letter that ECMA-262 does not know");
+    else if ((unsigned char)c >= 0x80)
+        e->at--; /* the character itself follows */
+    else
+        sq_buf_printf(e->out, "\\%c", c);
 }
 
 /* Behind [ up to and with ]. PCRE2 reads an inner [ as the begin of [:name:], ECMA as itself. */
@@ -182,13 +237,18 @@ static void take_class(ecma *e) {
     e->in_class = true;
     while (e->at < e->n && e->p[e->at] != ']') {
         const char c = e->p[e->at++];
-        if (c == '\\') take_escape(e);
-        else if (c == '[') sq_buf_puts(e->out, "\\[");
-        else sq_buf_putc(e->out, c);
+        if (c == '\\')
+            take_escape(e);
+        else if (c == '[')
+            sq_buf_puts(e->out, "\\[");
+        else
+            sq_buf_putc(e->out, c);
     }
     e->in_class = false;
-    if (e->at >= e->n) fail(e, "a class without ]");
-    else e->at++;
+    if (e->at >= e->n)
+        fail(e, "a class without ]");
+    else
+        e->at++;
     sq_buf_putc(e->out, ']');
 }
 
@@ -224,7 +284,8 @@ static void take_quantifier(ecma *e, size_t n) {
     if (e->at < e->n && e->p[e->at] == '?') sq_buf_putc(e->out, '?'), e->at++;
     if (e->at >= e->n) return;
     const char c = e->p[e->at];
-    if (c == '+' || c == '*' || c == '?' || (c == '{' && braces(e))) fail(e, "a quantifier behind a quantifier");
+    if (c == '+' || c == '*' || c == '?' || (c == '{' && braces(e)))
+        fail(e, "a quantifier behind a quantifier");
 }
 
 const char *gs_ecma_translate(const char *source, size_t n, sq_buf *out) {
@@ -237,12 +298,18 @@ const char *gs_ecma_translate(const char *source, size_t n, sq_buf *out) {
             continue;
         }
         e.at++;
-        if (c == '\\') take_escape(&e);
-        else if (c == '[') take_class(&e);
-        else if (c == '(') take_group(&e);
-        else if (c == '.') sq_buf_puts(out, "[^\\n\\r\\x{2028}\\x{2029}]");
-        else if (c == '{' || c == '}' || c == ']') sq_buf_printf(out, "\\%c", c);
-        else sq_buf_putc(out, c);
+        if (c == '\\')
+            take_escape(&e);
+        else if (c == '[')
+            take_class(&e);
+        else if (c == '(')
+            take_group(&e);
+        else if (c == '.')
+            sq_buf_puts(out, "[^\\n\\r\\x{2028}\\x{2029}]");
+        else if (c == '{' || c == '}' || c == ']')
+            sq_buf_printf(out, "\\%c", c);
+        else
+            sq_buf_putc(out, c);
     }
     return e.wrong;
 }

@@ -22,12 +22,19 @@ static const size_t schema_arena_max = (size_t)256 << 20, instance_arena_max = (
 
 static squish_status check_options(const squish_schema_options *opt, gs_dialect *d, squish_error *err) {
     d->vocabularies = GS_CORE | GS_APPLICATOR | GS_UNEVALUATED | GS_VALIDATION | GS_FORMAT | GS_OTHER;
-    d->draft = opt->draft == 2020 ? GS_D2020 : opt->draft == 2019 ? GS_D2019 : opt->draft == 7 ? GS_D7
-               : opt->draft == 6  ? GS_D6    : opt->draft == 4    ? GS_D4    : 0;
-    if (!d->draft) return sq_fail(err, SQUISH_INVALID, "draft is %d, wanted 4, 6, 7, 2019 or 2020", opt->draft);
-    if (opt->errors_max < 0) return sq_fail(err, SQUISH_INVALID, "errors_max is %d, wanted 0 or more", opt->errors_max);
+    d->draft = opt->draft == 2020   ? GS_D2020
+               : opt->draft == 2019 ? GS_D2019
+               : opt->draft == 7    ? GS_D7
+               : opt->draft == 6    ? GS_D6
+               : opt->draft == 4    ? GS_D4
+                                    : 0;
+    if (!d->draft)
+        return sq_fail(err, SQUISH_INVALID, "draft is %d, wanted 4, 6, 7, 2019 or 2020", opt->draft);
+    if (opt->errors_max < 0)
+        return sq_fail(err, SQUISH_INVALID, "errors_max is %d, wanted 0 or more", opt->errors_max);
     if (opt->steps_max == 0 || opt->steps_max > INT64_MAX / 2)
-        return sq_fail(err, SQUISH_INVALID, "steps_max is %llu, wanted 1 to 2^62", (unsigned long long)opt->steps_max);
+        return sq_fail(err, SQUISH_INVALID, "steps_max is %llu, wanted 1 to 2^62",
+                       (unsigned long long)opt->steps_max);
     return SQUISH_OK;
 }
 
@@ -35,7 +42,8 @@ static squish_status load(sq_schema *s, const char *json, size_t bytes, const sq
                           squish_error *err) {
     SQ_TRY(gs_documents_add(s, opt, err));
     gs_document *d = SQ_ARENA_NEW(&s->arena, gs_document);
-    char *uri = d ? gs_uri_resolve(&s->arena, "", opt->uri ? opt->uri : "", opt->uri ? strlen(opt->uri) : 0) : NULL;
+    char *uri =
+        d ? gs_uri_resolve(&s->arena, "", opt->uri ? opt->uri : "", opt->uri ? strlen(opt->uri) : 0) : NULL;
     if (!uri) return sq_fail(err, SQUISH_NO_MEMORY, "no memory for the schema");
     if (strchr(uri, '#')) *strchr(uri, '#') = 0;
     *d = (gs_document){.uri = uri, .json = json, .bytes = bytes, .is_main = true};
@@ -65,8 +73,11 @@ squish_status sq_schema_new(sq_schema **out, const char *json, size_t bytes, con
     s->steps_max = (int64_t)opt->steps_max;
     sq_arena_init(&s->arena, &a, ARENA_BLOCK, schema_arena_max);
     const squish_status st = load(s, json, bytes, opt, err);
-    if (st == SQUISH_OK) *out = s;
-    else sq_schema_free(s);
+    if (st == SQUISH_OK)
+        *out = s;
+    else
+        sq_schema_free(s);
+    if (st != SQUISH_OK && err) gs_tidy(err->text);
     return st;
 }
 
@@ -118,6 +129,7 @@ bool gs_complain(gs_eval *e, const gs_rule *r, const gs_value *at, const char *f
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    gs_tidy(text);
     e->n_errors++;
     if (e->n_errors == e->schema->errors_max) e->quiet++; /* enough was said: the verdict stands */
     hear(e, r, r->owner, at, text);
@@ -135,9 +147,10 @@ static bool push_set(gs_eval *e, gs_frame *f) {
     f->seen = e->bits_used;
     if (need > e->bits_cap) {
         const size_t cap = need * 2 + 64;
-        uint64_t *bits = need > SEEN_WORDS_MAX ? NULL
-                                               : sq_alloc_resize(&e->schema->alloc, e->bits,
-                                                                 e->bits_cap * sizeof *bits, cap * sizeof *bits);
+        uint64_t *bits =
+            need > SEEN_WORDS_MAX
+                ? NULL
+                : sq_alloc_resize(&e->schema->alloc, e->bits, e->bits_cap * sizeof *bits, cap * sizeof *bits);
         if (!bits) {
             e->st = sq_fail(e->err, SQUISH_NO_MEMORY, "no memory to note what of %u members was evaluated",
                             f->value->n);
@@ -231,7 +244,11 @@ squish_status sq_schema_validate(const sq_schema *s, const char *json, size_t by
     gs_value *v = NULL;
     squish_status st = gs_value_read(&arena, json, bytes, "instance", &v, err);
     if (st == SQUISH_OK) {
-        gs_eval e = {.schema = s, .steps = s->steps_max, .err = err, .report = fn, .user = user,
+        gs_eval e = {.schema = s,
+                     .steps = s->steps_max,
+                     .err = err,
+                     .report = fn,
+                     .user = user,
                      .quiet = !fn || s->errors_max == 0};
         const bool ok = gs_judge(&e, s->root, v, NULL);
         sq_alloc_free(&s->alloc, e.bits, e.bits_cap * sizeof *e.bits);

@@ -43,7 +43,8 @@ static size_t take_digits(text *t) {
 static bool take_date(text *t) {
     static const int days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
     int year, month, day;
-    if (!take_number(t, 4, 0, 9999, &year) || !take(t, '-') || !take_number(t, 2, 1, 12, &month) || !take(t, '-'))
+    if (!take_number(t, 4, 0, 9999, &year) || !take(t, '-') || !take_number(t, 2, 1, 12, &month) ||
+        !take(t, '-'))
         return false;
     const bool leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
     return take_number(t, 2, 1, days[month - 1] + (month == 2 && leap), &day);
@@ -52,13 +53,14 @@ static bool take_date(text *t) {
 /* A leap second is one only at 23:59:60 UTC. */
 static bool take_time(text *t) {
     int hour, minute, second, off_hour = 0, off_minute = 0, sign = 0;
-    if (!take_number(t, 2, 0, 23, &hour) || !take(t, ':') || !take_number(t, 2, 0, 59, &minute) || !take(t, ':') ||
-        !take_number(t, 2, 0, 60, &second))
+    if (!take_number(t, 2, 0, 23, &hour) || !take(t, ':') || !take_number(t, 2, 0, 59, &minute) ||
+        !take(t, ':') || !take_number(t, 2, 0, 60, &second))
         return false;
     if (take(t, '.') && take_digits(t) == 0) return false;
     if (!take(t, 'Z') && !take(t, 'z')) {
         sign = take(t, '+') ? 1 : take(t, '-') ? -1 : 0;
-        if (!sign || !take_number(t, 2, 0, 23, &off_hour) || !take(t, ':') || !take_number(t, 2, 0, 59, &off_minute))
+        if (!sign || !take_number(t, 2, 0, 23, &off_hour) || !take(t, ':') ||
+            !take_number(t, 2, 0, 59, &off_minute))
             return false;
     }
     const int utc = (hour * 60 + minute - sign * (off_hour * 60 + off_minute) + 2880) % 1440;
@@ -151,7 +153,8 @@ static bool hostname_ok(text t) {
 }
 
 static bool is_atom(char c, bool wide) {
-    return is_letter(c) || is_digit(c) || (c && strchr("!#$%&'*+-/=?^_`{|}~", c)) || (wide && (unsigned char)c >= 0x80);
+    return is_letter(c) || is_digit(c) || (c && strchr("!#$%&'*+-/=?^_`{|}~", c)) ||
+           (wide && (unsigned char)c >= 0x80);
 }
 
 /* A quoted local part from its first quote; behind the closing one afterwards. */
@@ -177,7 +180,8 @@ static bool mail_ok(text t, bool wide) {
     text host = {t.p + t.at, t.n - t.at, 0, NULL};
     if (host.n > 2 && host.p[0] == '[' && host.p[host.n - 1] == ']') {
         host = (text){host.p + 1, host.n - 2, 0, NULL};
-        if (host.n > 5 && !memcmp(host.p, "IPv6:", 5)) return ipv6_ok((text){host.p + 5, host.n - 5, 0, NULL});
+        if (host.n > 5 && !memcmp(host.p, "IPv6:", 5))
+            return ipv6_ok((text){host.p + 5, host.n - 5, 0, NULL});
         return ipv4_ok(host);
     }
     if (!wide) return hostname_ok(host);
@@ -259,12 +263,18 @@ static bool uri_reference_ok(text t) { return uri_like(t, false, false); }
 static bool iri_ok(text t) { return uri_like(t, true, true); }
 static bool iri_reference_ok(text t) { return uri_like(t, false, true); }
 
-/* One name of an expression with its modifier. */
+/* One name of an expression with its modifier: parts between single dots, then * or a prefix of 1 to 9999. */
 static bool take_variable(text *t) {
-    const size_t from = t->at;
-    while (is_letter(peek(t)) || is_digit(peek(t)) || peek(t) == '_' || peek(t) == '.' || peek(t) == '%') t->at++;
-    if (t->at == from) return false;
-    if (take(t, ':')) return take_digits(t) > 0;
+    do {
+        const size_t from = t->at;
+        while (is_letter(peek(t)) || is_digit(peek(t)) || peek(t) == '_' || peek(t) == '%') t->at++;
+        if (t->at == from) return false;
+    } while (take(t, '.'));
+    if (take(t, ':')) {
+        const char first = peek(t);
+        const size_t n = take_digits(t);
+        return n >= 1 && n <= 4 && first != '0';
+    }
     take(t, '*');
     return true;
 }
@@ -272,7 +282,7 @@ static bool take_variable(text *t) {
 static bool uri_template_ok(text t) {
     while (!at_end(&t)) {
         const char c = t.p[t.at++];
-        if ((unsigned char)c <= 0x20 || c == 0x7f || strchr("\"'<>\\^`|}", c)) return false;
+        if ((unsigned char)c <= 0x20 || c == 0x7f || strchr("\"<>\\^`|}", c)) return false;
         if (c != '{') continue;
         if (peek(&t) && strchr("+#./;?&=,!@|", peek(&t))) t.at++;
         do
@@ -319,11 +329,23 @@ bool gs_format_ok(const squish_alloc *a, const gs_value *format, const char *p, 
     static const struct {
         const char *name;
         bool (*ok)(text t);
-    } formats[] = {{"date-time", date_time_ok}, {"date", date_ok}, {"time", time_ok}, {"duration", duration_ok},
-                   {"email", email_ok}, {"idn-email", idn_email_ok}, {"hostname", hostname_ok}, {"ipv4", ipv4_ok},
-                   {"ipv6", ipv6_ok}, {"uri", uri_ok}, {"uri-reference", uri_reference_ok}, {"iri", iri_ok},
-                   {"iri-reference", iri_reference_ok}, {"uri-template", uri_template_ok}, {"uuid", uuid_ok},
-                   {"json-pointer", pointer_ok}, {"relative-json-pointer", relative_pointer_ok},
+    } formats[] = {{"date-time", date_time_ok},
+                   {"date", date_ok},
+                   {"time", time_ok},
+                   {"duration", duration_ok},
+                   {"email", email_ok},
+                   {"idn-email", idn_email_ok},
+                   {"hostname", hostname_ok},
+                   {"ipv4", ipv4_ok},
+                   {"ipv6", ipv6_ok},
+                   {"uri", uri_ok},
+                   {"uri-reference", uri_reference_ok},
+                   {"iri", iri_ok},
+                   {"iri-reference", iri_reference_ok},
+                   {"uri-template", uri_template_ok},
+                   {"uuid", uuid_ok},
+                   {"json-pointer", pointer_ok},
+                   {"relative-json-pointer", relative_pointer_ok},
                    {"regex", regex_ok}};
     for (size_t i = 0; i < SQ_COUNT(formats); i++)
         if (format->n == strlen(formats[i].name) && memcmp(format->u.text, formats[i].name, format->n) == 0)

@@ -5,7 +5,8 @@
  *   text -> values (a tree that knows its parents) -> documents, resources, anchors -> schemas with rules
  *
  * Everything a schema handle owns lies in one arena; an instance has an arena of its own for as long as it is
- * judged. A value's parent chain is its JSON pointer, so paths are only spelled out when somebody complains. */
+ * judged. A value's parent chain is its JSON pointer, so paths are only spelled out when somebody complains.
+ */
 #ifndef SQ_GRAM_SCHEMA_INT_H
 #define SQ_GRAM_SCHEMA_INT_H
 
@@ -15,7 +16,8 @@
 
 /* ---- numbers (gram_schema_number.c) ---------------------------------------------------------- */
 
-/* (-1)^negative * digits * 10^exp, with neither leading nor trailing zeros among the digits; zero has none. */
+/* (-1)^negative * digits * 10^exp, with neither leading nor trailing zeros among the digits; zero has none.
+ */
 typedef struct {
     const char *text, *digits; /* as written; digits may point into it */
     uint32_t text_bytes, n;
@@ -41,22 +43,22 @@ typedef struct gs_schema gs_schema;
 
 struct gs_value {
     gs_type type;
-    bool yes;                /* BOOLEAN */
-    bool is_name;            /* the name of a member of `parent`, judged as a string */
-    uint32_t n;              /* bytes, elements or members */
-    uint32_t index;          /* in the parent */
-    uint64_t hash;           /* equal values have equal hashes */
+    bool yes;       /* BOOLEAN */
+    bool is_name;   /* the name of a member of `parent`, judged as a string */
+    uint32_t n;     /* bytes, elements or members */
+    uint32_t index; /* in the parent */
+    uint64_t hash;  /* equal values have equal hashes */
     const gs_value *parent;
     union {
         gs_number number;
-        const char *text;    /* UTF-8, may hold NUL */
+        const char *text; /* UTF-8, may hold NUL */
         gs_value *items;
         struct {
-            gs_member *members;      /* in the order of the text */
-            const uint32_t *sorted;  /* their indexes by name */
+            gs_member *members;     /* in the order of the text */
+            const uint32_t *sorted; /* their indexes by name */
         } object;
     } u;
-    gs_schema *schema;       /* what was made of it, if it was met as a schema */
+    gs_schema *schema; /* what was made of it, if it was met as a schema */
 };
 struct gs_member {
     const char *name;
@@ -77,6 +79,8 @@ bool gs_value_equal(const gs_value *a, const gs_value *b, int64_t *steps);
 /* The name of member i of an object, as a string to be judged. */
 gs_value gs_value_name(const gs_value *object, uint32_t i);
 const char *gs_type_name(const gs_value *v);
+/* Messages cut names where they are long: what is no UTF-8 any more becomes '?'. */
+void gs_tidy(char *text);
 /* JSON pointer of v from the root of its text. */
 void gs_value_pointer(const gs_value *v, sq_buf *out);
 
@@ -125,18 +129,18 @@ typedef struct gs_document gs_document;
 struct gs_document {
     const char *uri, *json; /* uri "" for the schema itself without one */
     size_t bytes;
-    bool is_main;           /* the schema itself */
-    gs_value *root;         /* NULL until somebody asks for it */
+    bool is_main;   /* the schema itself */
+    gs_value *root; /* NULL until somebody asks for it */
     gs_document *next;
 };
 
 /* A schema with an URI of its own, and everything in it down to the next such schema. */
 typedef struct gs_resource {
     const gs_document *document;
-    const char *uri;        /* absolute if the document's was, without fragment */
+    const char *uri; /* absolute if the document's was, without fragment */
     gs_value *root;
     gs_dialect dialect;
-    bool recursive_anchor;  /* 2019-09 */
+    bool recursive_anchor; /* 2019-09 */
 } gs_resource;
 
 /* One table for three kinds of name: resources (resource NULL, name = URI), anchors and dynamic anchors. */
@@ -202,11 +206,11 @@ struct gs_rule {
     const gs_keyword *keyword;
     const gs_value *arg;
     const gs_schema *owner;
-    gs_schema **subs;       /* [n_subs]; NULL entries where dependencies are lists of names */
+    gs_schema **subs; /* [n_subs]; NULL entries where dependencies are lists of names */
     uint32_t n_subs;
-    gs_regex **regexes;     /* [1], or one per member of patternProperties */
-    uint32_t count;         /* of a COUNT; the mask of types */
-    const char *anchor;     /* of a $dynamicRef that goes by dynamic scope */
+    gs_regex **regexes; /* [1], or one per member of patternProperties */
+    uint32_t count;     /* of a COUNT; the mask of types */
+    const char *anchor; /* of a $dynamicRef that goes by dynamic scope */
 };
 struct gs_schema {
     const gs_value *source;
@@ -215,7 +219,7 @@ struct gs_schema {
     uint32_t n_rules;
     const gs_rule *role[GS_ROLE_COUNT];
     bool queued;
-    gs_schema *next;        /* waiting to be compiled */
+    gs_schema *next; /* waiting to be compiled */
 };
 
 typedef struct gs_pattern gs_pattern;
@@ -228,10 +232,10 @@ struct gs_pattern {
 struct sq_schema {
     squish_alloc alloc;
     sq_arena arena;
-    gs_dialect dialect;     /* where no $schema says otherwise */
+    gs_dialect dialect; /* where no $schema says otherwise */
     bool assert_format;
-    bool track;             /* some schema has unevaluated*: frames note what was evaluated */
-    bool dynamic;           /* some schema refers by dynamic scope */
+    bool track;   /* some schema has unevaluated*: frames note what was evaluated */
+    bool dynamic; /* some schema refers by dynamic scope */
     int32_t errors_max;
     int64_t steps_max;
     gs_document *documents;
@@ -279,12 +283,12 @@ struct gs_eval {
     const sq_schema *schema;
     int64_t steps;
     int frames;
-    int quiet;              /* above 0: only the verdict counts, nobody hears the reasons */
+    int quiet; /* above 0: only the verdict counts, nobody hears the reasons */
     int32_t n_errors;
     const gs_scope *scope;
-    uint64_t *bits;         /* stack of sets */
+    uint64_t *bits; /* stack of sets */
     size_t bits_used, bits_cap;
-    squish_status st;       /* not OK: there is no verdict */
+    squish_status st; /* not OK: there is no verdict */
     squish_error *err;
     squish_schema_report report;
     void *user;

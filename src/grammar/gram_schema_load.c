@@ -47,8 +47,8 @@ static gs_entry *entry_find(const sq_schema *s, const gs_resource *r, const char
 }
 
 /* A name that is there already keeps its meaning; *taken says so. */
-static squish_status entry_add(sq_schema *s, const gs_resource *r, const char *name, gs_value *v, bool dynamic,
-                               bool *taken, squish_error *err) {
+static squish_status entry_add(sq_schema *s, const gs_resource *r, const char *name, gs_value *v,
+                               bool dynamic, bool *taken, squish_error *err) {
     gs_entry *e = entry_find(s, r, name);
     *taken = e && e->value != v;
     if (e) {
@@ -80,7 +80,8 @@ enum { ALL_VOCABULARIES = GS_CORE | GS_APPLICATOR | GS_UNEVALUATED | GS_VALIDATI
 
 /* "http" or "https", and an empty fragment, make no difference. */
 static const char *plain_uri(const char *uri, size_t n, char out[256]) {
-    const bool secure = n >= 8 && memcmp(uri, "https://", 8) == 0, open = n >= 7 && !memcmp(uri, "http://", 7);
+    const bool secure = n >= 8 && memcmp(uri, "https://", 8) == 0,
+               open = n >= 7 && !memcmp(uri, "http://", 7);
     if (n && uri[n - 1] == '#') n--;
     const size_t skip = secure ? 8 : open ? 7 : 0;
     snprintf(out, 256, "%.*s", (int)(n - skip), uri + skip);
@@ -135,8 +136,8 @@ static squish_status read_vocabularies(const gs_value *list, gs_dialect *d, squi
         /* 2019-09 keeps unevaluated* with the applicators. */
         if (bits == GS_APPLICATOR && d->draft == GS_D2019) bits |= GS_UNEVALUATED;
         if (!bits && m->value.yes)
-            return sq_fail(err, SQUISH_UNSUPPORTED, "the metaschema demands vocabulary '%.150s', which is not known",
-                           m->name);
+            return sq_fail(err, SQUISH_UNSUPPORTED,
+                           "the metaschema demands vocabulary '%.150s', which is not known", m->name);
         d->vocabularies |= bits;
     }
     return SQUISH_OK;
@@ -150,18 +151,22 @@ static gs_document *document_find(sq_schema *s, const char *uri) {
     const char *json = gs_metaschema(uri);
     gs_document *d = json ? SQ_ARENA_NEW(&s->arena, gs_document) : NULL;
     if (!d) return NULL;
-    *d = (gs_document){.uri = sq_arena_strndup(&s->arena, uri, strlen(uri)), .json = json,
-                       .bytes = strlen(json), .next = s->documents};
+    *d = (gs_document){.uri = sq_arena_strndup(&s->arena, uri, strlen(uri)),
+                       .json = json,
+                       .bytes = strlen(json),
+                       .next = s->documents};
     if (d->uri) s->documents = d;
     return d->uri ? d : NULL;
 }
 
-/* The dialect a $schema names: one we know, or a registered metaschema that says which vocabularies it takes. */
+/* The dialect a $schema names: one we know, or a registered metaschema that says which vocabularies it takes.
+ */
 static squish_status dialect_of(sq_schema *s, const gs_value *uri, gs_dialect *out, squish_error *err) {
     char plain[256];
     *out = s->dialect;
     for (int hops = 0; uri && hops < 8; hops++) {
-        if (uri->type != GS_STRING) return sq_fail(err, SQUISH_INVALID, "$schema is %s, wanted a URI", gs_type_name(uri));
+        if (uri->type != GS_STRING)
+            return sq_fail(err, SQUISH_INVALID, "$schema is %s, wanted a URI", gs_type_name(uri));
         gs_dialect base;
         if (known_dialect(s, plain_uri(uri->u.text, uri->n, plain), &base)) {
             out->draft = base.draft;
@@ -173,16 +178,20 @@ static squish_status dialect_of(sq_schema *s, const gs_value *uri, gs_dialect *o
         if (*name && name[strlen(name) - 1] == '#') name[strlen(name) - 1] = 0;
         gs_document *d = document_find(s, name);
         if (!d)
-            return sq_fail(err, SQUISH_UNSUPPORTED, "$schema '%.150s' is neither draft 4, 6, 7, 2019-09 or 2020-12 "
-                           "nor a registered document", name);
+            return sq_fail(err, SQUISH_UNSUPPORTED,
+                           "$schema '%.150s' is neither draft 4, 6, 7, 2019-09 or 2020-12 "
+                           "nor a registered document",
+                           name);
         SQ_TRY(document_read(s, d, err));
         const gs_value *vocabularies = gs_value_find(d->root, "$vocabulary");
         uri = gs_value_find(d->root, "$schema");
         if (hops == 0) {
             *out = (gs_dialect){s->dialect.draft, ALL_VOCABULARIES};
-            if (uri && uri->type == GS_STRING && known_dialect(s, plain_uri(uri->u.text, uri->n, plain), &base))
+            if (uri && uri->type == GS_STRING &&
+                known_dialect(s, plain_uri(uri->u.text, uri->n, plain), &base))
                 out->draft = base.draft;
-            if (vocabularies && vocabularies->type == GS_OBJECT) SQ_TRY(read_vocabularies(vocabularies, out, err));
+            if (vocabularies && vocabularies->type == GS_OBJECT)
+                SQ_TRY(read_vocabularies(vocabularies, out, err));
         }
     }
     return SQUISH_OK;
@@ -198,7 +207,8 @@ static squish_status take_resource(sq_schema *s, const gs_document *d, gs_value 
     if (!uri) return no_memory(err);
     char *fragment = strchr(uri, '#');
     if (fragment) *fragment = 0;
-    *made = (gs_resource){.document = d, .uri = uri, .root = v, .dialect = outer ? outer->dialect : s->dialect};
+    *made =
+        (gs_resource){.document = d, .uri = uri, .root = v, .dialect = outer ? outer->dialect : s->dialect};
     *r = made;
     const gs_value *schema = gs_value_find(v, "$schema");
     if (schema) {
@@ -259,15 +269,18 @@ static squish_status scan(sq_schema *s, const gs_document *d, gs_value *v, const
     const gs_value *id = gs_value_find(v, dialect.draft == GS_D4 ? "id" : "$id");
     const gs_value *ref = gs_value_find(v, "$ref");
     /* Up to draft 7 a $ref hides its siblings. */
-    if (id && (id->type != GS_STRING || (dialect.draft < GS_D2019 && ref && ref->type == GS_STRING))) id = NULL;
+    if (id && (id->type != GS_STRING || (dialect.draft < GS_D2019 && ref && ref->type == GS_STRING)))
+        id = NULL;
     const char *mark = id ? memchr(id->u.text, '#', id->n) : NULL;
     const bool names_resource = id && mark != id->u.text;
     if (!r || names_resource)
         SQ_TRY(take_resource(s, d, v, names_resource ? id->u.text : "", names_resource ? id->n : 0, &r, err));
     if (!gs_schema_of(s, v, r)) return no_memory(err);
     const size_t behind = mark ? id->n - (size_t)(mark - id->u.text) - 1 : 0;
-    if (behind && dialect.draft < GS_D2019) SQ_TRY(take_anchor(s, r, v, mark + 1, behind, false, err));
-    else if (behind) return gs_fail_at(s, r, v, SQUISH_INVALID, err, "$id has a fragment");
+    if (behind && dialect.draft < GS_D2019)
+        SQ_TRY(take_anchor(s, r, v, mark + 1, behind, false, err));
+    else if (behind)
+        return gs_fail_at(s, r, v, SQUISH_INVALID, err, "$id has a fragment");
     SQ_TRY(take_anchors(s, r, v, err));
     for (size_t i = 0; i < gs_n_keywords; i++) {
         const gs_keyword *k = &gs_keywords[i];
@@ -281,8 +294,8 @@ static squish_status scan(sq_schema *s, const gs_document *d, gs_value *v, const
 static squish_status document_read(sq_schema *s, gs_document *d, squish_error *err) {
     if (d->root) return SQUISH_OK;
     if (d->bytes > SQ_SCHEMA_BYTES_MAX)
-        return sq_fail(err, SQUISH_CORRUPT, "schema '%.150s': %zu bytes, at most %d are read", d->uri, d->bytes,
-                       SQ_SCHEMA_BYTES_MAX);
+        return sq_fail(err, SQUISH_CORRUPT, "schema '%.150s': %zu bytes, at most %d are read", d->uri,
+                       d->bytes, SQ_SCHEMA_BYTES_MAX);
     char what[200];
     snprintf(what, sizeof what, *d->uri ? "schema '%.150s'" : "schema%s", d->uri);
     const char *own = sq_arena_strndup(&s->arena, d->json, d->bytes); /* numbers point into it */
@@ -311,7 +324,8 @@ squish_status gs_documents_add(sq_schema *s, const squish_schema_options *opt, s
             const gs_value *id = gs_value_find(d->root, "$id");
             if (!id) id = gs_value_find(d->root, "id");
             if (!id || id->type != GS_STRING || id->n == 0)
-                return sq_fail(err, SQUISH_INVALID, "registered document %zu has neither a URI nor an $id", i);
+                return sq_fail(err, SQUISH_INVALID, "registered document %zu has neither a URI nor an $id",
+                               i);
             name = id->u.text;
         }
         char *uri = gs_uri_resolve(&s->arena, "", name, strlen(name));
@@ -372,14 +386,15 @@ squish_status gs_ref_resolve(sq_schema *s, const gs_resource *from, const gs_val
     if (n == SIZE_MAX) return gs_fail_at(s, from, ref, SQUISH_INVALID, err, "a %% without two digits");
     *fragment = name;
     bool dynamic;
-    if (n == 0) *target = e->value;
-    else if (*name == '/') *target = follow(e->value, name, n);
+    if (n == 0)
+        *target = e->value;
+    else if (*name == '/')
+        *target = follow(e->value, name, n);
     else {
         name[n] = 0;
         *target = gs_anchor_find(s, gs_resource_of(e->value), name, &dynamic);
     }
     if (!*target)
-        return gs_fail_at(s, from, ref, SQUISH_INVALID, err, "'%.150s' leads to nothing",
-                          ref->u.text);
+        return gs_fail_at(s, from, ref, SQUISH_INVALID, err, "'%.150s' leads to nothing", ref->u.text);
     return SQUISH_OK;
 }

@@ -2,10 +2,11 @@
  *
  * gram_schema_regex.c - patterns on PCRE2, under limits.
  *
- * A pattern comes from a stranger and backtracking can take for ever. Each match first runs with a small limit,
- * which nearly all need; one that asks for more gets a large limit and pays for it from the steps of the whole
- * validation. So the time of all matches together is bounded, and a pattern that hits even the large limit is
- * an error, not a hang. PCRE2 counts per starting position; texts that may start anywhere pay for that. */
+ * A pattern comes from a stranger and backtracking can take for ever. Each match first runs with a small
+ * limit, which nearly all need; one that asks for more gets a large limit and pays for it from the steps of
+ * the whole validation. So the time of all matches together is bounded, and a pattern that hits even the
+ * large limit is an error, not a hang. PCRE2 counts per starting position; texts that may start anywhere pay
+ * for that. */
 #include "grammar/gram_schema_int.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -84,8 +85,10 @@ squish_status gs_regex_new(gs_regex **out, const squish_alloc *a, const char *so
                        : wrong     ? sq_fail(err, SQUISH_INVALID, "%s: %s", where, wrong)
                                    : compile(r, &text, where, err);
     sq_buf_deinit(&text);
-    if (st == SQUISH_OK) *out = r;
-    else gs_regex_free(r);
+    if (st == SQUISH_OK)
+        *out = r;
+    else
+        gs_regex_free(r);
     return st;
 }
 
@@ -132,8 +135,8 @@ squish_status gs_regex_match(const gs_regex *r, const char *text, size_t n, int6
         rc = run(r, text, n, LARGE_LIMIT);
     }
     if (ran_out(rc))
-        return sq_fail(err, SQUISH_UNSUPPORTED, "a pattern gave up on a string of %zu bytes after %d steps", n,
-                       LARGE_LIMIT);
+        return sq_fail(err, SQUISH_UNSUPPORTED, "a pattern gave up on a string of %zu bytes after %d steps",
+                       n, LARGE_LIMIT);
     if (rc == PCRE2_ERROR_NOMEMORY) return sq_fail(err, SQUISH_NO_MEMORY, "no memory to match a pattern");
     *matched = rc >= 0;
     if (rc >= 0 || rc == PCRE2_ERROR_NOMATCH) return SQUISH_OK;

@@ -18,7 +18,8 @@ static size_t scheme_length(const char *p, size_t n) {
     if (n == 0 || !is_alpha(*p)) return 0;
     for (size_t i = 1; i < n; i++) {
         if (p[i] == ':') return i;
-        if (!is_alpha(p[i]) && !(p[i] >= '0' && p[i] <= '9') && p[i] != '+' && p[i] != '-' && p[i] != '.') break;
+        if (!is_alpha(p[i]) && !(p[i] >= '0' && p[i] <= '9') && p[i] != '+' && p[i] != '-' && p[i] != '.')
+            break;
     }
     return 0;
 }
@@ -101,9 +102,12 @@ static void resolve(sq_buf *out, const uri *b, const uri *r) {
     const bool own = r->scheme.there || r->authority.there;
     put(out, "", r->scheme.there ? r->scheme : b->scheme, ":");
     put(out, "//", own ? r->authority : b->authority, "");
-    if (own || (r->path.n && r->path.p[0] == '/')) remove_dots(out, out->len, r->path.p, r->path.n);
-    else if (r->path.n) merge(out, b, r);
-    else sq_buf_append(out, b->path.n ? b->path.p : "", b->path.n);
+    if (own || (r->path.n && r->path.p[0] == '/'))
+        remove_dots(out, out->len, r->path.p, r->path.n);
+    else if (r->path.n)
+        merge(out, b, r);
+    else
+        sq_buf_append(out, b->path.n ? b->path.p : "", b->path.n);
     put(out, "?", own || r->path.n || r->query.there ? r->query : b->query, "");
     put(out, "#", r->fragment, "");
 }

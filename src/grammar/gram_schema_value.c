@@ -3,9 +3,9 @@
  * gram_schema_value.c - JSON text to a tree of values that know their parents.
  *
  * jansson does the parsing, but it reads integers as 64 bits and reals as doubles, and a referee must not
- * round. So every number of the text is first replaced by its index in a table of exact decimals: jansson sees
- * only small integers, and the tree takes the decimals back. The same pass bounds the depth, because jansson
- * parses by recursion. */
+ * round. So every number of the text is first replaced by its index in a table of exact decimals: jansson
+ * sees only small integers, and the tree takes the decimals back. The same pass bounds the depth, because
+ * jansson parses by recursion. */
 #include "grammar/gram_schema_int.h"
 
 #include <jansson.h>
@@ -67,8 +67,8 @@ static squish_status refuse(reader *r, json_error_t *je) {
 /* The text as it is, parsed for the sake of its complaint. */
 static squish_status complain(reader *r) {
     json_error_t je;
-    json_t *j = json_loadb(r->n ? r->p : "", r->n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL,
-                           &je);
+    json_t *j =
+        json_loadb(r->n ? r->p : "", r->n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &je);
     if (j) {
         json_decref(j);
         return sq_fail(r->err, SQUISH_CORRUPT, "%s: a number that JSON does not allow", r->what);
@@ -237,8 +237,10 @@ gs_value *gs_value_get(const gs_value *v, const char *name, size_t bytes) {
         int order = memcmp(name, m->name, bytes < m->bytes ? bytes : m->bytes);
         if (order == 0) order = (bytes > m->bytes) - (bytes < m->bytes);
         if (order == 0) return &m->value;
-        if (order < 0) hi = mid;
-        else lo = mid + 1;
+        if (order < 0)
+            hi = mid;
+        else
+            lo = mid + 1;
     }
     return NULL;
 }
@@ -282,6 +284,16 @@ const char *gs_type_name(const gs_value *v) {
     return v->type == GS_NUMBER && gs_number_is_integer(&v->u.number) ? "an integer" : names[v->type];
 }
 
+void gs_tidy(char *text) {
+    for (size_t i = 0, n = strlen(text); i < n;) {
+        uint32_t cp;
+        bool ok;
+        const size_t length = sq_utf8_decode(text + i, n - i, &cp, &ok);
+        if (!ok) memset(text + i, '?', length);
+        i += length;
+    }
+}
+
 static void put_token(const gs_value *v, sq_buf *out) {
     if (v->parent->type == GS_ARRAY) {
         sq_buf_printf(out, "/%u", v->index);
@@ -290,9 +302,12 @@ static void put_token(const gs_value *v, sq_buf *out) {
     const gs_member *m = &v->parent->u.object.members[v->index];
     sq_buf_putc(out, '/');
     for (uint32_t i = 0; i < m->bytes; i++) {
-        if (m->name[i] == '~') sq_buf_puts(out, "~0");
-        else if (m->name[i] == '/') sq_buf_puts(out, "~1");
-        else sq_buf_putc(out, m->name[i]);
+        if (m->name[i] == '~')
+            sq_buf_puts(out, "~0");
+        else if (m->name[i] == '/')
+            sq_buf_puts(out, "~1");
+        else
+            sq_buf_putc(out, m->name[i]);
     }
 }
 

@@ -4,7 +4,7 @@
  *
  * Dialects: 2020-12 whole, and 2019-09, 7, 6 and 4 by $schema. A schema is read once into an immutable handle
  * that any number of threads may use. Numbers are compared as exact decimals, strings are counted in code
- * points, patterns are ECMA regexes run by PCRE2 under limits, and nothing is ever fetched: a $ref reaches the
+ * points, patterns are ECMA regexes run by PCRE2 under limits, and nothing is ever fetched: a $ref finds the
  * schema itself, the documents registered with it, and the metaschemas. */
 #ifndef SQ_SCHEMA_H
 #define SQ_SCHEMA_H

@@ -31,8 +31,10 @@ static void put_string(sq_buf *b, const char *s, size_t n) {
     sq_buf_putc(b, '"');
     for (size_t i = 0; i < n; i++) {
         const unsigned char c = (unsigned char)s[i];
-        if (c < 0x20 || c == '"' || c == '\\') sq_buf_printf(b, "\\u%04x", c);
-        else sq_buf_putc(b, (char)c);
+        if (c < 0x20 || c == '"' || c == '\\')
+            sq_buf_printf(b, "\\u%04x", c);
+        else
+            sq_buf_putc(b, (char)c);
     }
     sq_buf_putc(b, '"');
 }
@@ -49,7 +51,8 @@ static void put_value(sq_buf *b, const gs_value *v) {
     sq_buf_putc(b, object ? '{' : '[');
     for (uint32_t i = 0; i < v->n; i++) {
         if (i) sq_buf_putc(b, ',');
-        if (object) put_string(b, v->u.object.members[i].name, v->u.object.members[i].bytes), sq_buf_putc(b, ':');
+        if (object)
+            put_string(b, v->u.object.members[i].name, v->u.object.members[i].bytes), sq_buf_putc(b, ':');
         put_value(b, object ? &v->u.object.members[i].value : &v->u.items[i]);
     }
     sq_buf_putc(b, object ? '}' : ']');
@@ -87,8 +90,10 @@ static void each_file(const char *root, const char *rel, const char *const *skip
         if (skipped) continue;
         snprintf(sub, sizeof sub, "%s/%s", rel, names[i]);
         snprintf(path, sizeof path, "%s%s", root, sub);
-        if (sq_os_is_dir(path)) each_file(root, sub, skip, fn);
-        else if (ends_with(sub, ".json")) fn(path, sub);
+        if (sq_os_is_dir(path))
+            each_file(root, sub, skip, fn);
+        else if (ends_with(sub, ".json"))
+            fn(path, sub);
     }
 }
 
@@ -98,18 +103,21 @@ static void add_remote(const char *path, const char *rel) {
     assert_true(n_remotes < FILES_MAX);
     assert_int_equal(sq_os_read_file(path, 1 << 20, &arena, &bytes, NULL), SQUISH_OK);
     snprintf(uri, sizeof uri, "http://localhost:1234%s", rel);
-    remotes[n_remotes++] = (squish_schema_document){sq_arena_strndup(&arena, uri, strlen(uri)),
-                                                    (const char *)bytes.p, bytes.n};
+    remotes[n_remotes++] =
+        (squish_schema_document){sq_arena_strndup(&arena, uri, strlen(uri)), (const char *)bytes.p, bytes.n};
 }
 
 static void read_known(void) {
     sq_span bytes;
-    assert_int_equal(sq_os_read_file("tests/golden/schema/expected-failures.txt", 1 << 20, &arena, &bytes, NULL),
-                     SQUISH_OK);
+    assert_int_equal(
+        sq_os_read_file("tests/golden/schema/expected-failures.txt", 1 << 20, &arena, &bytes, NULL),
+        SQUISH_OK);
     for (char *line = (char *)(uintptr_t)bytes.p, *end; *line; line = end) {
         end = strchr(line, '\n');
-        if (end) *end++ = 0;
-        else end = line + strlen(line);
+        if (end)
+            *end++ = 0;
+        else
+            end = line + strlen(line);
         char *reason = strrchr(line, '\t');
         if (*line == '#' || !*line) continue;
         assert_true(reason && reason[1] && n_known < KNOWN_MAX); /* every line says why */
@@ -135,7 +143,8 @@ static void judge_case(const squish_schema *s, const gs_value *test, const char 
     const bool wanted = gs_value_find(test, "valid")->yes;
     squish_error err = {0};
     bool valid = false;
-    const squish_status st = s ? squish_schema_validate(s, data, n, NULL, NULL, &valid, &err) : SQUISH_INVALID;
+    const squish_status st =
+        s ? squish_schema_validate(s, data, n, NULL, NULL, &valid, &err) : SQUISH_INVALID;
     const bool pass = st == SQUISH_OK && valid == wanted;
     passed += pass;
     failed += st == SQUISH_OK && !pass;
@@ -180,7 +189,7 @@ static void run_part(const char *root, const char *rel, const char *const *skip)
 static void every_case_is_judged_as_the_suite_says_or_is_a_listed_exception(void **state) {
     (void)state;
     static const char *const none[] = {NULL}, *const required[] = {"optional", NULL},
-                            *const not_format[] = {"format", NULL}, *const drafts[] = {"draft3", "v1", NULL};
+                             *const not_format[] = {"format", NULL}, *const drafts[] = {"draft3", "v1", NULL};
     const char *data = getenv("SQUISH_TESTDATA");
     char root[600], tests[640], remote[640];
     snprintf(root, sizeof root, "%s/fixtures/json-schema-test-suite", data ? data : "");
