@@ -42,7 +42,7 @@ static int open_schema(cli *c, squish_schema **out) {
     opt.n_documents = (size_t)given->n_list;
     opt.assert_format = cli_flag(c, OPT_ASSERT_FORMAT);
     if (code == 0 && squish_schema_new(out, text.data, text.bytes, &opt, &err) != SQUISH_OK) {
-        sq_err_prefix(&err, "%s: ", cli_text(c, OPT_SCHEMA));
+        sq_err_prefix(&err, "%s", cli_text(c, OPT_SCHEMA));
         code = cli_fail(c, &err);
     }
     for (int i = 0; i < given->n_list; i++) squish_text_free(&refs[i]);
@@ -57,7 +57,7 @@ static int judge(cli *c, const squish_schema *s, const squish_text *text) {
     bool valid = false;
     if (squish_schema_validate(s, text->data, text->bytes, hear, &h, &valid, &err) != SQUISH_OK) {
         json_decref(h.errors);
-        sq_err_prefix(&err, "%s: ", c->args[0]);
+        sq_err_prefix(&err, "%s", c->args[0]);
         return cli_fail(c, &err);
     }
     if (json) {

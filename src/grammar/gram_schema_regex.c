@@ -126,7 +126,7 @@ squish_status gs_regex_match(const gs_regex *r, const char *text, size_t n, int6
                              squish_error *err) {
     *matched = false;
     const int64_t length = (int64_t)n;
-    *steps -= 10 + length / 16 + (r->anchored ? 0 : length / 64 * (length / 64));
+    *steps -= 10 + length / 16 + (r->anchored ? 0 : length / 32 * (length / 32));
     if (*steps < 0) return SQUISH_OK; /* the caller looks at the budget */
     int rc = run(r, text, n, SMALL_LIMIT);
     if (ran_out(rc)) {

@@ -62,7 +62,7 @@ static void complaints_name_both_places(void **state) {
 
 static void complaints_name_the_other_document(void **state) {
     (void)state;
-    static const squish_schema_document other = {"http://h/o", "{\"$defs\":{\"a\":{\"const\":1}}}", 26};
+    static const squish_schema_document other = {"http://h/o", "{\"$defs\":{\"a\":{\"const\":1}}}", 27};
     squish_schema_options opt = squish_schema_options_default();
     opt.documents = &other;
     opt.n_documents = 1;
