@@ -680,6 +680,46 @@ typedef struct {
 squish_status squish_export(const squish_model *m, const char *to, const char *out,
                             const squish_export_options *opt, squish_export_result *r, squish_error *err);
 
+/* ---- schemas --------------------------------------------------------------------------------- */
+
+/* JSON Schema as a referee: 2020-12 whole, 2019-09, 7, 6 and 4 by $schema. Nothing is ever fetched. */
+typedef struct squish_schema squish_schema;
+typedef struct {
+    const char *uri;  /* what a $ref calls it; NULL: its own $id */
+    const char *json; /* only read by squish_schema_new */
+    size_t bytes;
+} squish_schema_document;
+typedef struct {
+    const squish_alloc *alloc; /* NULL: malloc; copied */
+    const char *uri;           /* of the schema itself, where it has no absolute $id; may be NULL */
+    const squish_schema_document *documents; /* further ones that a $ref or $schema may name */
+    size_t n_documents;
+    int32_t draft;             /* where no $schema says it: 4, 6, 7, 2019 or 2020 (default) */
+    bool assert_format;        /* format is a demand; by default it is a remark */
+    int32_t errors_max;        /* violations reported of one instance (default 100) */
+    uint64_t steps_max;        /* work spent on one instance (default 10 million steps) */
+} squish_schema_options;
+squish_schema_options squish_schema_options_default(void);
+/* Where an instance breaks its schema. All three are valid during the call. */
+typedef struct {
+    const char *at;      /* JSON pointer into the instance; "" is the whole */
+    const char *keyword; /* place of the keyword in the schema: "#/properties/a/type" */
+    const char *text;    /* one sentence */
+} squish_schema_violation;
+typedef void (*squish_schema_report)(void *user, const squish_schema_violation *v);
+/* Read a schema (at most 1 MiB, 128 levels). The handle never changes: threads may share it. Errors name the
+ * place by JSON pointer: CORRUPT (no JSON), INVALID (no schema: a keyword with a wrong argument, a pattern
+ * that is no regex, a $ref into nothing), UNSUPPORTED (a $ref or $schema to a document that is not known,
+ * a required vocabulary unknown here), NO_MEMORY. */
+squish_status squish_schema_new(squish_schema **out, const char *json, size_t bytes,
+                                const squish_schema_options *opt, squish_error *err);
+void squish_schema_free(squish_schema *s);
+/* Judge one JSON text (at most 32 MiB, 128 levels). fn (may be NULL) hears of each violation. OK means there
+ * is a verdict in *valid. Errors: CORRUPT (no JSON), UNSUPPORTED (a limit was hit: steps, recursion, a
+ * pattern's matching; the text names it), NO_MEMORY. */
+squish_status squish_schema_validate(const squish_schema *s, const char *json, size_t bytes,
+                                     squish_schema_report fn, void *user, bool *valid, squish_error *err);
+
 /* ---- machine --------------------------------------------------------------------------------- */
 
 typedef struct {

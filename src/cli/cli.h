@@ -30,6 +30,7 @@ typedef enum {
     CLI_TEMPLATE,
     CLI_LOGITS,
     CLI_PPL,
+    CLI_VALIDATE,
     CLI_BENCH,
     CLI_DOCTOR,
     CLI_CONFIG,
@@ -194,6 +195,7 @@ int cli_detokenize(cli *c);
 int cli_template(cli *c);
 int cli_logits(cli *c);
 int cli_ppl(cli *c);
+int cli_validate(cli *c);
 int cli_bench(cli *c);
 int cli_doctor(cli *c);
 int cli_config(cli *c);

@@ -35,6 +35,8 @@ const char *const cli_examples[CLI_COMMANDS][CLI_EXAMPLES_MAX] = {
     [CLI_LOGITS] = {"squish logits --ids 309,607,289,3542,298",
                     "squish logits --ids 1,2,3 --last 3 -o scores.safetensors"},
     [CLI_PPL] = {"squish ppl --text book.txt --window 1024"},
+    [CLI_VALIDATE] = {"squish validate answer.json --schema answer.schema.json",
+                      "squish validate - --schema a.json --schema-ref b.json --json < x.json"},
     [CLI_BENCH] = {"squish bench load --runs 10", "squish bench decode,prefill,batch --report report"},
     [CLI_DOCTOR] = {"squish doctor"},
     [CLI_CONFIG] = {"squish config", "SQUISH_TEMP=0.2 squish config --json"},

@@ -67,6 +67,12 @@ const cli_command cli_commands[CLI_COMMANDS] = {
                  "Windows do not overlap; each predicts its tokens from the second on and the first of the "
                  "next window.",
                  cli_ppl},
+    [CLI_VALIDATE] = {"validate", "FILE --schema FILE", "does a JSON file satisfy a JSON Schema",
+                      "2020-12, and 2019-09, 7, 6 and 4 where $schema says so. Prints valid, or one line per "
+                      "violation: the place as a JSON pointer, the reason, the keyword. Exit status 0 or 1. "
+                      "Nothing is fetched: documents that a $ref names come with --schema-ref. FILE may be - "
+                      "for standard input.",
+                      cli_validate},
     [CLI_BENCH] =
         {"bench", "all|limits|load|decode|prefill|batch|threads|tokenizer|quant [MODEL]",
          "measure this machine with a model",
