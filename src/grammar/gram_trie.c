@@ -127,6 +127,10 @@ static bool fill(sq_gram_trie *t, entry *e) {
     return ok;
 }
 
+static uint64_t vocabulary_id(const sq_tok *tok, int32_t n_vocab) {
+    return gram_mix(sq_tok_hash(tok), (uint64_t)n_vocab);
+}
+
 squish_status sq_gram_trie_new(sq_gram_trie **out, const sq_tok *tok, int32_t n_vocab, const squish_alloc *a,
                                squish_error *err) {
     const squish_alloc alloc = a ? *a : sq_alloc_default();
@@ -138,7 +142,7 @@ squish_status sq_gram_trie_new(sq_gram_trie **out, const sq_tok *tok, int32_t n_
     t->refs = 1;
     t->tok = tok;
     t->n_vocab = n_vocab;
-    t->id = gram_mix(sq_tok_hash(tok), (uint64_t)n_vocab);
+    t->id = vocabulary_id(tok, n_vocab);
     t->words = ((size_t)n_vocab + 63) / 64;
     const size_t bytes = (size_t)n_vocab * sizeof(entry);
     entry *e = sq_alloc_new(&alloc, bytes);
@@ -174,4 +178,6 @@ void sq_gram_trie_free(sq_gram_trie *t) {
     sq_alloc_free(&a, t, sizeof *t);
 }
 
-int32_t sq_gram_trie_vocab(const sq_gram_trie *t) { return t->n_vocab; }
+bool sq_gram_trie_is_for(const sq_gram_trie *t, const sq_tok *tok, int32_t n_vocab) {
+    return t->id == vocabulary_id(tok, n_vocab);
+}

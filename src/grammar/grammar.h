@@ -47,7 +47,8 @@ squish_status sq_gram_trie_new(sq_gram_trie **out, const sq_tok *tok, int32_t n_
                                squish_error *err);
 sq_gram_trie *sq_gram_trie_share(sq_gram_trie *t); /* one more owner; returns t */
 void sq_gram_trie_free(sq_gram_trie *t);           /* one owner less */
-int32_t sq_gram_trie_vocab(const sq_gram_trie *t); /* n_vocab */
+/* Would the trie of this vocabulary be the same? */
+bool sq_gram_trie_is_for(const sq_gram_trie *t, const sq_tok *tok, int32_t n_vocab);
 
 /* ---- grammars -------------------------------------------------------------------------------- */
 
