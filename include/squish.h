@@ -236,11 +236,12 @@ const char *squish_model_template(const squish_model *m);
 
 /* ---- grammars -------------------------------------------------------------------------------- */
 
-/* What an answer may look like: a squish_gen_options.grammar leaves a model only tokens that keep the answer a
- * beginning of a word of a language, and an end only where it is a whole one. An answer is never made without
- * it: what cannot be compiled is refused. */
+/* What an answer may look like: a squish_gen_options.grammar leaves a model only tokens that keep the answer
+ * a beginning of a word of a language, and an end only where it is a whole one. An answer is never made
+ * without it: what cannot be compiled is refused. */
 typedef enum {
-    SQUISH_GRAMMAR_REGEX,  /* the whole answer matches; ECMA syntax without look-around, back references, \b, \p */
+    SQUISH_GRAMMAR_REGEX,  /* the whole answer matches; ECMA syntax without look-around, back references,
+                              \b and \p */
     SQUISH_GRAMMAR_GBNF,   /* as llama.cpp reads it; starts at the rule `root` */
     SQUISH_GRAMMAR_SCHEMA, /* JSON valid for a JSON Schema, white space bounded (docs/grammar.md) */
     SQUISH_GRAMMAR_SCHEMA_LOOSE, /* the same with any white space: for reading, not for answers */

@@ -9,7 +9,8 @@ int cli_open_grammar(cli *c, const squish_model *m, bool read, squish_grammar **
     static const struct {
         cli_option_id option;
         squish_grammar_kind kind;
-    } ways[] = {{OPT_SCHEMA, SQUISH_GRAMMAR_SCHEMA}, {OPT_REGEX, SQUISH_GRAMMAR_REGEX},
+    } ways[] = {{OPT_SCHEMA, SQUISH_GRAMMAR_SCHEMA},
+                {OPT_REGEX, SQUISH_GRAMMAR_REGEX},
                 {OPT_GBNF, SQUISH_GRAMMAR_GBNF}};
     int found = -1;
     *out = NULL;
@@ -44,16 +45,19 @@ static void print_line(const char *name, const double us[4]) {
 
 static int print(const cli *c, const squish_grammar_report *r, size_t bytes) {
     if (cli_flag(c, OPT_JSON)) {
-        const int code = cli_print_json(json_pack(
-            "{s:b, s:I, s:I, s:i, s:f, s:o, s:o, s:o}", "accepted", r->accepted, "bytes", (json_int_t)bytes,
-            "valid_bytes", (json_int_t)r->valid_bytes, "tokens", r->n_tokens, "compile_ms", r->compile_ms,
-            "mask_us", quantiles(r->mask_us), "cold_mask_us", quantiles(r->cold_us), "advance_us",
-            quantiles(r->advance_us)));
+        const int code = cli_print_json(
+            json_pack("{s:b, s:I, s:I, s:i, s:f, s:o, s:o, s:o}", "accepted", r->accepted, "bytes",
+                      (json_int_t)bytes, "valid_bytes", (json_int_t)r->valid_bytes, "tokens", r->n_tokens,
+                      "compile_ms", r->compile_ms, "mask_us", quantiles(r->mask_us), "cold_mask_us",
+                      quantiles(r->cold_us), "advance_us", quantiles(r->advance_us)));
         return code ? code : !r->accepted;
     }
-    if (r->accepted) printf("accepted: %zu bytes, %d tokens\n", bytes, r->n_tokens);
-    else if (r->valid_bytes == bytes) printf("not accepted: the text ends too early, after %zu bytes\n", bytes);
-    else printf("not accepted: %zu of %zu bytes could begin such a text\n", r->valid_bytes, bytes);
+    if (r->accepted)
+        printf("accepted: %zu bytes, %d tokens\n", bytes, r->n_tokens);
+    else if (r->valid_bytes == bytes)
+        printf("not accepted: the text ends too early, after %zu bytes\n", bytes);
+    else
+        printf("not accepted: %zu of %zu bytes could begin such a text\n", r->valid_bytes, bytes);
     printf("compile      %8.3f ms\n%-12s %8s %8s %8s %8s\n", r->compile_ms, "us", "p50", "p90", "p99", "max");
     print_line("mask", r->mask_us);
     print_line("mask, cold", r->cold_us);
@@ -66,7 +70,8 @@ int cli_grammar(cli *c) {
     squish_text text = {0};
     squish_model *m = NULL;
     squish_grammar *g = NULL;
-    if (!cli_has(c, OPT_CHECK)) return cli_fail_text(c, 2, "grammar needs --check FILE (or - for standard input)");
+    if (!cli_has(c, OPT_CHECK))
+        return cli_fail_text(c, 2, "grammar needs --check FILE (or - for standard input)");
     if (c->n_args) return cli_fail_text(c, 3, "no model '%.60s' (see: squish list)", c->args[0]);
     if (!cli_has(c, OPT_SCHEMA) && !cli_has(c, OPT_REGEX) && !cli_has(c, OPT_GBNF))
         return cli_fail_text(c, 2, "grammar needs --schema FILE, --regex RE or --gbnf FILE");
@@ -78,8 +83,8 @@ int cli_grammar(cli *c) {
         squish_grammar_report r;
         const int32_t runs = cli_flag(c, OPT_MASKS) ? (int32_t)cli_int(c, OPT_BENCH_RUNS) + 1 : 2;
         code = squish_grammar_check(g, m, text.data, text.bytes, runs, &r, &err) == SQUISH_OK
-            ? print(c, &r, text.bytes)
-            : cli_fail(c, &err);
+                   ? print(c, &r, text.bytes)
+                   : cli_fail(c, &err);
     }
     squish_text_free(&text);
     squish_grammar_free(g);

@@ -47,7 +47,6 @@ static void compile(sq_gram *g, sq_gram_kind kind, const char *source, size_t n)
     gram_rules *r = &g->rules;
     gram_pool *p = &g->pool;
     gram_sym start = GRAM_EMPTY;
-    r->p = p;
     if (n > SQ_GRAM_SOURCE_MAX) {
         gram_fail(p, SQUISH_NO_MEMORY, "grammar: %zu bytes of source, at most %d", n, SQ_GRAM_SOURCE_MAX);
         return;
@@ -62,8 +61,10 @@ static void compile(sq_gram *g, sq_gram_kind kind, const char *source, size_t n)
     gram_rules_finish(r, start);
     if (gram_failed(p)) return;
     g->stamp = sq_alloc_zero(&g->alloc, r->nts.n * sizeof *g->stamp);
-    if (!g->stamp) gram_fail(p, SQUISH_NO_MEMORY, "grammar: out of memory");
-    else learn_start(g);
+    if (!g->stamp)
+        gram_fail(p, SQUISH_NO_MEMORY, "grammar: out of memory");
+    else
+        learn_start(g);
 }
 
 squish_status sq_gram_new(sq_gram **out, sq_gram_kind kind, const char *source, size_t n,
@@ -78,8 +79,9 @@ squish_status sq_gram_new(sq_gram **out, sq_gram_kind kind, const char *source, 
         sq_alloc_free(&alloc, g, sizeof *g);
         return sq_fail(err, SQUISH_NO_MEMORY, "grammar: no lock to be had");
     }
+    g->rules.p = &g->pool;
     gram_pool_init(&g->pool, &alloc, SQ_GRAM_COMPILE_BYTES_MAX);
-    compile(g, kind, source, n);
+    if (!gram_failed(&g->pool)) compile(g, kind, source, n);
     if (gram_failed(&g->pool)) {
         const squish_status st = sq_fail(err, g->pool.err.code, "%s", g->pool.err.text);
         sq_gram_free(g);

@@ -2,10 +2,10 @@
  *
  * gram_build.c - from expressions to rules.
  *
- * A symbol is a term as long as it can be: sequences, alternatives and repetitions of terms are terms. Only what
- * refers to a rule that is still open (recursion), or contains such a thing, becomes a nonterminal. So most
- * schemas are one regular expression, and the parser sees the rest. A repetition of a nonterminal is one rule
- * that counts, whatever the count. */
+ * A symbol is a term as long as it can be: sequences, alternatives and repetitions of terms are terms. Only
+ * what refers to a rule that is still open (recursion), or contains such a thing, becomes a nonterminal. So
+ * most schemas are one regular expression, and the parser sees the rest. A repetition of a nonterminal is one
+ * rule that counts, whatever the count. */
 #include "grammar/gram_int.h"
 
 #include <stdlib.h>
@@ -117,8 +117,10 @@ gram_sym gram_either(gram_rules *r, const gram_sym *s, size_t n) {
     size_t n_nts = 0;
     gram_sym only = GRAM_EMPTY;
     for (size_t i = 0; i < n; i++) {
-        if (s[i] & GRAM_NT) only = s[i], n_nts++;
-        else gram_vec_push_u32(r->p, &r->p->scratch, s[i]);
+        if (s[i] & GRAM_NT)
+            only = s[i], n_nts++;
+        else
+            gram_vec_push_u32(r->p, &r->p->scratch, s[i]);
     }
     const gram_term terms = gram_alt_list(r->p, base);
     if (n_nts == 0) return terms;

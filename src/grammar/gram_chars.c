@@ -56,7 +56,8 @@ static gram_term hex_digit(gram_pool *p, unsigned v) {
 /* The letter of a short escape that a code point must or may have; 0: none. */
 static char short_escape(uint32_t c) {
     switch (c) {
-    case '"': case '\\': return (char)c;
+    case '"':
+    case '\\': return (char)c;
     case '\b': return 'b';
     case '\f': return 'f';
     case '\n': return 'n';
@@ -72,8 +73,8 @@ static gram_term escaped(gram_pool *p, uint32_t c, bool canonical) {
     gram_term s = GRAM_EMPTY;
     if (e) s = gram_cat(p, gram_literal(p, &backslash, 1), gram_literal(p, &e, 1));
     if (e && canonical) return s;
-    const gram_term u = gram_cat(p, gram_literal(p, "\\u00", 4),
-                                 gram_cat(p, hex_digit(p, c >> 4), hex_digit(p, c & 15)));
+    const gram_term u =
+        gram_cat(p, gram_literal(p, "\\u00", 4), gram_cat(p, hex_digit(p, c >> 4), hex_digit(p, c & 15)));
     return gram_alt(p, s, u);
 }
 
@@ -93,8 +94,10 @@ gram_term gram_chars(gram_pool *p, const gram_range *r, size_t n, gram_spelling 
     const size_t base = p->scratch.n;
     for (size_t i = 0; i < n; i++) {
         const uint32_t hi = r[i].hi < CODE_POINT_MAX ? r[i].hi : CODE_POINT_MAX;
-        if (s == GRAM_PLAIN) push_range(p, r[i].lo, hi);
-        else push_json_range(p, r[i].lo, hi);
+        if (s == GRAM_PLAIN)
+            push_range(p, r[i].lo, hi);
+        else
+            push_json_range(p, r[i].lo, hi);
     }
     return gram_alt_list(p, base);
 }
@@ -106,14 +109,14 @@ static gram_term hex_range(gram_pool *p, const char *ranges) {
 }
 
 gram_term gram_any_char(gram_pool *p, gram_spelling s) {
-    static const gram_range all = {0, CODE_POINT_MAX}, raw[] = {{0x20, '!'}, {'#', '['}, {']', CODE_POINT_MAX}};
+    static const gram_range all = {0, CODE_POINT_MAX},
+                            raw[] = {{0x20, '!'}, {'#', '['}, {']', CODE_POINT_MAX}};
     if (s == GRAM_PLAIN) return gram_chars(p, &all, 1, s);
     const gram_term hex = hex_range(p, "09afAF");
     /* \u: not a surrogate, or a high one and a low one. */
     const gram_term d = hex_range(p, "ddDD");
-    const gram_term unit =
-        gram_alt(p, gram_cat(p, hex_range(p, "09acACefEF"), gram_rep(p, hex, 3, 3)),
-                 gram_cat(p, d, gram_cat(p, hex_range(p, "07"), gram_rep(p, hex, 2, 2))));
+    const gram_term unit = gram_alt(p, gram_cat(p, hex_range(p, "09acACefEF"), gram_rep(p, hex, 3, 3)),
+                                    gram_cat(p, d, gram_cat(p, hex_range(p, "07"), gram_rep(p, hex, 2, 2))));
     const gram_term high = gram_cat(p, d, gram_cat(p, hex_range(p, "89abAB"), gram_rep(p, hex, 2, 2)));
     const gram_term low = gram_cat(p, d, gram_cat(p, hex_range(p, "cfCF"), gram_rep(p, hex, 2, 2)));
     const gram_term pair = gram_cat(p, high, gram_cat(p, gram_literal(p, "\\u", 2), low));

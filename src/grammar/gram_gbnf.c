@@ -5,8 +5,8 @@
  *   name ::= "literal" [class] [^class] . other-rule ( group ) | alternative     * + ? {m} {m,} {m,n}
  *
  * The source is read twice: once to find the rules and every error of syntax, once to build them, a rule when
- * it is first referred to, so that a rule which is not recursive can be part of a regular expression. A rule ends
- * at the end of a line outside of parentheses, unless | stands there. */
+ * it is first referred to, so that a rule which is not recursive can be part of a regular expression. A rule
+ * ends at the end of a line outside of parentheses, unless | stands there. */
 #include "grammar/gram_int.h"
 
 #include <string.h>
@@ -15,7 +15,7 @@ enum { NAME_MAX_BYTES = 255, CHAIN_MAX = 128, RANGES_MAX = 1024, CODE_POINT_MAX 
 
 typedef struct {
     const char *name;
-    size_t n, body;   /* where its alternatives begin */
+    size_t n, body; /* where its alternatives begin */
     enum { RULE_NEW, RULE_OPEN, RULE_DONE } state;
     bool has_nt;
     uint32_t nt;
@@ -79,8 +79,10 @@ static uint32_t take_char(reader *r) {
     bool ok = false;
     if (!take(r, "\\")) {
         const size_t n = sq_utf8_decode(r->s + r->at, r->n - r->at, &c, &ok);
-        if (ok) r->at += n;
-        else refuse(r, SQUISH_INVALID, "ill-formed UTF-8");
+        if (ok)
+            r->at += n;
+        else
+            refuse(r, SQUISH_INVALID, "ill-formed UTF-8");
         return c;
     }
     if (r->at == r->n) return refuse(r, SQUISH_INVALID, "a backslash ends the source");
@@ -92,8 +94,10 @@ static uint32_t take_char(reader *r) {
     if (!digits) return refuse(r, SQUISH_INVALID, "unknown escape");
     for (int i = 0; i < digits; i++, r->at++) {
         const char d = r->at < r->n ? r->s[r->at] : 0;
-        const int v = d >= '0' && d <= '9' ? d - '0' : d >= 'a' && d <= 'f' ? d - 'a' + 10
-            : d >= 'A' && d <= 'F' ? d - 'A' + 10 : -1;
+        const int v = d >= '0' && d <= '9'   ? d - '0'
+                      : d >= 'a' && d <= 'f' ? d - 'a' + 10
+                      : d >= 'A' && d <= 'F' ? d - 'A' + 10
+                                             : -1;
         if (v < 0) return refuse(r, SQUISH_INVALID, "wrong hexadecimal escape");
         c = c * 16 + (uint32_t)v;
     }
@@ -113,8 +117,10 @@ static gram_sym literal(reader *r) {
     }
     gram_sym t = GRAM_EPS;
     if (b.failed) gram_fail(r->p, SQUISH_NO_MEMORY, "gbnf: out of memory");
-    if (!closed) t = refuse(r, SQUISH_INVALID, "a literal without its end");
-    else if (!r->dry) t = gram_literal(r->p, b.data, b.len);
+    if (!closed)
+        t = refuse(r, SQUISH_INVALID, "a literal without its end");
+    else if (!r->dry)
+        t = gram_literal(r->p, b.data, b.len);
     sq_buf_deinit(&b);
     return t;
 }
@@ -245,7 +251,8 @@ static bool take_number(reader *r, uint32_t *out) {
 static bool take_count(reader *r, uint32_t *lo, uint32_t *hi, bool nested) {
     skip_space(r, nested);
     *lo = 0;
-    if (!take_number(r, lo) && !next_is(r, ',')) return refuse(r, SQUISH_INVALID, "a count without a number"), false;
+    if (!take_number(r, lo) && !next_is(r, ','))
+        return refuse(r, SQUISH_INVALID, "a count without a number"), false;
     skip_space(r, nested);
     *hi = *lo;
     if (take(r, ",")) {
@@ -265,10 +272,14 @@ static gram_sym repeated(reader *r, bool nested) {
     for (;;) {
         uint32_t lo, hi;
         skip_space(r, nested);
-        if (take(r, "*")) lo = 0, hi = GRAM_INF;
-        else if (take(r, "+")) lo = 1, hi = GRAM_INF;
-        else if (take(r, "?")) lo = 0, hi = 1;
-        else if (!take(r, "{") || !take_count(r, &lo, &hi, nested)) return s;
+        if (take(r, "*"))
+            lo = 0, hi = GRAM_INF;
+        else if (take(r, "+"))
+            lo = 1, hi = GRAM_INF;
+        else if (take(r, "?"))
+            lo = 0, hi = 1;
+        else if (!take(r, "{") || !take_count(r, &lo, &hi, nested))
+            return s;
         if (!r->dry) s = gram_repeat(r->r, s, lo, hi);
     }
 }
@@ -285,8 +296,8 @@ static gram_sym sequence(reader *r, bool nested) {
     size_t from = r->p->scratch.n;
     for (size_t i = r->p->scratch.n; i-- > base;) {
         const gram_sym x = GRAM_AT(r->p->scratch, uint32_t, i);
-        const bool joins = from < r->p->scratch.n &&
-            !((x | GRAM_AT(r->p->scratch, uint32_t, from)) & GRAM_NT);
+        const bool joins =
+            from < r->p->scratch.n && !((x | GRAM_AT(r->p->scratch, uint32_t, from)) & GRAM_NT);
         if (joins) {
             const gram_term t = gram_cat(r->p, x, GRAM_AT(r->p->scratch, uint32_t, from));
             GRAM_AT(r->p->scratch, uint32_t, from) = t;
@@ -349,8 +360,10 @@ gram_sym gram_from_gbnf(gram_rules *rules, const char *s, size_t n) {
     gram_sym start = GRAM_EMPTY;
     find_rules(&r);
     rule *root = gram_failed(r.p) ? NULL : find(&r, "root", 4);
-    if (root) start = build(&r, root);
-    else gram_fail(r.p, SQUISH_INVALID, "gbnf: no rule 'root'");
+    if (root)
+        start = build(&r, root);
+    else
+        gram_fail(r.p, SQUISH_INVALID, "gbnf: no rule 'root'");
     /* Those that were too deep in a chain, and those nobody uses: their references must be there, too. */
     for (size_t i = 0; i < r.rules.n && !gram_failed(r.p); i++) build(&r, &GRAM_AT(r.rules, rule, i));
     gram_vec_free(r.p, &r.rules, sizeof(rule));

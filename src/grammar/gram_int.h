@@ -71,17 +71,17 @@ typedef struct {
 
 typedef struct gram_pool {
     squish_alloc alloc;
-    squish_error err;            /* sticky */
-    size_t bytes, bytes_max;     /* of everything that grows here */
+    squish_error err;        /* sticky */
+    size_t bytes, bytes_max; /* of everything that grows here */
     gram_vec nodes, sets, kids;
     gram_index node_index, set_index;
-    gram_vec derived;            /* memo of derivatives, once classes are known */
+    gram_vec derived; /* memo of derivatives, once classes are known */
     gram_index derived_index;
-    gram_vec scratch;            /* lists in the making, a stack */
-    gram_vec alive;              /* per term: 0 unknown, 1 matches something, 2 nothing */
-    uint8_t class_of[256];       /* bytes that no term tells apart */
-    uint8_t byte_of[256];        /* one byte of each class */
-    uint32_t n_classes;          /* 0: terms are still being made */
+    gram_vec scratch;      /* lists in the making, a stack */
+    gram_vec alive;        /* per term: 0 unknown, 1 matches something, 2 nothing */
+    uint8_t class_of[256]; /* bytes that no term tells apart */
+    uint8_t byte_of[256];  /* one byte of each class */
+    uint32_t n_classes;    /* 0: terms are still being made */
 } gram_pool;
 
 void gram_pool_init(gram_pool *p, const squish_alloc *a, size_t bytes_max);
@@ -164,7 +164,7 @@ gram_sym gram_from_gbnf(gram_rules *r, const char *s, size_t n);
 gram_sym gram_from_schema(gram_rules *r, const char *s, size_t n, bool loose);
 enum { GRAM_JSON_DEPTH = 64 };
 gram_term gram_any_json(gram_pool *p, bool loose, bool object); /* a value; or an object */
-gram_term gram_json_string(gram_pool *p);   /* any */
+gram_term gram_json_string(gram_pool *p);                       /* any */
 gram_term gram_json_number(gram_pool *p);
 gram_term gram_integer_range(gram_pool *p, bool has_lo, int64_t lo, bool has_hi, int64_t hi);
 typedef struct {
@@ -172,7 +172,7 @@ typedef struct {
     int64_t value;    /* above INT64_MIN */
 } gram_bound;
 gram_term gram_number_range(gram_pool *p, const gram_bound *lo, const gram_bound *hi);
-const char *gram_format(const char *name);  /* its expression, or NULL */
+const char *gram_format(const char *name); /* its expression, or NULL */
 
 /* ---- what a grammar learns ------------------------------------------------------------------- */
 
@@ -182,9 +182,9 @@ typedef struct {
     gram_term left;
 } gram_lex_item;
 typedef struct {
-    uint32_t off, n;            /* items */
-    uint32_t done_off, n_done;  /* terminals that may end here */
-    bool live;                  /* one may also go on */
+    uint32_t off, n;           /* items */
+    uint32_t done_off, n_done; /* terminals that may end here */
+    bool live;                 /* one may also go on */
     uint64_t hash;
 } gram_lex_state;
 
@@ -195,7 +195,7 @@ typedef struct {
 } gram_item;
 typedef struct {
     uint32_t off, n;
-    uint32_t lex;  /* state in which its terminals begin; 0: there are none */
+    uint32_t lex; /* state in which its terminals begin; 0: there are none */
     bool accept;
     uint64_t hash;
 } gram_row;
@@ -223,7 +223,7 @@ typedef struct {
 
 struct sq_gram {
     squish_alloc alloc;
-    int refs, n_matchers;  /* under lock, as all below */
+    int refs, n_matchers; /* under lock, as all below */
     pthread_mutex_t lock;
     gram_pool pool;
     gram_rules rules;
@@ -235,12 +235,12 @@ struct sq_gram {
     gram_index place_index;
     gram_vec masks;
     size_t mask_bytes;
-    uint32_t start;        /* place */
+    uint32_t start; /* place */
     /* Rows in the making. */
     gram_vec work, seen, wanted;
-    uint32_t *stamp;       /* [nonterminals]: row number in which it was predicted */
+    uint32_t *stamp; /* [nonterminals]: row number in which it was predicted */
     uint32_t stamp_now;
-    gram_vec path;         /* places along a branch of a trie */
+    gram_vec path; /* places along a branch of a trie */
     gram_vec ends, next_pairs;
 };
 
@@ -259,7 +259,8 @@ static inline uint32_t gram_place_step(sq_gram *g, uint32_t place, uint32_t cls)
     const uint32_t to = GRAM_AT(g->place_to, uint32_t, (size_t)place * g->pool.n_classes + cls);
     return to != GRAM_UNKNOWN ? to : gram_place_step_slow(g, place, cls);
 }
-/* The mask of a place for a trie, made if it is not there; NULL after a failure. Valid until the next call. */
+/* The mask of a place for a trie, made if it is not there; NULL after a failure. Valid until the next call.
+ */
 const gram_mask *gram_mask_of(sq_gram *g, const sq_gram_trie *t, uint32_t place);
 
 /* ---- vocabularies ---------------------------------------------------------------------------- */
@@ -286,14 +287,14 @@ struct sq_gram_trie {
     squish_alloc alloc;
     _Atomic int refs;
     const sq_tok *tok;
-    uint64_t id;           /* equal for equal vocabularies */
+    uint64_t id; /* equal for equal vocabularies */
     int32_t n_vocab;
-    size_t words;          /* of a mask */
+    size_t words; /* of a mask */
     uint32_t depth_max;
     gram_nodes all;
-    gram_slice slices[2];  /* of any length; of at most GRAM_SLICE_CHARS */
-    uint32_t *same;        /* [n_vocab]: the next token with the same bytes, or GRAM_NONE */
-    uint64_t *ends;        /* end tokens */
+    gram_slice slices[2]; /* of any length; of at most GRAM_SLICE_CHARS */
+    uint32_t *same;       /* [n_vocab]: the next token with the same bytes, or GRAM_NONE */
+    uint64_t *ends;       /* end tokens */
     uint32_t n_ends;
 };
 

@@ -2,8 +2,9 @@
  *
  * gram_json.c - JSON itself, white space, strings and arrays of a schema.
  *
- * White space is bounded where a model writes: after a comma or a colon one blank, or a new line with at most 40
- * blanks, and the same new line inside of brackets; else a model that likes blanks never comes to an end. */
+ * White space is bounded where a model writes: after a comma or a colon one blank, or a new line with at most
+ * 40 blanks, and the same new line inside of brackets; else a model that likes blanks never comes to an end.
+ */
 #include "grammar/gram_json_int.h"
 
 #include <string.h>
@@ -82,12 +83,13 @@ gram_term gram_schema_string(gram_schema *c, const json_t *schema) {
     gram_term t = gram_rep(p, gram_any_char(p, GRAM_IN_JSON), lo, hi);
     const bool bounded = lo > 0 || hi != GRAM_INF;
     const json_t *pattern = json_object_get(schema, "pattern"), *format = json_object_get(schema, "format");
-    if (pattern && !json_is_string(pattern)) return gram_schema_refuse(c, "pattern", "is no string"), GRAM_EMPTY;
+    if (pattern && !json_is_string(pattern))
+        return gram_schema_refuse(c, "pattern", "is no string"), GRAM_EMPTY;
     if (format && !json_is_string(format)) return gram_schema_refuse(c, "format", "is no string"), GRAM_EMPTY;
     bool first = !bounded;
     if (pattern) {
-        const gram_term x = gram_regex(p, json_string_value(pattern), json_string_length(pattern), GRAM_IN_JSON,
-                                       false, "pattern");
+        const gram_term x = gram_regex(p, json_string_value(pattern), json_string_length(pattern),
+                                       GRAM_IN_JSON, false, "pattern");
         t = first ? x : gram_and(p, t, x);
         first = false;
     }
@@ -102,7 +104,8 @@ gram_term gram_schema_string(gram_schema *c, const json_t *schema) {
 
 /* ---- arrays ----------------------------------------------------------------------------------- */
 
-/* prefixItems, or items as a list, as they were until 2019-09; the schema of the rest in *rest (NULL: any). */
+/* prefixItems, or items as a list, as they were until 2019-09; the schema of the rest in *rest (NULL: any).
+ */
 static const json_t *prefix_of(const json_t *schema, const json_t **rest) {
     const json_t *prefix = json_object_get(schema, "prefixItems"), *items = json_object_get(schema, "items");
     *rest = items;
@@ -123,7 +126,8 @@ gram_sym gram_schema_array(gram_schema *c, const json_t *schema) {
         !gram_schema_count(c, schema, "maxItems", GRAM_INF, &hi))
         return GRAM_EMPTY;
     if (hi < lo) return GRAM_EMPTY;
-    if (prefix && !json_is_array(prefix)) return gram_schema_refuse(c, "prefixItems", "is no array"), GRAM_EMPTY;
+    if (prefix && !json_is_array(prefix))
+        return gram_schema_refuse(c, "prefixItems", "is no array"), GRAM_EMPTY;
     const uint32_t n = (uint32_t)json_array_size(prefix);
     const gram_term comma = gram_comma(p, c->loose), space = gram_space_inside(p, c->loose);
     const gram_sym item = rest ? gram_schema_child(c, "items", rest) : gram_any_json(p, c->loose, false);

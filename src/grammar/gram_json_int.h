@@ -29,7 +29,7 @@ typedef struct {
     int depth;
     char path[GRAM_PATH_MAX]; /* JSON pointer of the schema being read, cut where it is too long */
     gram_vec refs;
-    json_t *made;             /* array of schemas that were made by merging: they live as long as the reader */
+    json_t *made; /* array of schemas that were made by merging: they live as long as the reader */
 } gram_schema;
 
 gram_sym gram_schema_value(gram_schema *c, const json_t *schema);

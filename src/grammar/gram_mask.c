@@ -12,8 +12,8 @@
 
 enum { FEW = 1500 };
 
-/* Do all bytes lo..hi lead from a place to *to (0: to be set by the first)? Then at `levels` - 1 further bytes,
- * 80..BF each. */
+/* Do all bytes lo..hi lead from a place to *to (0: to be set by the first)? Then at `levels` - 1 further
+ * bytes, 80..BF each. */
 static bool all_lead(sq_gram *g, uint32_t from, unsigned lo, unsigned hi, int levels, uint32_t *to) {
     uint64_t seen[4] = {0};
     for (unsigned b = lo; b <= hi; b++) {
@@ -45,10 +45,10 @@ static uint32_t plain_successor(sq_gram *g, uint32_t from) {
     uint32_t to = 0;
     /* A class may reach beyond the plain bytes, so a byte of another meaning is never asked for. */
     const bool all = all_lead(g, from, 0x20, 0x7F, 1, &to) && all_lead(g, from, 0xC2, 0xDF, 2, &to) &&
-        all_lead_2(g, from, 0xE0, 0xA0, 0xBF, 3, &to) && all_lead(g, from, 0xE1, 0xEC, 3, &to) &&
-        all_lead_2(g, from, 0xED, 0x80, 0x9F, 3, &to) && all_lead(g, from, 0xEE, 0xEF, 3, &to) &&
-        all_lead_2(g, from, 0xF0, 0x90, 0xBF, 4, &to) && all_lead(g, from, 0xF1, 0xF3, 4, &to) &&
-        all_lead_2(g, from, 0xF4, 0x80, 0x8F, 4, &to);
+                     all_lead_2(g, from, 0xE0, 0xA0, 0xBF, 3, &to) && all_lead(g, from, 0xE1, 0xEC, 3, &to) &&
+                     all_lead_2(g, from, 0xED, 0x80, 0x9F, 3, &to) && all_lead(g, from, 0xEE, 0xEF, 3, &to) &&
+                     all_lead_2(g, from, 0xF0, 0x90, 0xBF, 4, &to) && all_lead(g, from, 0xF1, 0xF3, 4, &to) &&
+                     all_lead_2(g, from, 0xF4, 0x80, 0x8F, 4, &to);
     return all ? to : 0;
 }
 
@@ -144,13 +144,14 @@ static bool make(sq_gram *g, const sq_gram_trie *t, uint32_t place, gram_mask *m
 
 const gram_mask *gram_mask_of(sq_gram *g, const sq_gram_trie *t, uint32_t place) {
     const uint32_t at = GRAM_AT(g->places, gram_place, place).mask;
-    if (at && GRAM_AT(g->masks, gram_mask, at - 1).trie == t->id) return &GRAM_AT(g->masks, gram_mask, at - 1);
+    if (at && GRAM_AT(g->masks, gram_mask, at - 1).trie == t->id)
+        return &GRAM_AT(g->masks, gram_mask, at - 1);
     gram_mask m = {0};
     if (gram_failed(&g->pool) || !make(g, t, place, &m)) return NULL;
     if (g->mask_bytes + m.bytes > SQ_GRAM_MASK_BYTES_MAX) forget_masks(g);
     const uint32_t again = GRAM_AT(g->places, gram_place, place).mask; /* of another vocabulary */
-    gram_mask *to = again ? &GRAM_AT(g->masks, gram_mask, again - 1)
-                          : gram_vec_room(&g->pool, &g->masks, 1, sizeof *to);
+    gram_mask *to =
+        again ? &GRAM_AT(g->masks, gram_mask, again - 1) : gram_vec_room(&g->pool, &g->masks, 1, sizeof *to);
     if (!to) {
         sq_alloc_free(&g->alloc, m.data, m.bytes);
         return NULL;

@@ -57,8 +57,7 @@ static squish_status failure(const sq_gram *g, squish_error *err) {
 
 static squish_status make_room(sq_matcher *m, squish_error *err) {
     if (m->n < m->cap) return SQUISH_OK;
-    uint32_t *p =
-        sq_alloc_resize(&m->alloc, m->places, m->cap * sizeof *p, m->cap * 2 * sizeof *p);
+    uint32_t *p = sq_alloc_resize(&m->alloc, m->places, m->cap * sizeof *p, m->cap * 2 * sizeof *p);
     if (!p) return sq_fail(err, SQUISH_NO_MEMORY, "grammar: out of memory after %zu steps", m->n);
     m->places = p;
     m->cap *= 2;
@@ -84,7 +83,8 @@ squish_status sq_matcher_bytes(sq_matcher *m, const void *bytes, size_t n, bool 
 squish_status sq_matcher_token(sq_matcher *m, int32_t id, bool *ok, squish_error *err) {
     sq_span b;
     *ok = false;
-    if (!m->trie) return sq_fail(err, SQUISH_INVALID, "grammar: a matcher without a vocabulary takes no tokens");
+    if (!m->trie)
+        return sq_fail(err, SQUISH_INVALID, "grammar: a matcher without a vocabulary takes no tokens");
     if (id < 0 || id >= m->trie->n_vocab || !sq_tok_bytes(m->trie->tok, id, &b))
         return sq_fail(err, SQUISH_INVALID, "grammar: no token %d", id);
     if (b.n == 0 || sq_tok_is_control(m->trie->tok, id) || sq_tok_is_eos(m->trie->tok, id)) return SQUISH_OK;
@@ -157,6 +157,7 @@ squish_status sq_matcher_forced(sq_matcher *m, size_t max, sq_buf *out, squish_e
     }
     squish_status st = failure(g, err);
     pthread_mutex_unlock(&g->lock);
-    if (st == SQUISH_OK && !room) st = sq_fail(err, SQUISH_NO_MEMORY, "grammar: no room for the forced bytes");
+    if (st == SQUISH_OK && !room)
+        st = sq_fail(err, SQUISH_NO_MEMORY, "grammar: no room for the forced bytes");
     return st;
 }

@@ -3,8 +3,8 @@
  * gram_merge.c - two schemas that must both hold, as one.
  *
  * Each keyword has its way: sets are cut, counts and bounds take the tighter one, lists of names are joined,
- * schemas of the same place become an allOf that is taken apart when it is read. Where there is no such way the
- * keyword is refused. */
+ * schemas of the same place become an allOf that is taken apart when it is read. Where there is no such way
+ * the keyword is refused. */
 #include "grammar/gram_json_int.h"
 
 #include <string.h>
@@ -15,13 +15,33 @@ static const struct {
     const char *keyword;
     way how;
 } ways[] = {
-    {"type", TYPES}, {"enum", VALUES}, {"properties", PROPERTIES}, {"required", NAMES},
-    {"additionalProperties", BOTH}, {"items", BOTH}, {"additionalItems", BOTH}, {"allOf", LISTS},
-    {"minLength", TIGHT_LOW}, {"minItems", TIGHT_LOW}, {"minProperties", TIGHT_LOW}, {"minimum", TIGHT_LOW},
-    {"exclusiveMinimum", TIGHT_LOW}, {"maxLength", TIGHT_HIGH}, {"maxItems", TIGHT_HIGH},
-    {"maxProperties", TIGHT_HIGH}, {"maximum", TIGHT_HIGH}, {"exclusiveMaximum", TIGHT_HIGH},
-    {"title", FIRST}, {"description", FIRST}, {"default", FIRST}, {"examples", FIRST}, {"$comment", FIRST},
-    {"$schema", FIRST}, {"$id", FIRST}, {"$defs", FIRST}, {"definitions", FIRST},
+    {"type", TYPES},
+    {"enum", VALUES},
+    {"properties", PROPERTIES},
+    {"required", NAMES},
+    {"additionalProperties", BOTH},
+    {"items", BOTH},
+    {"additionalItems", BOTH},
+    {"allOf", LISTS},
+    {"minLength", TIGHT_LOW},
+    {"minItems", TIGHT_LOW},
+    {"minProperties", TIGHT_LOW},
+    {"minimum", TIGHT_LOW},
+    {"exclusiveMinimum", TIGHT_LOW},
+    {"maxLength", TIGHT_HIGH},
+    {"maxItems", TIGHT_HIGH},
+    {"maxProperties", TIGHT_HIGH},
+    {"maximum", TIGHT_HIGH},
+    {"exclusiveMaximum", TIGHT_HIGH},
+    {"title", FIRST},
+    {"description", FIRST},
+    {"default", FIRST},
+    {"examples", FIRST},
+    {"$comment", FIRST},
+    {"$schema", FIRST},
+    {"$id", FIRST},
+    {"$defs", FIRST},
+    {"definitions", FIRST},
 };
 
 static way way_of(const char *keyword) {
@@ -38,8 +58,7 @@ static json_t *both(json_t *a, json_t *b) {
 static bool holds(const json_t *list, const json_t *x) {
     size_t i;
     json_t *y;
-    json_array_foreach((json_t *)list, i, y)
-        if (json_equal(x, y)) return true;
+    json_array_foreach((json_t *)list, i, y) if (json_equal(x, y)) return true;
     return false;
 }
 
@@ -48,12 +67,10 @@ static json_t *cut(json_t *a, const json_t *b, bool join) {
     json_t *out = join ? json_copy(a) : json_array(), *x;
     size_t i;
     if (join) {
-        json_array_foreach((json_t *)b, i, x)
-            if (!holds(a, x)) json_array_append(out, x);
+        json_array_foreach((json_t *)b, i, x) if (!holds(a, x)) json_array_append(out, x);
         return out;
     }
-    json_array_foreach(a, i, x)
-        if (holds(b, x)) json_array_append(out, x);
+    json_array_foreach(a, i, x) if (holds(b, x)) json_array_append(out, x);
     return out;
 }
 
@@ -62,8 +79,8 @@ static json_t *as_list(json_t *t) { return json_is_array(t) ? json_incref(t) : j
 static bool takes_number(const json_t *list) {
     size_t i;
     json_t *x;
-    json_array_foreach((json_t *)list, i, x)
-        if (json_is_string(x) && strcmp(json_string_value(x), "number") == 0) return true;
+    json_array_foreach((json_t *)list, i,
+                       x) if (json_is_string(x) && strcmp(json_string_value(x), "number") == 0) return true;
     return false;
 }
 
@@ -89,9 +106,12 @@ static void add_one_sided(json_t *out, json_t *from, const json_t *others, const
     json_object_foreach(from, key, x) {
         json_t *y = json_object_get(others, key), *extra = extra_of(other_schema);
         if (json_object_get(out, key)) continue;
-        if (y) json_object_set_new(out, key, both(x, y));
-        else if (extra) json_object_set_new(out, key, both(x, extra));
-        else json_object_set(out, key, x);
+        if (y)
+            json_object_set_new(out, key, both(x, y));
+        else if (extra)
+            json_object_set_new(out, key, both(x, extra));
+        else
+            json_object_set(out, key, x);
     }
 }
 
@@ -124,6 +144,10 @@ static json_t *combine(gram_schema *c, const char *key, json_t *x, json_t *y) {
     return NULL;
 }
 
+static void set(gram_schema *c, json_t *o, const char *key, json_t *v) {
+    if (!v || json_object_set_new(o, key, v) != 0) gram_fail(c->p, SQUISH_NO_MEMORY, "schema: out of memory");
+}
+
 static bool has_prefix(const json_t *schema) {
     return json_object_get(schema, "prefixItems") || json_is_array(json_object_get(schema, "items"));
 }
@@ -153,10 +177,10 @@ json_t *gram_schema_merge(gram_schema *c, const json_t *a, const json_t *b) {
             json_decref(v);
             return NULL;
         }
-        json_object_set_new(out, key, v);
+        set(c, out, key, v);
     }
     /* Also where only one has properties: the other may forbid them. */
     if (json_object_get(a, "properties") || json_object_get(b, "properties"))
-        json_object_set_new(out, "properties", properties(a, b));
-    return out;
+        set(c, out, "properties", properties(a, b));
+    return gram_failed(c->p) ? NULL : out;
 }

@@ -7,7 +7,9 @@
 #include <string.h>
 
 static gram_term digit(gram_pool *p, char lo, char hi) { return gram_byte(p, (uint8_t)lo, (uint8_t)hi); }
-static gram_term digits(gram_pool *p, uint32_t lo, uint32_t hi) { return gram_rep(p, digit(p, '0', '9'), lo, hi); }
+static gram_term digits(gram_pool *p, uint32_t lo, uint32_t hi) {
+    return gram_rep(p, digit(p, '0', '9'), lo, hi);
+}
 
 /* Numbers of n digits from a to b, both written with n digits, a <= b. */
 static gram_term between(gram_pool *p, const char *a, const char *b, uint32_t n) {
@@ -43,7 +45,8 @@ static gram_term natural(gram_pool *p, uint64_t lo, bool has_hi, uint64_t hi) {
 gram_term gram_integer_range(gram_pool *p, bool has_lo, int64_t lo, bool has_hi, int64_t hi) {
     gram_term t = GRAM_EMPTY;
     if (has_lo && has_hi && hi < lo) return GRAM_EMPTY;
-    if (!has_hi || hi >= 0) t = natural(p, has_lo && lo > 0 ? (uint64_t)lo : 0, has_hi, has_hi ? (uint64_t)hi : 0);
+    if (!has_hi || hi >= 0)
+        t = natural(p, has_lo && lo > 0 ? (uint64_t)lo : 0, has_hi, has_hi ? (uint64_t)hi : 0);
     if (has_lo && lo >= 0) return t;
     /* Below zero: the mirrored range. "-0" is written by nobody, and left out. */
     const uint64_t from = has_hi && hi < 0 ? (uint64_t)0 - (uint64_t)hi : 1;
@@ -55,8 +58,8 @@ gram_term gram_integer_range(gram_pool *p, bool has_lo, int64_t lo, bool has_hi,
 static gram_term positive(gram_pool *p, const gram_bound *lo, const gram_bound *hi) {
     const gram_term dot = digit(p, '.', '.'), zeros = gram_rep(p, digit(p, '0', '0'), 1, GRAM_INF);
     const gram_term none = gram_opt(p, gram_cat(p, dot, zeros));
-    const gram_term some = gram_cat(p, dot, gram_cat(p, digits(p, 0, GRAM_INF),
-                                                     gram_cat(p, digit(p, '1', '9'), digits(p, 0, GRAM_INF))));
+    const gram_term some = gram_cat(
+        p, dot, gram_cat(p, digits(p, 0, GRAM_INF), gram_cat(p, digit(p, '1', '9'), digits(p, 0, GRAM_INF))));
     const uint64_t a = (uint64_t)lo->value, b = hi->there ? (uint64_t)hi->value : 0;
     const gram_term at_lo = natural(p, a, true, a), at_hi = hi->there ? natural(p, b, true, b) : GRAM_EMPTY;
     gram_term t = GRAM_EMPTY;
@@ -75,7 +78,8 @@ gram_term gram_number_range(gram_pool *p, const gram_bound *lo, const gram_bound
     if (!hi->there || hi->value >= 0) t = positive(p, lo->there && lo->value >= 0 ? lo : &zero, hi);
     if (lo->there && lo->value >= 0) return t;
     /* Below zero: the mirror image. */
-    const gram_bound a = {.there = true, .open = hi->open, .value = hi->there && hi->value < 0 ? -hi->value : 0};
+    const gram_bound a = {
+        .there = true, .open = hi->open, .value = hi->there && hi->value < 0 ? -hi->value : 0};
     const gram_bound b = {.there = true, .open = lo->open, .value = -lo->value};
     const gram_bound from = hi->there && hi->value <= 0 ? a : zero;
     return gram_alt(p, t, gram_cat(p, digit(p, '-', '-'), positive(p, &from, lo->there ? &b : &none)));

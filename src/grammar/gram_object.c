@@ -3,8 +3,8 @@
  * gram_object.c - objects of a schema.
  *
  * Members come in one order: declared properties as the schema lists them, then required ones it does not
- * declare, then others. Every declared key comes at most once, because no other member may have its name: the key of
- * an additional member is a string and not one of those (intersection with a complement). */
+ * declare, then others. Every declared key comes at most once, because no other member may have its name: the
+ * key of an additional member is a string and not one of those (intersection with a complement). */
 #include "grammar/gram_json_int.h"
 
 #include <string.h>
@@ -19,8 +19,8 @@ typedef struct {
 static bool is_required(const json_t *required, const char *key, size_t n) {
     size_t i;
     json_t *x;
-    json_array_foreach(required, i, x)
-        if (json_string_length(x) == n && memcmp(json_string_value(x), key, n) == 0) return true;
+    json_array_foreach(required, i, x) if (json_string_length(x) == n &&
+                                           memcmp(json_string_value(x), key, n) == 0) return true;
     return false;
 }
 
@@ -57,12 +57,14 @@ static gram_term other_key(gram_schema *c, const member *m, size_t n) {
 }
 
 static bool add_members(gram_schema *c, const json_t *schema, gram_vec *out) {
-    json_t *properties = json_object_get(schema, "properties"), *required = json_object_get(schema, "required");
+    json_t *properties = json_object_get(schema, "properties"),
+           *required = json_object_get(schema, "required");
     const json_t *additional = json_object_get(schema, "additionalProperties");
     const char *key;
     json_t *x;
     size_t n, i;
-    if (properties && !json_is_object(properties)) return gram_schema_refuse(c, "properties", "is no object"), false;
+    if (properties && !json_is_object(properties))
+        return gram_schema_refuse(c, "properties", "is no object"), false;
     if (required && !json_is_array(required)) return gram_schema_refuse(c, "required", "is no array"), false;
     json_object_keylen_foreach(properties, key, n, x) {
         const bool must = is_required(required, key, n);
@@ -74,11 +76,12 @@ static bool add_members(gram_schema *c, const json_t *schema, gram_vec *out) {
         if (gram_failed(c->p)) return false;
     }
     json_array_foreach(required, i, x) {
-        if (!json_is_string(x)) return gram_schema_refuse(c, "required", "has an item that is no string"), false;
+        if (!json_is_string(x))
+            return gram_schema_refuse(c, "required", "has an item that is no string"), false;
         bool there = false;
         for (size_t k = 0; k < out->n && !there; k++)
             there = GRAM_AT(*out, member, k).n == json_string_length(x) &&
-                memcmp(GRAM_AT(*out, member, k).key, json_string_value(x), json_string_length(x)) == 0;
+                    memcmp(GRAM_AT(*out, member, k).key, json_string_value(x), json_string_length(x)) == 0;
         if (there) continue;
         const gram_sym value = additional ? gram_schema_child(c, "additionalProperties", additional)
                                           : gram_any_json(c->p, c->loose, false);
@@ -96,7 +99,8 @@ static gram_sym body(gram_schema *c, const member *m, size_t n, gram_sym extra, 
     const gram_term comma = gram_comma(c->p, c->loose);
     const gram_sym further[] = {comma, extra};
     const gram_sym more = gram_seq(r, further, 2);
-    const gram_sym some[] = {extra, gram_repeat(r, more, lo ? lo - 1 : 0, hi == GRAM_INF || hi == 0 ? hi : hi - 1)};
+    const gram_sym some[] = {extra,
+                             gram_repeat(r, more, lo ? lo - 1 : 0, hi == GRAM_INF || hi == 0 ? hi : hi - 1)};
     gram_sym rest = gram_repeat(r, more, 0, GRAM_INF);
     gram_sym first = hi == 0 ? GRAM_EPS : gram_seq(r, some, 2);
     if (lo == 0) first = gram_either(r, (gram_sym[]){first, GRAM_EPS}, 2);
@@ -120,7 +124,8 @@ static bool counts(gram_schema *c, const json_t *schema, const gram_vec *members
     if (members->n == 0) return true;
     uint32_t n_required = 0;
     for (size_t i = 0; i < members->n; i++) n_required += GRAM_AT(*members, member, i).required;
-    if (*lo > n_required) gram_schema_refuse(c, "minProperties", "with declared properties is not supported");
+    if (*lo > n_required)
+        gram_schema_refuse(c, "minProperties", "with declared properties is not supported");
     else if (*hi != GRAM_INF && !(closed && *hi >= members->n))
         gram_schema_refuse(c, "maxProperties", "with declared properties is not supported");
     *lo = 0;

@@ -2,9 +2,9 @@
  *
  * gram_place.c - places: all that a matcher knows at a point of a text, interned.
  *
- * A place is a set of pairs: a lexer state, and the row in which its terminals began. More than one pair means
- * that the bytes can be split into terminals in more than one way (after "12" the number may be over, or go on).
- * Places have numbers, so a step that was made once is a table look-up. */
+ * A place is a set of pairs: a lexer state, and the row in which its terminals began. More than one pair
+ * means that the bytes can be split into terminals in more than one way (after "12" the number may be over,
+ * or go on). Places have numbers, so a step that was made once is a table look-up. */
 #include "grammar/gram_int.h"
 
 #include <stdlib.h>

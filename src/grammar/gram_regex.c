@@ -2,9 +2,9 @@
  *
  * gram_regex.c - the syntax of regular expressions, read into terms.
  *
- * What ECMA-262 and RE2 agree on: | * + ? {m,n} (lazy forms mean the same language), groups, classes, escapes.
- * \d \w \s are ASCII. What is not regular, or needs a look around, is refused by name. Recursive descent over
- * groups, at most SQ_GRAM_NESTING_MAX of them in each other. */
+ * What ECMA-262 and RE2 agree on: | * + ? {m,n} (lazy forms mean the same language), groups, classes,
+ * escapes. \d \w \s are ASCII. What is not regular, or needs a look around, is refused by name. Recursive
+ * descent over groups, at most SQ_GRAM_NESTING_MAX of them in each other. */
 #include "grammar/gram_int.h"
 
 #include <string.h>
@@ -40,8 +40,10 @@ static uint32_t take_char(reader *r) {
     uint32_t c;
     bool ok;
     const size_t n = sq_utf8_decode(r->s + r->at, r->n - r->at, &c, &ok);
-    if (!ok) refuse(r, SQUISH_INVALID, "ill-formed UTF-8");
-    else r->at += n;
+    if (!ok)
+        refuse(r, SQUISH_INVALID, "ill-formed UTF-8");
+    else
+        r->at += n;
     return c;
 }
 
@@ -52,8 +54,10 @@ static bool take_hex(reader *r, int n_min, int n_max, uint32_t *out) {
     int n = 0;
     for (; n < n_max && r->at < r->n; n++, r->at++) {
         const char c = r->s[r->at];
-        const int d = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10
-            : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        const int d = c >= '0' && c <= '9'   ? c - '0'
+                      : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                      : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                             : -1;
         if (d < 0) break;
         v = v * 16 + (uint32_t)d;
     }
@@ -134,9 +138,11 @@ static bool escape(reader *r, char_class *c, bool in_class, uint32_t *out) {
     const char e = r->s[r->at];
     if (strchr("dDwWsS", e)) return r->at++, add_named(r, c, e), false;
     if (in_class && e == 'b') return r->at++, *out = '\b', true;
-    if (e == 'b' || e == 'B') return refuse(r, SQUISH_UNSUPPORTED, "\\b looks around, which is no regular expression"), false;
+    if (e == 'b' || e == 'B')
+        return refuse(r, SQUISH_UNSUPPORTED, "\\b looks around, which is no regular expression"), false;
     if (e == 'p' || e == 'P') return refuse(r, SQUISH_UNSUPPORTED, "\\p is not supported"), false;
-    if (e >= '1' && e <= '9') return refuse(r, SQUISH_UNSUPPORTED, "a back reference is no regular expression"), false;
+    if (e >= '1' && e <= '9')
+        return refuse(r, SQUISH_UNSUPPORTED, "a back reference is no regular expression"), false;
     if (e == 'k') return refuse(r, SQUISH_UNSUPPORTED, "a back reference is no regular expression"), false;
     static const char letters[] = "tnrfv0ae", values[] = "\t\n\r\f\v\0\a\x1b";
     const char *l = strchr(letters, e);
@@ -161,8 +167,10 @@ static bool escape(reader *r, char_class *c, bool in_class, uint32_t *out) {
 }
 
 static gram_term class_term(reader *r, char_class *c, bool negated) {
-    if (negated) invert(c);
-    else normalise(c);
+    if (negated)
+        invert(c);
+    else
+        normalise(c);
     return gram_chars(r->p, c->r, c->n, r->spelling);
 }
 
@@ -228,8 +236,7 @@ static __attribute__((noinline)) gram_term one_char(reader *r) {
     if (take(r, "\\")) {
         if (!escape(r, &c, false, &cp)) return gram_failed(r->p) ? GRAM_EMPTY : class_term(r, &c, false);
     } else {
-        if (strchr("*+?", r->s[r->at]) && r->s[r->at])
-            return refuse(r, SQUISH_INVALID, "nothing to repeat");
+        if (strchr("*+?", r->s[r->at]) && r->s[r->at]) return refuse(r, SQUISH_INVALID, "nothing to repeat");
         if (next_is(r, '^') || next_is(r, '$'))
             return refuse(r, SQUISH_UNSUPPORTED, "^ and $ are only supported at the ends");
         cp = take_char(r);
@@ -255,8 +262,10 @@ static bool take_count(reader *r, uint32_t *lo, uint32_t *hi) {
     if (take(r, "{") && take_number(r, lo)) {
         *hi = *lo;
         if (take(r, ",")) {
-            if (next_is(r, '}')) *hi = GRAM_INF;
-            else if (!take_number(r, hi)) goto none;
+            if (next_is(r, '}'))
+                *hi = GRAM_INF;
+            else if (!take_number(r, hi))
+                goto none;
         }
         if (take(r, "}")) return true;
     }
@@ -269,10 +278,14 @@ static gram_term repeated(reader *r) {
     gram_term t = atom(r);
     for (;;) {
         uint32_t lo, hi;
-        if (take(r, "*")) lo = 0, hi = GRAM_INF;
-        else if (take(r, "+")) lo = 1, hi = GRAM_INF;
-        else if (take(r, "?")) lo = 0, hi = 1;
-        else if (!take_count(r, &lo, &hi)) return t;
+        if (take(r, "*"))
+            lo = 0, hi = GRAM_INF;
+        else if (take(r, "+"))
+            lo = 1, hi = GRAM_INF;
+        else if (take(r, "?"))
+            lo = 0, hi = 1;
+        else if (!take_count(r, &lo, &hi))
+            return t;
         if (hi < lo) return refuse(r, SQUISH_INVALID, "a count runs backwards");
         if (lo > SQ_GRAM_REPEAT_MAX || (hi > SQ_GRAM_REPEAT_MAX && hi != GRAM_INF))
             return refuse(r, SQUISH_NO_MEMORY, "a count is over the limit of 16777216");
@@ -291,8 +304,10 @@ static gram_term sequence(reader *r, bool top) {
     if (held_begin && !top) return refuse(r, SQUISH_UNSUPPORTED, "^ is only supported at the beginning");
     while (r->at < r->n && !next_is(r, '|') && !next_is(r, ')') && !held_end && !gram_failed(r->p)) {
         const bool last = r->at + 1 == r->n || r->s[r->at + 1] == '|';
-        if (top && last && take(r, "$")) held_end = true;
-        else gram_vec_push_u32(r->p, &r->p->scratch, repeated(r));
+        if (top && last && take(r, "$"))
+            held_end = true;
+        else
+            gram_vec_push_u32(r->p, &r->p->scratch, repeated(r));
     }
     const bool open = top && !r->whole;
     gram_term t = open && !held_end ? any : GRAM_EPS;

@@ -2,11 +2,11 @@
  *
  * gram_rows.c - rows of an Earley parser (Earley, 1970), interned.
  *
- * A row is the set of items that wait for something; those that are complete have done their work when the row
- * is made. An item is a rule, how much of it was seen, and the row in which it began; a repetition's `dot` is
- * its count. Rows refer to rows by number, and what a row allows depends on its items alone, so equal sets are
- * one row, wherever in a text they come up. Symbols that may be empty are skipped when they are predicted
- * (Aycock and Horspool, 2002). */
+ * A row is the set of items that wait for something; those that are complete have done their work when the
+ * row is made. An item is a rule, how much of it was seen, and the row in which it began; a repetition's
+ * `dot` is its count. Rows refer to rows by number, and what a row allows depends on its items alone, so
+ * equal sets are one row, wherever in a text they come up. Symbols that may be empty are skipped when they
+ * are predicted (Aycock and Horspool, 2002). */
 #include "grammar/gram_int.h"
 
 #include <stdlib.h>
@@ -66,8 +66,10 @@ static const gram_item *waiting(const sq_gram *g, const gram_row *r, uint32_t ne
     size_t lo = 0, hi = r->n;
     while (lo < hi) {
         const size_t mid = (lo + hi) / 2;
-        if (l[mid].next < next) lo = mid + 1;
-        else hi = mid;
+        if (l[mid].next < next)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     size_t e = lo;
     while (e < r->n && l[e].next == next) e++;

@@ -2,8 +2,8 @@
  *
  * gram_schema.c - a JSON Schema (drafts 4 to 2020-12) to the language of the texts that are valid for it.
  *
- * Keywords that say how a schema is composed go first (gram_merge.c), then what is left is a union over types.
- * A schema that refers to itself becomes a nonterminal; all others are regular and stay terms. */
+ * Keywords that say how a schema is composed go first (gram_merge.c), then what is left is a union over
+ * types. A schema that refers to itself becomes a nonterminal; all others are regular and stay terms. */
 #include "grammar/gram_json_int.h"
 
 #include <math.h>
@@ -16,15 +16,37 @@ enum { DEPTH_MAX = 160 };
 /* ---- words ------------------------------------------------------------------------------------ */
 
 /* What this reader takes into account, and what says nothing about validity. */
-static const char *const known[] = {
-    "$ref", "allOf", "anyOf", "oneOf", "const", "enum", "type", "properties", "required", "additionalProperties",
-    "minProperties", "maxProperties", "items", "prefixItems", "additionalItems", "minItems", "maxItems",
-    "minLength", "maxLength", "pattern", "format", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum",
-    NULL};
-static const char *const silent[] = {
-    "$schema", "$id", "id", "$comment", "$defs", "definitions", "title", "description", "default", "examples",
-    "example", "deprecated", "readOnly", "writeOnly", "$vocabulary", "contentMediaType", "contentEncoding",
-    "contentSchema", NULL};
+static const char *const known[] = {"$ref",
+                                    "allOf",
+                                    "anyOf",
+                                    "oneOf",
+                                    "const",
+                                    "enum",
+                                    "type",
+                                    "properties",
+                                    "required",
+                                    "additionalProperties",
+                                    "minProperties",
+                                    "maxProperties",
+                                    "items",
+                                    "prefixItems",
+                                    "additionalItems",
+                                    "minItems",
+                                    "maxItems",
+                                    "minLength",
+                                    "maxLength",
+                                    "pattern",
+                                    "format",
+                                    "minimum",
+                                    "maximum",
+                                    "exclusiveMinimum",
+                                    "exclusiveMaximum",
+                                    NULL};
+static const char *const silent[] = {"$schema",         "$id",           "id",          "$comment",
+                                     "$defs",           "definitions",   "title",       "description",
+                                     "default",         "examples",      "example",     "deprecated",
+                                     "readOnly",        "writeOnly",     "$vocabulary", "contentMediaType",
+                                     "contentEncoding", "contentSchema", NULL};
 
 static bool is_in(const char *const *list, const char *word) {
     for (; *list; list++)
@@ -106,14 +128,15 @@ static json_t *resolve(gram_schema *c, const json_t *ref) {
     json_t *at = c->root;
     if (!s) return gram_schema_refuse(c, "$ref", "is no string"), NULL;
     if (*s != '#' || (s[1] && s[1] != '/')) {
-        gram_fail(c->p, SQUISH_UNSUPPORTED, "schema: '$ref' to '%.60s' is not supported (only #/...), at '#%s'", s,
-                  c->path);
+        gram_fail(c->p, SQUISH_UNSUPPORTED,
+                  "schema: '$ref' to '%.60s' is not supported (only #/...), at '#%s'", s, c->path);
         return NULL;
     }
     for (const char *p = s + 1; *p == '/' && at;) {
         p++;
         take_step(&p, step, sizeof step);
-        at = json_is_array(at) ? json_array_get(at, (size_t)strtoul(step, NULL, 10)) : json_object_get(at, step);
+        at = json_is_array(at) ? json_array_get(at, (size_t)strtoul(step, NULL, 10))
+                               : json_object_get(at, step);
     }
     if (!at) gram_fail(c->p, SQUISH_INVALID, "schema: '$ref' to '%.60s' leads nowhere, at '#%s'", s, c->path);
     return at;
@@ -163,8 +186,8 @@ static json_t *without(gram_schema *c, const json_t *schema, const char *keyword
 static bool says_more(const json_t *schema, const char *keyword) {
     const char *key;
     json_t *v;
-    json_object_foreach((json_t *)schema, key, v)
-        if (strcmp(key, keyword) != 0 && !says_nothing(key, v)) return true;
+    json_object_foreach((json_t *)schema, key,
+                        v) if (strcmp(key, keyword) != 0 && !says_nothing(key, v)) return true;
     return false;
 }
 
@@ -203,15 +226,14 @@ static bool has_type(const json_t *schema, const char *name) {
     size_t i;
     if (!t) return true;
     if (json_is_string(t)) return strcmp(json_string_value(t), name) == 0;
-    json_array_foreach((json_t *)t, i, x)
-        if (json_is_string(x) && strcmp(json_string_value(x), name) == 0) return true;
+    json_array_foreach((json_t *)t, i,
+                       x) if (json_is_string(x) && strcmp(json_string_value(x), name) == 0) return true;
     return false;
 }
 
 static bool takes(const json_t *schema, const char *name) {
-    return has_type(schema, name) ||
-        ((strcmp(name, "integer") == 0 || strcmp(name, "number") == 0) &&
-         (has_type(schema, "number") || has_type(schema, "integer")));
+    return has_type(schema, name) || ((strcmp(name, "integer") == 0 || strcmp(name, "number") == 0) &&
+                                      (has_type(schema, "number") || has_type(schema, "integer")));
 }
 
 /* Both are objects only, and a property that both require has values of which none is in both. */
@@ -237,8 +259,10 @@ static bool disjoint(const json_t *a, const json_t *b) {
     bool common = false, objects = false;
     for (size_t i = 0; i < SQ_COUNT(types); i++) {
         if (!takes(a, types[i]) || !takes(b, types[i])) continue;
-        if (i + 1 == SQ_COUNT(types)) objects = true;
-        else common = true;
+        if (i + 1 == SQ_COUNT(types))
+            objects = true;
+        else
+            common = true;
     }
     return !common && (!objects || told_apart(a, b));
 }
@@ -248,7 +272,8 @@ static bool all_disjoint(gram_schema *c, const json_t *list) {
     if (n > 1000) return gram_schema_refuse(c, "oneOf", "has over 1000 branches"), false;
     for (size_t i = 0; i < n; i++)
         for (size_t k = i + 1; k < n; k++) {
-            const json_t *a = target_of(c, json_array_get(list, i)), *b = target_of(c, json_array_get(list, k));
+            const json_t *a = target_of(c, json_array_get(list, i)),
+                         *b = target_of(c, json_array_get(list, k));
             if (!a || !b) return false;
             if (!disjoint(a, b))
                 return gram_schema_refuse(c, "oneOf", "has branches that are not provably disjoint"), false;
@@ -335,7 +360,8 @@ static const char *type_of(const json_t *v) {
 static bool is_typed(const json_t *schema, const json_t *v) {
     const char *t = type_of(v);
     return has_type(schema, t) || (strcmp(t, "integer") == 0 && has_type(schema, "number")) ||
-        (json_is_real(v) && json_real_value(v) == floor(json_real_value(v)) && has_type(schema, "integer"));
+           (json_is_real(v) && json_real_value(v) == floor(json_real_value(v)) &&
+            has_type(schema, "integer"));
 }
 
 /* enum or const; what else is said about the values is only their type. */
@@ -362,9 +388,12 @@ static gram_sym one_of_values(gram_schema *c, const json_t *schema) {
     gram_term t = GRAM_EMPTY;
     json_array_foreach((json_t *)values, i, v) {
         if (!is_typed(schema, v)) continue;
-        if (json_is_array(v) || json_is_object(v)) t = gram_alt(c->p, t, literal_value(c, v));
-        else if (put_scalar(v, &b)) gram_vec_push_u32(c->p, &ends, (uint32_t)b.len);
-        else gram_fail(c->p, SQUISH_NO_MEMORY, "schema: out of memory");
+        if (json_is_array(v) || json_is_object(v))
+            t = gram_alt(c->p, t, literal_value(c, v));
+        else if (put_scalar(v, &b))
+            gram_vec_push_u32(c->p, &ends, (uint32_t)b.len);
+        else
+            gram_fail(c->p, SQUISH_NO_MEMORY, "schema: out of memory");
     }
     sq_span *l = gram_vec_room(c->p, &spans, ends.n, sizeof *l);
     for (size_t k = 0; l && k < ends.n; k++) {
@@ -378,7 +407,8 @@ static gram_sym one_of_values(gram_schema *c, const json_t *schema) {
     return t;
 }
 
-/* minimum and the like, as the tighter of the two forms of a bound; draft 4 has booleans for the open ones. */
+/* minimum and the like, as the tighter of the two forms of a bound; draft 4 has booleans for the open ones.
+ */
 static bool bound(gram_schema *c, const json_t *schema, bool lower, gram_bound *out) {
     const char *names[] = {lower ? "minimum" : "maximum", lower ? "exclusiveMinimum" : "exclusiveMaximum"};
     *out = (gram_bound){0};
@@ -391,7 +421,8 @@ static bool bound(gram_schema *c, const json_t *schema, bool lower, gram_bound *
         }
         const double d = json_is_number(v) ? json_number_value(v) : NAN;
         if (!(d == floor(d)) || fabs(d) >= 9e15)
-            return gram_schema_refuse(c, names[i], "is no whole number below 9e15, which is not supported"), false;
+            return gram_schema_refuse(c, names[i], "is no whole number below 9e15, which is not supported"),
+                   false;
         const int64_t x = (int64_t)d;
         if (!out->there || (lower ? x >= out->value : x <= out->value)) *out = (gram_bound){true, i == 1, x};
     }
@@ -406,7 +437,8 @@ static gram_term numbers(gram_schema *c, const json_t *schema, bool integer) {
 }
 
 static bool type_is_known(const json_t *t) {
-    static const char *const types[] = {"null", "boolean", "integer", "number", "string", "array", "object", NULL};
+    static const char *const types[] = {"null",   "boolean", "integer", "number",
+                                        "string", "array",   "object",  NULL};
     return json_is_string(t) && is_in(types, json_string_value(t));
 }
 
@@ -422,8 +454,10 @@ static gram_sym by_type(gram_schema *c, const json_t *schema) {
     if (has_type(schema, "null")) s[n++] = gram_literal(p, "null", 4);
     if (has_type(schema, "boolean"))
         s[n++] = gram_alt(p, gram_literal(p, "true", 4), gram_literal(p, "false", 5));
-    if (has_type(schema, "number")) s[n++] = numbers(c, schema, false);
-    else if (has_type(schema, "integer")) s[n++] = numbers(c, schema, true);
+    if (has_type(schema, "number"))
+        s[n++] = numbers(c, schema, false);
+    else if (has_type(schema, "integer"))
+        s[n++] = numbers(c, schema, true);
     if (has_type(schema, "string")) s[n++] = gram_schema_string(c, schema);
     if (has_type(schema, "array")) s[n++] = gram_schema_array(c, schema);
     if (has_type(schema, "object")) s[n++] = gram_schema_object(c, schema);
@@ -457,8 +491,8 @@ gram_sym gram_schema_value(gram_schema *c, const json_t *schema) {
         return GRAM_EMPTY;
     }
     if (c->depth >= DEPTH_MAX) {
-        gram_fail(c->p, SQUISH_NO_MEMORY, "schema: over the limit of %d schemas in each other, at '#%s'", DEPTH_MAX,
-                  c->path);
+        gram_fail(c->p, SQUISH_NO_MEMORY, "schema: over the limit of %d schemas in each other, at '#%s'",
+                  DEPTH_MAX, c->path);
         return GRAM_EMPTY;
     }
     if (!check_words(c, schema)) return GRAM_EMPTY;
@@ -472,10 +506,12 @@ gram_sym gram_from_schema(gram_rules *r, const char *s, size_t n, bool loose) {
     gram_schema c = {.r = r, .p = r->p, .loose = loose, .made = json_array()};
     squish_error err = {0};
     gram_sym start = GRAM_EMPTY;
-    if (!c.made) gram_fail(r->p, SQUISH_NO_MEMORY, "schema: out of memory");
+    if (!c.made)
+        gram_fail(r->p, SQUISH_NO_MEMORY, "schema: out of memory");
     else if (sq_json_parse(s, n, SQ_JSON_DEPTH_SCHEMA, "schema", &c.root, &err) != SQUISH_OK)
         gram_fail(r->p, err.code == SQUISH_CORRUPT ? SQUISH_INVALID : err.code, "%s", err.text);
-    else start = referred(&c, c.root);
+    else
+        start = referred(&c, c.root);
     if (loose && !gram_failed(r->p)) {
         const gram_term space = gram_space_inside(r->p, true);
         start = gram_seq(r, (gram_sym[]){space, start, space}, 3);

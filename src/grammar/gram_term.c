@@ -91,7 +91,9 @@ void gram_index_free(gram_pool *g, gram_index *x) {
 /* ---- interning -------------------------------------------------------------------------------- */
 
 static gram_node *node(const gram_pool *p, gram_term t) { return &GRAM_AT(p->nodes, gram_node, t); }
-static const uint32_t *kids(const gram_pool *p, const gram_node *n) { return &GRAM_AT(p->kids, uint32_t, n->a); }
+static const uint32_t *kids(const gram_pool *p, const gram_node *n) {
+    return &GRAM_AT(p->kids, uint32_t, n->a);
+}
 
 static uint64_t hash_node(const gram_node *n, const uint32_t *k) {
     uint64_t h = gram_mix(n->kind, n->lo) ^ gram_mix(0x51, n->hi);
@@ -305,10 +307,8 @@ gram_term gram_alt_list(gram_pool *p, size_t base) {
     if (everything) return gram_not(p, GRAM_EMPTY);
     if (n == 0) return GRAM_EMPTY;
     if (n == 1) return l[0];
-    return intern(p,
-                  (gram_node){
-                      .kind = TERM_ALT, .b = (uint32_t)n, .nullable = nullable || eps, .logic = logic},
-                  l);
+    return intern(
+        p, (gram_node){.kind = TERM_ALT, .b = (uint32_t)n, .nullable = nullable || eps, .logic = logic}, l);
 }
 
 gram_term gram_alt(gram_pool *p, gram_term a, gram_term b) {
@@ -339,8 +339,7 @@ static gram_term and_list(gram_pool *p, size_t base) {
     if (eps) return nullable ? GRAM_EPS : GRAM_EMPTY;
     if (n == 0) return gram_not(p, GRAM_EMPTY);
     if (n == 1) return l[0];
-    return intern(
-        p, (gram_node){.kind = TERM_AND, .b = (uint32_t)n, .nullable = nullable, .logic = true}, l);
+    return intern(p, (gram_node){.kind = TERM_AND, .b = (uint32_t)n, .nullable = nullable, .logic = true}, l);
 }
 
 gram_term gram_and(gram_pool *p, gram_term a, gram_term b) {
@@ -424,8 +423,10 @@ static gram_term derive_list(gram_pool *p, const gram_node *x, uint8_t byte) {
     for (uint32_t i = 0; i < x->b; i++) {
         const gram_term d = gram_derive(p, kids(p, x)[i], byte);
         if (d == GRAM_EMPTY && x->kind == TERM_ALT) continue;
-        if (x->kind == TERM_ALT) gram_vec_push_u32(p, &p->scratch, d);
-        else if (!push_flat(p, d, TERM_AND)) break;
+        if (x->kind == TERM_ALT)
+            gram_vec_push_u32(p, &p->scratch, d);
+        else if (!push_flat(p, d, TERM_AND))
+            break;
     }
     if (gram_failed(p)) {
         p->scratch.n = base;

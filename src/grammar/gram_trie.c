@@ -77,8 +77,10 @@ static bool build(sq_gram_trie *t, gram_nodes *out, const entry *e, size_t n, ui
             open[++depth] = at++;
         }
         gram_trie_node *x = &nodes[open[depth]];
-        if (x->token == GRAM_NONE) x->token = e[i].id;
-        else if (all) t->same[last->id] = e[i].id;
+        if (x->token == GRAM_NONE)
+            x->token = e[i].id;
+        else if (all)
+            t->same[last->id] = e[i].id;
         last = &e[i];
     }
     while (depth > 0) nodes[open[depth--]].end = at;
@@ -150,7 +152,8 @@ squish_status sq_gram_trie_new(sq_gram_trie **out, const sq_tok *tok, int32_t n_
     sq_alloc_free(&alloc, e, e ? bytes : 0);
     if (!ok) {
         sq_gram_trie_free(t);
-        return sq_fail(err, SQUISH_NO_MEMORY, "grammar: out of memory for a vocabulary of %d tokens", n_vocab);
+        return sq_fail(err, SQUISH_NO_MEMORY, "grammar: out of memory for a vocabulary of %d tokens",
+                       n_vocab);
     }
     *out = t;
     return SQUISH_OK;

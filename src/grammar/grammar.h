@@ -25,16 +25,16 @@
 #include "text/text.h"
 
 enum {
-    SQ_GRAM_SOURCE_MAX = 1 << 20,    /* bytes of source */
-    SQ_GRAM_NESTING_MAX = 512,       /* groups, or schemas, in each other */
-    SQ_GRAM_RULES_MAX = 65536,       /* rules of the parser, and alternatives of them */
-    SQ_GRAM_TERMS_MAX = 262144,      /* regular expressions, parts counted once */
-    SQ_GRAM_STATES_MAX = 262144,     /* of the lexer */
-    SQ_GRAM_ROW_ITEMS_MAX = 20000,   /* in one row of the parser */
-    SQ_GRAM_BYTES_MAX = 256 << 20,   /* of everything one grammar learns */
+    SQ_GRAM_SOURCE_MAX = 1 << 20,         /* bytes of source */
+    SQ_GRAM_NESTING_MAX = 512,            /* groups, or schemas, in each other */
+    SQ_GRAM_RULES_MAX = 65536,            /* rules of the parser, and alternatives of them */
+    SQ_GRAM_TERMS_MAX = 262144,           /* regular expressions, parts counted once */
+    SQ_GRAM_STATES_MAX = 262144,          /* of the lexer */
+    SQ_GRAM_ROW_ITEMS_MAX = 20000,        /* in one row of the parser */
+    SQ_GRAM_BYTES_MAX = 256 << 20,        /* of everything one grammar learns */
     SQ_GRAM_COMPILE_BYTES_MAX = 48 << 20, /* while it is compiled */
     SQ_GRAM_MASK_BYTES_MAX = 64 << 20,
-    SQ_GRAM_REPEAT_MAX = 1 << 24     /* largest count in a repetition */
+    SQ_GRAM_REPEAT_MAX = 1 << 24 /* largest count in a repetition */
 };
 
 /* ---- vocabularies ---------------------------------------------------------------------------- */
@@ -53,21 +53,15 @@ bool sq_gram_trie_is_for(const sq_gram_trie *t, const sq_tok *tok, int32_t n_voc
 /* ---- grammars -------------------------------------------------------------------------------- */
 
 typedef struct sq_gram sq_gram;
-typedef enum {
-    SQ_GRAM_REGEX,
-    SQ_GRAM_GBNF,
-    SQ_GRAM_SCHEMA,
-    SQ_GRAM_SCHEMA_LOOSE,
-    SQ_GRAM_JSON
-} sq_gram_kind;
+typedef enum { SQ_GRAM_REGEX, SQ_GRAM_GBNF, SQ_GRAM_SCHEMA, SQ_GRAM_SCHEMA_LOOSE, SQ_GRAM_JSON } sq_gram_kind;
 
 /* Compile source[0..n).
  *
  * REGEX: the whole text must match; bytes of UTF-8; ECMA syntax without look-around, back references, \b and
  * \p. GBNF: as llama.cpp reads it. SCHEMA: JSON Schema (see docs/grammar.md for what is supported; every
- * keyword that is not is refused by name, with its JSON pointer), white space bounded so that an answer cannot
- * run away in it. SCHEMA_LOOSE: the same with any white space. JSON: any object, at most 64 values in each
- * other; source is ignored.
+ * keyword that is not is refused by name, with its JSON pointer), white space bounded so that an answer
+ * cannot run away in it. SCHEMA_LOOSE: the same with any white space. JSON: any object, at most 64 values in
+ * each other; source is ignored.
  *
  * Errors: INVALID (syntax, with the offset), UNSUPPORTED (valid but not supported: the construct or keyword
  * by name), NO_MEMORY (a limit above, by name). */

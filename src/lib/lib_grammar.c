@@ -22,8 +22,10 @@ static squish_status trie_of(squish_model *m, sq_gram_trie **out, squish_error *
         sq_gram_trie *fresh;
         SQ_TRY(sq_gram_trie_new(&fresh, m->tok, vocab_of(m), &m->alloc, err));
         m->trie_free = free_trie;
-        if (atomic_compare_exchange_strong(&m->trie, &there, fresh)) there = fresh;
-        else sq_gram_trie_free(fresh);
+        if (atomic_compare_exchange_strong(&m->trie, &there, fresh))
+            there = fresh;
+        else
+            sq_gram_trie_free(fresh);
     }
     *out = sq_gram_trie_share(there);
     return SQUISH_OK;
@@ -35,7 +37,8 @@ squish_status squish_grammar_new(squish_grammar **out, const squish_model *m, sq
                                          SQ_GRAM_JSON};
     *out = NULL;
     if ((size_t)kind >= SQ_COUNT(kinds))
-        return sq_fail(err, SQUISH_INVALID, "grammar kind %d, wanted 0 to %d", (int)kind, SQUISH_GRAMMAR_JSON);
+        return sq_fail(err, SQUISH_INVALID, "grammar kind %d, wanted 0 to %d", (int)kind,
+                       SQUISH_GRAMMAR_JSON);
     if (!m->tok)
         return sq_fail(err, SQUISH_UNSUPPORTED, "%s has no tokenizer, which a grammar needs", m->info.path);
     squish_grammar *g = sq_alloc_zero(&m->alloc, sizeof *g);
@@ -45,8 +48,10 @@ squish_status squish_grammar_new(squish_grammar **out, const squish_model *m, sq
     squish_status st = sq_gram_new(&g->g, kinds[kind], source, bytes, &m->alloc, err);
     g->compile_ms = (double)(sq_os_now_ns() - begin) / 1e6;
     if (st == SQUISH_OK) st = trie_of((squish_model *)m, &g->trie, err);
-    if (st == SQUISH_OK) *out = g;
-    else squish_grammar_free(g);
+    if (st == SQUISH_OK)
+        *out = g;
+    else
+        squish_grammar_free(g);
     return st;
 }
 
@@ -100,8 +105,10 @@ static squish_status read_once(reading *r, bool first, size_t *n_read, size_t *v
         if (i == r->n || st != SQUISH_OK) break;
         const int32_t id = r->ids[i];
         sq_span b;
-        if (!(r->mask[id / 64] >> id % 64 & 1)) ok = false;
-        else st = sq_matcher_token(x, id, &ok, err);
+        if (!(r->mask[id / 64] >> id % 64 & 1))
+            ok = false;
+        else
+            st = sq_matcher_token(x, id, &ok, err);
         r->advance_us[i] = (double)(sq_os_now_ns() - t1) / 1e3;
         if (!ok || st != SQUISH_OK) break;
         *n_read = i + 1;
@@ -143,8 +150,8 @@ squish_status squish_grammar_check(const squish_grammar *g, const squish_model *
         r.advance_us = SQ_ARENA_ARRAY(&ar, double, r.n + 1);
         r.cold_us = SQ_ARENA_ARRAY(&ar, double, r.n + 1);
         st = r.mask && r.mask_us && r.advance_us && r.cold_us
-            ? read_runs(&r, runs, out, err)
-            : sq_fail(err, SQUISH_NO_MEMORY, "grammar: out of memory for %zu tokens", r.n);
+                 ? read_runs(&r, runs, out, err)
+                 : sq_fail(err, SQUISH_NO_MEMORY, "grammar: out of memory for %zu tokens", r.n);
     }
     sq_arena_deinit(&ar);
     return st;
