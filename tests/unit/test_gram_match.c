@@ -3,7 +3,6 @@
  * test_gram_match.c - front ends and matchers: what is in a language, what begins a word of it, what is
  * refused, and that undoing steps is as if they had not been. */
 #include "grammar/grammar.h"
-#include "support/faults.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
