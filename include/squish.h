@@ -114,6 +114,7 @@ typedef struct squish_model squish_model;
 typedef struct squish_engine squish_engine;
 typedef struct squish_seq squish_seq;
 typedef struct squish_gen squish_gen;
+typedef struct squish_grammar squish_grammar;
 
 /* Which weights of a model directory to run. AUTO prefers a ready tier 0, then q8, then the source. */
 typedef enum {
@@ -233,6 +234,38 @@ squish_status squish_template_render(const squish_model *m, const squish_templat
 /* Template source, or NULL. Lives as long as the model. */
 const char *squish_model_template(const squish_model *m);
 
+/* ---- grammars -------------------------------------------------------------------------------- */
+
+/* What an answer may look like: a squish_gen_options.grammar leaves a model only tokens that keep the answer
+ * a beginning of a word of a language, and an end only where it is a whole one. An answer is never made
+ * without it: what cannot be compiled is refused. */
+typedef enum {
+    SQUISH_GRAMMAR_REGEX,  /* the whole answer matches; ECMA syntax without look-around, back references,
+                              \b and \p */
+    SQUISH_GRAMMAR_GBNF,   /* as llama.cpp reads it; starts at the rule `root` */
+    SQUISH_GRAMMAR_SCHEMA, /* JSON valid for a JSON Schema, white space bounded (docs/grammar.md) */
+    SQUISH_GRAMMAR_SCHEMA_LOOSE, /* the same with any white space: for reading, not for answers */
+    SQUISH_GRAMMAR_JSON    /* any JSON object, 64 values in each other at most; source is not read */
+} squish_grammar_kind;
+/* Compile a source of bytes for the vocabulary of m, which must outlive the grammar. Safe to use from several
+ * threads; what it learns while answers are made is shared by them. Errors: INVALID (syntax, with the place),
+ * UNSUPPORTED (a construct or keyword, by name), NO_MEMORY (a limit, by name). */
+squish_status squish_grammar_new(squish_grammar **out, const squish_model *m, squish_grammar_kind kind,
+                                 const char *source, size_t bytes, squish_error *err);
+void squish_grammar_free(squish_grammar *g); /* answers that use it go on */
+/* Is the text a word of the language, read token by token as the model's tokenizer cuts it? */
+typedef struct {
+    bool accepted;
+    size_t valid_bytes;        /* of the longest beginning that could still become a word, in whole tokens */
+    double compile_ms;
+    int32_t n_tokens;
+    double mask_us[4], advance_us[4]; /* median, 90 %, 99 %, largest, over the tokens of the text */
+    double cold_us[4];         /* masks of the first of the runs */
+} squish_grammar_report;
+/* runs: times the text is read; from the second on masks are there already. Errors: as for an answer. */
+squish_status squish_grammar_check(const squish_grammar *g, const squish_model *m, const char *text,
+                                   size_t bytes, int32_t runs, squish_grammar_report *out, squish_error *err);
+
 /* ---- engines and timelines ------------------------------------------------------------------- */
 
 /* How keys and values are kept. F32 adds no rounding of its own, takes twice the memory and is slow: for
@@ -335,6 +368,8 @@ typedef struct {
     bool ignore_eos;
     int32_t min_tokens;        /* end tokens are banned before this many */
     int32_t logprobs;          /* 0..20 alternatives per token; -1: none computed */
+    const squish_grammar *grammar; /* the answer is a word of it, or a beginning of one where max_tokens cuts
+                                      it; shared, so it may be freed at once. NULL: none */
 } squish_gen_options;
 squish_gen_options squish_gen_options_default(void);
 

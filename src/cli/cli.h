@@ -28,6 +28,7 @@ typedef enum {
     CLI_TOKENIZE,
     CLI_DETOKENIZE,
     CLI_TEMPLATE,
+    CLI_GRAMMAR,
     CLI_LOGITS,
     CLI_PPL,
     CLI_VALIDATE,
@@ -171,6 +172,9 @@ squish_status cli_build(cli *c, const char *src, const squish_compress_options *
                         int32_t *pid, squish_error *err);
 squish_tier cli_tier_named(const char *name); /* AUTO for a name that is none */ /* --tier */
 squish_gen_options cli_gen_options(const cli *c, const cli_session *s);
+/* (cli_grammar.c) The one grammar that --schema, --regex, --gbnf name, for m; NULL if none does. read: for
+ * reading files rather than for answers. 0 or exit status. */
+int cli_open_grammar(cli *c, const squish_model *m, bool read, squish_grammar **out);
 const char *cli_finish_name(squish_finish f);
 /* Options that are given, over what is there. */
 void cli_apply_sampling(const cli *c, squish_sampling *s);
@@ -193,6 +197,7 @@ int cli_list(cli *c);
 int cli_tokenize(cli *c);
 int cli_detokenize(cli *c);
 int cli_template(cli *c);
+int cli_grammar(cli *c);
 int cli_logits(cli *c);
 int cli_ppl(cli *c);
 int cli_validate(cli *c);

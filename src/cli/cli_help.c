@@ -32,6 +32,8 @@ const char *const cli_examples[CLI_COMMANDS][CLI_EXAMPLES_MAX] = {
     [CLI_DETOKENIZE] = {"squish detokenize 309,607,289,3542,298"},
     [CLI_TEMPLATE] = {"squish template --messages talk.json",
                       "squish template --template chat.jinja --messages talk.json"},
+    [CLI_GRAMMAR] = {"squish grammar --check answer.json --schema schema.json",
+                     "squish grammar --check answer.json --schema schema.json --bench --json"},
     [CLI_LOGITS] = {"squish logits --ids 309,607,289,3542,298",
                     "squish logits --ids 1,2,3 --last 3 -o scores.safetensors"},
     [CLI_PPL] = {"squish ppl --text book.txt --window 1024"},

@@ -59,6 +59,12 @@ const cli_command cli_commands[CLI_COMMANDS] = {
                         "IDS are numbers separated by commas or spaces.", cli_detokenize},
     [CLI_TEMPLATE] = {"template", "[MODEL] --messages FILE", "render the chat template",
                       "With --template no model is needed.", cli_template},
+    [CLI_GRAMMAR] =
+        {"grammar", "[MODEL] --check FILE", "is a file in a language",
+         "The language is that of --schema, --regex or --gbnf; with a schema any white space will do. The "
+         "file is read token by token, as an answer would be made, and each mask and step is timed. Exit "
+         "status 1 if it is not in the language.",
+         cli_grammar},
     [CLI_LOGITS] =
         {"logits", "[MODEL] --ids 1,2,3", "raw scores of the last positions",
          "With -o FILE.safetensors all scores are written as tensor 'logits' [N, vocabulary], f32.",

@@ -64,9 +64,10 @@ typedef struct {
     bool cancelled;
 } answer;
 
-static squish_status generate(cli *c, const cli_session *s, const squish_tokens *prompt, answer *a,
-                              squish_error *err) {
-    const squish_gen_options o = cli_gen_options(c, s);
+static squish_status generate(cli *c, const cli_session *s, const squish_tokens *prompt,
+                              const squish_grammar *grammar, answer *a, squish_error *err) {
+    squish_gen_options o = cli_gen_options(c, s);
+    o.grammar = grammar;
     squish_gen *g = NULL;
     const bool json = cli_flag(c, OPT_JSON);
     SQ_TRY(squish_gen_new(&g, s->seq, prompt->ids, prompt->count, &o, err));
@@ -108,13 +109,18 @@ static int print_json(const cli_session *s, answer *a) {
 
 static int answer_prompt(cli *c, const cli_session *s, const char *prompt) {
     squish_tokens ids = {0};
-    int code = prompt_tokens(c, s, prompt, &ids);
-    if (code) return code;
+    squish_grammar *grammar = NULL;
+    int code = cli_open_grammar(c, s->model, false, &grammar);
+    if (code == 0) code = prompt_tokens(c, s, prompt, &ids);
+    if (code) {
+        squish_grammar_free(grammar);
+        return code;
+    }
     const squish_alloc alloc = sq_alloc_default();
     answer a = {.ids = json_array()};
     squish_error err = {0};
     sq_buf_init(&a.text, &alloc, (size_t)1 << 30);
-    const squish_status st = generate(c, s, &ids, &a, &err);
+    const squish_status st = generate(c, s, &ids, grammar, &a, &err);
     if (st == SQUISH_OK) {
         if (cli_flag(c, OPT_JSON)) code = print_json(s, &a);
         else if (!ferror(stdout)) putchar('\n');
@@ -126,6 +132,7 @@ static int answer_prompt(cli *c, const cli_session *s, const char *prompt) {
     json_decref(a.ids);
     sq_buf_deinit(&a.text);
     squish_tokens_free(&ids);
+    squish_grammar_free(grammar);
     return code;
 }
 
@@ -136,6 +143,8 @@ int cli_run(cli *c) {
                              c->args[1]);
     if (c->n_args == 0 && isatty(STDIN_FILENO)) {
         if (cli_flag(c, OPT_JSON)) return cli_fail_text(c, 2, "--json needs a prompt");
+        if (cli_has(c, OPT_SCHEMA) || cli_has(c, OPT_REGEX) || cli_has(c, OPT_GBNF))
+            return cli_fail_text(c, 2, "--schema, --regex and --gbnf need a prompt");
         if (model && !cli_has(c, OPT_MODEL)) c->args[c->n_args++] = model;
         return cli_chat(c);
     }

@@ -136,6 +136,8 @@ struct squish_model {
     const sq_tok *tok;                  /* NULL: no tokenizer */
     const sq_tmpl *tmpl;                /* NULL: no template, tmpl_error says why if one was there */
     squish_error tmpl_error;
+    _Atomic(void *) trie;               /* of the vocabulary, made with the first grammar and let go of by */
+    void (*trie_free)(void *trie);      /* this; the model knows nothing of grammars */
     const char *config_json, *generation_json; /* NUL-terminated or NULL */
     squish_model_info info;
     squish_tensor_info *tensors;        /* what squish_model_tensor lists */

@@ -25,6 +25,7 @@ squish_status sq_model_new(sq_model **out, const squish_model_options *opt, squi
 
 void sq_model_close(sq_model *m) {
     if (!m) return;
+    if (m->trie) m->trie_free(m->trie);
     sq_tok_close(m->tok);
     sq_sqw_close(m->sqw);
     sq_st_close(m->st);

@@ -12,6 +12,7 @@
 #ifndef SQ_SCHED_H
 #define SQ_SCHED_H
 
+#include "grammar/grammar.h"
 #include "model/model.h"
 #include "sample/sample.h"
 
@@ -25,6 +26,14 @@ enum {
     SQ_CHUNK_MAX = 2048,
     SQ_LOGIT_ROWS = 32, /* rows of logits computed at once */
     SQ_SEQS_MAX = 32    /* timelines in one step */
+};
+
+/* A grammar and the vocabulary it is for. */
+struct squish_grammar {
+    squish_alloc alloc;
+    sq_gram *g;
+    sq_gram_trie *trie;
+    double compile_ms;
 };
 
 struct squish_engine {

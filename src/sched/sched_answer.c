@@ -7,7 +7,8 @@
  *
  * Knows nothing of timelines, caches and steps: whoever has the logits of position n - 1 asks for the token
  * of position n. So an answer alone and an answer among others are the same code on the same numbers. After
- * sq_answer_new nothing allocates, unless the text of one event outgrows its reserve. */
+ * sq_answer_new nothing allocates, unless the text of one event outgrows its reserve, or a grammar sees
+ * something for the first time. */
 #include "sched/sched.h"
 
 #include <string.h>
@@ -29,6 +30,9 @@ struct sq_answer {
     bool include_stop, ignore_eos, finished;
     int32_t n_done;
     sq_sample_result drawn;
+    sq_matcher *matcher; /* NULL: no grammar */
+    uint64_t *mask;      /* [mask_words] */
+    size_t mask_words;
 };
 
 static squish_status check_options(const squish_gen_options *o, squish_error *err) {
@@ -88,6 +92,18 @@ static squish_status copy_stops(sq_answer *a, const squish_gen_options *o, squis
     return SQUISH_OK;
 }
 
+static squish_status begin_grammar(sq_answer *a, const squish_gen_options *o, squish_error *err) {
+    const squish_grammar *g = o->grammar;
+    if (!g) return SQUISH_OK;
+    if (!a->m->tok || !sq_gram_trie_is_for(g->trie, a->m->tok, a->m->cfg.n_vocab))
+        return sq_fail(err, SQUISH_INVALID, "the grammar was made for another vocabulary");
+    if (o->ignore_eos) return sq_fail(err, SQUISH_INVALID, "ignore_eos and a grammar contradict each other");
+    a->mask_words = ((size_t)a->m->cfg.n_vocab + 63) / 64;
+    a->mask = sq_alloc_new(&a->alloc, a->mask_words * sizeof *a->mask);
+    if (!a->mask) return sq_fail(err, SQUISH_NO_MEMORY, "answer: out of memory");
+    return sq_matcher_new(&a->matcher, g->g, g->trie, &a->alloc, err);
+}
+
 static void ban_ends(sq_answer *a, bool banned) {
     const sq_tok *t = a->m->tok;
     for (int32_t id = 0; t && id < sq_tok_count(t); id++)
@@ -117,6 +133,7 @@ squish_status sq_answer_new(sq_answer **out, const sq_model *m, int32_t ctx, con
     }
     SQ_GUARD(make_sampler(a, o, err));
     SQ_GUARD(copy_stops(a, o, err));
+    SQ_GUARD(begin_grammar(a, o, err));
     if (a->min_tokens > 0) ban_ends(a, true);
     if (m->tok) sq_detok_init(&a->detok, m->tok, false, false);
     *out = a;
@@ -130,9 +147,11 @@ void sq_answer_free(sq_answer *a) {
     if (!a) return;
     sq_sampler_free(a->sampler);
     sq_stops_free(a->stops);
+    sq_matcher_free(a->matcher);
     sq_buf_deinit(&a->piece);
     sq_buf_deinit(&a->text);
     squish_alloc alloc = a->alloc;
+    sq_alloc_free(&alloc, a->mask, a->mask_words * sizeof *a->mask);
     sq_alloc_free(&alloc, a->stop_text, a->stop_bytes);
     sq_alloc_free(&alloc, a, sizeof *a);
 }
@@ -169,10 +188,31 @@ static bool show(sq_answer *a, int32_t id, squish_gen_event *ev) {
     return hit >= 0;
 }
 
+/* What the grammar allows now, into a->mask. */
+static squish_status find_mask(sq_answer *a, squish_error *err) {
+    int32_t n;
+    SQ_TRY(sq_matcher_mask(a->matcher, a->mask, &n, err));
+    if (n == 0)
+        return sq_fail(err, SQUISH_UNSUPPORTED, "no token of the vocabulary goes on as the grammar wants");
+    /* Only ends are left: then it is no use to wait for min_tokens. */
+    if (a->n_done < a->min_tokens && sq_matcher_must_end(a->matcher)) ban_ends(a, false);
+    return SQUISH_OK;
+}
+
+/* The drawn token joins the text the grammar reads. */
+static squish_status follow(sq_answer *a, int32_t id, squish_error *err) {
+    bool ok;
+    if (sq_tok_is_eos(a->m->tok, id)) return SQUISH_OK;
+    SQ_TRY(sq_matcher_token(a->matcher, id, &ok, err));
+    return ok ? SQUISH_OK : sq_fail(err, SQUISH_NUMERIC, "token %d was drawn against the grammar", id);
+}
+
 static squish_status draw(sq_answer *a, const float *logits, int32_t position, squish_gen_event *ev,
                           squish_error *err) {
-    SQ_TRY(sq_sampler_draw(a->sampler, logits, NULL, position, a->n_top, &a->drawn, err));
+    if (a->matcher) SQ_TRY(find_mask(a, err));
+    SQ_TRY(sq_sampler_draw(a->sampler, logits, a->mask, position, a->n_top, &a->drawn, err));
     const int32_t id = a->drawn.id;
+    if (a->matcher) SQ_TRY(follow(a, id, err));
     sq_sampler_accept(a->sampler, id, true);
     a->n_done++;
     if (a->n_done == a->min_tokens) ban_ends(a, false);
@@ -195,6 +235,9 @@ squish_status sq_answer_next(sq_answer *a, const float *logits, int32_t n, squis
         SQ_TRY(draw(a, logits, n, ev, err));
         const bool end = a->m->tok && sq_tok_is_eos(a->m->tok, ev->id) && !a->ignore_eos;
         if (end || show(a, ev->id, ev)) close_text(a, ev, SQUISH_FINISH_STOP);
+        /* A whole word that nothing can follow is the end, without a token that says so. */
+        else if (a->matcher && sq_matcher_must_end(a->matcher))
+            close_text(a, ev, SQUISH_FINISH_STOP);
         /* The drawn token needs a place of its own before the next can be drawn. */
         else if (a->n_done == a->max_tokens || n + 1 > a->ctx)
             close_text(a, ev, SQUISH_FINISH_LENGTH);

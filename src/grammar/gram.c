@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * gram.c - a grammar as a whole: compiled, shared, and what it learned let go of.
+ *
+ * Threads: all of a grammar but its source-side tables is behind its lock; matchers take it for each call. */
+#include "grammar/gram_int.h"
+
+#include <string.h>
+
+/* Everything that was learned while matching: states, rows, places, masks. Terms and rules stay. */
+static void forget(sq_gram *g) {
+    gram_pool *p = &g->pool;
+    for (size_t i = 0; i < g->masks.n; i++) {
+        gram_mask *m = &GRAM_AT(g->masks, gram_mask, i);
+        sq_alloc_free(&g->alloc, m->data, m->bytes);
+    }
+    g->mask_bytes = 0;
+    gram_vec_free(p, &g->masks, sizeof(gram_mask));
+    gram_vec_free(p, &g->lex, sizeof(gram_lex_state));
+    gram_vec_free(p, &g->lex_items, sizeof(gram_lex_item));
+    gram_vec_free(p, &g->lex_done, sizeof(uint32_t));
+    gram_vec_free(p, &g->lex_to, sizeof(uint32_t));
+    gram_index_free(p, &g->lex_index);
+    gram_vec_free(p, &g->rows, sizeof(gram_row));
+    gram_vec_free(p, &g->row_items, sizeof(gram_item));
+    gram_index_free(p, &g->row_index);
+    gram_vec_free(p, &g->places, sizeof(gram_place));
+    gram_vec_free(p, &g->pairs, sizeof(gram_pair));
+    gram_vec_free(p, &g->place_to, sizeof(uint32_t));
+    gram_index_free(p, &g->place_index);
+    gram_vec_free(p, &p->derived, sizeof(gram_derived));
+    gram_index_free(p, &p->derived_index);
+}
+
+/* State 0, place 0 (both dead), and where a text begins. */
+static void learn_start(sq_gram *g) {
+    gram_lex_intern(g, NULL, 0);
+    gram_place_of(g, NULL, 0, false);
+    const uint32_t first = gram_row_first(g);
+    if (first == GRAM_NONE) return;
+    const gram_row *r = &GRAM_AT(g->rows, gram_row, first);
+    gram_pair pair = {r->lex, first};
+    g->start = gram_place_of(g, &pair, r->lex != 0, r->accept);
+}
+
+static void compile(sq_gram *g, sq_gram_kind kind, const char *source, size_t n) {
+    gram_rules *r = &g->rules;
+    gram_pool *p = &g->pool;
+    gram_sym start = GRAM_EMPTY;
+    if (n > SQ_GRAM_SOURCE_MAX) {
+        gram_fail(p, SQUISH_NO_MEMORY, "grammar: %zu bytes of source, at most %d", n, SQ_GRAM_SOURCE_MAX);
+        return;
+    }
+    switch (kind) {
+    case SQ_GRAM_REGEX: start = gram_regex(p, source, n, GRAM_PLAIN, true, "regex"); break;
+    case SQ_GRAM_GBNF: start = gram_from_gbnf(r, source, n); break;
+    case SQ_GRAM_SCHEMA: start = gram_from_schema(r, source, n, false); break;
+    case SQ_GRAM_SCHEMA_LOOSE: start = gram_from_schema(r, source, n, true); break;
+    case SQ_GRAM_JSON: start = gram_any_json(p, false, true); break;
+    }
+    gram_rules_finish(r, start);
+    if (gram_failed(p)) return;
+    g->stamp = sq_alloc_zero(&g->alloc, r->nts.n * sizeof *g->stamp);
+    if (!g->stamp)
+        gram_fail(p, SQUISH_NO_MEMORY, "grammar: out of memory");
+    else
+        learn_start(g);
+}
+
+squish_status sq_gram_new(sq_gram **out, sq_gram_kind kind, const char *source, size_t n,
+                          const squish_alloc *a, squish_error *err) {
+    const squish_alloc alloc = a ? *a : sq_alloc_default();
+    *out = NULL;
+    sq_gram *g = sq_alloc_zero(&alloc, sizeof *g);
+    if (!g) return sq_fail(err, SQUISH_NO_MEMORY, "grammar: out of memory");
+    g->alloc = alloc;
+    g->refs = 1;
+    if (pthread_mutex_init(&g->lock, NULL) != 0) {
+        sq_alloc_free(&alloc, g, sizeof *g);
+        return sq_fail(err, SQUISH_NO_MEMORY, "grammar: no lock to be had");
+    }
+    g->rules.p = &g->pool;
+    gram_pool_init(&g->pool, &alloc, SQ_GRAM_COMPILE_BYTES_MAX);
+    if (!gram_failed(&g->pool)) compile(g, kind, source, n);
+    if (gram_failed(&g->pool)) {
+        const squish_status st = sq_fail(err, g->pool.err.code, "%s", g->pool.err.text);
+        sq_gram_free(g);
+        return st;
+    }
+    g->pool.bytes_max = SQ_GRAM_BYTES_MAX;
+    *out = g;
+    return SQUISH_OK;
+}
+
+sq_gram *sq_gram_share(sq_gram *g) {
+    pthread_mutex_lock(&g->lock);
+    g->refs++;
+    pthread_mutex_unlock(&g->lock);
+    return g;
+}
+
+void sq_gram_free(sq_gram *g) {
+    if (!g) return;
+    pthread_mutex_lock(&g->lock);
+    const bool last = --g->refs == 0;
+    pthread_mutex_unlock(&g->lock);
+    if (!last) return;
+    const squish_alloc a = g->alloc;
+    forget(g);
+    gram_vec_free(&g->pool, &g->work, sizeof(gram_item));
+    gram_vec_free(&g->pool, &g->seen, sizeof(uint32_t));
+    gram_vec_free(&g->pool, &g->path, sizeof(uint32_t));
+    gram_vec_free(&g->pool, &g->ends, sizeof(gram_pair));
+    gram_vec_free(&g->pool, &g->next_pairs, sizeof(gram_pair));
+    sq_alloc_free(&a, g->stamp, g->stamp ? g->rules.nts.n * sizeof *g->stamp : 0);
+    gram_rules_free(&g->rules);
+    gram_pool_deinit(&g->pool);
+    pthread_mutex_destroy(&g->lock);
+    sq_alloc_free(&a, g, sizeof *g);
+}
+
+void gram_settle(sq_gram *g) {
+    if (g->n_matchers || g->pool.bytes < SQ_GRAM_BYTES_MAX / 2) return;
+    forget(g);
+    learn_start(g);
+}
+
+void sq_gram_get_stats(sq_gram *g, sq_gram_stats *out) {
+    pthread_mutex_lock(&g->lock);
+    *out = (sq_gram_stats){.terms = g->pool.nodes.n,
+                           .classes = g->pool.n_classes,
+                           .terminals = g->rules.terminals.n,
+                           .rules = g->rules.rules.n,
+                           .states = g->lex.n,
+                           .rows = g->rows.n,
+                           .places = g->places.n,
+                           .masks = g->masks.n,
+                           .bytes = g->pool.bytes + g->mask_bytes};
+    pthread_mutex_unlock(&g->lock);
+}

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * gram_mask.c - the mask of a place: a walk of the trie that leaves a branch at the first byte the language
+ * does not know, made once per place and kept.
+ *
+ * Inside a string the walk would visit nearly every node only to say yes. There all plain characters lead to
+ * one and the same place, which is checked on the product with the automaton of well-formed UTF-8; then the
+ * slice of plain tokens is taken as a whole. */
+#include "grammar/gram_int.h"
+
+#include <string.h>
+
+enum { FEW = 1500 };
+
+/* Do all bytes lo..hi lead from a place to *to (0: to be set by the first)? Then at `levels` - 1 further
+ * bytes, 80..BF each. */
+static bool all_lead(sq_gram *g, uint32_t from, unsigned lo, unsigned hi, int levels, uint32_t *to) {
+    uint64_t seen[4] = {0};
+    for (unsigned b = lo; b <= hi; b++) {
+        const unsigned c = g->pool.class_of[b];
+        if (b == '"' || b == '\\' || seen[c / 64] >> c % 64 & 1) continue;
+        seen[c / 64] |= 1ull << c % 64;
+        const uint32_t next = gram_place_step(g, from, c);
+        if (next == 0) return false;
+        if (levels > 1) {
+            if (!all_lead(g, next, 0x80, 0xBF, levels - 1, to)) return false;
+        } else if (*to == 0) {
+            *to = next;
+        } else if (*to != next) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* First byte, then a bounded second one, then levels - 2 others. */
+static bool all_lead_2(sq_gram *g, uint32_t from, unsigned first, unsigned lo, unsigned hi, int levels,
+                       uint32_t *to) {
+    const uint32_t next = gram_place_step(g, from, g->pool.class_of[first]);
+    return next != 0 && all_lead(g, next, lo, hi, levels - 1, to);
+}
+
+/* Where every plain character leads; 0 if not all lead there (Unicode 15, table 3-7). */
+static uint32_t plain_successor(sq_gram *g, uint32_t from) {
+    uint32_t to = 0;
+    /* A class may reach beyond the plain bytes, so a byte of another meaning is never asked for. */
+    const bool all = all_lead(g, from, 0x20, 0x7F, 1, &to) && all_lead(g, from, 0xC2, 0xDF, 2, &to) &&
+                     all_lead_2(g, from, 0xE0, 0xA0, 0xBF, 3, &to) && all_lead(g, from, 0xE1, 0xEC, 3, &to) &&
+                     all_lead_2(g, from, 0xED, 0x80, 0x9F, 3, &to) && all_lead(g, from, 0xEE, 0xEF, 3, &to) &&
+                     all_lead_2(g, from, 0xF0, 0x90, 0xBF, 4, &to) && all_lead(g, from, 0xF1, 0xF3, 4, &to) &&
+                     all_lead_2(g, from, 0xF4, 0x80, 0x8F, 4, &to);
+    return all ? to : 0;
+}
+
+/* The slice that may be taken whole at a place, or NULL. */
+static const gram_slice *slice_for(sq_gram *g, const sq_gram_trie *t, uint32_t place) {
+    for (uint32_t chars = 0; chars < GRAM_SLICE_CHARS; chars++) {
+        const uint32_t next = plain_successor(g, place);
+        if (next == 0) return NULL;
+        if (next == place) return &t->slices[0];
+        place = next;
+    }
+    return &t->slices[1];
+}
+
+static void walk(sq_gram *g, const sq_gram_trie *t, const gram_nodes *in, uint32_t place, uint64_t *bits) {
+    uint32_t *path = g->path.p;
+    const size_t classes = g->pool.n_classes;
+    path[0] = place;
+    for (uint32_t i = 0; i < in->n;) {
+        const gram_trie_node x = in->nodes[i];
+        const uint32_t cls = g->pool.class_of[x.byte];
+        uint32_t to = GRAM_AT(g->place_to, uint32_t, path[x.depth - 1] * classes + cls);
+        if (to == GRAM_UNKNOWN) to = gram_place_step_slow(g, path[x.depth - 1], cls);
+        if (to == 0) {
+            i = x.end;
+            continue;
+        }
+        path[x.depth] = to;
+        for (uint32_t id = x.token; id != GRAM_NONE; id = t->same[id]) bits[id / 64] |= 1ull << id % 64;
+        i++;
+    }
+}
+
+static uint32_t count(const uint64_t *bits, size_t words) {
+    uint32_t n = 0;
+    for (size_t i = 0; i < words; i++) n += (uint32_t)__builtin_popcountll(bits[i]);
+    return n;
+}
+
+/* Keep the set in its smallest form. */
+static bool keep(sq_gram *g, const sq_gram_trie *t, const uint64_t *bits, gram_mask *m) {
+    m->trie = t->id;
+    m->n_allowed = count(bits, t->words);
+    const uint32_t refused = (uint32_t)t->n_vocab - m->n_allowed;
+    m->kind = m->n_allowed <= FEW ? MASK_LISTED : refused <= FEW ? MASK_EXCEPT : MASK_BITS;
+    m->n_ids = m->kind == MASK_LISTED ? m->n_allowed : m->kind == MASK_EXCEPT ? refused : 0;
+    m->bytes = m->kind == MASK_BITS ? t->words * sizeof *bits : (m->n_ids ? m->n_ids : 1) * sizeof(uint32_t);
+    m->data = sq_alloc_new(&g->alloc, m->bytes);
+    if (!m->data) {
+        gram_fail(&g->pool, SQUISH_NO_MEMORY, "grammar: out of memory for a mask");
+        return false;
+    }
+    if (m->kind == MASK_BITS) {
+        memcpy(m->data, bits, m->bytes);
+        return true;
+    }
+    uint32_t *ids = m->data, n = 0;
+    const uint64_t flip = m->kind == MASK_EXCEPT ? ~0ull : 0;
+    for (size_t w = 0; w < t->words; w++)
+        for (uint64_t x = bits[w] ^ flip; x && n < m->n_ids; x &= x - 1)
+            ids[n++] = (uint32_t)(w * 64) + (uint32_t)__builtin_ctzll(x);
+    return true;
+}
+
+static void forget_masks(sq_gram *g) {
+    for (size_t i = 0; i < g->masks.n; i++) {
+        gram_mask *m = &GRAM_AT(g->masks, gram_mask, i);
+        sq_alloc_free(&g->alloc, m->data, m->bytes);
+    }
+    for (size_t i = 0; i < g->places.n; i++) GRAM_AT(g->places, gram_place, i).mask = 0;
+    g->masks.n = 0;
+    g->mask_bytes = 0;
+}
+
+static bool make(sq_gram *g, const sq_gram_trie *t, uint32_t place, gram_mask *m) {
+    gram_pool *p = &g->pool;
+    const size_t depths = (size_t)t->depth_max + 1;
+    g->path.n = 0;
+    uint64_t *bits = sq_alloc_zero(&g->alloc, t->words * sizeof *bits);
+    bool ok = bits && gram_vec_room(p, &g->path, depths, sizeof(uint32_t));
+    if (!bits) gram_fail(p, SQUISH_NO_MEMORY, "grammar: out of memory for a mask");
+    if (ok) {
+        const gram_slice *s = slice_for(g, t, place);
+        if (s) memcpy(bits, s->in, t->words * sizeof *bits);
+        walk(g, t, s ? &s->rest : &t->all, place, bits);
+        if (GRAM_AT(g->places, gram_place, place).accept)
+            for (size_t w = 0; w < t->words; w++) bits[w] |= t->ends[w];
+        ok = !gram_failed(p) && keep(g, t, bits, m);
+    }
+    sq_alloc_free(&g->alloc, bits, bits ? t->words * sizeof *bits : 0);
+    return ok;
+}
+
+const gram_mask *gram_mask_of(sq_gram *g, const sq_gram_trie *t, uint32_t place) {
+    const uint32_t at = GRAM_AT(g->places, gram_place, place).mask;
+    if (at && GRAM_AT(g->masks, gram_mask, at - 1).trie == t->id)
+        return &GRAM_AT(g->masks, gram_mask, at - 1);
+    gram_mask m = {0};
+    if (gram_failed(&g->pool) || !make(g, t, place, &m)) return NULL;
+    if (g->mask_bytes + m.bytes > SQ_GRAM_MASK_BYTES_MAX) forget_masks(g);
+    const uint32_t again = GRAM_AT(g->places, gram_place, place).mask; /* of another vocabulary */
+    gram_mask *to =
+        again ? &GRAM_AT(g->masks, gram_mask, again - 1) : gram_vec_room(&g->pool, &g->masks, 1, sizeof *to);
+    if (!to) {
+        sq_alloc_free(&g->alloc, m.data, m.bytes);
+        return NULL;
+    }
+    if (again) {
+        g->mask_bytes -= to->bytes;
+        sq_alloc_free(&g->alloc, to->data, to->bytes);
+    } else {
+        GRAM_AT(g->places, gram_place, place).mask = (uint32_t)++g->masks.n;
+    }
+    g->mask_bytes += m.bytes;
+    *to = m;
+    return to;
+}

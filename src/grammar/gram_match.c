@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * gram_match.c - matchers: a list of places, one per step.
+ *
+ * Because places are numbers that never change, undoing a step is forgetting the last number. */
+#include "grammar/gram_int.h"
+
+#include <string.h>
+
+struct sq_matcher {
+    squish_alloc alloc;
+    sq_gram *g;
+    sq_gram_trie *trie;
+    uint32_t *places; /* [n]: where the text began, then after each step */
+    size_t n, cap;
+};
+
+squish_status sq_matcher_new(sq_matcher **out, sq_gram *g, sq_gram_trie *trie, const squish_alloc *a,
+                             squish_error *err) {
+    const squish_alloc alloc = a ? *a : sq_alloc_default();
+    *out = NULL;
+    sq_matcher *m = sq_alloc_zero(&alloc, sizeof *m);
+    enum { FIRST = 64 };
+    uint32_t *places = m ? sq_alloc_new(&alloc, FIRST * sizeof *places) : NULL;
+    if (!places) {
+        sq_alloc_free(&alloc, m, sizeof *m);
+        return sq_fail(err, SQUISH_NO_MEMORY, "grammar: out of memory for a matcher");
+    }
+    pthread_mutex_lock(&g->lock);
+    gram_settle(g);
+    g->n_matchers++;
+    g->refs++;
+    places[0] = g->start;
+    pthread_mutex_unlock(&g->lock);
+    *m = (sq_matcher){alloc, g, trie ? sq_gram_trie_share(trie) : NULL, places, 1, FIRST};
+    *out = m;
+    return SQUISH_OK;
+}
+
+void sq_matcher_free(sq_matcher *m) {
+    if (!m) return;
+    const squish_alloc a = m->alloc;
+    pthread_mutex_lock(&m->g->lock);
+    m->g->n_matchers--;
+    pthread_mutex_unlock(&m->g->lock);
+    sq_gram_free(m->g);
+    sq_gram_trie_free(m->trie);
+    sq_alloc_free(&a, m->places, m->cap * sizeof *m->places);
+    sq_alloc_free(&a, m, sizeof *m);
+}
+
+/* The grammar's own failure, under its lock. */
+static squish_status failure(const sq_gram *g, squish_error *err) {
+    if (!gram_failed(&g->pool)) return SQUISH_OK;
+    return sq_fail(err, g->pool.err.code, "%s", g->pool.err.text);
+}
+
+static squish_status make_room(sq_matcher *m, squish_error *err) {
+    if (m->n < m->cap) return SQUISH_OK;
+    uint32_t *p = sq_alloc_resize(&m->alloc, m->places, m->cap * sizeof *p, m->cap * 2 * sizeof *p);
+    if (!p) return sq_fail(err, SQUISH_NO_MEMORY, "grammar: out of memory after %zu steps", m->n);
+    m->places = p;
+    m->cap *= 2;
+    return SQUISH_OK;
+}
+
+squish_status sq_matcher_bytes(sq_matcher *m, const void *bytes, size_t n, bool *ok, squish_error *err) {
+    const uint8_t *b = bytes;
+    sq_gram *g = m->g;
+    *ok = false;
+    SQ_TRY(make_room(m, err));
+    uint32_t at = m->places[m->n - 1];
+    pthread_mutex_lock(&g->lock);
+    for (size_t i = 0; i < n && at; i++) at = gram_place_step(g, at, g->pool.class_of[b[i]]);
+    const squish_status st = failure(g, err);
+    pthread_mutex_unlock(&g->lock);
+    if (st != SQUISH_OK) return st;
+    *ok = at != 0;
+    if (at) m->places[m->n++] = at;
+    return SQUISH_OK;
+}
+
+squish_status sq_matcher_token(sq_matcher *m, int32_t id, bool *ok, squish_error *err) {
+    sq_span b;
+    *ok = false;
+    if (!m->trie)
+        return sq_fail(err, SQUISH_INVALID, "grammar: a matcher without a vocabulary takes no tokens");
+    if (id < 0 || id >= m->trie->n_vocab || !sq_tok_bytes(m->trie->tok, id, &b))
+        return sq_fail(err, SQUISH_INVALID, "grammar: no token %d", id);
+    if (b.n == 0 || sq_tok_is_control(m->trie->tok, id) || sq_tok_is_eos(m->trie->tok, id)) return SQUISH_OK;
+    return sq_matcher_bytes(m, b.p, b.n, ok, err);
+}
+
+void sq_matcher_rollback(sq_matcher *m, size_t n) { m->n -= n < m->n ? n : m->n - 1; }
+size_t sq_matcher_steps(const sq_matcher *m) { return m->n - 1; }
+
+bool sq_matcher_may_end(const sq_matcher *m) {
+    pthread_mutex_lock(&m->g->lock);
+    const bool may = GRAM_AT(m->g->places, gram_place, m->places[m->n - 1]).accept;
+    pthread_mutex_unlock(&m->g->lock);
+    return may;
+}
+
+bool sq_matcher_must_end(sq_matcher *m) {
+    pthread_mutex_lock(&m->g->lock);
+    const gram_place *x = &GRAM_AT(m->g->places, gram_place, m->places[m->n - 1]);
+    const bool must = x->accept && x->n == 0;
+    pthread_mutex_unlock(&m->g->lock);
+    return must;
+}
+
+static void unfold(const gram_mask *m, const sq_gram_trie *t, uint64_t *mask) {
+    const uint32_t *ids = m->data;
+    const size_t words = t->words;
+    if (m->kind == MASK_BITS) {
+        memcpy(mask, m->data, words * sizeof *mask);
+        return;
+    }
+    const bool listed = m->kind == MASK_LISTED;
+    memset(mask, listed ? 0 : 0xFF, words * sizeof *mask);
+    for (uint32_t i = 0; i < m->n_ids; i++) mask[ids[i] / 64] ^= 1ull << ids[i] % 64;
+    if (!listed && t->n_vocab % 64) mask[words - 1] &= (1ull << t->n_vocab % 64) - 1;
+}
+
+squish_status sq_matcher_mask(sq_matcher *m, uint64_t *mask, int32_t *n_allowed, squish_error *err) {
+    sq_gram *g = m->g;
+    if (!m->trie) return sq_fail(err, SQUISH_INVALID, "grammar: a mask needs a vocabulary");
+    pthread_mutex_lock(&g->lock);
+    squish_status st = failure(g, err);
+    const gram_mask *x = st == SQUISH_OK ? gram_mask_of(g, m->trie, m->places[m->n - 1]) : NULL;
+    if (x) {
+        unfold(x, m->trie, mask);
+        if (n_allowed) *n_allowed = (int32_t)x->n_allowed;
+    } else if (st == SQUISH_OK) {
+        st = failure(g, err);
+    }
+    pthread_mutex_unlock(&g->lock);
+    return st;
+}
+
+squish_status sq_matcher_forced(sq_matcher *m, size_t max, sq_buf *out, squish_error *err) {
+    sq_gram *g = m->g;
+    gram_pool *p = &g->pool;
+    bool room = true;
+    pthread_mutex_lock(&g->lock);
+    uint32_t at = m->places[m->n - 1];
+    for (size_t i = 0; i < max && room && !GRAM_AT(g->places, gram_place, at).accept; i++) {
+        uint32_t next = 0;
+        int byte = -1;
+        for (int b = 0; b < 256 && byte > -2; b++) {
+            const uint32_t to = gram_place_step(g, at, p->class_of[b]);
+            if (to) next = to, byte = byte == -1 ? b : -2;
+        }
+        if (byte < 0 || gram_failed(p)) break;
+        room = sq_buf_putc(out, (char)byte);
+        at = next;
+    }
+    squish_status st = failure(g, err);
+    pthread_mutex_unlock(&g->lock);
+    if (st == SQUISH_OK && !room)
+        st = sq_fail(err, SQUISH_NO_MEMORY, "grammar: no room for the forced bytes");
+    return st;
+}

@@ -1,0 +1,508 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * gram_term.c - regular expressions as hash-consed terms, and their derivatives.
+ *
+ * The derivative of a term by a byte matches what the term matches after that byte (Brzozowski, 1964). Equal
+ * terms are one term; alternatives are flat, sorted sets, so only finitely many derivatives differ and each
+ * becomes one state of a DFA. Counts stay counts: r{m,n} by a byte is d(r) r{m-1,n-1}.
+ *
+ * Recursion follows the nesting of the source (SQ_GRAM_NESTING_MAX), not its length: right spines of CAT are
+ * loops. */
+#include "grammar/gram_int.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ALIVE_SEARCH_MAX = 512, DERIVED_MAX = 1 << 20 };
+
+/* ---- growing ---------------------------------------------------------------------------------- */
+
+void gram_fail(gram_pool *p, squish_status st, const char *fmt, ...) {
+    char text[sizeof p->err.text];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    sq_fail(&p->err, st, "%s", text);
+}
+
+void *gram_vec_room(gram_pool *g, gram_vec *v, size_t more, size_t size) {
+    if (v->cap && v->n + more <= v->cap) return (char *)v->p + v->n * size;
+    size_t cap = v->cap ? v->cap * 2 : 16;
+    while (cap < v->n + more) cap *= 2;
+    const size_t grown = (cap - v->cap) * size;
+    if (g->bytes + grown > g->bytes_max) {
+        gram_fail(g, SQUISH_NO_MEMORY, "grammar: over the limit of %zu MiB", g->bytes_max >> 20);
+        return NULL;
+    }
+    void *p = sq_alloc_resize(&g->alloc, v->p, v->cap * size, cap * size);
+    if (!p) {
+        gram_fail(g, SQUISH_NO_MEMORY, "grammar: out of memory");
+        return NULL;
+    }
+    g->bytes += grown;
+    v->p = p;
+    v->cap = cap;
+    return (char *)p + v->n * size;
+}
+
+bool gram_vec_push_u32(gram_pool *g, gram_vec *v, uint32_t x) {
+    uint32_t *at = gram_vec_room(g, v, 1, sizeof x);
+    if (!at) return false;
+    *at = x;
+    v->n++;
+    return true;
+}
+
+void gram_vec_free(gram_pool *g, gram_vec *v, size_t size) {
+    sq_alloc_free(&g->alloc, v->p, v->cap * size);
+    g->bytes -= v->cap * size;
+    *v = (gram_vec){0};
+}
+
+bool gram_index_reserve(gram_pool *g, gram_index *x, uint64_t (*hash_of)(void *owner, uint32_t i),
+                        void *owner) {
+    if ((x->n + 1) * 2 <= x->cap) return true;
+    const size_t cap = x->cap ? x->cap * 2 : 64;
+    gram_vec fresh = {0};
+    if (!gram_vec_room(g, &fresh, cap, sizeof(uint32_t))) return false;
+    memset(fresh.p, 0, cap * sizeof(uint32_t));
+    uint32_t *slots = fresh.p;
+    for (size_t i = 0; i < x->cap; i++) {
+        if (!x->slots[i]) continue;
+        size_t at = hash_of(owner, x->slots[i] - 1) & (cap - 1);
+        while (slots[at]) at = (at + 1) & (cap - 1);
+        slots[at] = x->slots[i];
+    }
+    const size_t n = x->n;
+    gram_index_free(g, x);
+    *x = (gram_index){slots, n, cap};
+    return true;
+}
+
+void gram_index_free(gram_pool *g, gram_index *x) {
+    sq_alloc_free(&g->alloc, x->slots, x->cap * sizeof *x->slots);
+    g->bytes -= x->cap * sizeof *x->slots;
+    *x = (gram_index){0};
+}
+
+/* ---- interning -------------------------------------------------------------------------------- */
+
+static gram_node *node(const gram_pool *p, gram_term t) { return &GRAM_AT(p->nodes, gram_node, t); }
+static const uint32_t *kids(const gram_pool *p, const gram_node *n) {
+    return &GRAM_AT(p->kids, uint32_t, n->a);
+}
+
+static uint64_t hash_node(const gram_node *n, const uint32_t *k) {
+    uint64_t h = gram_mix(n->kind, n->lo) ^ gram_mix(0x51, n->hi);
+    if (n->kind != TERM_ALT && n->kind != TERM_AND) return gram_mix(gram_mix(h, n->a), n->b);
+    for (uint32_t i = 0; i < n->b; i++) h = gram_mix(h, k[i]);
+    return h;
+}
+
+static uint64_t node_hash(void *owner, uint32_t i) {
+    const gram_pool *p = owner;
+    const gram_node *n = node(p, i);
+    return hash_node(n, kids(p, n));
+}
+
+static bool same_node(const gram_pool *p, const gram_node *x, const gram_node *n, const uint32_t *k) {
+    if (x->kind != n->kind || x->b != n->b || x->lo != n->lo || x->hi != n->hi) return false;
+    if (n->kind != TERM_ALT && n->kind != TERM_AND) return x->a == n->a;
+    return memcmp(kids(p, x), k, n->b * sizeof *k) == 0;
+}
+
+/* k: kids of ALT and AND, may lie in scratch. */
+static gram_term intern(gram_pool *p, gram_node n, const uint32_t *k) {
+    if (gram_failed(p) || !gram_index_reserve(p, &p->node_index, node_hash, p)) return GRAM_EMPTY;
+    gram_index *x = &p->node_index;
+    size_t at = hash_node(&n, k) & (x->cap - 1);
+    for (; x->slots[at]; at = (at + 1) & (x->cap - 1))
+        if (same_node(p, node(p, x->slots[at] - 1), &n, k)) return x->slots[at] - 1;
+    if (p->nodes.n >= SQ_GRAM_TERMS_MAX) {
+        gram_fail(p, SQUISH_NO_MEMORY, "grammar: over the limit of %d regular terms", SQ_GRAM_TERMS_MAX);
+        return GRAM_EMPTY;
+    }
+    if (n.kind == TERM_ALT || n.kind == TERM_AND) {
+        uint32_t *to = gram_vec_room(p, &p->kids, n.b, sizeof *to);
+        if (!to) return GRAM_EMPTY;
+        memcpy(to, k, n.b * sizeof *k);
+        n.a = (uint32_t)p->kids.n;
+        p->kids.n += n.b;
+    }
+    gram_node *to = gram_vec_room(p, &p->nodes, 1, sizeof *to);
+    if (!to) return GRAM_EMPTY;
+    *to = n;
+    x->slots[at] = (uint32_t)++p->nodes.n;
+    x->n++;
+    return (gram_term)(p->nodes.n - 1);
+}
+
+void gram_pool_init(gram_pool *p, const squish_alloc *a, size_t bytes_max) {
+    *p = (gram_pool){.alloc = a ? *a : sq_alloc_default(), .bytes_max = bytes_max};
+    intern(p, (gram_node){.kind = TERM_EMPTY}, NULL);
+    intern(p, (gram_node){.kind = TERM_EPS, .nullable = true}, NULL);
+}
+
+void gram_pool_deinit(gram_pool *p) {
+    gram_vec_free(p, &p->nodes, sizeof(gram_node));
+    gram_vec_free(p, &p->sets, sizeof(gram_set));
+    gram_vec_free(p, &p->kids, sizeof(uint32_t));
+    gram_vec_free(p, &p->derived, sizeof(gram_derived));
+    gram_vec_free(p, &p->scratch, sizeof(uint32_t));
+    gram_vec_free(p, &p->alive, 1);
+    gram_index_free(p, &p->node_index);
+    gram_index_free(p, &p->set_index);
+    gram_index_free(p, &p->derived_index);
+}
+
+bool gram_nullable(const gram_pool *p, gram_term t) { return node(p, t)->nullable; }
+
+/* ---- sets and literals ------------------------------------------------------------------------ */
+
+static uint64_t hash_set(const gram_set *s) {
+    return gram_mix(gram_mix(gram_mix(gram_mix(7, s->w[0]), s->w[1]), s->w[2]), s->w[3]);
+}
+static uint64_t set_hash(void *owner, uint32_t i) {
+    return hash_set(&GRAM_AT(((gram_pool *)owner)->sets, gram_set, i));
+}
+
+gram_term gram_set_term(gram_pool *p, const gram_set *s) {
+    if (!(s->w[0] | s->w[1] | s->w[2] | s->w[3])) return GRAM_EMPTY;
+    if (gram_failed(p) || !gram_index_reserve(p, &p->set_index, set_hash, p)) return GRAM_EMPTY;
+    const gram_set copy = *s; /* s may lie among the sets, which may move */
+    gram_index *x = &p->set_index;
+    size_t at = hash_set(&copy) & (x->cap - 1);
+    for (; x->slots[at]; at = (at + 1) & (x->cap - 1))
+        if (memcmp(&GRAM_AT(p->sets, gram_set, x->slots[at] - 1), &copy, sizeof copy) == 0)
+            return intern(p, (gram_node){.kind = TERM_SET, .a = x->slots[at] - 1}, NULL);
+    gram_set *to = gram_vec_room(p, &p->sets, 1, sizeof *to);
+    if (!to) return GRAM_EMPTY;
+    *to = copy;
+    x->slots[at] = (uint32_t)++p->sets.n;
+    x->n++;
+    return intern(p, (gram_node){.kind = TERM_SET, .a = (uint32_t)p->sets.n - 1}, NULL);
+}
+
+gram_term gram_byte(gram_pool *p, uint8_t lo, uint8_t hi) {
+    gram_set s = {{0}};
+    for (unsigned b = lo; b <= hi; b++) s.w[b / 64] |= 1ull << b % 64;
+    return gram_set_term(p, &s);
+}
+
+gram_term gram_literal(gram_pool *p, const void *bytes, size_t n) {
+    const uint8_t *b = bytes;
+    gram_term t = GRAM_EPS;
+    while (n--) t = gram_cat(p, gram_byte(p, b[n], b[n]), t);
+    return t;
+}
+
+/* ---- constructors that simplify --------------------------------------------------------------- */
+
+gram_term gram_cat(gram_pool *p, gram_term a, gram_term b) {
+    if (a == GRAM_EMPTY || b == GRAM_EMPTY) return GRAM_EMPTY;
+    if (a == GRAM_EPS) return b;
+    if (b == GRAM_EPS) return a;
+    /* Lean to the right: the parts of a's spine, last first. */
+    const size_t base = p->scratch.n;
+    while (node(p, a)->kind == TERM_CAT) {
+        if (!gram_vec_push_u32(p, &p->scratch, node(p, a)->a)) return GRAM_EMPTY;
+        a = node(p, a)->b;
+    }
+    for (;;) {
+        const gram_node x = {.kind = TERM_CAT,
+                             .a = a,
+                             .b = b,
+                             .nullable = gram_nullable(p, a) && gram_nullable(p, b),
+                             .logic = node(p, a)->logic || node(p, b)->logic};
+        b = intern(p, x, NULL);
+        if (p->scratch.n == base) return b;
+        a = GRAM_AT(p->scratch, uint32_t, --p->scratch.n);
+        if (b == GRAM_EMPTY) {
+            p->scratch.n = base;
+            return GRAM_EMPTY;
+        }
+    }
+}
+
+static int by_u32(const void *a, const void *b) {
+    const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Put t, or its kids if it is of the same kind, on scratch. */
+static bool push_flat(gram_pool *p, gram_term t, term_kind kind) {
+    if (node(p, t)->kind != kind) return gram_vec_push_u32(p, &p->scratch, t);
+    const uint32_t n = node(p, t)->b;
+    uint32_t *to = gram_vec_room(p, &p->scratch, n, sizeof *to);
+    if (!to) return false;
+    memcpy(to, kids(p, node(p, t)), n * sizeof *to);
+    p->scratch.n += n;
+    return true;
+}
+
+static size_t sort_unique(uint32_t *l, size_t n) {
+    size_t m = 0;
+    bool sorted = true;
+    for (size_t i = 1; i < n && sorted; i++) sorted = l[i - 1] < l[i];
+    if (sorted) return n;
+    qsort(l, n, sizeof *l, by_u32);
+    for (size_t i = 0; i < n; i++)
+        if (m == 0 || l[m - 1] != l[i]) l[m++] = l[i];
+    return m;
+}
+
+/* Sets of bytes among the alternatives become one. */
+static void join_sets(gram_pool *p, size_t base) {
+    gram_set all = {{0}};
+    size_t m = base, n_sets = 0;
+    for (size_t i = base; i < p->scratch.n; i++) {
+        const gram_term t = GRAM_AT(p->scratch, uint32_t, i);
+        if (node(p, t)->kind != TERM_SET) {
+            GRAM_AT(p->scratch, uint32_t, m++) = t;
+            continue;
+        }
+        n_sets++;
+        for (int w = 0; w < 4; w++) all.w[w] |= GRAM_AT(p->sets, gram_set, node(p, t)->a).w[w];
+    }
+    p->scratch.n = m;
+    if (n_sets) gram_vec_push_u32(p, &p->scratch, gram_set_term(p, &all));
+}
+
+gram_term gram_alt_list(gram_pool *p, size_t base) {
+    if (gram_failed(p)) {
+        p->scratch.n = base < p->scratch.n ? base : p->scratch.n;
+        return GRAM_EMPTY;
+    }
+    bool nested = false, eps = false, nullable = false, logic = false, everything = false;
+    for (size_t i = base; i < p->scratch.n; i++)
+        nested |= node(p, GRAM_AT(p->scratch, uint32_t, i))->kind == TERM_ALT;
+    if (nested) {
+        const size_t end = p->scratch.n;
+        for (size_t i = base; i < end; i++)
+            if (!push_flat(p, GRAM_AT(p->scratch, uint32_t, i), TERM_ALT)) break;
+        uint32_t *l = p->scratch.p;
+        memmove(l + base, l + end, (p->scratch.n - end) * sizeof *l);
+        p->scratch.n -= end - base;
+    }
+    join_sets(p, base);
+    size_t m = base;
+    for (size_t i = base; i < p->scratch.n; i++) {
+        const gram_term t = GRAM_AT(p->scratch, uint32_t, i);
+        if (t == GRAM_EMPTY) continue;
+        eps |= t == GRAM_EPS;
+        if (t == GRAM_EPS) continue;
+        nullable |= node(p, t)->nullable;
+        logic |= node(p, t)->logic;
+        everything |= node(p, t)->kind == TERM_NOT && node(p, t)->a == GRAM_EMPTY;
+        GRAM_AT(p->scratch, uint32_t, m++) = t;
+    }
+    p->scratch.n = m;
+    if (eps && !nullable) gram_vec_push_u32(p, &p->scratch, GRAM_EPS);
+    uint32_t *l = (uint32_t *)p->scratch.p + base;
+    const size_t n = gram_failed(p) ? 0 : sort_unique(l, p->scratch.n - base);
+    p->scratch.n = base;
+    if (everything) return gram_not(p, GRAM_EMPTY);
+    if (n == 0) return GRAM_EMPTY;
+    if (n == 1) return l[0];
+    return intern(
+        p, (gram_node){.kind = TERM_ALT, .b = (uint32_t)n, .nullable = nullable || eps, .logic = logic}, l);
+}
+
+gram_term gram_alt(gram_pool *p, gram_term a, gram_term b) {
+    const size_t base = p->scratch.n;
+    gram_vec_push_u32(p, &p->scratch, a);
+    gram_vec_push_u32(p, &p->scratch, b);
+    return gram_alt_list(p, base);
+}
+
+static gram_term and_list(gram_pool *p, size_t base) {
+    bool nullable = true, eps = false;
+    size_t m = base;
+    for (size_t i = base; i < p->scratch.n; i++) {
+        const gram_term t = GRAM_AT(p->scratch, uint32_t, i);
+        const gram_node *x = node(p, t);
+        if (t == GRAM_EMPTY) {
+            p->scratch.n = base;
+            return GRAM_EMPTY;
+        }
+        nullable &= x->nullable;
+        eps |= t == GRAM_EPS;
+        if (x->kind == TERM_NOT && x->a == GRAM_EMPTY) continue;
+        GRAM_AT(p->scratch, uint32_t, m++) = t;
+    }
+    uint32_t *l = (uint32_t *)p->scratch.p + base;
+    const size_t n = sort_unique(l, m - base);
+    p->scratch.n = base;
+    if (eps) return nullable ? GRAM_EPS : GRAM_EMPTY;
+    if (n == 0) return gram_not(p, GRAM_EMPTY);
+    if (n == 1) return l[0];
+    return intern(p, (gram_node){.kind = TERM_AND, .b = (uint32_t)n, .nullable = nullable, .logic = true}, l);
+}
+
+gram_term gram_and(gram_pool *p, gram_term a, gram_term b) {
+    const size_t base = p->scratch.n;
+    if (!push_flat(p, a, TERM_AND) || !push_flat(p, b, TERM_AND)) return GRAM_EMPTY;
+    return and_list(p, base);
+}
+
+gram_term gram_not(gram_pool *p, gram_term a) {
+    if (node(p, a)->kind == TERM_NOT) return node(p, a)->a;
+    return intern(p, (gram_node){.kind = TERM_NOT, .a = a, .nullable = !gram_nullable(p, a), .logic = true},
+                  NULL);
+}
+
+gram_term gram_rep(gram_pool *p, gram_term a, uint32_t lo, uint32_t hi) {
+    if (hi == 0 || a == GRAM_EPS) return GRAM_EPS;
+    if (a == GRAM_EMPTY) return lo == 0 ? GRAM_EPS : GRAM_EMPTY;
+    if (lo == 1 && hi == 1) return a;
+    if (gram_nullable(p, a)) lo = 0;
+    const gram_node *x = node(p, a);
+    if (x->kind == TERM_REP && x->lo == 0 && x->hi == GRAM_INF) return a;
+    return intern(
+        p, (gram_node){.kind = TERM_REP, .a = a, .lo = lo, .hi = hi, .nullable = lo == 0, .logic = x->logic},
+        NULL);
+}
+
+/* ---- derivatives ------------------------------------------------------------------------------ */
+
+static uint64_t hash_derived(uint32_t t, uint32_t cls) { return gram_mix(gram_mix(3, t), cls); }
+static uint64_t derived_hash(void *owner, uint32_t i) {
+    const gram_derived *d = &GRAM_AT(((gram_pool *)owner)->derived, gram_derived, i);
+    return hash_derived(d->term, d->cls);
+}
+
+static gram_term recall(const gram_pool *p, gram_term t, uint32_t cls) {
+    const gram_index *x = &p->derived_index;
+    if (!x->cap) return GRAM_NONE;
+    for (size_t at = hash_derived(t, cls) & (x->cap - 1); x->slots[at]; at = (at + 1) & (x->cap - 1)) {
+        const gram_derived *d = &GRAM_AT(p->derived, gram_derived, x->slots[at] - 1);
+        if (d->term == t && d->cls == cls) return d->to;
+    }
+    return GRAM_NONE;
+}
+
+static void remember(gram_pool *p, gram_term t, uint32_t cls, gram_term to) {
+    if (gram_failed(p)) return;
+    if (p->derived.n >= DERIVED_MAX) { /* only a memo: begin anew */
+        gram_vec_free(p, &p->derived, sizeof(gram_derived));
+        gram_index_free(p, &p->derived_index);
+    }
+    if (!gram_index_reserve(p, &p->derived_index, derived_hash, p)) return;
+    gram_derived *d = gram_vec_room(p, &p->derived, 1, sizeof *d);
+    if (!d) return;
+    *d = (gram_derived){t, cls, to};
+    gram_index *x = &p->derived_index;
+    size_t at = hash_derived(t, cls) & (x->cap - 1);
+    while (x->slots[at]) at = (at + 1) & (x->cap - 1);
+    x->slots[at] = (uint32_t)++p->derived.n;
+    x->n++;
+}
+
+/* d(a b) = d(a) b, and d(b) where a may be empty: along the spine in a loop. */
+static gram_term derive_cat(gram_pool *p, gram_term t, uint8_t byte) {
+    const size_t base = p->scratch.n;
+    for (;;) {
+        const gram_node x = *node(p, t);
+        if (x.kind != TERM_CAT) {
+            gram_vec_push_u32(p, &p->scratch, gram_derive(p, t, byte));
+            break;
+        }
+        const gram_term d = gram_cat(p, gram_derive(p, x.a, byte), x.b);
+        gram_vec_push_u32(p, &p->scratch, d);
+        if (!gram_nullable(p, x.a)) break;
+        t = x.b;
+    }
+    return gram_alt_list(p, base);
+}
+
+static gram_term derive_list(gram_pool *p, const gram_node *x, uint8_t byte) {
+    const size_t base = p->scratch.n;
+    for (uint32_t i = 0; i < x->b; i++) {
+        const gram_term d = gram_derive(p, kids(p, x)[i], byte);
+        if (d == GRAM_EMPTY && x->kind == TERM_ALT) continue;
+        if (x->kind == TERM_ALT)
+            gram_vec_push_u32(p, &p->scratch, d);
+        else if (!push_flat(p, d, TERM_AND))
+            break;
+    }
+    if (gram_failed(p)) {
+        p->scratch.n = base;
+        return GRAM_EMPTY;
+    }
+    return x->kind == TERM_ALT ? gram_alt_list(p, base) : and_list(p, base);
+}
+
+gram_term gram_derive(gram_pool *p, gram_term t, uint8_t byte) {
+    const gram_node x = *node(p, t);
+    if (x.kind <= TERM_EPS || gram_failed(p)) return GRAM_EMPTY;
+    if (x.kind == TERM_SET)
+        return GRAM_AT(p->sets, gram_set, x.a).w[byte / 64] >> byte % 64 & 1 ? GRAM_EPS : GRAM_EMPTY;
+    const uint32_t cls = p->class_of[byte];
+    gram_term d = p->n_classes ? recall(p, t, cls) : GRAM_NONE;
+    if (d != GRAM_NONE) return d;
+    switch ((term_kind)x.kind) {
+    case TERM_CAT: d = derive_cat(p, t, byte); break;
+    case TERM_NOT: d = gram_not(p, gram_derive(p, x.a, byte)); break;
+    case TERM_REP:
+        d = gram_cat(p, gram_derive(p, x.a, byte),
+                     gram_rep(p, x.a, x.lo ? x.lo - 1 : 0, x.hi == GRAM_INF ? GRAM_INF : x.hi - 1));
+        break;
+    default: d = derive_list(p, &x, byte); break;
+    }
+    if (p->n_classes) remember(p, t, cls, d);
+    return d;
+}
+
+/* Search its derivatives, depth first, for one that is nullable. */
+bool gram_matches_something(gram_pool *p, gram_term t) {
+    if (!node(p, t)->logic) return t != GRAM_EMPTY;
+    if (node(p, t)->nullable) return true;
+    if (t < p->alive.n && GRAM_AT(p->alive, uint8_t, t)) return GRAM_AT(p->alive, uint8_t, t) == 1;
+    gram_vec list = {0};
+    bool found = false;
+    gram_vec_push_u32(p, &list, t);
+    for (size_t i = 0; i < list.n && list.n < ALIVE_SEARCH_MAX && !found && !gram_failed(p); i++) {
+        for (uint32_t c = 0; c < p->n_classes && !found; c++) {
+            const gram_term d = gram_derive(p, GRAM_AT(list, uint32_t, i), p->byte_of[c]);
+            found = gram_nullable(p, d) || (d != GRAM_EMPTY && !node(p, d)->logic);
+            bool known = d == GRAM_EMPTY || (d < p->alive.n && GRAM_AT(p->alive, uint8_t, d) == 2);
+            for (size_t k = 0; k < list.n && !known; k++) known = GRAM_AT(list, uint32_t, k) == d;
+            if (!known) gram_vec_push_u32(p, &list, d);
+        }
+    }
+    const bool given_up = list.n >= ALIVE_SEARCH_MAX;
+    gram_vec_free(p, &list, sizeof(uint32_t));
+    const size_t have = p->alive.n;
+    if (t >= have && gram_vec_room(p, &p->alive, t + 1 - have, 1)) {
+        memset((uint8_t *)p->alive.p + have, 0, t + 1 - have);
+        p->alive.n = t + 1;
+    }
+    if (t < p->alive.n) GRAM_AT(p->alive, uint8_t, t) = found || given_up ? 1 : 2;
+    return found || given_up;
+}
+
+void gram_find_classes(gram_pool *p) {
+    uint16_t cls[256] = {0};
+    uint32_t n = 1;
+    for (size_t i = 0; i < p->sets.n && n < 256; i++) {
+        const gram_set *s = &GRAM_AT(p->sets, gram_set, i);
+        uint16_t inside[256]; /* the class that the part of each class in s becomes */
+        bool out[256] = {false};
+        memset(inside, 0xFF, sizeof inside);
+        for (unsigned b = 0; b < 256; b++)
+            if (!(s->w[b / 64] >> b % 64 & 1)) out[cls[b]] = true;
+        for (unsigned b = 0; b < 256; b++) {
+            if (!(s->w[b / 64] >> b % 64 & 1) || !out[cls[b]]) continue;
+            if (inside[cls[b]] == 0xFFFF) inside[cls[b]] = (uint16_t)n++;
+            cls[b] = inside[cls[b]];
+        }
+    }
+    for (unsigned b = 256; b-- > 0;) {
+        p->class_of[b] = (uint8_t)cls[b];
+        p->byte_of[cls[b]] = (uint8_t)b;
+    }
+    p->n_classes = n;
+}
