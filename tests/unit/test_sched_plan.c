@@ -132,7 +132,7 @@ static void clients_that_come_back_do_not_save_up(void **state) {
 
 static void buckets_of_a_histogram_count_all_that_is_not_longer(void **state) {
     (void)state;
-    squish_hist h = {{0}};
+    squish_hist h = {.sum_s = 0};
     const double ms[] = {0.5, 1, 3, 1e9};
     for (size_t i = 0; i < SQ_COUNT(ms); i++) sq_hist_add(&h, ms[i]);
     assert_true(h.count[0] == 2 && h.count[1] == 2 && h.count[2] == 3);
