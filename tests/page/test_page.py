@@ -688,7 +688,7 @@ def run_one(browser, test, page):
     server, state = fake_server.start(page, **OPTIONS.get(test, {}))
     url = f"http://127.0.0.1:{server.server_address[1]}/"
     try:
-        browser.requests, browser.console = [], []
+        browser.driver.get("about:blank")  # the page of the test before may still be asking its own server
         browser.drain_logs()
         browser.requests, browser.console = [], []
         browser.fresh(url)
