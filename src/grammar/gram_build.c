@@ -72,7 +72,7 @@ static void add_sequence(gram_rules *r, uint32_t nt, const gram_sym *s, size_t n
     const size_t m = r->p->scratch.n - base;
     const uint32_t off = (uint32_t)r->syms.n;
     uint32_t *to = gram_vec_room(r->p, &r->syms, m, sizeof *to);
-    if (to) memcpy(to, (uint32_t *)r->p->scratch.p + base, m * sizeof *to), r->syms.n += m;
+    if (to && m) memcpy(to, (uint32_t *)r->p->scratch.p + base, m * sizeof *to), r->syms.n += m;
     r->p->scratch.n = base;
     add_rule(r, (gram_rule){.lhs = nt, .off = off, .n = (uint32_t)m});
 }

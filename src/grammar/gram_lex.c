@@ -23,7 +23,7 @@ static bool fill_state(sq_gram *g, gram_lex_state *s, const gram_lex_item *items
     gram_pool *p = &g->pool;
     gram_lex_item *to = gram_vec_room(p, &g->lex_items, n, sizeof *to);
     if (!to) return false;
-    memcpy(to, items, n * sizeof *to);
+    if (n) memcpy(to, items, n * sizeof *to);
     s->off = (uint32_t)g->lex_items.n;
     s->n = (uint32_t)n;
     g->lex_items.n += n;
