@@ -311,7 +311,7 @@ static gram_sym sequence(reader *r, bool nested) {
     gram_vec copy = {0};
     gram_sym *list = gram_vec_room(r->p, &copy, n, sizeof *list);
     if (!list) return GRAM_EMPTY;
-    memcpy(list, (uint32_t *)r->p->scratch.p + from, n * sizeof *list);
+    if (n) memcpy(list, (uint32_t *)r->p->scratch.p + from, n * sizeof *list);
     r->p->scratch.n = base;
     const gram_sym s = gram_seq(r->r, list, n);
     gram_vec_free(r->p, &copy, sizeof *list);

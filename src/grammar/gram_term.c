@@ -91,8 +91,10 @@ void gram_index_free(gram_pool *g, gram_index *x) {
 /* ---- interning -------------------------------------------------------------------------------- */
 
 static gram_node *node(const gram_pool *p, gram_term t) { return &GRAM_AT(p->nodes, gram_node, t); }
+/* NULL for a node without any. */
 static const uint32_t *kids(const gram_pool *p, const gram_node *n) {
-    return &GRAM_AT(p->kids, uint32_t, n->a);
+    const bool has = n->kind == TERM_ALT || n->kind == TERM_AND;
+    return has ? &GRAM_AT(p->kids, uint32_t, n->a) : NULL;
 }
 
 static uint64_t hash_node(const gram_node *n, const uint32_t *k) {
