@@ -246,6 +246,7 @@ static bool push_flat(gram_pool *p, gram_term t, term_kind kind) {
 }
 
 static size_t sort_unique(uint32_t *l, size_t n) {
+    if (n == 0) return 0;
     size_t m = 0;
     bool sorted = true;
     for (size_t i = 1; i < n && sorted; i++) sorted = l[i - 1] < l[i];
@@ -303,7 +304,7 @@ gram_term gram_alt_list(gram_pool *p, size_t base) {
     }
     p->scratch.n = m;
     if (eps && !nullable) gram_vec_push_u32(p, &p->scratch, GRAM_EPS);
-    uint32_t *l = (uint32_t *)p->scratch.p + base;
+    uint32_t *l = p->scratch.n > base ? (uint32_t *)p->scratch.p + base : NULL;
     const size_t n = gram_failed(p) ? 0 : sort_unique(l, p->scratch.n - base);
     p->scratch.n = base;
     if (everything) return gram_not(p, GRAM_EMPTY);
@@ -335,7 +336,7 @@ static gram_term and_list(gram_pool *p, size_t base) {
         if (x->kind == TERM_NOT && x->a == GRAM_EMPTY) continue;
         GRAM_AT(p->scratch, uint32_t, m++) = t;
     }
-    uint32_t *l = (uint32_t *)p->scratch.p + base;
+    uint32_t *l = m > base ? (uint32_t *)p->scratch.p + base : NULL;
     const size_t n = sort_unique(l, m - base);
     p->scratch.n = base;
     if (eps) return nullable ? GRAM_EPS : GRAM_EMPTY;
