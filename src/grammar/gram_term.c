@@ -246,7 +246,6 @@ static bool push_flat(gram_pool *p, gram_term t, term_kind kind) {
 }
 
 static size_t sort_unique(uint32_t *l, size_t n) {
-    if (n == 0) return 0;
     size_t m = 0;
     bool sorted = true;
     for (size_t i = 1; i < n && sorted; i++) sorted = l[i - 1] < l[i];
