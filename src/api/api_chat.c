@@ -185,20 +185,7 @@ static void event(sq_api_call *c, sq_api_answer *a, const squish_job_event *ev) 
 
 static void finish(sq_api_call *c) {
     const chat_state *s = c->state;
-    if (!c->streaming) {
-        sq_api_put(c, c->result, "usage", sq_api_openai_usage(c));
-        sq_api_put(c, c->result, "timings", sq_api_openai_timings(c));
-        sq_api_put(c, c->result, "x_squish_seed", json_integer((json_int_t)c->seed));
-        return;
-    }
-    if (s->include_usage) {
-        json_t *o = sq_api_openai_head(c, "chatcmpl-", "chat.completion.chunk");
-        sq_api_put(c, o, "choices", json_array());
-        sq_api_put(c, o, "usage", sq_api_openai_usage(c));
-        sq_api_put(c, o, "timings", sq_api_openai_timings(c));
-        sq_api_sse(c, NULL, o);
-    }
-    sq_api_send(c, "data: [DONE]\n\n");
+    sq_api_openai_finish(c, "chatcmpl-", "chat.completion.chunk", s->include_usage);
 }
 
 const sq_api_dialect sq_api_chat = {.name = "openai-chat",

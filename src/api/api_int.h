@@ -295,6 +295,9 @@ json_t *sq_api_openai_timings(const sq_api_call *c);
  * machine has that clock too, and sees what lies between drawing and reading. */
 void sq_api_openai_token_time(sq_api_call *c, json_t *frame, const squish_job_event *ev);
 const char *sq_api_finish_word(squish_finish f); /* "stop", "length" */
+/* What stands behind all choices: in c->result, or as the last frames of a stream (usage only if asked
+ * for). */
+void sq_api_openai_finish(sq_api_call *c, const char *prefix, const char *object, bool include_usage);
 /* stream, stream_options.include_usage, n, and what is refused on every route that generates. */
 bool sq_api_openai_common(sq_api_call *c, const json_t *body, bool *include_usage);
 /* (api_embeddings.c) How a model makes one vector of a prompt; *told: it says so itself. Worker. */

@@ -43,6 +43,23 @@ json_t *sq_api_openai_timings(const sq_api_call *c) {
                      t.ttft_ms, "queue_ms", t.queue_ms, "load_ms", c->load_ms);
 }
 
+void sq_api_openai_finish(sq_api_call *c, const char *prefix, const char *object, bool include_usage) {
+    if (!c->streaming) {
+        sq_api_put(c, c->result, "usage", sq_api_openai_usage(c));
+        sq_api_put(c, c->result, "timings", sq_api_openai_timings(c));
+        sq_api_put(c, c->result, "x_squish_seed", json_integer((json_int_t)c->seed));
+        return;
+    }
+    if (include_usage) {
+        json_t *o = sq_api_openai_head(c, prefix, object);
+        sq_api_put(c, o, "choices", json_array());
+        sq_api_put(c, o, "usage", sq_api_openai_usage(c));
+        sq_api_put(c, o, "timings", sq_api_openai_timings(c));
+        sq_api_sse(c, NULL, o);
+    }
+    sq_api_send(c, "data: [DONE]\n\n");
+}
+
 const char *sq_api_finish_word(squish_finish f) { return f == SQUISH_FINISH_LENGTH ? "length" : "stop"; }
 
 /* ---- fields of every route that generates ---------------------------------------------------- */
