@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * cli_fidelity.c - what is left of a checkpoint in a model: a table, JSON, or a page with plots. */
+#include "bench/bench_plot.h"
 #include "cli/cli.h"
 
 #include <math.h>
@@ -95,21 +96,6 @@ static void print_table(const json_t *r) {
 
 /* ---- as a page ------------------------------------------------------------------------------- */
 
-static void put_escaped(FILE *f, const char *s) {
-    for (; *s; s++) {
-        if (*s == '<')
-            fputs("&lt;", f);
-        else if (*s == '>')
-            fputs("&gt;", f);
-        else if (*s == '&')
-            fputs("&amp;", f);
-        else if (*s == '"')
-            fputs("&quot;", f);
-        else
-            fputc(*s, f);
-    }
-}
-
 enum { PLOT_W = 900, PLOT_H = 260, LEFT = 60, BOTTOM = 30 };
 
 static double value_of(const json_t *t, const char *key, bool log_scale) {
@@ -118,7 +104,7 @@ static double value_of(const json_t *t, const char *key, bool log_scale) {
 }
 
 /* Dots of one measure over the tensors in execution order; exact tensors are left out. */
-static void plot(FILE *f, const json_t *tensors, const char *key, const char *title, bool log_scale) {
+static void draw_measure(FILE *f, const json_t *tensors, const char *key, const char *title, bool log_scale) {
     double lo = INFINITY, hi = -INFINITY;
     size_t i, n = json_array_size(tensors);
     const json_t *t;
@@ -145,7 +131,7 @@ static void plot(FILE *f, const json_t *tensors, const char *key, const char *ti
         const double x = LEFT + 8 + (PLOT_W - LEFT - 16) * (double)i / (double)(n > 1 ? n - 1 : 1);
         const double y = (PLOT_H - BOTTOM) - (PLOT_H - BOTTOM - 10) * (v - lo) / (hi - lo);
         fprintf(f, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\"><title>", x, y);
-        put_escaped(f, str(t, "name"));
+        plot_escaped(f, str(t, "name"));
         fprintf(f, ": %g</title></circle>\n", num(t, key));
     }
     fprintf(f, "<text x=\"%d\" y=\"%d\">tensors in the order they run</text></svg>\n", LEFT + 8, PLOT_H - 8);
@@ -159,7 +145,7 @@ static void page_table(FILE *f, const json_t *tensors) {
           f);
     json_array_foreach(tensors, i, t) {
         fputs("<tr><td>", f);
-        put_escaped(f, str(t, "name"));
+        plot_escaped(f, str(t, "name"));
         fprintf(f, "<td>%s<td>%s<td>%.2f<td>%.7f<td>", str(t, "type"), str(t, "reason"), num(t, "bpw"),
                 num(t, "cos"));
         if (json_is_number(json_object_get(t, "snr_db")))
@@ -194,18 +180,18 @@ static int write_page(const cli *c, const json_t *r, const char *src, const char
     const json_t *tensors = json_object_get(r, "tensors"), *q = json_object_get(r, "quantised");
     fputs(page_head, f);
     fputs("<h1>Fidelity of ", f);
-    put_escaped(f, model);
+    plot_escaped(f, model);
     fputs("</h1>\n<p>against ", f);
-    put_escaped(f, src);
+    plot_escaped(f, src);
     fprintf(f, "</p>\n<p>Cosine over all tensors: mean %.7f, least %.7f (", num(r, "cos_mean"),
             num(r, "cos_min"));
-    put_escaped(f, str(r, "worst_tensor"));
+    plot_escaped(f, str(r, "worst_tensor"));
     fprintf(f,
             "). Over the %.0f quantised ones: mean %.7f, least %.7f. First tokens the same: %.0f %%.</p>\n",
             num(q, "n"), num(q, "cos_mean"), num(q, "cos_min"), 100 * num(r, "first_token_agreement"));
-    plot(f, tensors, "snr_db", "Signal to noise, dB", false);
-    plot(f, tensors, "max_abs", "Largest error of a weight", true);
-    plot(f, tensors, "bpw", "Bits per weight", false);
+    draw_measure(f, tensors, "snr_db", "Signal to noise, dB", false);
+    draw_measure(f, tensors, "max_abs", "Largest error of a weight", true);
+    draw_measure(f, tensors, "bpw", "Bits per weight", false);
     page_table(f, tensors);
     fputs("</html>\n", f);
     const bool made = fclose(f) == 0;
