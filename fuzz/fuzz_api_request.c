@@ -3,6 +3,7 @@
  * fuzz_api_request.c - bodies of requests: the first byte picks the route, the rest is JSON. A reader either
  * refuses with a 400 whose body is JSON and says something, or leaves a wish within its limits. */
 #include "api/api_int.h"
+#include "format/json.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -42,6 +43,7 @@ static void check_wish(const sq_api_wish *w) {
         if (!json_is_string(json_object_get(m, "role")) || !json_is_string(json_object_get(m, "content")))
             abort();
     }
+    if (w->shape.field && (!w->shape.source || w->shape.source[w->shape.bytes])) abort();
     if (w->ctx_max < 0 || !(w->keep_alive_s > -2 && w->keep_alive_s < 1e15)) abort();
     for (size_t i = 0; i < w->n_before; i++)
         if (w->before[i] < 0) abort();
@@ -64,7 +66,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     memcpy(text, data + 1, size - 1);
     text[size - 1] = 0;
     const sq_span body = {(const uint8_t *)text, size - 1};
-    if (!sq_api_parse(&c.error, body, SQ_API_JSON_ELEMENTS, &c.body) || !d->read(&c, c.body))
+    if (!sq_api_parse(&c.error, body, SQ_API_JSON_ELEMENTS, SQ_JSON_DEPTH_SCHEMA, &c.body) ||
+        !d->read(&c, c.body))
         check_refusal(&c.error);
     else if (c.error.status)
         abort();

@@ -253,6 +253,8 @@ typedef enum {
 squish_status squish_grammar_new(squish_grammar **out, const squish_model *m, squish_grammar_kind kind,
                                  const char *source, size_t bytes, squish_error *err);
 void squish_grammar_free(squish_grammar *g); /* answers that use it go on */
+/* Memory it holds by now: a grammar learns while answers are made with it. */
+uint64_t squish_grammar_bytes(const squish_grammar *g);
 /* Is the text a word of the language, read token by token as the model's tokenizer cuts it? */
 typedef struct {
     bool accepted;

@@ -213,8 +213,8 @@ static bool refuse_missing(sq_api_call *c, const json_t *body) {
                              "'thinking': thinking comes with the grammar engine (not in this version)");
     return sq_api_refuse_grammar(c, body, "tools", NULL) &&
            (free_choice || sq_api_refuse_grammar(c, body, "tool_choice", NULL)) &&
-           sq_api_refuse_grammar(c, body, "output_format", NULL) &&
-           sq_api_refuse_grammar(c, json_object_get(body, "output_config"), "format", NULL);
+           sq_api_get_format(c, body, "output_format", "output_format") &&
+           sq_api_get_format(c, json_object_get(body, "output_config"), "format", "output_config.format");
 }
 
 static bool read_counted(sq_api_call *c, json_t *body) {
@@ -312,6 +312,7 @@ static bool work_count(sq_api_call *c) {
 const sq_api_dialect sq_api_messages = {.name = "anthropic-messages",
                                         .stream_type = "text/event-stream",
                                         .ping = "event: ping\ndata: {\"type\":\"ping\"}\n\n",
+                                        .schemas = true,
                                         .enter = enter,
                                         .read = read_message,
                                         .begin = begin,
@@ -321,6 +322,7 @@ const sq_api_dialect sq_api_messages = {.name = "anthropic-messages",
                                         .status = anthropic_status,
                                         .fail = fail};
 static const sq_api_dialect count = {.name = "anthropic-count",
+                                     .schemas = true,
                                      .enter = enter,
                                      .read = read_counted,
                                      .work = work_count,

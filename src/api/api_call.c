@@ -90,6 +90,8 @@ static void close_call(sq_api_call *c) {
     sq_api_count_call(c->api, c);
     unlink_call(c);
     if (c->model) {
+        sq_api_grammar_release(c->model->grammars, c->grammar);
+        c->grammar = NULL;
         if (c->wish.keep_alive_set) sq_api_model_keep(c->model, c->wish.keep_alive_s);
         sq_api_model_release(c->model);
         c->model = NULL;
@@ -344,6 +346,7 @@ static void settle_sampling(sq_api_call *c) {
     sq_api_lay_sampling(&g, &wish, c->wish.set);
     g.stop = wish.stop;
     g.n_stop = wish.n_stop;
+    g.grammar = wish.grammar;
     g.logprobs = wish.logprobs;
     g.sampling.bias_ids = wish.sampling.bias_ids;
     g.sampling.bias_values = wish.sampling.bias_values;
@@ -381,7 +384,9 @@ static void prepare(void *user) { /* worker */
         if (c->dialect->work(c)) form_reply(c);
         return;
     }
-    if (c->wish.load_only || (c->dialect->check && !c->dialect->check(c)) || !sq_api_make_prompts(c)) return;
+    if (c->wish.load_only || (c->dialect->check && !c->dialect->check(c)) || !sq_api_make_prompts(c) ||
+        !sq_api_make_grammar(c))
+        return;
     if (c->wish.pool != SQUISH_POOL_NONE) {
         bool told;
         c->wish.pool = sq_api_pooling(c->model, &told);
@@ -452,7 +457,7 @@ static size_t count_elements(const char *p, size_t n) {
     return count;
 }
 
-bool sq_api_parse(sq_api_error *e, sq_span body, size_t elements_max, json_t **out) {
+bool sq_api_parse(sq_api_error *e, sq_span body, size_t elements_max, int depth_max, json_t **out) {
     *out = NULL;
     squish_error err = {0};
     const char *p = (const char *)body.p;
@@ -463,7 +468,7 @@ bool sq_api_parse(sq_api_error *e, sq_span body, size_t elements_max, json_t **o
     if (count_elements(p, body.n) > elements_max)
         return sq_api_refuse(e, 400, "invalid_json", NULL, "body: more than %zu keys and elements",
                              elements_max);
-    if (sq_json_parse(p, body.n, SQ_JSON_DEPTH, "body", out, &err) != SQUISH_OK) {
+    if (sq_json_parse(p, body.n, depth_max, "body", out, &err) != SQUISH_OK) {
         if (err.code == SQUISH_NO_MEMORY) return sq_api_refuse_lib(e, &err);
         return sq_api_refuse(e, 400, "invalid_json", NULL, "%s", err.text);
     }
@@ -476,7 +481,9 @@ bool sq_api_parse(sq_api_error *e, sq_span body, size_t elements_max, json_t **o
 static void read_body(void *user) { /* worker */
     sq_api_call *c = user;
     const size_t most = c->dialect->elements_max ? c->dialect->elements_max : SQ_API_JSON_ELEMENTS;
-    if (!sq_api_parse(&c->error, sq_http_body(c->req), most, &c->body) || !c->dialect->read(c, c->body))
+    const int depth = c->dialect->schemas ? SQ_JSON_DEPTH_SCHEMA : SQ_JSON_DEPTH;
+    if (!sq_api_parse(&c->error, sq_http_body(c->req), most, depth, &c->body) ||
+        !c->dialect->read(c, c->body))
         return;
     if (!c->dialect->needs_no_model && !c->wish.no_model) sq_api_made_apply(c);
 }

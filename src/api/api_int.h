@@ -6,6 +6,8 @@
  *   api_models.c       names -> model + engine + batch: load on demand, share, unload when idle
  *   api_fields.c       request fields: one table of types and ranges; refusals name field, value, range
  *   api_prompt.c       messages -> chat template -> ids; texts -> ids
+ *   api_shape.c        response_format, format, guided_...: what an answer must look like
+ *   api_grammars.c     compiled grammars, kept by content
  *   api_call.c         one request in the making, from bytes to the last byte
  *   api_emit.c         JSON and stream frames on their way out; ids; errors and their form by path
  *   api_openai.c       what OpenAI routes share: error form, usage, timings, log-probabilities, models
@@ -53,6 +55,8 @@
 typedef struct sq_api_model sq_api_model;
 typedef struct sq_api_call sq_api_call;
 typedef struct sq_api_answer sq_api_answer;
+typedef struct sq_api_grammar sq_api_grammar;
+typedef struct sq_api_grammars sq_api_grammars;
 
 enum { SQ_API_TAG_MAIN, SQ_API_TAG_OLLAMA, SQ_API_TAG_SOCKET }; /* of listeners: sq_http_tag */
 enum {
@@ -131,6 +135,14 @@ typedef struct {
     size_t n_ids;
 } sq_api_input;
 
+/* What an answer must look like. */
+typedef struct {
+    const char *field; /* of the request, that says it; NULL: anything */
+    squish_grammar_kind kind;
+    const char *source; /* lives as long as the call */
+    size_t bytes;
+} sq_api_shape;
+
 typedef struct {
     const char *model; /* NULL or "": the default model */
     /* Messages for the chat template (an array as sq_api_read_messages leaves it), or inputs, or neither. */
@@ -143,6 +155,7 @@ typedef struct {
     unsigned token_flags;   /* SQUISH_TOK_... for texts of inputs; default BOS_EOS */
     squish_gen_options gen; /* what the request set; the rest comes from dialect and model */
     uint32_t set;           /* bit per sq_api_field that the request set */
+    sq_api_shape shape;     /* compiled into gen.grammar once the model is known */
     int32_t n;              /* answers per prompt */
     bool stream;
     bool token_times;        /* frames of tokens say when each was drawn */
@@ -189,6 +202,7 @@ typedef struct {
     int (*status)(
         const sq_api_error *e); /* of HTTP, where the dialect has numbers of its own; NULL: e->status */
     size_t elements_max;        /* of the body's JSON; 0: SQ_API_JSON_ELEMENTS */
+    bool schemas;               /* the body may carry schemas, which lie deep */
     /* A stream has begun (200 was sent), prompts are known. NULL: nothing to say yet. */
     void (*begin)(sq_api_call *c);
     /* The next event of an answer, in order: PROMPT, TOKEN, EMBEDDING, END. a's own fields are up to date. On
@@ -241,6 +255,7 @@ struct sq_api_call {
     size_t n_prompts;
     sq_api_answer *answers; /* [n_answers], n_answers = n_prompts * n */
     size_t n_answers;
+    sq_api_grammar *grammar;  /* of wish.gen.grammar, held until the call ends; NULL: none */
     int64_t seed;             /* in force, for x_squish_seed */
     int64_t truncated_tokens; /* of embeddings, where that was asked for */
     json_t *made;   /* file of the made model that was asked for; reference owned by the call; NULL: none */
@@ -338,6 +353,27 @@ bool sq_api_get_inputs(sq_api_call *c, const json_t *o, const char *name);
  * parts of text are joined, parts of other kinds are refused. *out is a new reference. */
 bool sq_api_read_messages(sq_api_call *c, const json_t *messages, const char *path, json_t **out);
 
+/* ---- what an answer must look like (api_shape.c, worker) ---------------------------------------- */
+
+/* All fill wish.shape, or refuse what is no shape, and a second one. Of OpenAI's routes and those like it: */
+bool sq_api_get_shape(sq_api_call *c, const json_t *body);
+/* {type: text | json_object | json_schema, schema} under that name of o. field: how refusals call it. */
+bool sq_api_get_format(sq_api_call *c, const json_t *o, const char *name, const char *field);
+bool sq_api_get_ollama_format(sq_api_call *c, const json_t *body); /* "json" or a schema */
+/* Once the model is known: wish.shape -> wish.gen.grammar. false: a 400 that names keyword and place. */
+bool sq_api_make_grammar(sq_api_call *c);
+
+/* ---- compiled grammars (api_grammars.c) --------------------------------------------------------- */
+
+/* Those of one model, kept by what they were compiled from. false: no memory. Free it before the model. */
+bool sq_api_grammars_new(sq_api_grammars **out, const squish_alloc *alloc);
+void sq_api_grammars_free(sq_api_grammars *l);
+/* Any thread, as the rest. *out is held until it is released. Errors: as squish_grammar_new. */
+squish_status sq_api_grammar_get(sq_api_grammars *l, const squish_model *m, squish_grammar_kind kind,
+                                 const char *source, size_t n, sq_api_grammar **out, squish_error *err);
+const squish_grammar *sq_api_grammar_of(const sq_api_grammar *g);
+void sq_api_grammar_release(sq_api_grammars *l, sq_api_grammar *g); /* g may be NULL */
+
 /* ---- prompts (api_prompt.c, worker) ----------------------------------------------------------- */
 
 /* wish.messages or wish.inputs -> c->prompts, checked against the window. false: c->error. */
@@ -358,9 +394,10 @@ struct sq_api_model {
     char *path;
     bool pinned; /* of the command line */
     sq_api_state state;
-    squish_model *model; /* these three: while READY */
+    squish_model *model; /* these: while READY */
     squish_engine *engine;
     squish_batch *batch;
+    sq_api_grammars *grammars;
     squish_model_info info;
     squish_engine_info engine_info;
     squish_gen_options gen; /* of its generation_config.json, where `gen_set` has the bit */
@@ -547,7 +584,7 @@ sq_api_call *sq_api_call_next(const sq_api_call *c);
 uint64_t sq_api_call_client(const sq_api_call *c);
 bool sq_api_call_in_worker(const sq_api_call *c); /* then only id, request_id and dialect may be read */
 /* Body -> object ({} where there is none), or a 400. *out is a new reference. Any thread. */
-bool sq_api_parse(sq_api_error *e, sq_span body, size_t elements_max, json_t **out);
+bool sq_api_parse(sq_api_error *e, sq_span body, size_t elements_max, int depth_max, json_t **out);
 /* (api_metrics.c) Once per request; route: of the table. */
 void sq_api_count_request(sq_api *api, const char *route, int status, double seconds);
 void sq_api_count_call(sq_api *api, const sq_api_call *c);

@@ -198,8 +198,7 @@ static squish_status plan(sq_api_model *m, squish_engine_options *o, squish_erro
     uint64_t usable = e.available_bytes / 10 * 9;
     if (m->load->budget && m->load->budget < usable) usable = m->load->budget;
     const uint64_t fixed = e.weight_bytes + e.scratch_bytes;
-    if (fixed + e.kv_bytes > usable && o->ctx_tokens == 0 &&
-        usable > fixed) { /* a shorter window may fit */
+    if (fixed + e.kv_bytes > usable && o->ctx_tokens == 0 && usable > fixed) { /* a shorter window may fit */
         o->kv_bytes_max = usable - fixed;
         SQ_TRY(squish_engine_estimate(m->model, o, &e, err));
     }
@@ -242,15 +241,19 @@ static squish_status open_all(sq_api_model *m, squish_error *err) {
     SQ_TRY(squish_engine_new(&m->engine, m->model, &eo, err));
     squish_engine_get_info(m->engine, &m->engine_info);
     SQ_TRY(squish_batch_new(&m->batch, m->engine, &bo, err));
+    if (!sq_api_grammars_new(&m->grammars, &m->api->alloc))
+        return sq_fail(err, SQUISH_NO_MEMORY, "%s: out of memory", m->name);
     read_advice(m);
     return find_controls(m, err);
 }
 
 static void close_all(sq_api_model *m) {
     squish_batch_free(m->batch);
+    sq_api_grammars_free(m->grammars);
     squish_engine_free(m->engine);
     squish_model_close(m->model);
     m->batch = NULL;
+    m->grammars = NULL;
     m->engine = NULL;
     m->model = NULL;
 }

@@ -209,7 +209,7 @@ static bool read_logprobs(sq_api_call *c, const json_t *body) {
 
 static bool read_common(sq_api_call *c, const json_t *body) {
     return sq_api_ollama_head(c, body) && sq_api_refuse_grammar(c, body, "tools", NULL) &&
-           sq_api_refuse_grammar(c, body, "format", NULL) && read_think(c, body) && read_logprobs(c, body) &&
+           sq_api_get_ollama_format(c, body) && read_think(c, body) && read_logprobs(c, body) &&
            sq_api_ollama_options(c, json_object_get(body, "options"), "options.");
 }
 
@@ -462,8 +462,8 @@ static void finish(sq_api_call *c) {
 #define OLLAMA(word, read_fn)                                                                                \
     {                                                                                                        \
         .name = word, .stream_type = "application/x-ndjson", .state_bytes = sizeof(ollama_state),            \
-        .sampling = ollama_sampling, .elements_max = SQ_API_JSON_IDS, .read = read_fn, .look = look,         \
-        .check = check, .event = event, .finish = finish, .error = sq_api_error_ollama,                      \
+        .sampling = ollama_sampling, .elements_max = SQ_API_JSON_IDS, .schemas = true, .read = read_fn,      \
+        .look = look, .check = check, .event = event, .finish = finish, .error = sq_api_error_ollama,        \
         .fail = sq_api_ollama_fail                                                                           \
     }
 const sq_api_dialect sq_api_ollama_chat = OLLAMA("ollama-chat", read_chat);

@@ -66,17 +66,13 @@ const char *sq_api_finish_word(squish_finish f) { return f == SQUISH_FINISH_LENG
 
 /* What would change the answer and cannot be done here is refused, never ignored. */
 static bool refuse_missing(sq_api_call *c, const json_t *body) {
-    static const char *const later[] = {"tools",        "functions",          "guided_json",
-                                        "guided_regex", "guided_choice",      "guided_grammar",
-                                        "grammar",      "structured_outputs", "json_schema"};
+    static const char *const later[] = {"tools", "functions"};
     for (size_t i = 0; i < SQ_COUNT(later); i++)
         if (!sq_api_refuse_grammar(c, body, later[i], NULL)) return false;
     const char *choice = json_string_value(json_object_get(body, "tool_choice"));
     if (!(choice && strcmp(choice, "auto") == 0) && !sq_api_refuse_grammar(c, body, "tool_choice", "none"))
         return false;
-    if (!sq_api_refuse_grammar(c, body, "function_call", "none") ||
-        !sq_api_refuse_grammar(c, body, "response_format", "text"))
-        return false;
+    if (!sq_api_refuse_grammar(c, body, "function_call", "none")) return false;
     static const char *const never[] = {"stop_token_ids", "samplers", "token_healing", "use_beam_search",
                                         "audio"};
     for (size_t i = 0; i < SQ_COUNT(never); i++) {
@@ -108,7 +104,7 @@ bool sq_api_openai_common(sq_api_call *c, const json_t *body, bool *include_usag
         !sq_api_get_int(&c->error, body, "", "n", 1, SQ_API_CHOICES_MAX, &n) || !refuse_missing(c, body))
         return false;
     c->wish.n = (int32_t)n;
-    return sq_api_get_sampling(c, body);
+    return sq_api_get_shape(c, body) && sq_api_get_sampling(c, body);
 }
 
 /* ---- GET /v1/models, /v1/models/{id} --------------------------------------------------------- */

@@ -139,7 +139,7 @@ static bool refuse_missing(sq_api_call *c, const json_t *body) {
     if (!sq_api_refuse_grammar(c, body, "tools", NULL) ||
         (!(choice && strcmp(choice, "auto") == 0) &&
          !sq_api_refuse_grammar(c, body, "tool_choice", "none")) ||
-        !sq_api_refuse_grammar(c, json_object_get(body, "text"), "format", "text") ||
+        !sq_api_get_format(c, json_object_get(body, "text"), "format", "text.format") ||
         !sq_api_get_text(&c->error, body, "", "truncation", &truncation))
         return false;
     if (truncation && strcmp(truncation, "disabled") != 0)
@@ -211,6 +211,11 @@ static json_t *effort_of(const sq_api_call *c) {
     return v ? json_incref(v) : json_null();
 }
 
+static json_t *format_of(const sq_api_call *c) {
+    json_t *v = json_object_get(json_object_get(c->body, "text"), "format");
+    return json_is_object(v) ? json_incref(v) : json_pack("{s:s}", "type", "text");
+}
+
 static json_t *response(const sq_api_call *c, const char *status, json_t *output, json_t *usage) {
     const responses_state *s = c->state;
     const squish_sampling *g = &c->wish.gen.sampling;
@@ -220,9 +225,9 @@ static json_t *response(const sq_api_call *c, const char *status, json_t *output
                           "max_output_tokens", echo(c, "max_output_tokens", json_null()), "model",
                           c->model_name, "output", output, "parallel_tool_calls",
                           echo(c, "parallel_tool_calls", json_true()), "previous_response_id", s->previous);
-    json_t *rest = json_pack("{s:{s:o, s:n}, s:b, s:f, s:{s:{s:s}}, s:s, s:[], s:f, s:s, s:o, s:n, s:o}",
+    json_t *rest = json_pack("{s:{s:o, s:n}, s:b, s:f, s:{s:o}, s:s, s:[], s:f, s:s, s:o, s:n, s:o}",
                              "reasoning", "effort", effort_of(c), "summary", "store", s->store, "temperature",
-                             (double)g->temperature, "text", "format", "type", "text", "tool_choice", "auto",
+                             (double)g->temperature, "text", "format", format_of(c), "tool_choice", "auto",
                              "tools", "top_p", (double)g->top_p, "truncation", "disabled", "usage", usage,
                              "user", "metadata", echo(c, "metadata", json_object()));
     json_object_update(o, rest);
@@ -422,6 +427,7 @@ const sq_api_dialect sq_api_responses = {.name = "openai-responses",
                                          .stream_type = "text/event-stream",
                                          .ping = ": ping\n\n",
                                          .state_bytes = sizeof(responses_state),
+                                         .schemas = true,
                                          .enter = enter,
                                          .read = read_responses,
                                          .begin = begin,
@@ -431,6 +437,7 @@ const sq_api_dialect sq_api_responses = {.name = "openai-responses",
                                          .fail = fail};
 static const sq_api_dialect input_tokens = {.name = "openai-input-tokens",
                                             .state_bytes = sizeof(responses_state),
+                                            .schemas = true,
                                             .enter = enter,
                                             .read = read_counted,
                                             .work = work_count,

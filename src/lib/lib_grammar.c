@@ -63,6 +63,12 @@ void squish_grammar_free(squish_grammar *g) {
     sq_alloc_free(&a, g, sizeof *g);
 }
 
+uint64_t squish_grammar_bytes(const squish_grammar *g) {
+    sq_gram_stats s;
+    sq_gram_get_stats(g->g, &s);
+    return s.bytes;
+}
+
 /* ---- reading a text --------------------------------------------------------------------------- */
 
 static int by_value(const void *a, const void *b) {

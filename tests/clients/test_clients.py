@@ -24,6 +24,9 @@ import urllib.request
 QUESTION = "What is the capital of Japan?"
 TOKYO = "The capital of Japan is Tokyo."
 ASK = [{"role": "user", "content": QUESTION}]
+EXTRACT = [{"role": "user", "content": "Extract the name, age and city as JSON: Anna is 31 years old and lives in Paris."}]
+PERSON = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}, "city": {"type": "string"}},
+          "required": ["name", "age", "city"]}
 TOOL = {"type": "function", "function": {"name": "weather", "description": "d", "parameters": {
     "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}
 MODEL = "squish-tiny"
@@ -178,10 +181,32 @@ def errors_are_of_the_right_class(url):
 
 
 @check("openai")
-def tools_and_schemas_are_refused_with_a_reason(url):
+def chat_answers_in_a_schema(url):
+    from pydantic import BaseModel
+
+    class Person(BaseModel):
+        name: str
+        age: int
+        city: str
+    c = openai_client(url)
+    r = c.chat.completions.create(model=MODEL, messages=EXTRACT, temperature=0, response_format={"type": "json_object"})
+    assert json.loads(r.choices[0].message.content)["city"] == "Paris" and r.choices[0].finish_reason == "stop"
+    parse = getattr(c.chat.completions, "parse", None) or c.beta.chat.completions.parse
+    r = parse(model=MODEL, messages=EXTRACT, temperature=0, response_format=Person)
+    assert r.choices[0].message.parsed == Person(name="Anna", age=31, city="Paris")
+    with c.beta.chat.completions.stream(model=MODEL, messages=EXTRACT, temperature=0, response_format=Person) as s:
+        for _ in s:
+            pass
+        assert s.get_final_completion().choices[0].message.parsed.age == 31
+    assert c.responses.parse(model=MODEL, input=EXTRACT, temperature=0, text_format=Person).output_parsed.name == "Anna"
+    refused(lambda: c.chat.completions.create(model=MODEL, messages=ASK, response_format={"type": "json_schema", "json_schema": {
+        "name": "x", "schema": {"type": "array", "uniqueItems": True}}}), 400, "uniqueItems")
+
+
+@check("openai")
+def tools_are_refused_with_a_reason(url):
     c = openai_client(url)
     refused(lambda: c.chat.completions.create(model=MODEL, messages=ASK, tools=[TOOL]), 400, "grammar")
-    refused(lambda: c.chat.completions.create(model=MODEL, messages=ASK, response_format={"type": "json_object"}), 400, "grammar")
     refused(lambda: c.responses.create(model=MODEL, input="x", tools=[{"type": "function", "name": "f", "parameters": {}}]),
             400, "grammar")
     assert c.chat.completions.create(model=MODEL, messages=ASK, temperature=0, extra_body={"tools": []}).choices
@@ -223,6 +248,16 @@ def ollama_generate(url):
     assert "".join(x.response for x in c.generate(model=MODEL, prompt=QUESTION, options=SMOOTH, stream=True)) == TOKYO
     assert c.generate(model=MODEL, prompt="And of France?", context=r.context, options={"num_predict": 2}).eval_count <= 2
     assert c.generate(model=MODEL).done_reason == "load"
+
+
+@check("ollama")
+def ollama_format(url):
+    c = ollama_client(url)
+    for shape in ("json", PERSON):
+        r = c.chat(model=MODEL, messages=EXTRACT, options=SMOOTH, format=shape)
+        assert json.loads(r.message.content) == {"name": "Anna", "age": 31, "city": "Paris"} and r.done_reason == "stop"
+    assert json.loads(c.generate(model=MODEL, prompt="A city?", options={"temperature": 2}, format={
+        "type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}).response)["n"] in (1, 2)
 
 
 @check("ollama")
@@ -272,7 +307,6 @@ def ollama_errors(url):
     refused(lambda: c.chat(model="nobody", messages=ASK), 404, "not found", "nobody")
     refused(lambda: c.chat(model=MODEL, messages=ASK, think=True), 400, "does not support thinking")
     refused(lambda: c.chat(model=MODEL, messages=ASK, tools=[TOOL]), 400, "grammar")
-    refused(lambda: c.chat(model=MODEL, messages=ASK, format="json"), 400, "grammar")
     refused(lambda: c.generate(model=MODEL, prompt="x", suffix="y"), 400, "suffix")
 
 
@@ -389,16 +423,19 @@ def langchain_ollama_chat(url):
 
 
 @check("instructor")
-def instructor_is_refused_with_a_reason(url):
+def instructor_fills_a_model(url):
     import instructor
     from pydantic import BaseModel
 
-    class City(BaseModel):
+    class Person(BaseModel):
         name: str
+        age: int
+    for mode in (instructor.Mode.JSON, instructor.Mode.JSON_SCHEMA):
+        c = instructor.from_openai(openai_client(url), mode=mode)
+        p = c.chat.completions.create(model=MODEL, messages=EXTRACT, temperature=0, response_model=Person, max_retries=0)
+        assert p.age == 31, mode
     c = instructor.from_openai(openai_client(url))
-    refused(lambda: c.chat.completions.create(model=MODEL, messages=ASK, response_model=City, max_retries=0), 400, "grammar")
-    c = instructor.from_openai(openai_client(url), mode=instructor.Mode.JSON)
-    refused(lambda: c.chat.completions.create(model=MODEL, messages=ASK, response_model=City, max_retries=0), 400, "grammar")
+    refused(lambda: c.chat.completions.create(model=MODEL, messages=ASK, response_model=Person, max_retries=0), 400, "grammar")
 
 
 @check("llm")

@@ -328,8 +328,6 @@ static void what_cannot_be_done_is_refused_by_name(void **state) {
         {"{" JAPAN ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]}", "tools",
          "grammar engine"},
         {"{" JAPAN ",\"tool_choice\":\"required\"}", "tool_choice", "grammar engine"},
-        {"{" JAPAN ",\"response_format\":{\"type\":\"json_object\"}}", "response_format", "grammar engine"},
-        {"{" JAPAN ",\"guided_regex\":\"a+\"}", "guided_regex", "grammar engine"},
         {"{" JAPAN ",\"stop_token_ids\":[5]}", "stop_token_ids", "not offered"},
         {"{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":{\"url\":"
          "\"x\"}}]}]}",

@@ -124,7 +124,7 @@ static void deep_and_wide_json_is_refused(void **state) {
         size_t count;
         const char *after;
     } rows[] = {
-        {"{\"x\":", "[", 65, ""},
+        {"{\"x\":", "[", 129, ""},
         {"{\"x\":", "[", 1000000, ""},
         {"", "{\"a\":", 1000000, ""},
         {"{\"messages\":[", "1,", 1000000, "1]}"},

@@ -324,8 +324,6 @@ static void refusals_are_one_line_that_names_the_thing(void **state) {
         {"/api/chat", "{\"model\":", "body", 400},
         {"/api/chat", SAY("squish-tiny", ",\"tools\":[{\"type\":\"function\"}]"),
          "'tools': tools come with the grammar", 400},
-        {"/api/chat", SAY("squish-tiny", ",\"format\":\"json\""), "'format'", 400},
-        {"/api/chat", SAY("squish-tiny", ",\"format\":{\"type\":\"object\"}"), "'format'", 400},
         {"/api/chat", SAY("squish-tiny", ",\"think\":true"), "\"squish-tiny\" does not support thinking",
          400},
         {"/api/chat", SAY("squish-tiny", ",\"think\":\"high\""), "does not support thinking", 400},

@@ -200,7 +200,6 @@ static void what_is_not_offered_is_refused_by_name(void **state) {
     } rows[] = {
         {SAY(",\"tools\":[{\"type\":\"function\",\"name\":\"f\"}]"), "tools"},
         {SAY(",\"tool_choice\":\"required\""), "tool_choice"},
-        {SAY(",\"text\":{\"format\":{\"type\":\"json_schema\",\"name\":\"x\",\"schema\":{}}}"), "format"},
         {SAY(",\"truncation\":\"auto\""), "truncation"},
         {SAY(",\"background\":true"), "background"},
         {SAY(",\"previous_response_id\":\"resp_x\""), "previous_response_id"},
