@@ -245,7 +245,11 @@ typedef enum {
     SQUISH_GRAMMAR_GBNF,   /* as llama.cpp reads it; starts at the rule `root` */
     SQUISH_GRAMMAR_SCHEMA, /* JSON valid for a JSON Schema, white space bounded (docs/grammar.md) */
     SQUISH_GRAMMAR_SCHEMA_LOOSE, /* the same with any white space: for reading, not for answers */
-    SQUISH_GRAMMAR_JSON    /* any JSON object, 64 values in each other at most; source is not read */
+    SQUISH_GRAMMAR_JSON,   /* any JSON object, 64 values in each other at most; source is not read */
+    SQUISH_GRAMMAR_TAGS    /* structural tags, as JSON (docs/grammar.md): free text in which triggers open
+                              tags with a content of their own, and compositions of such elements. Names of
+                              the model's control tokens in begin, end, trigger and other strings mean the
+                              tokens; no other grammar reaches a control token */
 } squish_grammar_kind;
 /* Compile a source of bytes for the vocabulary of m, which must outlive the grammar. Safe to use from several
  * threads; what it learns while answers are made is shared by them. Errors: INVALID (syntax, with the place),
@@ -370,6 +374,7 @@ typedef struct {
     bool ignore_eos;
     int32_t min_tokens;        /* end tokens are banned before this many */
     int32_t logprobs;          /* 0..20 alternatives per token; -1: none computed */
+    bool special_text;         /* control tokens are in the text by their names; end tokens never are */
     const squish_grammar *grammar; /* the answer is a word of it, or a beginning of one where max_tokens cuts
                                       it; shared, so it may be freed at once. NULL: none */
 } squish_gen_options;

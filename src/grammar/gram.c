@@ -57,6 +57,7 @@ static void compile(sq_gram *g, sq_gram_kind kind, const char *source, size_t n)
     case SQ_GRAM_SCHEMA: start = gram_from_schema(r, source, n, false); break;
     case SQ_GRAM_SCHEMA_LOOSE: start = gram_from_schema(r, source, n, true); break;
     case SQ_GRAM_JSON: start = gram_any_json(p, false, true); break;
+    case SQ_GRAM_TAGS: start = gram_from_tags(r, source, n); break;
     }
     gram_rules_finish(r, start);
     if (gram_failed(p)) return;
@@ -69,6 +70,11 @@ static void compile(sq_gram *g, sq_gram_kind kind, const char *source, size_t n)
 
 squish_status sq_gram_new(sq_gram **out, sq_gram_kind kind, const char *source, size_t n,
                           const squish_alloc *a, squish_error *err) {
+    return sq_gram_new_for(out, kind, source, n, NULL, a, err);
+}
+
+squish_status sq_gram_new_for(sq_gram **out, sq_gram_kind kind, const char *source, size_t n,
+                              const sq_tok *tok, const squish_alloc *a, squish_error *err) {
     const squish_alloc alloc = a ? *a : sq_alloc_default();
     *out = NULL;
     sq_gram *g = sq_alloc_zero(&alloc, sizeof *g);
@@ -80,6 +86,7 @@ squish_status sq_gram_new(sq_gram **out, sq_gram_kind kind, const char *source, 
         return sq_fail(err, SQUISH_NO_MEMORY, "grammar: no lock to be had");
     }
     g->rules.p = &g->pool;
+    g->rules.tok = tok;
     gram_pool_init(&g->pool, &alloc, SQ_GRAM_COMPILE_BYTES_MAX);
     if (!gram_failed(&g->pool)) compile(g, kind, source, n);
     if (gram_failed(&g->pool)) {
@@ -87,10 +94,13 @@ squish_status sq_gram_new(sq_gram **out, sq_gram_kind kind, const char *source, 
         sq_gram_free(g);
         return st;
     }
+    g->rules.tok = NULL;
     g->pool.bytes_max = SQ_GRAM_BYTES_MAX;
     *out = g;
     return SQUISH_OK;
 }
+
+bool sq_gram_names_tokens(const sq_gram *g) { return g->rules.names_tokens; }
 
 sq_gram *sq_gram_share(sq_gram *g) {
     pthread_mutex_lock(&g->lock);

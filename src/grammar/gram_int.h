@@ -7,6 +7,7 @@
  *   gram_regex.c    the syntax of regular expressions
  *   gram_build.c    expressions to rules: what is regular stays a term
  *   gram_gbnf.c     GBNF           gram_json.c, gram_object.c, gram_number.c, gram_formats.c   JSON Schema
+ *   gram_tags.c     structural tags            gram_token.c   control tokens as bytes
  *   gram_lex.c      states of the lexer     gram_rows.c   rows of the parser
  *   gram_place.c    places: the state of a matcher, interned
  *   gram_trie.c     a vocabulary            gram_mask.c   the mask of a place
@@ -148,6 +149,8 @@ typedef struct {
     gram_vec rules, syms, nts, terminals; /* terminals: gram_term, none nullable alone: eps is a rule */
     gram_index terminal_index;
     uint32_t start;
+    const sq_tok *tok; /* whose control tokens may be named; NULL: none */
+    bool names_tokens; /* one was */
 } gram_rules;
 
 uint32_t gram_nt_new(gram_rules *r);
@@ -162,6 +165,7 @@ void gram_rules_free(gram_rules *r);
 
 gram_sym gram_from_gbnf(gram_rules *r, const char *s, size_t n);
 gram_sym gram_from_schema(gram_rules *r, const char *s, size_t n, bool loose);
+gram_sym gram_from_tags(gram_rules *r, const char *s, size_t n);
 enum { GRAM_JSON_DEPTH = 64 };
 gram_term gram_any_json(gram_pool *p, bool loose, bool object); /* a value; or an object */
 gram_term gram_json_string(gram_pool *p);                       /* any */
@@ -173,6 +177,18 @@ typedef struct {
 } gram_bound;
 gram_term gram_number_range(gram_pool *p, const gram_bound *lo, const gram_bound *hi);
 const char *gram_format(const char *name); /* its expression, or NULL */
+
+/* ---- control tokens --------------------------------------------------------------------------- */
+
+/* Control tokens have no text, so they stand in the language as bytes that UTF-8 never uses: the digits of
+ * their id, as many for all, from GRAM_TOKEN_ZERO on. Tokens with such bytes of their own are in no mask. */
+enum { GRAM_TOKEN_BYTES = 7, GRAM_TOKEN_ZERO = 0xF5 };
+void gram_token_bytes(int32_t id, uint8_t out[GRAM_TOKEN_BYTES]);
+bool gram_is_text(sq_span bytes); /* none of those bytes is in it */
+/* A text in which names of control tokens mean these tokens. */
+gram_term gram_spelled(gram_rules *r, const char *s, size_t n);
+/* One token by its id, control or not. GRAM_EMPTY after a failure: no such token, or no vocabulary. */
+gram_term gram_token(gram_rules *r, int32_t id);
 
 /* ---- what a grammar learns ------------------------------------------------------------------- */
 

@@ -32,6 +32,7 @@ typedef struct {
     json_t *made; /* array of schemas that were made by merging: they live as long as the reader */
 } gram_schema;
 
+gram_sym gram_from_schema_value(gram_rules *r, json_t *root, bool loose); /* a schema that was read already */
 gram_sym gram_schema_value(gram_schema *c, const json_t *schema);
 gram_sym gram_schema_object(gram_schema *c, const json_t *schema);
 gram_sym gram_schema_array(gram_schema *c, const json_t *schema);

@@ -87,7 +87,13 @@ squish_status sq_matcher_token(sq_matcher *m, int32_t id, bool *ok, squish_error
         return sq_fail(err, SQUISH_INVALID, "grammar: a matcher without a vocabulary takes no tokens");
     if (id < 0 || id >= m->trie->n_vocab || !sq_tok_bytes(m->trie->tok, id, &b))
         return sq_fail(err, SQUISH_INVALID, "grammar: no token %d", id);
-    if (b.n == 0 || sq_tok_is_control(m->trie->tok, id) || sq_tok_is_eos(m->trie->tok, id)) return SQUISH_OK;
+    if (b.n == 0 || sq_tok_is_eos(m->trie->tok, id)) return SQUISH_OK;
+    if (sq_tok_is_control(m->trie->tok, id)) {
+        uint8_t name[GRAM_TOKEN_BYTES];
+        gram_token_bytes(id, name);
+        return sq_matcher_bytes(m, name, sizeof name, ok, err);
+    }
+    if (!gram_is_text(b)) return SQUISH_OK;
     return sq_matcher_bytes(m, b.p, b.n, ok, err);
 }
 

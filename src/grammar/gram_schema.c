@@ -502,22 +502,30 @@ gram_sym gram_schema_value(gram_schema *c, const json_t *schema) {
     return s;
 }
 
-gram_sym gram_from_schema(gram_rules *r, const char *s, size_t n, bool loose) {
-    gram_schema c = {.r = r, .p = r->p, .loose = loose, .made = json_array()};
-    squish_error err = {0};
+gram_sym gram_from_schema_value(gram_rules *r, json_t *root, bool loose) {
+    gram_schema c = {.r = r, .p = r->p, .root = root, .loose = loose, .made = json_array()};
     gram_sym start = GRAM_EMPTY;
     if (!c.made)
         gram_fail(r->p, SQUISH_NO_MEMORY, "schema: out of memory");
-    else if (sq_json_parse(s, n, SQ_JSON_DEPTH_SCHEMA, "schema", &c.root, &err) != SQUISH_OK)
-        gram_fail(r->p, err.code == SQUISH_CORRUPT ? SQUISH_INVALID : err.code, "%s", err.text);
     else
-        start = referred(&c, c.root);
+        start = referred(&c, root);
     if (loose && !gram_failed(r->p)) {
         const gram_term space = gram_space_inside(r->p, true);
         start = gram_seq(r, (gram_sym[]){space, start, space}, 3);
     }
     gram_vec_free(r->p, &c.refs, sizeof(gram_ref));
     json_decref(c.made);
-    json_decref(c.root);
+    return start;
+}
+
+gram_sym gram_from_schema(gram_rules *r, const char *s, size_t n, bool loose) {
+    json_t *root = NULL;
+    squish_error err = {0};
+    gram_sym start = GRAM_EMPTY;
+    if (sq_json_parse(s, n, SQ_JSON_DEPTH_SCHEMA, "schema", &root, &err) != SQUISH_OK)
+        gram_fail(r->p, err.code == SQUISH_CORRUPT ? SQUISH_INVALID : err.code, "%s", err.text);
+    else
+        start = gram_from_schema_value(r, root, loose);
+    json_decref(root);
     return start;
 }

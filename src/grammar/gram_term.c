@@ -458,32 +458,47 @@ gram_term gram_derive(gram_pool *p, gram_term t, uint8_t byte) {
     return d;
 }
 
-/* Search its derivatives, depth first, for one that is nullable. */
-bool gram_matches_something(gram_pool *p, gram_term t) {
-    if (!node(p, t)->logic) return t != GRAM_EMPTY;
-    if (node(p, t)->nullable) return true;
-    if (t < p->alive.n && GRAM_AT(p->alive, uint8_t, t)) return GRAM_AT(p->alive, uint8_t, t) == 1;
+/* Search the derivatives of an intersection or complement for one that is nullable, or known to match. */
+static bool search(gram_pool *p, gram_term t) {
     gram_vec list = {0};
     bool found = false;
     gram_vec_push_u32(p, &list, t);
     for (size_t i = 0; i < list.n && list.n < ALIVE_SEARCH_MAX && !found && !gram_failed(p); i++) {
         for (uint32_t c = 0; c < p->n_classes && !found; c++) {
             const gram_term d = gram_derive(p, GRAM_AT(list, uint32_t, i), p->byte_of[c]);
-            found = gram_nullable(p, d) || (d != GRAM_EMPTY && !node(p, d)->logic);
-            bool known = d == GRAM_EMPTY || (d < p->alive.n && GRAM_AT(p->alive, uint8_t, d) == 2);
+            const uint8_t is = d < p->alive.n ? GRAM_AT(p->alive, uint8_t, d) : 0;
+            found = gram_nullable(p, d) || is == 1 || (d != GRAM_EMPTY && !node(p, d)->logic);
+            bool known = d == GRAM_EMPTY || is == 2;
             for (size_t k = 0; k < list.n && !known; k++) known = GRAM_AT(list, uint32_t, k) == d;
             if (!known) gram_vec_push_u32(p, &list, d);
         }
     }
     const bool given_up = list.n >= ALIVE_SEARCH_MAX;
     gram_vec_free(p, &list, sizeof(uint32_t));
+    return found || given_up;
+}
+
+/* What has parts matches something if they do; only intersections and complements are searched. */
+bool gram_matches_something(gram_pool *p, gram_term t) {
+    for (; node(p, t)->kind == TERM_CAT && node(p, t)->logic; t = node(p, t)->b)
+        if (!gram_matches_something(p, node(p, t)->a)) return false;
+    const gram_node x = *node(p, t);
+    if (!x.logic) return t != GRAM_EMPTY;
+    if (x.nullable) return true;
+    if (x.kind == TERM_REP) return gram_matches_something(p, x.a);
+    if (t < p->alive.n && GRAM_AT(p->alive, uint8_t, t)) return GRAM_AT(p->alive, uint8_t, t) == 1;
+    bool alive = false;
+    if (x.kind == TERM_ALT)
+        for (uint32_t i = 0; i < x.b && !alive; i++) alive = gram_matches_something(p, kids(p, &x)[i]);
+    else
+        alive = search(p, t);
     const size_t have = p->alive.n;
     if (t >= have && gram_vec_room(p, &p->alive, t + 1 - have, 1)) {
         memset((uint8_t *)p->alive.p + have, 0, t + 1 - have);
         p->alive.n = t + 1;
     }
-    if (t < p->alive.n) GRAM_AT(p->alive, uint8_t, t) = found || given_up ? 1 : 2;
-    return found || given_up;
+    if (t < p->alive.n) GRAM_AT(p->alive, uint8_t, t) = alive ? 1 : 2;
+    return alive;
 }
 
 void gram_find_classes(gram_pool *p) {

@@ -87,7 +87,8 @@ static bool build(sq_gram_trie *t, gram_nodes *out, const entry *e, size_t n, ui
     return true;
 }
 
-static size_t collect(sq_gram_trie *t, entry *e) {
+/* names: room for the bytes of control tokens. */
+static size_t collect(sq_gram_trie *t, entry *e, uint8_t *names) {
     size_t n = 0;
     const int32_t count = sq_tok_count(t->tok);
     for (int32_t id = 0; id < count && id < t->n_vocab; id++) {
@@ -95,24 +96,39 @@ static size_t collect(sq_gram_trie *t, entry *e) {
         if (sq_tok_is_eos(t->tok, id)) {
             t->ends[id / 64] |= 1ull << id % 64;
             t->n_ends++;
+            continue;
         }
-        if (sq_tok_is_control(t->tok, id) || sq_tok_is_eos(t->tok, id)) continue;
         if (!sq_tok_bytes(t->tok, id, &b) || b.n == 0 || b.n > UINT16_MAX) continue;
+        if (sq_tok_is_control(t->tok, id)) {
+            gram_token_bytes(id, names);
+            b = (sq_span){names, GRAM_TOKEN_BYTES};
+            names += GRAM_TOKEN_BYTES;
+        } else if (!gram_is_text(b)) {
+            continue;
+        }
         e[n++] = (entry){b, (uint32_t)id, plain_chars(b)};
         if (b.n > t->depth_max) t->depth_max = (uint32_t)b.n;
     }
     return n;
 }
 
+static size_t count_control(const sq_gram_trie *t) {
+    size_t n = 0;
+    for (int32_t id = 0; id < t->n_vocab; id++) n += sq_tok_is_control(t->tok, id);
+    return n;
+}
+
 static bool fill(sq_gram_trie *t, entry *e) {
     const squish_alloc *a = &t->alloc;
-    const size_t vocab = (size_t)t->n_vocab;
+    const size_t vocab = (size_t)t->n_vocab, names_bytes = (count_control(t) + 1) * GRAM_TOKEN_BYTES;
     t->same = sq_alloc_new(a, vocab * sizeof *t->same);
     t->ends = sq_alloc_zero(a, t->words * sizeof *t->ends);
     for (int i = 0; i < 2; i++) t->slices[i].in = sq_alloc_zero(a, t->words * sizeof(uint64_t));
     if (!t->same || !t->ends || !t->slices[0].in || !t->slices[1].in) return false;
     memset(t->same, 0xFF, vocab * sizeof *t->same);
-    const size_t n = collect(t, e);
+    uint8_t *names = sq_alloc_new(a, names_bytes);
+    if (!names) return false;
+    const size_t n = collect(t, e, names);
     if (n) qsort(e, n, sizeof *e, by_bytes);
     const size_t open_bytes = ((size_t)t->depth_max + 1) * sizeof(uint32_t);
     uint32_t *open = sq_alloc_new(a, open_bytes);
@@ -126,6 +142,7 @@ static bool fill(sq_gram_trie *t, entry *e) {
         ok = build(t, &s->rest, e, n, s->chars, false, open);
     }
     sq_alloc_free(a, open, open_bytes);
+    sq_alloc_free(a, names, names_bytes);
     return ok;
 }
 

@@ -39,8 +39,8 @@ enum {
 
 /* ---- vocabularies ---------------------------------------------------------------------------- */
 
-/* The tokens of a vocabulary as a trie of their bytes. Control tokens and gaps are not in it: no grammar
- * reaches them, but for the end tokens. Built once per vocabulary (tens of ms for 150k tokens). */
+/* The tokens of a vocabulary as a trie of their bytes. Control tokens are reached only by grammars that name
+ * them, end tokens only where a text may end. Built once per vocabulary (tens of ms for 150k tokens). */
 typedef struct sq_gram_trie sq_gram_trie;
 /* tok must outlive the trie. n_vocab: bits of a mask, at least sq_tok_count(tok). Errors: NO_MEMORY. */
 squish_status sq_gram_trie_new(sq_gram_trie **out, const sq_tok *tok, int32_t n_vocab, const squish_alloc *a,
@@ -53,7 +53,14 @@ bool sq_gram_trie_is_for(const sq_gram_trie *t, const sq_tok *tok, int32_t n_voc
 /* ---- grammars -------------------------------------------------------------------------------- */
 
 typedef struct sq_gram sq_gram;
-typedef enum { SQ_GRAM_REGEX, SQ_GRAM_GBNF, SQ_GRAM_SCHEMA, SQ_GRAM_SCHEMA_LOOSE, SQ_GRAM_JSON } sq_gram_kind;
+typedef enum {
+    SQ_GRAM_REGEX,
+    SQ_GRAM_GBNF,
+    SQ_GRAM_SCHEMA,
+    SQ_GRAM_SCHEMA_LOOSE,
+    SQ_GRAM_JSON,
+    SQ_GRAM_TAGS
+} sq_gram_kind;
 
 /* Compile source[0..n).
  *
@@ -67,8 +74,13 @@ typedef enum { SQ_GRAM_REGEX, SQ_GRAM_GBNF, SQ_GRAM_SCHEMA, SQ_GRAM_SCHEMA_LOOSE
  * by name), NO_MEMORY (a limit above, by name). */
 squish_status sq_gram_new(sq_gram **out, sq_gram_kind kind, const char *source, size_t n,
                           const squish_alloc *a, squish_error *err);
-sq_gram *sq_gram_share(sq_gram *g); /* one more owner; returns g */
-void sq_gram_free(sq_gram *g);      /* one owner less */
+/* The same for a vocabulary, which must outlive the call: its control tokens can be named. In TAGS their
+ * names in begin, end and trigger strings mean the tokens. */
+squish_status sq_gram_new_for(sq_gram **out, sq_gram_kind kind, const char *source, size_t n,
+                              const sq_tok *tok, const squish_alloc *a, squish_error *err);
+bool sq_gram_names_tokens(const sq_gram *g); /* a control token is in its language */
+sq_gram *sq_gram_share(sq_gram *g);          /* one more owner; returns g */
+void sq_gram_free(sq_gram *g);               /* one owner less */
 
 typedef struct {
     size_t terms, classes, terminals, rules, states, rows, places, masks, bytes;

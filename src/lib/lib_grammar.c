@@ -34,18 +34,18 @@ static squish_status trie_of(squish_model *m, sq_gram_trie **out, squish_error *
 squish_status squish_grammar_new(squish_grammar **out, const squish_model *m, squish_grammar_kind kind,
                                  const char *source, size_t bytes, squish_error *err) {
     static const sq_gram_kind kinds[] = {SQ_GRAM_REGEX, SQ_GRAM_GBNF, SQ_GRAM_SCHEMA, SQ_GRAM_SCHEMA_LOOSE,
-                                         SQ_GRAM_JSON};
+                                         SQ_GRAM_JSON, SQ_GRAM_TAGS};
     *out = NULL;
     if ((size_t)kind >= SQ_COUNT(kinds))
         return sq_fail(err, SQUISH_INVALID, "grammar kind %d, wanted 0 to %d", (int)kind,
-                       SQUISH_GRAMMAR_JSON);
+                       SQUISH_GRAMMAR_TAGS);
     if (!m->tok)
         return sq_fail(err, SQUISH_UNSUPPORTED, "%s has no tokenizer, which a grammar needs", m->info.path);
     squish_grammar *g = sq_alloc_zero(&m->alloc, sizeof *g);
     if (!g) return sq_fail(err, SQUISH_NO_MEMORY, "grammar: out of memory");
     g->alloc = m->alloc;
     const uint64_t begin = sq_os_now_ns();
-    squish_status st = sq_gram_new(&g->g, kinds[kind], source, bytes, &m->alloc, err);
+    squish_status st = sq_gram_new_for(&g->g, kinds[kind], source, bytes, m->tok, &m->alloc, err);
     g->compile_ms = (double)(sq_os_now_ns() - begin) / 1e6;
     if (st == SQUISH_OK) st = trie_of((squish_model *)m, &g->trie, err);
     if (st == SQUISH_OK)
@@ -147,7 +147,9 @@ squish_status squish_grammar_check(const squish_grammar *g, const squish_model *
     sq_arena_init(&ar, &m->alloc, 64 << 10, 0);
     int32_t *ids = NULL;
     reading r = {.g = g, .m = m};
-    squish_status st = sq_tok_encode(m->tok, text, bytes, 0, &ar, &ids, &r.n, err);
+    /* Where control tokens are in the language, their names in the text mean them. */
+    const unsigned flags = sq_gram_names_tokens(g->g) ? SQ_TOK_SPECIAL : 0;
+    squish_status st = sq_tok_encode(m->tok, text, bytes, flags, &ar, &ids, &r.n, err);
     if (st == SQUISH_OK) {
         r.ids = ids;
         out->n_tokens = (int32_t)r.n;

@@ -135,7 +135,7 @@ squish_status sq_answer_new(sq_answer **out, const sq_model *m, int32_t ctx, con
     SQ_GUARD(copy_stops(a, o, err));
     SQ_GUARD(begin_grammar(a, o, err));
     if (a->min_tokens > 0) ban_ends(a, true);
-    if (m->tok) sq_detok_init(&a->detok, m->tok, false, false);
+    if (m->tok) sq_detok_init(&a->detok, m->tok, o->special_text, false);
     *out = a;
     return SQUISH_OK;
 fail:

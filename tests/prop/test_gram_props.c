@@ -102,6 +102,11 @@ static const struct {
      "n\",\"$defs\":{\"n\":{\"type\":\"object\",\"properties\":{\"v\":{\"type\":\"string\","
      "\"pattern\":\"^[a-z]+$\"},\"kids\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/n\"}}},"
      "\"required\":[\"v\"],\"additionalProperties\":false}}}"},
+    {SQ_GRAM_TAGS,
+     "{\"type\":\"triggered_tags\",\"triggers\":[\"<call>\",\"{\"],\"tags\":[{\"begin\":\"<call>f(\","
+     "\"content\":"
+     "{\"type\":\"any_text\"},\"end\":\")\"},{\"begin\":\"{\\\"a\\\"\",\"content\":{\"type\":\"regex\","
+     "\"pattern\":\": [0-9]+\"},\"end\":\"}\"}]}"},
 };
 
 static void check_mask(const sq_tok *tok, int32_t n_vocab, sq_matcher *m, const uint64_t *mask) {
@@ -110,7 +115,7 @@ static void check_mask(const sq_tok *tok, int32_t n_vocab, sq_matcher *m, const 
         bool ok = false;
         if (sq_tok_is_eos(tok, id)) {
             ok = sq_matcher_may_end(m);
-        } else if (!sq_tok_is_control(tok, id) && sq_tok_bytes(tok, id, &b) && b.n) {
+        } else if (!sq_tok_is_control(tok, id) && sq_tok_bytes(tok, id, &b) && b.n) { /* none is named */
             assert_int_equal(sq_matcher_bytes(m, b.p, b.n, &ok, NULL), SQUISH_OK);
             if (ok) sq_matcher_rollback(m, 1);
         }

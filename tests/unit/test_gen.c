@@ -93,6 +93,20 @@ static void an_end_token_ends_the_answer_and_leaves_no_text(void **state) {
     assert_string_equal(a->reason, "");
 }
 
+static void control_tokens_show_where_they_are_asked_for(void **state) {
+    (void)state;
+    static const char form[] = "{\"type\":\"const_string\",\"value\":\"go <|im_start|>on\"}";
+    squish_gen_options o = greedy();
+    squish_grammar *g;
+    squish_error err = {0};
+    assert_ok(squish_grammar_new(&g, shared.m, SQUISH_GRAMMAR_TAGS, form, strlen(form), &err), &err);
+    o.grammar = g;
+    assert_string_equal(ask(&o)->text, "go on");
+    o.special_text = true;
+    assert_string_equal(ask(&o)->text, "go <|im_start|>on");
+    squish_grammar_free(g);
+}
+
 static void max_tokens_is_kept_to_the_token(void **state) {
     (void)state;
     static const int32_t limits[] = {0, 1, 2, 5};
@@ -476,6 +490,7 @@ static void a_cap_on_the_cache_shortens_the_context_and_nothing_else(void **stat
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_end_token_ends_the_answer_and_leaves_no_text),
+        cmocka_unit_test(control_tokens_show_where_they_are_asked_for),
         cmocka_unit_test(max_tokens_is_kept_to_the_token),
         cmocka_unit_test(a_full_context_ends_with_length),
         cmocka_unit_test(min_tokens_holds_the_end_back),
