@@ -234,4 +234,9 @@ void sq_pool_free(sq_pool *p);
 int32_t sq_pool_threads(const sq_pool *p);
 void sq_pool_run(sq_pool *p, sq_pool_fn fn, void *ctx, int32_t n_items); /* n_items <= 0: nothing */
 
+/* The calling thread, and threads it makes from now on, work in short bursts and should get a core at once
+ * when they wake, from threads that compute for long. They get no larger share of it. A wish, which Linux has
+ * known since 6.12; elsewhere nothing. */
+void sq_os_thread_is_brief(void);
+
 #endif

@@ -48,6 +48,10 @@ void sq_os_gate_wake(sq_os_gate *g, int32_t n) {
     pthread_mutex_unlock(&g->lock);
 }
 
+/* ---- threads --------------------------------------------------------------------------------- */
+
+void sq_os_thread_is_brief(void) {}
+
 /* ---- files ----------------------------------------------------------------------------------- */
 
 uint64_t sq_os_mtime_ns(const struct stat *st) {

@@ -373,6 +373,7 @@ squish_status sq_http_run(sq_http *h, squish_error *err) {
     /* A write to a client that left must be an error, not the end of the program. */
     struct sigaction old;
     if (sigaction(SIGPIPE, NULL, &old) == 0 && old.sa_handler == SIG_DFL) signal(SIGPIPE, SIG_IGN);
+    sq_os_thread_is_brief();
     while (!atomic_load(&h->stopping))
         if (event_base_dispatch(h->base) != 0) return sq_fail(err, SQUISH_IO, "http: the event loop failed");
     return SQUISH_OK;
