@@ -433,7 +433,7 @@ typedef struct {
     int32_t jobs_max;          /* answers in one step, 1..32; default 8. More jobs wait */
     int32_t queue_max;         /* waiting jobs, default 256; more are refused with BUSY */
     double itl_target_ms;      /* while answers stream, prompts take no more of a step than keeps it near
-                                  this; 0: twice the step measured without prompts */
+                                  this; 0: 1.75 times a step without prompts, as measured */
     bool prefix_cache;         /* default true: keep what was computed while memory lasts, for prompts that
                                   begin the same */
     const char *snapshot_dir;  /* prefixes on disk that survive a restart; NULL: none */
@@ -541,9 +541,15 @@ void squish_batch_get_stats(squish_batch *b, squish_batch_stats *out);
 /* ---- names and places ------------------------------------------------------------------------ */
 
 /* Turn what a user typed into a path: a path as it is, a name in the store (home, NULL: $SQUISH_HOME or
- * ~/.squish), or the shipped "squish-tiny" (NULL or "" means it). NOT_FOUND names the nearest three. */
+ * ~/.squish), or the shipped "squish-tiny" (NULL or "" means it). A made model lies where the one it is made
+ * from does. NOT_FOUND names the nearest three. */
 squish_status squish_locate(const char *home, const char *name, squish_text *path, squish_error *err);
-/* Names one can type: fn(user, name, path, bytes on disk, ready tiers as text). */
+/* A made model is another one with words and numbers of its own, as the server's /api/create makes them: its
+ * {"from", "system", "template", "license", "parameters"} as JSON, all but "from" maybe null or absent.
+ * NOT_FOUND: name is none. */
+squish_status squish_made_json(const char *home, const char *name, squish_text *json, squish_error *err);
+/* Names one can type: fn(user, name, path, bytes on disk, ready tiers as text). Made models come last, with
+ * their own file as path and "made" in place of tiers. */
 typedef bool (*squish_list_fn)(void *user, const char *name, const char *path, uint64_t bytes,
                                const char *tiers);
 squish_status squish_list(const char *home, squish_list_fn fn, void *user, squish_error *err);

@@ -137,28 +137,15 @@ static void drop_what_is_over(sq_batch *b, uint64_t now) {
 
 /* ---- a step ---------------------------------------------------------------------------------- */
 
-static void learn(sq_batch *b, double ms, double tokens, double context, bool prompts) {
-    sq_step_cost *c = &b->cost;
-    sq_hist_add(&b->stats.step, ms);
-    sq_step_cost_add(c, tokens, context, ms);
-    if (prompts) return;
-    c->alone_ms = c->alone_ms > 0 ? 0.9 * c->alone_ms + 0.1 * ms : ms;
-    if (tokens > 1) return;
-    c->solo_ms = c->solo_ms > 0 ? 0.9 * c->solo_ms + 0.1 * ms : ms;
-}
-
 static void run_step(sq_batch *b) {
     sq_step_seg segs[SQ_SEQS_MAX];
-    int32_t m = 0;
-    double context = 0;
-    bool prompts = false;
+    int32_t m = 0, n_streams = 0;
     for (int32_t i = 0; i < b->n_plan; i++) {
         sq_job *j = b->plan[i].j;
         const int32_t n = b->plan[i].n_rows;
         segs[i] = (sq_step_seg){j->kv, m, n, j->computed};
         memcpy(b->ids + m, j->tokens + j->computed, (size_t)n * sizeof *b->ids);
-        context += n * (j->computed + 0.5 * n);
-        prompts |= n > 1 || j->n <= j->n_prompt;
+        n_streams += sq_job_streams(j);
         m += n;
     }
     const uint64_t begin = sq_os_now_ns();
@@ -169,7 +156,9 @@ static void run_step(sq_batch *b) {
     sq_rows_use(b);
     atomic_store(&b->step_began, 0);
     b->stats.steps++;
-    learn(b, (double)(sq_os_now_ns() - begin) / 1e6, m, context, prompts);
+    const double ms = (double)(sq_os_now_ns() - begin) / 1e6;
+    sq_hist_add(&b->stats.step, ms);
+    sq_step_cost_add(&b->cost, n_streams, m - n_streams, ms);
 }
 
 static void publish(sq_batch *b) {
@@ -181,7 +170,7 @@ static void publish(sq_batch *b) {
     s->tiles_cached = b->tree ? sq_kv_tree_idle(b->tree) : 0;
     s->kv_bytes = sq_kv_pool_bytes_used(b->e->kv);
     s->kv_bytes_max = sq_kv_pool_bytes_max(b->e->kv);
-    s->solo_step_ms = b->cost.solo_ms;
+    s->solo_step_ms = b->cost.alone_ms[1];
     s->fairness = sq_plan_fairness(b);
     if (b->snapshots) {
         const sq_snapshots_counts n = sq_snapshots_count(b->snapshots);

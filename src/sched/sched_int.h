@@ -4,6 +4,7 @@
  *
  *   sched_job.c     a job: what was asked, and the events on their way to its reader
  *   sched_plan.c    who is next, and how many tokens of whom the next step holds
+ *   sched_cost.c    how many rows of prompts leave answers that stream enough of a step
  *   sched_slots.c   which jobs have a place in the cache: admission, preemption
  *   sched_rows.c    what the rows of a step become: tokens, scores, embeddings
  *   sched_batch.c   the thread, its life, submission, statistics
@@ -92,21 +93,24 @@ bool sq_job_push(sq_job *j, const squish_job_event *ev);
 void sq_job_end(sq_job *j, squish_finish finish, const char *stop_reason, squish_status status,
                 const squish_error *err);
 bool sq_job_is_behind(sq_job *j);
+/* (sched_plan.c) Its next row is one more token of an answer, not of its prompt. */
+bool sq_job_streams(const sq_job *j);
 
-/* ---- what a step costs ----------------------------------------------------------------------- */
+/* ---- what a step costs (sched_cost.c) -------------------------------------------------------- */
 
-/* ms = k[0] + k[1] * tokens + k[2] * context, fitted by least squares that forget; context is the sum over
- * rows of the positions they see. */
 typedef struct {
-    double s[3][3], y[3]; /* sums of products, scaled (sched_plan.c) */
-    double k[3];
-    int32_t n;
-    double alone_ms;      /* mean of steps without prompts; 0: none yet */
-    double solo_ms;       /* of those with one answer */
+    double alone_ms[SQ_SEQS_MAX + 1]; /* [n] of a step with n answers and no prompt; 0: never seen */
+    double row_ms;                    /* of one row of a prompt beside them */
+    int32_t rows;                     /* of prompts, in the last step with answers */
+    int32_t since_alone;              /* steps with answers since one was without prompts */
 } sq_step_cost;
-void sq_step_cost_add(sq_step_cost *c, double tokens, double context, double ms);
-/* Tokens of a prompt at position pos that fit beside `tokens` and `context` into ms. */
-int32_t sq_step_cost_room(const sq_step_cost *c, double tokens, double context, double pos, double ms);
+/* A step of n_streams answers and `rows` rows of prompts took ms. */
+void sq_step_cost_add(sq_step_cost *c, int32_t n_streams, int32_t rows, double ms);
+/* ms of n_streams answers without prompts, or the best guess; 0: nothing is known. */
+double sq_step_cost_alone(const sq_step_cost *c, int32_t n_streams);
+/* Rows of prompts for the next step beside n_streams > 0 answers; 0: this one without. target_ms 0: 1.75
+ * times what it takes without. */
+int32_t sq_step_cost_rows(const sq_step_cost *c, int32_t n_streams, double target_ms);
 
 /* ---- the batch ------------------------------------------------------------------------------- */
 
@@ -143,7 +147,6 @@ struct squish_batch {
     sq_step_cost cost;
     sq_share plan[SQ_SEQS_MAX];
     int32_t n_plan;
-    int32_t prompt_rows;  /* of prompts, in the step before */
     int32_t *ids;         /* [chunk] of the step */
     squish_batch_stats stats;
 };

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * sched_cost.c - how many rows of prompts a step may have beside answers that stream.
+ *
+ *   step of n answers             alone_ms[n]                measured whenever no prompt is there, and
+ *   the same with r prompt rows   alone_ms[n] + r * row_ms   once in a while for that alone
+ *
+ * Both are measured, nothing is fitted: what a row costs depends on how many there are (rows are nearly free
+ * while weights are read from memory, then they are not), on how far into its prompt it is, on caches and on
+ * who else uses the cores. A line through all that was right on average and wrong where it mattered. Two
+ * rates follow dear rows quickly and cheap ones slowly, so that row_ms is an expectile above the mean (Newey
+ * and Powell, 1987) and the target holds for most steps, not for half of them; rows grow by half a step,
+ * since how dear more of them are is known only once they have run. */
+#include "sched/sched_int.h"
+
+enum {
+    ROWS_MIN = 1,     /* prompts always go on */
+    ROWS_FIRST = 8,   /* of the first step with prompts after steps without */
+    ALONE_EVERY = 32  /* steps with prompts, then one without: their time is worth knowing */
+};
+
+/* The usual step with prompts, over one without. The slowest of a hundred takes 1.4 times the usual one on the
+ * machines we have measured, and should stay within 2.5. */
+static const double TARGET = 1.75;
+
+void sq_step_cost_add(sq_step_cost *c, int32_t n_streams, int32_t rows, double ms) {
+    if (n_streams == 0) return;
+    const double alone = sq_step_cost_alone(c, n_streams), expected = alone + rows * c->row_ms;
+    c->rows = rows;
+    if (alone > 0 && ms > 2 * expected) ms = 2 * expected; /* somebody else had the cores */
+    if (rows == 0) {
+        c->alone_ms[n_streams] += (ms - c->alone_ms[n_streams]) / (c->alone_ms[n_streams] > 0 ? 8 : 1);
+        c->since_alone = 0;
+        return;
+    }
+    c->since_alone++;
+    const double each = ms > alone ? (ms - alone) / rows : 0;
+    c->row_ms += (each - c->row_ms) / (each > c->row_ms ? 2 : 8);
+}
+
+double sq_step_cost_alone(const sq_step_cost *c, int32_t n_streams) {
+    int32_t near = n_streams;
+    while (near > 0 && c->alone_ms[near] <= 0) near--;
+    if (near > 0) return c->alone_ms[near] + (n_streams - near) * c->row_ms;
+    for (near = n_streams; near < SQ_SEQS_MAX && c->alone_ms[near] <= 0;) near++;
+    return c->alone_ms[near];
+}
+
+int32_t sq_step_cost_rows(const sq_step_cost *c, int32_t n_streams, double target_ms) {
+    const double alone = sq_step_cost_alone(c, n_streams);
+    if (alone <= 0 || c->since_alone >= ALONE_EVERY) return 0;
+    const int32_t most = c->rows > 0 ? c->rows + c->rows / 2 + 1 : ROWS_FIRST;
+    const double left = (target_ms > 0 ? target_ms : TARGET * alone) - alone;
+    const double fits = c->row_ms > 0 ? left / c->row_ms : most;
+    if (fits >= most) return most;
+    return fits > ROWS_MIN ? (int32_t)fits : ROWS_MIN;
+}
