@@ -389,7 +389,7 @@ static void prepare(void *user) { /* worker */
         return;
     if (c->wish.pool != SQUISH_POOL_NONE) {
         bool told;
-        c->wish.pool = sq_api_pooling(c->model, &told);
+        c->wish.pool = sq_api_pooling(c->model->model, c->model->path, &told);
         c->wish.pool_guessed = !told;
     }
     settle_sampling(c);

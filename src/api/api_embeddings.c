@@ -3,8 +3,8 @@
  * api_embeddings.c - POST /v1/embeddings, and the vector that all dialects' embeddings share.
  *
  * Hidden states of the last layer become one vector the way the model's makers say (1_Pooling/config.json of
- * sentence-transformers); a chat model says nothing, then it is their mean, and a header says so. Vectors are
- * cut to `dimensions`, then brought to length 1. */
+ * sentence-transformers, pooling_type of a GGUF file); a chat model says nothing, then it is their mean, and a
+ * header says so. Vectors are cut to `dimensions`, then brought to length 1. */
 #include "api/api_int.h"
 
 #include <math.h>
@@ -19,28 +19,38 @@ typedef struct {
 
 /* ---- how ------------------------------------------------------------------------------------- */
 
-/* *told: the model says so. */
-squish_pooling sq_api_pooling(const sq_api_model *m, bool *told) {
-    static const struct {
-        const char *key;
-        squish_pooling pool;
-    } rows[] = {{"pooling_mode_cls_token", SQUISH_POOL_FIRST},
-                {"pooling_mode_lasttoken", SQUISH_POOL_LAST},
-                {"pooling_mode_mean_tokens", SQUISH_POOL_MEAN}};
+/* Each way, as sentence-transformers say it in 1_Pooling/config.json, and in one word. */
+static const struct {
+    const char *key, *word;
+    squish_pooling pool;
+} ways[] = {{"pooling_mode_cls_token", "first", SQUISH_POOL_FIRST},
+            {"pooling_mode_lasttoken", "last", SQUISH_POOL_LAST},
+            {"pooling_mode_mean_tokens", "mean", SQUISH_POOL_MEAN}};
+
+/* 1_Pooling/config.json beside the weights, or beside what tiers were made from. */
+static json_t *pooling_file(const char *model) {
     char path[4200];
-    *told = false;
-    squish_pooling pool = SQUISH_POOL_MEAN;
-    const size_t n = strlen(m->path);
+    const size_t n = strlen(model);
     static const char made[] = "-compressed";
     const size_t cut =
-        n > sizeof made && strcmp(m->path + n - (sizeof made - 1), made) == 0 ? sizeof made - 1 : 0;
+        n > sizeof made && strcmp(model + n - (sizeof made - 1), made) == 0 ? sizeof made - 1 : 0;
     snprintf(path, sizeof path, "%.*s/1_Pooling/config.json", (int)(n - cut < 4096 ? n - cut : 4096),
-             m->path);
-    json_t *o = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
-    for (size_t i = 0; i < SQ_COUNT(rows) && !*told; i++)
-        if (json_is_true(json_object_get(o, rows[i].key))) *told = true, pool = rows[i].pool;
-    json_decref(o);
-    return pool;
+             model);
+    return json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
+}
+
+squish_pooling sq_api_pooling(const squish_model *m, const char *path, bool *told) {
+    const char *text = squish_model_config_json(m);
+    json_t *file = pooling_file(path), *config = text ? json_loads(text, 0, NULL) : NULL;
+    const char *word = json_string_value(json_object_get(json_object_get(config, "squish"), "pooling"));
+    squish_pooling pool = SQUISH_POOL_NONE;
+    for (size_t i = 0; i < SQ_COUNT(ways) && pool == SQUISH_POOL_NONE; i++)
+        if (json_is_true(json_object_get(file, ways[i].key)) || (word && strcmp(word, ways[i].word) == 0))
+            pool = ways[i].pool;
+    json_decref(file);
+    json_decref(config);
+    *told = pool != SQUISH_POOL_NONE;
+    return *told ? pool : SQUISH_POOL_MEAN;
 }
 
 void sq_api_unit_vector(float *v, int32_t n) {

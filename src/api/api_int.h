@@ -315,8 +315,9 @@ const char *sq_api_finish_word(squish_finish f); /* "stop", "length" */
 void sq_api_openai_finish(sq_api_call *c, const char *prefix, const char *object, bool include_usage);
 /* stream, stream_options.include_usage, n, and what is refused on every route that generates. */
 bool sq_api_openai_common(sq_api_call *c, const json_t *body, bool *include_usage);
-/* (api_embeddings.c) How a model makes one vector of a prompt; *told: it says so itself. Worker. */
-squish_pooling sq_api_pooling(const sq_api_model *m, bool *told);
+/* (api_embeddings.c) How a model, opened from path, makes one vector of a prompt; *told: it says so itself.
+ * Worker. */
+squish_pooling sq_api_pooling(const squish_model *m, const char *path, bool *told);
 void sq_api_unit_vector(float *v, int32_t n); /* to length 1 */
 json_t *sq_api_vector(const float *v, int32_t n);
 /* (api_chat.c) Append {token, logprob, bytes, top_logprobs} of a TOKEN event. */

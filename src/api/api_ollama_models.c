@@ -301,12 +301,11 @@ static json_t *model_info(const squish_model *m, const squish_model_info *i, boo
 
 static json_t *capabilities(const squish_model *m, const squish_model_info *i, const char *path) {
     int32_t marks[3];
-    char pooling[PATH_BYTES];
+    bool embeds;
     json_t *list = json_pack("[s]", "completion");
     if (i->has_tokenizer && sq_api_middle_marks(m, marks)) json_array_append_new(list, json_string("insert"));
-    if (snprintf(pooling, sizeof pooling, "%s/1_Pooling/config.json", path) < (int)sizeof pooling &&
-        sq_os_exists(pooling))
-        json_array_append_new(list, json_string("embedding"));
+    sq_api_pooling(m, path, &embeds);
+    if (embeds) json_array_append_new(list, json_string("embedding"));
     return list;
 }
 
@@ -372,7 +371,7 @@ static bool form_show(sq_api_call *c, const squish_model *m, const char *path) {
                   "parameters", parameter_lines(s->made.parameters, ""), "template", source, "system",
                   s->made.system ? s->made.system : "", "license", license_of(s, path), "modified_at", stamp,
                   "details", sq_api_ollama_details(&i, s->made.root ? s->made.from : ""), "model_info",
-                  model_info(m, &i, s->verbose), "capabilities", capabilities(m, &i, path));
+                  model_info(m, &i, s->verbose), "capabilities", capabilities(m, &i, c->model ? c->model->path : path));
     return c->result || sq_api_refuse(&c->error, 500, "out_of_memory", NULL, "the answer found no memory");
 }
 

@@ -141,7 +141,7 @@ static squish_status write_config(sq_build *b, squish_error *err) {
     if (m->config_json)
         return sq_sqw_writer_section(b->w, SQ_SEC_CONF, m->config_json, strlen(m->config_json) + 1, err);
     squish_text text = {0};
-    SQ_TRY(sq_config_to_json(&m->cfg, &b->j->alloc, &text, err));
+    SQ_TRY(sq_config_to_json(&m->cfg, NULL, &b->j->alloc, &text, err));
     squish_status st = sq_sqw_writer_section(b->w, SQ_SEC_CONF, text.data, text.bytes + 1, err);
     squish_text_free(&text);
     return st;

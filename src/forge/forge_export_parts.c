@@ -62,7 +62,7 @@ static squish_status config_of_keys(const sq_model *m, squish_text *text, squish
                        "%s: tensor 'rope_freqs.weight' is not what rope type llama3 gives; config.json "
                        "has no other way to say it",
                        m->info.path);
-    return sq_config_to_json(&c, &m->alloc, text, err);
+    return sq_config_to_json(&c, NULL, &m->alloc, text, err);
 }
 
 squish_status sq_export_config(const sq_model *m, json_t **out, squish_error *err) {

@@ -62,9 +62,13 @@ typedef struct {
 squish_status sq_config_from_json(const char *json, size_t n, sq_config *out, squish_error *err);
 /* From the keys of a GGUF file (architectures llama, qwen2, qwen3). */
 squish_status sq_config_from_gguf(const sq_gguf *g, sq_config *out, squish_error *err);
-/* config.json text that says the same as c, for files that bring none. Free with the allocator. */
-squish_status sq_config_to_json(const sq_config *c, const squish_alloc *a, squish_text *out,
-                                squish_error *err);
+/* How the makers of a GGUF file mean its hidden states to become one vector (key pooling_type): "mean", "first",
+ * "last"; NULL: they do not say, or mean no vector. CORRUPT: not one of the numbers there are. */
+squish_status sq_config_gguf_pooling(const sq_gguf *g, const char **out, squish_error *err);
+/* config.json text that says the same as c, for files that bring none; pooling, if not NULL, stands in it as
+ * squish.pooling. Free with the allocator. */
+squish_status sq_config_to_json(const sq_config *c, const char *pooling, const squish_alloc *a,
+                                squish_text *out, squish_error *err);
 squish_status sq_config_check(const sq_config *c, squish_error *err);
 
 /* inv_freq[half] in double and the factor on cos and sin, half = head_dim / 2. */

@@ -320,7 +320,18 @@ static void windows_json(const sq_config *c, const family *f, json_t *o) {
     json_object_set_new(o, "layer_types", types);
 }
 
-static json_t *config_object(const sq_config *c, const family *f) {
+/* Our own words, beside those of the family. */
+static json_t *own_json(const sq_config *c, const char *pooling) {
+    json_t *o = json_object();
+    if (c->rope_pairs || c->rope_factors) {
+        json_object_set_new(o, "rope_pairs", json_boolean(c->rope_pairs));
+        json_object_set_new(o, "rope_factors", json_boolean(c->rope_factors));
+    }
+    if (pooling) json_object_set_new(o, "pooling", json_string(pooling));
+    return o;
+}
+
+static json_t *config_object(const sq_config *c, const family *f, const char *pooling) {
     static const char *const acts[] = {"silu", "gelu_pytorch_tanh", "relu2"};
     json_t *o = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:f, s:b, s:b, s:b}",
                           "model_type", c->arch, "num_hidden_layers", c->n_layers, "hidden_size", c->hidden,
@@ -342,19 +353,19 @@ static json_t *config_object(const sq_config *c, const family *f) {
         json_object_set_new(o, "rope_theta", json_real(c->rope[0].theta));
         json_object_set(o, "rope_scaling", c->rope[0].type == SQ_ROPE_DEFAULT ? json_null() : rope);
     }
-    if (c->rope_pairs || c->rope_factors)
-        json_object_set_new(o, own_key, json_pack("{s:b, s:b}", "rope_pairs", c->rope_pairs, "rope_factors",
-                                                  c->rope_factors));
+    json_t *own = own_json(c, pooling);
+    if (json_object_size(own) > 0) json_object_set(o, own_key, own);
+    json_decref(own);
     return o;
 }
 
-squish_status sq_config_to_json(const sq_config *c, const squish_alloc *a, squish_text *out,
-                                squish_error *err) {
+squish_status sq_config_to_json(const sq_config *c, const char *pooling, const squish_alloc *a,
+                                squish_text *out, squish_error *err) {
     *out = (squish_text){0};
     SQ_TRY(sq_config_check(c, err));
     const family *f = family_of(c->arch, err);
     if (!f) return SQUISH_UNSUPPORTED;
-    json_t *o = config_object(c, f);
+    json_t *o = config_object(c, f, pooling);
     char *text = o ? json_dumps(o, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(o);
     sq_buf b;

@@ -188,6 +188,17 @@ static void presence(const sq_gguf *g, sq_config *c) {
     c->rope_factors = sq_gguf_find(g, "rope_freqs.weight") != NULL;
 }
 
+squish_status sq_config_gguf_pooling(const sq_gguf *g, const char **out, squish_error *err) {
+    static const char *const words[] = {NULL, "mean", "first", "last", NULL}; /* NULL: none; ranks pairs */
+    keys k = {.g = g, .err = err};
+    int32_t type = 0;
+    *out = NULL;
+    SQ_TRY(read_arch(&k));
+    SQ_TRY(get_int(&k, "pooling_type", false, 0, SQ_COUNT(words) - 1, &type));
+    *out = words[type];
+    return SQUISH_OK;
+}
+
 squish_status sq_config_from_gguf(const sq_gguf *g, sq_config *out, squish_error *err) {
     keys k = {.g = g, .err = err};
     memset(out, 0, sizeof *out);

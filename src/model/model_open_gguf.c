@@ -27,7 +27,9 @@ static squish_status compile_text(sq_model *m, const squish_model_options *opt, 
 /* The file's keys as a config.json, for those who ask the model for one. */
 static squish_status make_config_json(sq_model *m, squish_error *err) {
     squish_text text;
-    SQ_TRY(sq_config_to_json(&m->cfg, &m->alloc, &text, err));
+    const char *pooling;
+    SQ_TRY(sq_config_gguf_pooling(m->gguf, &pooling, err));
+    SQ_TRY(sq_config_to_json(&m->cfg, pooling, &m->alloc, &text, err));
     m->config_json = sq_arena_strndup(&m->load, text.data, text.bytes);
     sq_alloc_free(&m->alloc, text.data, text.bytes + 1);
     return m->config_json ? SQUISH_OK : sq_fail(err, SQUISH_NO_MEMORY, "config: out of memory");

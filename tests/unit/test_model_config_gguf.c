@@ -82,7 +82,7 @@ static void tensor(file *f, const char *name, uint64_t rows, uint64_t cols) {
     f->n_tensors++;
 }
 
-static squish_status read_file(file *f, sq_config *c, squish_error *err) {
+static sq_gguf *parse(file *f, squish_error *err) {
     static uint8_t whole[1 << 16];
     *err = (squish_error){0};
     memcpy(f->bytes + 8, &f->n_tensors, 8);
@@ -93,6 +93,11 @@ static squish_status read_file(file *f, sq_config *c, squish_error *err) {
     memcpy(whole, f->bytes, f->n);
     sq_gguf *g = NULL;
     assert_ok(sq_gguf_parse(&g, (sq_span){whole, base + f->data}, "test.gguf", NULL, err), err);
+    return g;
+}
+
+static squish_status read_file(file *f, sq_config *c, squish_error *err) {
+    sq_gguf *g = parse(f, err);
     const squish_status st = sq_config_from_gguf(g, c, err);
     sq_gguf_close(g);
     return st;
@@ -189,6 +194,33 @@ static void rope_scaling_is_read(void **state) {
     assert_true(d.rope[0].factor == 2.0);
 }
 
+static void pooling_is_a_word_in_config_json(void **state) {
+    (void)state;
+    static const char *const words[] = {NULL, "\"pooling\": \"mean\"", "\"pooling\": \"first\"",
+                                        "\"pooling\": \"last\"", NULL};
+    const squish_alloc heap = sq_alloc_default();
+    for (uint32_t i = 0; i <= SQ_COUNT(words); i++) {
+        file f;
+        sq_config c;
+        squish_error err;
+        squish_text text;
+        const char *pooling;
+        begin_model(&f, "qwen2");
+        key_u32(&f, "qwen2.pooling_type", i);
+        tensor(&f, "token_embd.weight", 40, 64);
+        sq_gguf *g = parse(&f, &err);
+        const squish_status st = sq_config_gguf_pooling(g, &pooling, &err);
+        assert_int_equal(st, i < SQ_COUNT(words) ? SQUISH_OK : SQUISH_CORRUPT);
+        if (st == SQUISH_OK) {
+            assert_ok(sq_config_from_gguf(g, &c, &err), &err);
+            assert_ok(sq_config_to_json(&c, pooling, &heap, &text, &err), &err);
+            assert_true(words[i] ? strstr(text.data, words[i]) != NULL : !strstr(text.data, "pooling"));
+            sq_alloc_free(&heap, text.data, text.bytes + 1);
+        }
+        sq_gguf_close(g);
+    }
+}
+
 /* ---- what is refused ------------------------------------------------------------------------- */
 
 static void other_architectures_are_refused_by_name(void **state) {
@@ -249,7 +281,7 @@ static void config_json_made_from_a_config_reads_back_the_same(void **state) {
                  texts[i]);
         const squish_alloc heap = sq_alloc_default();
         assert_ok(sq_config_from_json(json, strlen(json), &a, &err), &err);
-        assert_ok(sq_config_to_json(&a, &heap, &text, &err), &err);
+        assert_ok(sq_config_to_json(&a, NULL, &heap, &text, &err), &err);
         assert_ok(sq_config_from_json(text.data, text.bytes, &b, &err), &err);
         if (memcmp(&a, &b, sizeof a) != 0) fail_msg("%s\n  became %s", json, text.data);
         sq_alloc_free(&heap, text.data, text.bytes + 1);
@@ -284,6 +316,7 @@ int main(void) {
         cmocka_unit_test(tensors_of_the_first_layer_say_which_parts_there_are),
         cmocka_unit_test(only_the_llama_family_turns_neighbouring_pairs),
         cmocka_unit_test(rope_scaling_is_read),
+        cmocka_unit_test(pooling_is_a_word_in_config_json),
         cmocka_unit_test(other_architectures_are_refused_by_name),
         cmocka_unit_test(missing_and_absurd_keys_are_named),
         cmocka_unit_test(config_json_made_from_a_config_reads_back_the_same),
