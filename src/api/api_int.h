@@ -48,6 +48,7 @@
 
 #include "api/api.h"
 #include "http/http.h"
+#include "store/store.h"
 
 #include <jansson.h>
 #include <stdatomic.h>
@@ -66,7 +67,7 @@ enum {
     SQ_API_BIAS_MAX = 1024,
     SQ_API_JSON_ELEMENTS = 100000, /* keys and elements of one body ... */
     SQ_API_JSON_IDS = 16 << 20,    /* ... on routes that take token ids */
-    SQ_API_NAME_MAX = 200,         /* bytes of a model's name */
+    SQ_API_NAME_MAX = SQ_STORE_NAME_MAX, /* bytes of a model's name */
     SQ_API_FLIGHT_MAX = 64         /* answers of one request at work at once; the others follow */
 };
 
@@ -441,24 +442,8 @@ squish_status sq_api_store_find(sq_api *api, const char *name, sq_arena *ar, con
 
 /* ---- made models (api_made.c) ------------------------------------------------------------------ */
 
-/* A model that is another one with words and numbers of its own: what POST /api/create and /api/copy write,
- * as $SQUISH_HOME/models/NAME.made.json. It is resolved when a request is read, so it takes no memory. */
-typedef struct {
-    const char *from; /* a name of the store or the command line, never a made one */
-    const char *system, *template_source, *license; /* NULL: none */
-    json_t *parameters;                             /* options under Ollama's names; NULL: none */
-    json_t *root;                                   /* owns all of it: json_decref */
-    uint64_t mtime_ns;                              /* of its file */
-} sq_api_made;
-/* Letters, digits and . _ : - after a letter or digit; at most SQ_API_NAME_MAX bytes. What may become a file
- * name. */
-bool sq_api_name_is_plain(const char *name);
-/* Worker, as all of these. NOT_FOUND: no such made model (or the name is one of the command line). */
-squish_status sq_api_made_read(sq_api *api, const char *name, sq_api_made *out, squish_error *err);
-squish_status sq_api_made_write(sq_api *api, const char *name, const sq_api_made *made, squish_error *err);
-squish_status sq_api_made_remove(sq_api *api, const char *name, squish_error *err);
-squish_status sq_api_made_each(sq_api *api, bool (*fn)(void *user, const char *name, const sq_api_made *made),
-                               void *user, squish_error *err);
+/* sq_store_made_read, but for names of the command line, which hide made ones: NOT_FOUND. Worker. */
+squish_status sq_api_made_read(sq_api *api, const char *name, sq_store_made *out, squish_error *err);
 /* After dialect->read: where wish.model is a made one, the model it is made from with its words and numbers
  * under the request's. false: c->error. */
 bool sq_api_made_apply(sq_api_call *c);

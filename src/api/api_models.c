@@ -42,14 +42,8 @@ enum { CONTROLS_MAX = 4096 };
 
 /* ---- names ----------------------------------------------------------------------------------- */
 
-static size_t name_length(const char *name) {
-    static const char latest[] = ":latest";
-    const size_t n = strlen(name), m = sizeof latest - 1;
-    return n > m && strcmp(name + n - m, latest) == 0 ? n - m : n;
-}
-
 static bool same_name(const sq_api_model *m, const char *name) {
-    const size_t n = name_length(name);
+    const size_t n = sq_store_bare_length(name);
     return strlen(m->name) == n && memcmp(m->name, name, n) == 0;
 }
 
@@ -85,6 +79,7 @@ typedef struct {
 
 static bool list_inside(void *user, const char *name, const char *path, uint64_t bytes, const char *tiers) {
     const inside *in = user;
+    if (strcmp(tiers, "made") == 0) return true; /* sq_store_made_each lists them */
     if (strlen(name) > SQ_API_NAME_MAX || !stays_inside(path)) return true;
     return in->fn(in->user, name, path, bytes, tiers);
 }
@@ -135,7 +130,7 @@ static squish_status find_path(sq_api *api, const char *name, size_t n, sq_arena
 
 squish_status sq_api_store_find(sq_api *api, const char *name, sq_arena *ar, const char **path,
                                 squish_error *err) {
-    return find_path(api, name, name_length(name), ar, path, err);
+    return find_path(api, name, sq_store_bare_length(name), ar, path, err);
 }
 
 /* ---- opening (worker) ------------------------------------------------------------------------ */
@@ -296,7 +291,7 @@ static sq_api_model *new_model(sq_api *api, const char *name) {
     m->api = api;
     m->load = l;
     sq_arena_init(&l->arena, &api->alloc, 1024, 64 << 20);
-    snprintf(m->name, sizeof m->name, "%.*s", (int)name_length(name), name);
+    snprintf(m->name, sizeof m->name, "%.*s", (int)sq_store_bare_length(name), name);
     m->state = SQ_API_LOADING;
     m->keep_alive_s = api->opt.keep_alive_s;
     l->queued = true;
@@ -423,7 +418,7 @@ void sq_api_model_want(sq_api *api, const char *name,
         done(user, m, NULL);
         return;
     }
-    if (name_length(name) > SQ_API_NAME_MAX) {
+    if (sq_store_bare_length(name) > SQ_API_NAME_MAX) {
         sq_api_refuse(&e, 404, "model_not_found", "model", "no model '%.40s...' here", name);
         done(user, NULL, &e);
         return;

@@ -191,7 +191,8 @@ static uint64_t bytes_at(const char *path) {
     return sum;
 }
 
-static bool add_made(void *user, const char *name, const sq_api_made *made) {
+static bool add_made(void *user, const char *name, const char *file, const sq_store_made *made) {
+    (void)file;
     sq_api_call *c = user;
     const char *path;
     if (sq_api_store_find(c->api, made->from, &c->arena, &path, NULL) != SQUISH_OK)
@@ -205,7 +206,7 @@ static bool work_tags(sq_api_call *c) {
         const sq_api_named *n = &c->api->opt.models[i];
         add_entry(c, n->name, n->path, bytes_at(n->path), sq_os_file_mtime_ns(n->path), "");
     }
-    sq_api_made_each(c->api, add_made, c, NULL);
+    sq_store_made_each(c->api->opt.home, add_made, c, NULL);
     sq_api_store_each(c->api, add_stored, c, NULL); /* an unreadable folder holds no models */
     return c->error.status == 0;
 }
@@ -215,7 +216,7 @@ static bool work_tags(sq_api_call *c) {
 typedef struct {
     const char *name;
     bool verbose;
-    sq_api_made made; /* root NULL: none */
+    sq_store_made made; /* root NULL: none */
 } show_state;
 
 static bool read_show(sq_api_call *c, json_t *body) {

@@ -39,7 +39,7 @@ static const char *bare(sq_api_call *c, const char *name) {
 }
 
 static bool new_name(sq_api_call *c, const char *name, const char *field) {
-    return sq_api_name_is_plain(name) ||
+    return sq_store_name_is_plain(name) ||
            sq_api_refuse(&c->error, 400, "invalid_value", field,
                          "'%s' is '%.100s', wanted letters, digits and . _ : - (at most %d)", field, name,
                          SQ_API_NAME_MAX);
@@ -77,14 +77,14 @@ static bool free_name(sq_api_call *c, const char *name, const char *field) {
 }
 
 /* The made model of that name, or one that is nothing but `name`. NOT_FOUND: no model is called so. */
-static bool start_from(sq_api_call *c, const char *name, sq_api_made *m) {
+static bool start_from(sq_api_call *c, const char *name, sq_store_made *m) {
     squish_error err = {0};
     const char *path;
     squish_status st = sq_api_made_read(c->api, name, m, &err);
     if (st == SQUISH_NOT_FOUND) {
         err = (squish_error){0};
         st = sq_api_store_find(c->api, name, &c->arena, &path, &err);
-        *m = (sq_api_made){.from = name};
+        *m = (sq_store_made){.from = name};
     }
     return st == SQUISH_OK || lib_error(c, &err);
 }
@@ -193,7 +193,7 @@ static bool try_template(sq_api_call *c, const char *source) {
                                             "'template' is not the Jinja that is read here: %s", err.text);
 }
 
-static bool read_words(sq_api_call *c, const json_t *body, sq_api_made *m) {
+static bool read_words(sq_api_call *c, const json_t *body, sq_store_made *m) {
     const json_t *license = json_object_get(body, "license");
     json_t *parameters = json_object_get(body, "parameters");
     const char *source = NULL;
@@ -208,7 +208,7 @@ static bool read_words(sq_api_call *c, const json_t *body, sq_api_made *m) {
     return !source || !*source || try_template(c, source);
 }
 
-static bool has_words(const sq_api_made *m) {
+static bool has_words(const sq_store_made *m) {
     return m->system || m->template_source || m->license || m->parameters;
 }
 
@@ -217,7 +217,7 @@ static bool make(sq_api_call *c, const json_t *body, const char *name) {
     const char *from = NULL;
     char blob[PATH_BYTES], linked[NAME_BYTES + 8];
     squish_error err = {0};
-    sq_api_made m = {0};
+    sq_store_made m = {0};
     if (!sq_api_get_text(&c->error, body, "", "from", &from)) return false;
     if (json_object_size(files)) {
         if (!find_blob(c, files, blob, sizeof blob) || !read_words(c, body, &m) || !link_blob(c, blob, name))
@@ -233,7 +233,7 @@ static bool make(sq_api_call *c, const json_t *body, const char *name) {
         c->made = m.root; /* its words live as long as the call */
         if (!read_words(c, body, &m)) return false;
     }
-    return sq_api_made_write(c->api, name, &m, &err) == SQUISH_OK || lib_error(c, &err);
+    return sq_store_made_write(c->api->opt.home, name, &m, &err) == SQUISH_OK || lib_error(c, &err);
 }
 
 static bool read_create(sq_api_call *c, json_t *body) {
@@ -250,7 +250,7 @@ static bool read_create(sq_api_call *c, json_t *body) {
 static bool read_copy(sq_api_call *c, json_t *body) {
     const char *from = NULL, *to = NULL;
     squish_error err = {0};
-    sq_api_made m = {0};
+    sq_store_made m = {0};
     if (!sq_api_get_text(&c->error, body, "", "source", &from) ||
         !sq_api_get_text(&c->error, body, "", "destination", &to))
         return false;
@@ -262,7 +262,7 @@ static bool read_copy(sq_api_call *c, json_t *body) {
         !start_from(c, from, &m))
         return false;
     c->made = m.root;
-    if (sq_api_made_write(c->api, to, &m, &err) != SQUISH_OK) return lib_error(c, &err);
+    if (sq_store_made_write(c->api->opt.home, to, &m, &err) != SQUISH_OK) return lib_error(c, &err);
     return without_model(c);
 }
 
@@ -271,7 +271,7 @@ static bool read_copy(sq_api_call *c, json_t *body) {
 static bool read_pull(sq_api_call *c, json_t *body) {
     store_state *s = c->state;
     bool insecure = false;
-    sq_api_made m;
+    sq_store_made m;
     const char *path;
     if (!sq_api_ollama_head(c, body) || !sq_api_get_bool(&c->error, body, "", "insecure", &insecure))
         return false;
@@ -364,14 +364,14 @@ static bool remove_stored(sq_api_call *c, const char *name) {
 static bool work_delete(sq_api_call *c) {
     const store_state *s = c->state;
     squish_error err = {0};
-    sq_api_made m;
+    sq_store_made m;
     c->result = json_pack("{s:s}", "status", "success");
     if (sq_api_made_read(c->api, s->name, &m, &err) != SQUISH_OK) return remove_stored(c, s->name);
     char own[NAME_BYTES + 8];
     snprintf(own, sizeof own, "%s.gguf", s->name);
     const bool owns = strcmp(m.from, own) == 0; /* made with that file, by create */
     json_decref(m.root);
-    if (sq_api_made_remove(c->api, s->name, &err) != SQUISH_OK) return lib_error(c, &err);
+    if (sq_store_made_remove(c->api->opt.home, s->name, &err) != SQUISH_OK) return lib_error(c, &err);
     return !owns || remove_stored(c, own);
 }
 

@@ -167,12 +167,13 @@ static bool add_stored(void *user, const char *name, const char *path, uint64_t 
                                tiers ? tiers : ""));
 }
 
-static bool add_made(void *user, const char *name, const sq_api_made *made) {
+static bool add_made(void *user, const char *name, const char *path, const sq_store_made *made) {
+    (void)path;
     return add_entry(user, name, json_pack("{s:s, s:s}", "state", "made", "from", made->from));
 }
 
 static bool work_list(sq_api_call *c) {
-    sq_api_made_each(c->api, add_made, c, NULL);
+    sq_store_made_each(c->api->opt.home, add_made, c, NULL);
     sq_api_store_each(c->api, add_stored, c, NULL); /* an unreadable folder holds no models */
     return c->error.status == 0;
 }
@@ -188,7 +189,7 @@ static bool work_one(sq_api_call *c) {
     if (c->result) return true;
     const char *path;
     squish_error err = {0};
-    sq_api_made made;
+    sq_store_made made;
     if (c->wish.model && sq_api_made_read(c->api, c->wish.model, &made, NULL) == SQUISH_OK) {
         c->made = made.root;
         c->result = entry(c->api, c->wish.model);

@@ -42,7 +42,7 @@ typedef enum {
 
 typedef enum { KIND_FLAG, KIND_INT, KIND_NUM, KIND_TEXT, KIND_LIST, KIND_ENUM } cli_kind;
 typedef enum { CLI_HINT_NONE, CLI_HINT_FILE, CLI_HINT_DIR, CLI_HINT_MODEL } cli_hint;
-typedef enum { CLI_FROM_DEFAULT, CLI_FROM_FILE, CLI_FROM_ENV, CLI_FROM_FLAG } cli_origin;
+typedef enum { CLI_FROM_DEFAULT, CLI_FROM_FILE, CLI_FROM_MADE, CLI_FROM_ENV, CLI_FROM_FLAG } cli_origin;
 
 typedef enum {
 #define CLI_OPT(id, ...) OPT_##id,
@@ -85,6 +85,7 @@ struct cli {
     cli_value values[OPT_COUNT];
     const char *args[CLI_ARGS_MAX];
     int n_args;
+    const char *made_template; /* of a made model; NULL: none */
     sq_arena arena;            /* strings of the line, the environment and squish.ini */
 };
 
@@ -175,6 +176,12 @@ squish_gen_options cli_gen_options(const cli *c, const cli_session *s);
 /* (cli_grammar.c) The one grammar that --schema, --regex, --gbnf name, for m; NULL if none does. read: for
  * reading files rather than for answers. 0 or exit status. */
 int cli_open_grammar(cli *c, const squish_model *m, bool read, squish_grammar **out);
+/* (cli_made.c) If name is a made model: its system message and parameters become options, where nobody gave
+ * them, and its template c->made_template. 0 or exit status. */
+int cli_take_made(cli *c, const char *name);
+/* The template to use instead of the model's: --template's file, or a made model's; NULL: none. *owned is to
+ * be freed. 0 or exit status. */
+int cli_read_template(cli *c, squish_text *owned, const char **source);
 const char *cli_finish_name(squish_finish f);
 /* Options that are given, over what is there. */
 void cli_apply_sampling(const cli *c, squish_sampling *s);

@@ -48,19 +48,19 @@ static squish_status join_contents(const cli_talk *t, squish_text *out, squish_e
 }
 
 static squish_status render(const cli_talk *t, squish_text *out, squish_error *err) {
-    if (!t->s.info.has_template && !t->template_text.data) return join_contents(t, out, err);
+    if (!t->s.info.has_template && !t->template_source) return join_contents(t, out, err);
     squish_template_options o = squish_template_options_default();
     char *json = json_dumps(t->messages, JSON_COMPACT);
     if (!json) return sq_fail(err, SQUISH_NO_MEMORY, "out of memory for the conversation");
     o.messages_json = json;
-    o.template_source = t->template_text.data;
+    o.template_source = t->template_source;
     const squish_status st = squish_template_render(t->s.model, &o, out, err);
     free(json); /* jansson's */
     return st;
 }
 
 static squish_status make_prompt(const cli_talk *t, squish_tokens *out, squish_error *err) {
-    const bool templated = t->s.info.has_template || t->template_text.data;
+    const bool templated = t->s.info.has_template || t->template_source;
     squish_text text = {0};
     squish_engine_info e;
     SQ_TRY(render(t, &text, err));
@@ -202,7 +202,7 @@ static int talk(cli_talk *t, const char *name) {
     const char *system = cli_text(t->c, OPT_SYSTEM);
     if (system && *system && !append(t, "system", system, strlen(system)))
         return cli_fail_text(t->c, 1, "--system is not UTF-8 text");
-    if (!t->s.info.has_template && !t->template_text.data)
+    if (!t->s.info.has_template && !t->template_source)
         cli_note(t->c, "squish: this model has no chat template: each message is continued as text "
                        "(--template FILE gives one)");
     cli_repl *r = cli_repl_open(history_path(t, path, sizeof path), t->terminal);
@@ -223,8 +223,9 @@ int cli_chat(cli *c) {
     const char *name = given ? cli_text(c, OPT_MODEL) : c->n_args ? c->args[0] : NULL;
     if (c->n_args > !given) return cli_fail_text(c, 2, "chat takes one model");
     cli_talk t = {.c = c, .terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)};
-    int code = 0;
-    if (cli_has(c, OPT_TEMPLATE)) code = cli_read(c, cli_text(c, OPT_TEMPLATE), true, &t.template_text);
+    squish_text file = {0};
+    int code = cli_take_made(c, name);
+    if (code == 0) code = cli_read_template(c, &file, &t.template_source);
     if (code == 0) code = cli_open_session(c, name, &t.s);
     if (code == 0) {
         t.messages = json_array();
@@ -232,6 +233,6 @@ int cli_chat(cli *c) {
         json_decref(t.messages);
         cli_close_session(&t.s);
     }
-    squish_text_free(&t.template_text);
+    squish_text_free(&file);
     return code;
 }

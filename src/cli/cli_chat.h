@@ -35,7 +35,7 @@ typedef struct {
     cli *c;
     cli_session s;
     json_t *messages;          /* [{role, content}], as templates take them */
-    squish_text template_text; /* --template; data NULL: the model's */
+    const char *template_source; /* instead of the model's; NULL: that */
     squish_gen_stats stats;    /* of the last answer */
     bool has_stats, terminal;
     bool failed;               /* a message could not be answered */

@@ -79,6 +79,7 @@ static const char *origin_text(cli_origin from, const cli_option *o, char out[96
     char env[64];
     cli_env_name(o, env, sizeof env);
     if (from == CLI_FROM_ENV) snprintf(out, 96, "%s", env);
+    else if (from == CLI_FROM_MADE) snprintf(out, 96, "the model's own %s", o->name);
     else if (from == CLI_FROM_FILE) snprintf(out, 96, "squish.ini: %s", o->name);
     else snprintf(out, 96, "--%s", o->name);
     return out;

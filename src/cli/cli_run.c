@@ -9,11 +9,10 @@
 
 /* ---- the prompt ------------------------------------------------------------------------------ */
 
-static squish_status render(cli *c, const cli_session *s, const char *prompt, squish_text *out,
-                            squish_error *err) {
+static squish_status render(cli *c, const cli_session *s, const char *prompt, const char *source,
+                            squish_text *out, squish_error *err) {
     json_t *messages = json_array();
     squish_template_options o = squish_template_options_default();
-    squish_text file = {0};
     if (cli_has(c, OPT_SYSTEM))
         json_array_append_new(messages,
                               json_pack("{s:s, s:s}", "role", "system", "content", cli_text(c, OPT_SYSTEM)));
@@ -22,13 +21,8 @@ static squish_status render(cli *c, const cli_session *s, const char *prompt, sq
     json_decref(messages);
     if (!text) return sq_fail(err, SQUISH_INVALID, "the prompt is not UTF-8 text");
     o.messages_json = text;
-    squish_status st = SQUISH_OK;
-    if (cli_has(c, OPT_TEMPLATE)) {
-        if (cli_read(c, cli_text(c, OPT_TEMPLATE), true, &file) != 0) st = SQUISH_NOT_FOUND;
-        o.template_source = file.data;
-    }
-    if (st == SQUISH_OK) st = squish_template_render(s->model, &o, out, err);
-    squish_text_free(&file);
+    o.template_source = source;
+    const squish_status st = squish_template_render(s->model, &o, out, err);
     free(text); /* jansson's */
     return st;
 }
@@ -36,21 +30,24 @@ static squish_status render(cli *c, const cli_session *s, const char *prompt, sq
 /* Prompt text to ids: through the chat template, or as it is. */
 static int prompt_tokens(cli *c, const cli_session *s, const char *prompt, squish_tokens *out) {
     squish_error err = {0};
-    squish_text text = {0};
+    squish_text text = {0}, file = {0};
     squish_status st;
-    const bool has_template = s->info.has_template || cli_has(c, OPT_TEMPLATE);
+    const char *source = NULL;
+    const int code = cli_read_template(c, &file, &source);
+    if (code) return code;
+    const bool has_template = s->info.has_template || source;
     if (!has_template && !cli_flag(c, OPT_RAW))
         cli_note(c, "squish: %s has no chat template: continuing the text as it is (--raw says so)",
                  s->info.path);
     if (has_template && !cli_flag(c, OPT_RAW)) {
-        st = render(c, s, prompt, &text, &err);
+        st = render(c, s, prompt, source, &text, &err);
         if (st == SQUISH_OK)
             st = squish_tokenize(s->model, text.data, text.bytes, SQUISH_TOK_SPECIAL, out, &err);
     } else {
         st = squish_tokenize(s->model, prompt, strlen(prompt), SQUISH_TOK_BOS_EOS, out, &err);
     }
     squish_text_free(&text);
-    if (st != SQUISH_OK && err.code == SQUISH_OK) return 3; /* said already */
+    squish_text_free(&file);
     return st == SQUISH_OK ? 0 : cli_fail(c, &err);
 }
 
@@ -160,6 +157,7 @@ int cli_run(cli *c) {
     if (code == 0 && !sq_utf8_valid(prompt, strlen(prompt)))
         code = cli_fail_text(c, 1, "the prompt is not UTF-8 text");
     cli_session s;
+    if (code == 0) code = cli_take_made(c, model);
     if (code == 0 && (code = cli_open_session(c, model, &s)) == 0) {
         code = answer_prompt(c, &s, prompt);
         cli_close_session(&s);

@@ -5,6 +5,7 @@
 #include "store/store.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 squish_model_options squish_model_options_default(void) {
@@ -28,7 +29,7 @@ const char *squish_model_generation_json(const squish_model *m) { return m->gene
 static squish_status give_text(const char *s, squish_text *out, squish_error *err) {
     sq_buf b;
     const squish_alloc a = sq_alloc_default();
-    sq_buf_init(&b, &a, 1 << 20);
+    sq_buf_init(&b, &a, 8 << 20);
     sq_buf_puts(&b, s);
     return sq_buf_take(&b, out, err);
 }
@@ -40,14 +41,26 @@ squish_status squish_locate(const char *home, const char *name, squish_text *pat
     return give_text(found, path, err);
 }
 
+squish_status squish_made_json(const char *home, const char *name, squish_text *out, squish_error *err) {
+    sq_store_made made;
+    *out = (squish_text){0};
+    SQ_TRY(sq_store_made_read(home, name, &made, err));
+    char *text = sq_store_made_text(&made);
+    json_decref(made.root);
+    const squish_status st = text ? give_text(text, out, err) : sq_fail(err, SQUISH_NO_MEMORY, "out of memory");
+    free(text); /* jansson's */
+    return st;
+}
+
 typedef struct {
     squish_list_fn fn;
     void *user;
     const char *home;
+    bool stopped;
 } list_ctx;
 
 static bool list_one(void *user, const char *name, const char *path) {
-    const list_ctx *c = user;
+    list_ctx *c = user;
     char dir[4096] = "", file[4096], tiers[64] = "";
     uint64_t bytes = sq_os_is_dir(path) ? sq_store_dir_bytes(path) : sq_os_file_bytes(path);
     if (sq_os_is_dir(path) &&
@@ -61,12 +74,20 @@ static bool list_one(void *user, const char *name, const char *path) {
             bytes += sq_tier_get(all[i])->folder ? sq_store_dir_bytes(file) : sq_os_file_bytes(file);
         }
     }
-    return c->fn(c->user, name, path, bytes, tiers);
+    c->stopped = !c->fn(c->user, name, path, bytes, tiers);
+    return !c->stopped;
+}
+
+static bool list_made(void *user, const char *name, const char *path, const sq_store_made *made) {
+    (void)made;
+    const list_ctx *c = user;
+    return c->fn(c->user, name, path, sq_os_file_bytes(path), "made");
 }
 
 squish_status squish_list(const char *home, squish_list_fn fn, void *user, squish_error *err) {
-    list_ctx c = {fn, user, home};
-    return sq_store_list(home, list_one, &c, err);
+    list_ctx c = {fn, user, home, false};
+    SQ_TRY(sq_store_list(home, list_one, &c, err));
+    return c.stopped ? SQUISH_OK : sq_store_made_each(home, list_made, &c, err);
 }
 
 const char *squish_quality_name(squish_quality q) {

@@ -130,12 +130,10 @@ typedef struct {
     int n;
 } nearest;
 
-static bool consider(void *user, const char *name, const char *path) {
-    (void)path;
-    nearest *k = user;
+static void weigh(nearest *k, const char *name) {
     const int distance = sq_edit_distance(k->wanted, name);
     for (int i = 0; i < k->n; i++)
-        if (strcmp(k->best[i].name, name) == 0) return true;
+        if (strcmp(k->best[i].name, name) == 0) return;
     int at = k->n < NEAREST ? k->n++ : NEAREST;
     while (at > 0 && k->best[at - 1].distance > distance) {
         if (at < NEAREST) k->best[at] = k->best[at - 1];
@@ -145,12 +143,25 @@ static bool consider(void *user, const char *name, const char *path) {
         snprintf(k->best[at].name, sizeof k->best[at].name, "%.120s", name);
         k->best[at].distance = distance;
     }
+}
+
+static bool consider(void *user, const char *name, const char *path) {
+    (void)path;
+    weigh(user, name);
+    return true;
+}
+
+static bool consider_made(void *user, const char *name, const char *path, const sq_store_made *made) {
+    (void)path;
+    (void)made;
+    weigh(user, name);
     return true;
 }
 
 static squish_status not_found(const char *home, const char *name, squish_error *err) {
     nearest k = {.wanted = name};
     sq_store_list(home, consider, &k, NULL);
+    sq_store_made_each(home, consider_made, &k, NULL);
     if (k.n == 0)
         return sq_fail(err, SQUISH_NOT_FOUND,
                        "no model '%.100s' (give a folder or a .sqw file, or see: squish list)", name);
@@ -163,14 +174,10 @@ static squish_status not_found(const char *home, const char *name, squish_error 
                    name, list);
 }
 
-squish_status sq_store_locate(const char *home, const char *name, char *out, size_t n, squish_error *err) {
-    if (!name || !*name) name = SQ_SHIPPED_MODEL;
-    if (sq_os_exists(name)) {
-        if (snprintf(out, n, "%s", name) < (int)n) return SQUISH_OK;
-        return sq_fail(err, SQUISH_INVALID, "%s: path too long", name);
-    }
-    if (strchr(name, '/')) return sq_fail(err, SQUISH_NOT_FOUND, "%s: no such file or folder", name);
+/* A name in its place, or one of its forms; NOT_FOUND. */
+static squish_status locate_plain(const char *home, const char *name, char *out, size_t n, squish_error *err) {
     roots r;
+    if (strchr(name, '/')) return sq_fail(err, SQUISH_NOT_FOUND, "%s: no such file or folder", name);
     find_roots(home, &r);
     for (int i = 0; i < r.n; i++) {
         static const char *const forms[] = {"", "-compressed", ".sqw", ".gguf"};
@@ -179,6 +186,24 @@ squish_status sq_store_locate(const char *home, const char *name, char *out, siz
                 return SQUISH_OK;
     }
     return not_found(home, name, err);
+}
+
+squish_status sq_store_locate(const char *home, const char *name, char *out, size_t n, squish_error *err) {
+    if (!name || !*name) name = SQ_SHIPPED_MODEL;
+    if (sq_os_exists(name)) {
+        if (snprintf(out, n, "%s", name) < (int)n) return SQUISH_OK;
+        return sq_fail(err, SQUISH_INVALID, "%s: path too long", name);
+    }
+    sq_store_made made;
+    const squish_status st = sq_store_made_read(home, name, &made, err);
+    if (st == SQUISH_OK) {
+        const squish_status found = locate_plain(home, made.from, out, n, err);
+        json_decref(made.root);
+        return found;
+    }
+    if (st != SQUISH_NOT_FOUND) return st;
+    if (err) *err = (squish_error){0};
+    return locate_plain(home, name, out, n, err);
 }
 
 squish_status sq_store_compressed_dir(const char *src, const char *out_dir, const char *home, char *out,

@@ -213,6 +213,63 @@ static void after_two_hyphens_everything_is_an_argument(void **state) {
     json_decref(o);
 }
 
+/* ---- made models ----------------------------------------------------------------------------- */
+
+static void made(const char *name, const char *text) {
+    char path[100];
+    assert_int_equal(sh("mkdir -p $T/.squish/models")->status, 0);
+    snprintf(path, sizeof path, ".squish/models/%s.made.json", name);
+    cli_write(path, text, strlen(text));
+}
+
+static json_int_t run_int(const char *before, const char *flags, const char *key) {
+    json_t *o = cli_json(sh("%s $S run %s --json 'What is the capital of Japan?'", before, flags));
+    const json_t *v = json_object_get(o, key);
+    const json_int_t n = json_is_array(v) ? (json_int_t)json_array_size(v) : json_integer_value(v);
+    json_decref(o);
+    return n;
+}
+
+static void a_made_model_brings_options_of_its_own(void **state) {
+    (void)state;
+    made("mario", "{\"from\":\"squish-tiny\",\"system\":\"You are Mario the plumber.\","
+                  "\"parameters\":{\"num_predict\":3,\"temperature\":0,\"seed\":5,\"stop\":[\"#\"]}}");
+    assert_int_equal(run_int("", "mario", "tokens"), 3);
+    assert_int_equal(run_int("", "mario:latest", "seed"), 5);
+    assert_true(run_int("", "mario", "prompt_tokens") > run_int("", "squish-tiny", "prompt_tokens"));
+    assert_int_equal(run_int("", "mario --system ''", "prompt_tokens"),
+                     run_int("", "squish-tiny --system ''", "prompt_tokens"));
+    ini("max-tokens = 1\n");
+    assert_int_equal(run_int("", "mario", "tokens"), 3); /* the file is for all models */
+    assert_int_equal(run_int("SQUISH_MAX_TOKENS=2", "mario", "tokens"), 2);
+    assert_int_equal(run_int("SQUISH_MAX_TOKENS=2", "mario -n 4", "tokens"), 4);
+    const cli_result *r = sh("$S list");
+    assert_int_equal(r->status, 0);
+    const char *line = strstr(r->out, "mario\t");
+    assert_non_null(line);
+    assert_non_null(strstr(line, "\tmade\t"));
+    made("echo", "{\"from\":\"squish-tiny\",\"template\":\"{{ messages[-1].content }}\"}");
+    assert_int_equal(run_int("", "echo -n 1", "prompt_tokens"), 7);
+}
+
+static void a_made_model_that_is_damaged_is_refused_by_name(void **state) {
+    (void)state;
+    made("bad", "{\"from\":\"squish-tiny\",\"parameters\":{\"temperature\":-3}}");
+    const cli_result *r = sh("$S run bad hello");
+    assert_int_equal(r->status, 1);
+    assert_non_null(strstr(r->err, "the model's own temp: '-3'"));
+    made("bad", "{\"from\":");
+    r = sh("$S run bad hello");
+    assert_int_equal(r->status, 1);
+    assert_non_null(strstr(r->err, "bad.made.json"));
+    made("bad", "{\"from\":\"nobody\"}");
+    r = sh("$S run bad hello");
+    assert_int_equal(r->status, 3);
+    assert_non_null(strstr(r->err, "no model 'nobody'"));
+    made("bad", "{\"from\":\"../models/squish-tiny\"}");
+    assert_int_equal(sh("$S run bad hello")->status, 3);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(a_value_comes_from_flag_then_environment_then_file_then_default, no_ini),
@@ -230,6 +287,8 @@ int main(void) {
         cmocka_unit_test_setup(an_option_of_another_command_in_the_file_is_no_error, no_ini),
         cmocka_unit_test_setup(too_many_arguments_are_wrong_usage, no_ini),
         cmocka_unit_test_setup(after_two_hyphens_everything_is_an_argument, no_ini),
+        cmocka_unit_test_teardown(a_made_model_brings_options_of_its_own, no_ini),
+        cmocka_unit_test(a_made_model_that_is_damaged_is_refused_by_name),
     };
     return cmocka_run_group_tests(tests, cli_begin, cli_end);
 }

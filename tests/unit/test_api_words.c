@@ -52,14 +52,14 @@ static void only_plain_names_become_file_names(void **state) {
     static const char *const bad[] = {"",   ".",   "..",  "../x",     "a/b", ".hidden",
                                       "-x", "a b", "a\n", "\xC3\xA4", "a\\b"};
     char long_name[SQ_API_NAME_MAX + 2];
-    for (size_t i = 0; i < SQ_COUNT(good); i++) assert_true(sq_api_name_is_plain(good[i]));
-    for (size_t i = 0; i < SQ_COUNT(bad); i++) assert_false(sq_api_name_is_plain(bad[i]));
+    for (size_t i = 0; i < SQ_COUNT(good); i++) assert_true(sq_store_name_is_plain(good[i]));
+    for (size_t i = 0; i < SQ_COUNT(bad); i++) assert_false(sq_store_name_is_plain(bad[i]));
     memset(long_name, 'a', sizeof long_name);
     long_name[SQ_API_NAME_MAX] = 0;
-    assert_true(sq_api_name_is_plain(long_name));
+    assert_true(sq_store_name_is_plain(long_name));
     long_name[SQ_API_NAME_MAX] = 'a';
     long_name[SQ_API_NAME_MAX + 1] = 0;
-    assert_false(sq_api_name_is_plain(long_name));
+    assert_false(sq_store_name_is_plain(long_name));
 }
 
 int main(void) {
