@@ -3,8 +3,8 @@
  * api_embeddings.c - POST /v1/embeddings, and the vector that all dialects' embeddings share.
  *
  * Hidden states of the last layer become one vector the way the model's makers say (1_Pooling/config.json of
- * sentence-transformers, pooling_type of a GGUF file); a chat model says nothing, then it is their mean, and a
- * header says so. Vectors are cut to `dimensions`, then brought to length 1. */
+ * sentence-transformers, pooling_type of a GGUF file); a chat model says nothing, then it is their mean, and
+ * a header says so. Vectors are cut to `dimensions`, then brought to length 1. */
 #include "api/api_int.h"
 
 #include <math.h>

@@ -372,7 +372,8 @@ static bool form_show(sq_api_call *c, const squish_model *m, const char *path) {
                   "parameters", parameter_lines(s->made.parameters, ""), "template", source, "system",
                   s->made.system ? s->made.system : "", "license", license_of(s, path), "modified_at", stamp,
                   "details", sq_api_ollama_details(&i, s->made.root ? s->made.from : ""), "model_info",
-                  model_info(m, &i, s->verbose), "capabilities", capabilities(m, &i, c->model ? c->model->path : path));
+                  model_info(m, &i, s->verbose), "capabilities",
+                  capabilities(m, &i, c->model ? c->model->path : path));
     return c->result || sq_api_refuse(&c->error, 500, "out_of_memory", NULL, "the answer found no memory");
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cli_made.c - a made model's words and numbers, as options that neither the line nor the environment gave. */
+ * cli_made.c - a made model's words and numbers, as options that neither line nor environment gave. */
 #include "cli/cli.h"
 
 #include <string.h>

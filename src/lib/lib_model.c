@@ -47,7 +47,8 @@ squish_status squish_made_json(const char *home, const char *name, squish_text *
     SQ_TRY(sq_store_made_read(home, name, &made, err));
     char *text = sq_store_made_text(&made);
     json_decref(made.root);
-    const squish_status st = text ? give_text(text, out, err) : sq_fail(err, SQUISH_NO_MEMORY, "out of memory");
+    if (!text) return sq_fail(err, SQUISH_NO_MEMORY, "%s: out of memory", name);
+    const squish_status st = give_text(text, out, err);
     free(text); /* jansson's */
     return st;
 }

@@ -62,8 +62,8 @@ typedef struct {
 squish_status sq_config_from_json(const char *json, size_t n, sq_config *out, squish_error *err);
 /* From the keys of a GGUF file (architectures llama, qwen2, qwen3). */
 squish_status sq_config_from_gguf(const sq_gguf *g, sq_config *out, squish_error *err);
-/* How the makers of a GGUF file mean its hidden states to become one vector (key pooling_type): "mean", "first",
- * "last"; NULL: they do not say, or mean no vector. CORRUPT: not one of the numbers there are. */
+/* How the makers of a GGUF file mean its hidden states to become one vector (key pooling_type): "mean",
+ * "first", "last"; NULL: they do not say, or mean no vector. CORRUPT: not one of the numbers there are. */
 squish_status sq_config_gguf_pooling(const sq_gguf *g, const char **out, squish_error *err);
 /* config.json text that says the same as c, for files that bring none; pooling, if not NULL, stands in it as
  * squish.pooling. Free with the allocator. */

@@ -19,8 +19,8 @@ enum {
     ALONE_EVERY = 32  /* steps with prompts, then one without: their time is worth knowing */
 };
 
-/* The usual step with prompts, over one without. The slowest of a hundred takes 1.4 times the usual one on the
- * machines we have measured, and should stay within 2.5. */
+/* The usual step with prompts, over one without. The slowest of a hundred takes 1.4 times the usual one where
+ * we have measured, and should stay within 2.5. */
 static const double TARGET = 1.75;
 
 void sq_step_cost_add(sq_step_cost *c, int32_t n_streams, int32_t rows, double ms) {

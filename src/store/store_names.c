@@ -175,7 +175,8 @@ static squish_status not_found(const char *home, const char *name, squish_error 
 }
 
 /* A name in its place, or one of its forms; NOT_FOUND. */
-static squish_status locate_plain(const char *home, const char *name, char *out, size_t n, squish_error *err) {
+static squish_status locate_plain(const char *home, const char *name, char *out, size_t n,
+                                  squish_error *err) {
     roots r;
     if (strchr(name, '/')) return sq_fail(err, SQUISH_NOT_FOUND, "%s: no such file or folder", name);
     find_roots(home, &r);

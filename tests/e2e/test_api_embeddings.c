@@ -112,8 +112,8 @@ static int add_pooling(const char *from, const char *to) {
     FILE *in = fopen(from, "rb"), *out = fopen(to, "wb");
     char head[24], keys[64], block[1 << 16];
     uint64_t n_keys;
-    bool ok = in && out && pooling_keys(keys) == sizeof keys && fread(head, 1, sizeof head, in) == sizeof head;
-    if (ok) {
+    bool ok = in && out && fread(head, 1, sizeof head, in) == sizeof head;
+    if (ok && pooling_keys(keys) == sizeof keys) {
         memcpy(&n_keys, head + 16, 8);
         n_keys += 2;
         memcpy(head + 16, &n_keys, 8);
