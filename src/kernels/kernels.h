@@ -28,7 +28,18 @@
  *      Probabilities are summed as in R1 without products (acc[t % 16] += p[t]).
  *      Values: o[c] = fma(p[t], v[t][c], o[c]), t rising from +0 (lanes are channels). At the end +0 is added
  *      to m and to every o[c]: the sign of a zero then does not depend on which unseen slots (p = +0) a
- *      kernel walked over.
+ *      kernel walked over. A row given m_run drops every tile whose largest score, over what the row sees of
+ *      it, is < max(m_run, m) - skip: such tokens have p = +0 (m is still over all that is seen).
+ *  R7  keys of a chunk in 8 bits (Sage). For each channel over the 256 tokens: lo = min + 0, hi = max + 0,
+ *      r = hi - lo, step = r / 255, z = fma(step, 127.5, lo), u = rint((x - lo) * (r > 0 ? 255 / r : 0)).
+ *      A query row becomes integers once a chunk: w[c] = q[c] * step[c], A = max |w|; A < 2^-100 or not
+ *      finite: scale = 0 and all W = 0; else scale = A / 127, W[c] = rint(w[c] * (127 / A)).
+ *          base = fma(-(scale * 127.5), (float)(sum of W), R1(q, z))
+ *          s[t] = fma(scale, (float)(sum over c of W[c] * u[c][t]), base)       exact sums: below 2^24
+ *      Everything else as in R4, values in f32.
+ *  R8  a pooled block of 64 keys (Sparge): mean[c] = (16 lanes of sums over t, t+16, ..., and the tree of R1)
+ *      / 64. norm[t] = the sum over c of fma(x, x, .); inv[t] = norm > 0 ? 1 / sqrt(norm) : 0. unit[c] = the
+ *      same lanes and tree over x * inv[t]; alike = R1(unit, unit) / 4096.
  *
  * sq_exp(x): x < -87 (also -inf) gives +0; x > 88 is taken as 88; NaN stays NaN (any payload). Otherwise
  *      n = rint(x * 0x1.715476p+0f)                    one rounded multiply, then round to nearest even
@@ -103,14 +114,26 @@ typedef void sq_glu_fn(const float *g, const float *u, int32_t n, float *h);
 
 /* ---- attention over tiles of 32 tokens ------------------------------------------------------- */
 
-enum { SQ_KV_TILE = 32, SQ_ATTN_CHUNK = 256 }; /* tokens; a chunk is 8 tiles */
+enum {
+    SQ_KV_TILE = 32, SQ_ATTN_CHUNK = 256, SQ_POOL_KEYS = 64, /* tokens */
+    SQ_ATTN_TILES = SQ_ATTN_CHUNK / SQ_KV_TILE,
+    SQ_ATTN_D_MAX = 512
+};
+_Static_assert(255 * 127 * SQ_ATTN_D_MAX < 1 << 24, "a dot product of R7 is exact as a float");
+
+/* Keys of a chunk in 8 bits: a view of what seal_keys wrote. */
+typedef struct {
+    const uint8_t *codes;
+    const float *step, *z;
+} sq_sealed_keys;
 
 /* One chunk of one KV head for a block of query rows that share it (G heads times some tokens).
  *   q     [n_q][d] f32, rotated and multiplied by the softmax scale; row i at q + i * ldq
  *   k[j]  tile j of the chunk, channel-major f16 [d][32];  v[j] token-major f16 [32][d];
- *         tiles that no row may see can be NULL, also between tiles that rows do see
+ *         a tile whose k[j] is NULL is seen by no row
  *   row i sees tokens [lo[i], hi[i]) of the chunk, 0 <= lo <= hi <= 256; none: m = -inf, l = 0, o = 0
- * attn_f32 reads tiles of the same shape whose elements are f32 (the pointers are cast).
+ * attn_f32 reads tiles of the same shape whose elements are f32 (the pointers are cast). attn_sage reads
+ * `sealed`; k[j] then only says which tiles are seen.
  * Results: m [n_q] largest score, l [n_q] sum of exp(s - m), o [n_q][d] sum of exp(s - m) * v; row i at
  * o + i * ldo. d is a multiple of 16, at most 512. Slots a row may not see are finite numbers. */
 typedef struct {
@@ -121,8 +144,20 @@ typedef struct {
     const int32_t *lo, *hi;              /* [n_q] */
     float *m, *l, *o;
     size_t ldo;
+    const float *m_run;                  /* [n_q] running maxima that tiles are dropped against, or NULL */
+    float skip;                          /* by how much; >= 0 */
+    sq_sealed_keys sealed;               /* attn_sage only */
 } sq_attn_args;
 typedef void sq_attn_fn(const sq_attn_args *a);
+
+/* R7: all 8 tiles of k [d][32], all of them there, to codes [8][32 d], step and z [d]. codes are 64-byte
+ * aligned. In a tile, channel c of token t lies at (c / 4) * 128 + 4 t + c % 4: a line is 16 tokens by 4
+ * channels, what one dot-product instruction takes. */
+typedef void sq_seal_keys_fn(const uint16_t *const *k, int32_t d, uint8_t *codes, float *step, float *z);
+
+/* R8: the two tiles of a block of 64 keys to mean [d]; returns how alike the keys are, 1: all of one
+ * direction, near 0: of none. d is at most 512. */
+typedef float sq_pool_keys_fn(const uint16_t *const *k, int32_t d, float *mean);
 
 /* Fold a chunk's (mc, lc, oc) into the running (m, l, o) of one row; chunks come in rising order; start with
  * m = -inf, l = 0, o = 0.

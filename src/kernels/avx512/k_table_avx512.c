@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * k_table_avx512.c - what AVX-512 overrides: everything, but the integer matrices only where VNNI is
- * present; without it those of AVX2 stay. */
+ * k_table_avx512.c - what AVX-512 overrides: everything, but integer products only where VNNI is present;
+ * without it those of AVX2 stay. */
 #include "kernels/avx512/k_avx512.h"
 
 void sq_kernels_avx512(sq_kernels *k, uint32_t features) {
@@ -19,5 +19,6 @@ void sq_kernels_avx512(sq_kernels *k, uint32_t features) {
     k->gemm_i2g64 = before.gemm_i2g64;
     k->gemm_t2row = before.gemm_t2row;
     k->gemm_foreign = before.gemm_foreign;
+    k->attn_sage = before.attn_sage;
     k->probe_dots = before.probe_dots;
 }

@@ -3,9 +3,10 @@
  * k_math_neon.h - what the NEON files share: sixteen f32 lanes as four registers, number formats, exp, loads
  * that stop at the end of an array.
  *
- * The whole folder is built with +dotprod, but only k_gemm_q_neon.c may contain such instructions: the other
- * files run on every aarch64. They have no loop of int8 products from which a compiler would make an sdot;
- * `make test-arm` looks into the objects and runs the tests on a CPU without it. */
+ * The whole folder is built with +dotprod, but only k_gemm_q_neon.c, k_gemm_foreign_neon.c and
+ * k_attn_sage_neon.c may contain such instructions: the other files run on every aarch64. They have no loop
+ * of int8 products from which a compiler would make an sdot; `make test-arm` looks into the objects and runs
+ * the tests on a CPU without it. */
 #ifndef SQ_K_MATH_NEON_H
 #define SQ_K_MATH_NEON_H
 

@@ -20,5 +20,6 @@ void sq_kernels_neon(sq_kernels *k, uint32_t features) {
     k->gemm_i2g64 = before.gemm_i2g64;
     k->gemm_t2row = before.gemm_t2row;
     k->gemm_foreign = before.gemm_foreign;
+    k->attn_sage = before.attn_sage;
     k->probe_dots = before.probe_dots;
 }
