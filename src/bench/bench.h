@@ -21,6 +21,7 @@ typedef struct {
     int32_t runs;          /* 1..BENCH_RUNS_MAX */
     int32_t threads;       /* 0: all */
     int32_t ctx;           /* longest context of bench_decode */
+    squish_attention attention;
     const char *isa;  /* newest instruction set of the engine and of the probes; NULL: the best there is */
     const char *text; /* of bench_tokenizer, [text_bytes]; NULL: a built-in mix */
     size_t text_bytes;
@@ -65,6 +66,14 @@ squish_status bench_decode(const bench_options *o, json_t *rows, squish_error *e
 squish_status bench_prefill(const bench_options *o, json_t *rows, squish_error *err);
 squish_status bench_batch(const bench_options *o, json_t *rows, squish_error *err);
 squish_status bench_threads(const bench_options *o, json_t *rows, squish_error *err);
+
+/* Attention of prompts, exact and as squish_attention has it, sparge_min and sparge_mass from o->attention
+ * (min: a quarter of the prompt where it would be longer). Without o->text its speed, one layer in the
+ * model's shape on planted keys: "attention MODE, N" in ms, with "speedup" over exact and "density"; exact
+ * has the limit of the multiply-adds. With o->text its quality on the first N tokens: "KL MODE, N" to exact
+ * attention at 256 positions of the second half, with "worst", "same_token" (share of equal most likely
+ * tokens) and "density". INVALID: an N that is no multiple of 256, a text that is too short. */
+squish_status bench_attention(const bench_options *o, json_t *rows, squish_error *err);
 
 /* The tokenizer of a model, one thread, MB/s of UTF-8: "encode whole" (one call), "encode 1 kB pieces" and
  * "decode tokens". The text is repeated to 4 MB. INVALID: it is empty or no UTF-8, or the model has no

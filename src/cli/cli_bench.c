@@ -13,12 +13,14 @@ static const struct {
 } benches[] = {{"limits", bench_limits_rows, false, false}, {"load", bench_load, true, true},
                {"decode", bench_decode, true, true},        {"prefill", bench_prefill, true, true},
                {"batch", bench_batch, true, true},          {"threads", bench_threads, true, true},
-               {"tokenizer", bench_tokenizer, true, false}, {"quant", bench_quant, false, false}};
+               {"attention", bench_attention, true, true},  {"tokenizer", bench_tokenizer, true, false},
+               {"quant", bench_quant, false, false}};
 
 enum { ALL = (1u << SQ_COUNT(benches)) - 1 };
 
 static void print_rows(const json_t *rows) {
     static const char *const key[] = {"noise", "min", "max", "limit"};
+    static const char *const more[] = {"speedup", "density", "worst", "same_token"};
     size_t i;
     const json_t *r;
     printf("%-24s %12s %-6s %10s %10s %10s %10s %8s\n", "", "median", "", "noise", "min", "max", "limit",
@@ -30,6 +32,9 @@ static void print_rows(const json_t *rows) {
             printf(" %10.4g", json_number_value(json_object_get(r, key[k])));
         const json_t *share = json_object_get(r, "share");
         if (share) printf(" %6.0f %%", 100 * json_number_value(share));
+        for (size_t k = 0; k < SQ_COUNT(more); k++)
+            if (json_object_get(r, more[k]))
+                printf("  %s %.3g", more[k], json_number_value(json_object_get(r, more[k])));
         printf("\n");
     }
 }
@@ -133,6 +138,7 @@ int cli_bench(cli *c) {
                        .runs = (int32_t)cli_int(c, OPT_BENCH_RUNS),
                        .threads = (int32_t)cli_int(c, OPT_THREADS),
                        .ctx = (int32_t)cli_int(c, OPT_BENCH_CTX),
+                       .attention = cli_attention(c),
                        .isa = cli_text(c, OPT_ISA),
                        .program = sq_os_exe_path(program, sizeof program) ? program : NULL,
                        .progress = cli_progress,
