@@ -278,12 +278,24 @@ squish_status squish_grammar_check(const squish_grammar *g, const squish_model *
  * verification. */
 typedef enum { SQUISH_KV_F16, SQUISH_KV_F32 } squish_kv;
 
+/* What the tokens of long prompts leave out of their past, to be evaluated faster. Both are approximations
+ * and off by default; tokens that were drawn attend exactly in any case. They need SQUISH_KV_F16. */
+typedef struct {
+    bool sage;            /* SageAttention: keys in 8 bits, from whole chunks of 256 tokens behind. Changes
+                             results a little, and the same way however a prompt is cut */
+    bool sparge;          /* SpargeAttn: only blocks of 64 keys that a prediction gives weight to. Changes
+                             results; prompts cut in other places may differ too */
+    int32_t sparge_min;   /* position of a prompt from which on; default 8192 */
+    float sparge_mass;    /* share of the predicted weight that is read, (0, 1]; default 0.95 */
+} squish_attention;
+
 typedef struct {
     int32_t threads;      /* 0: what the machine and its cgroup give */
     int32_t ctx_tokens;   /* longest timeline; 0: the model's own, as far as memory allows */
     int32_t chunk_tokens; /* prompt tokens per step, 1..2048; default 256. Never changes results */
     uint64_t kv_bytes_max;/* cap on cache memory; 0: what ctx_tokens needs */
     squish_kv kv;
+    squish_attention attention;
     const char
         *isa_max; /* "scalar", "avx2", "avx512", "neon" or NULL: $SQUISH_ISA is *not* read by the library */
 } squish_engine_options;
@@ -310,6 +322,7 @@ typedef struct {
     const char *isa;          /* kernels in use: "avx512+vnni" */
     uint64_t scratch_bytes;   /* reserved; touched only as far as used */
     uint64_t kv_bytes_now, kv_bytes_max;
+    double attn_density;      /* share of the keys that prompts read under sparge, so far; 1: all */
 } squish_engine_info;
 void squish_engine_get_info(const squish_engine *e, squish_engine_info *out);
 
@@ -532,6 +545,7 @@ typedef struct {
     uint64_t prompt_tokens, cached_tokens, evaluated_tokens, generated_tokens;
     uint64_t prefix_hits, snapshot_hits, snapshots_written, snapshots_dropped;
     double solo_step_ms;      /* of one answer alone, as measured; 0: not yet */
+    double attn_density;      /* as in squish_engine_info */
     double fairness;          /* Jain's index over clients with work, 1: equal */
     squish_hist step, inter_token, queue, ttft;
     uint64_t step_age_ns;     /* since the running step began; 0: idle. For a watchdog */

@@ -52,6 +52,7 @@ typedef struct {
     int32_t threads;    /* 0: what the machine gives */
     const char *isa_max;
     squish_kv kv;
+    squish_attention attention;
     uint64_t memory_limit; /* weights, caches and scratch of all models; 0: what is available */
     double keep_alive_s;   /* of models loaded on demand; < 0: for ever */
     int32_t queue_max;     /* waiting answers per model */

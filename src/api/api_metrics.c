@@ -121,6 +121,7 @@ static double preemptions(const model_stats *x) { return (double)x->s.preemption
 static double cancelled(const model_stats *x) { return (double)x->s.cancelled; }
 static double steps(const model_stats *x) { return (double)x->s.steps; }
 static double evaluated(const model_stats *x) { return (double)x->s.evaluated_tokens; }
+static double density(const model_stats *x) { return x->s.attn_density; }
 static double fairness(const model_stats *x) { return x->s.fairness; }
 static double load_s(const model_stats *x) { return x->m->load_ms / 1e3; }
 
@@ -136,6 +137,7 @@ static const model_row model_rows[] = {
     {"paged_kv_cached_blocks", "gauge", "blocks kept for prefixes alone", tiles_cached},
     {"kv_cache_tokens", "gauge", "tokens the used blocks have room for", kv_tokens},
     {"kv_cache_memory_mb", "gauge", "memory of the used blocks", kv_mb},
+    {"attention_density", "gauge", "share of their past that prompts read under sparge", density},
     {"preemptions_total", "counter", "answers that made room and began again", preemptions},
     {"cancelled_total", "counter", "answers that were cancelled", cancelled},
     {"steps_total", "counter", "steps of the model", steps},

@@ -42,10 +42,25 @@ typedef struct {
 
 typedef enum { SQ_ACT_SILU, SQ_ACT_GELU_TANH, SQ_ACT_RELU2 } sq_activation;
 
+/* What prompts leave out of their past. Both are off by default, and both are functions of positions, keys
+ * and queries alone: neither threads nor other sequences of a step show in the result.
+ *   sage    a row at position p reads keys of whole chunks before its own, those below 256 floor(p / 256),
+ *           in 8 bits (kernels.h, R7). Where a prompt is cut does not show.
+ *   sparge  from position sparge_min on, in layers without a window, rows come in aligned blocks of as many
+ *           tokens as share a pass over a tile. Of the blocks of 64 keys behind it such a block reads those
+ *           that its pooled queries give weight to (be_prompt.c), the first and the last two, and drops
+ *           tiles of these whose scores turn out small (R4). Shows where a prompt is cut inside a block. */
+typedef struct {
+    bool sage, sparge;
+    int32_t sparge_min;    /* >= 0 */
+    float sparge_mass;     /* share of the predicted weight that is read, (0, 1] */
+} sq_attn_prompt;
+
 /* Rows of one sequence within a step, and where its cache lies. */
 typedef struct {
     int32_t row0, n_rows;  /* rows of the step */
     int32_t pos0;          /* absolute position of the first of them; positions are consecutive */
+    bool prompt;           /* all rows are of a prompt: they attend as sq_attn_prompt says, else exactly */
     uint8_t *const *pages; /* host table: pages[t] = page of tokens [32t, 32t + 32) in this layer */
 } sq_attn_seg;
 
@@ -69,10 +84,11 @@ typedef struct {
     int32_t threads;       /* >= 1 */
     sq_isa isa_max;
     int32_t m_max;         /* most rows in one step */
-    int32_t heads_max;     /* most query heads */
+    int32_t heads_max, kv_heads_max; /* most query heads, most heads of keys and values */
     int32_t head_dim_max, ctx_max;
     int32_t rank_max;      /* largest sum of low-rank ranks, each rounded up to 64, in one sq_be_linear or
                               sq_be_gated; 0: none */
+    sq_attn_prompt prompt;
 } sq_backend_options;
 /* The CPU backend: owns a thread pool and per-thread scratch. NO_MEMORY. */
 squish_status sq_backend_cpu_new(sq_backend **out, const sq_backend_options *opt, const squish_alloc *a,
@@ -117,6 +133,8 @@ void sq_be_attn_prepare(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg
  */
 void sq_be_attend(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *segs, int32_t n_segs,
                   const sq_rows *q, bool quantise, sq_rows *out);
+/* Of the keys that prompts under sparge could have read, the share that they did; 1 before there were any. */
+double sq_be_attn_density(const sq_backend *b);
 /* Host view of rows, row i at i * sq_rows_ld(r); valid until r is written again. */
 const float *sq_be_host(sq_backend *b, const sq_rows *r);
 

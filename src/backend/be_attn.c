@@ -5,14 +5,15 @@
  *
  * A query row's result is the left-to-right fold of chunk results, chunks being 256 absolute positions.
  * Whether one thread folds as it goes or threads share out the chunks and the fold comes after, the same
- * operations happen in the same order: the split is invisible in the bits. */
+ * operations happen in the same order: the split is invisible in the bits. What prompts leave out of their
+ * past is decided in be_prompt.c. */
 #include "backend/be_int.h"
 
 #include <float.h>
 #include <math.h>
 #include <string.h>
 
-enum { CHUNK_TILES = SQ_ATTN_CHUNK / SQ_KV_TILE, HEAD_DIM_MAX = 512 };
+static const float SKIP = 9.2103404f; /* ln 10^4: so far below a row's maximum sparge drops a tile */
 
 /* Kernels and tiles take heads in multiples of 16 channels; the channels added are zeros and change nothing.
  */
@@ -54,7 +55,7 @@ static void hold(const float *x, int32_t d, int32_t dp, float limit, float *out)
 
 static void put(const sq_kernels *k, const sq_attn_shape *s, const float *kr, const float *vr, int32_t slot,
                 uint16_t *ktile, uint16_t *vtile) {
-    float kp[HEAD_DIM_MAX], vp[HEAD_DIM_MAX];
+    float kp[SQ_ATTN_D_MAX], vp[SQ_ATTN_D_MAX];
     const int32_t d = s->head_dim, dp = padded(s);
     const float limit = s->kv_f32 ? FLT_MAX : 65504.0f; /* the largest f16 */
     hold(kr, d, dp, limit, kp);
@@ -101,8 +102,9 @@ typedef struct {
     int32_t n_segs;
     const sq_rows *q;
     sq_rows *out;
+    bool past;                     /* the one segment reads what be_prompt.c made of its past */
     int32_t group;                 /* query heads of one KV head */
-    int32_t block;                 /* tokens of an item */
+    int32_t block;                 /* tokens of an item; items begin at its multiples */
     int32_t first_chunk, n_chunks; /* split decode: chunks shared out */
 } attend_ctx;
 
@@ -128,15 +130,29 @@ static void gather_q(const attend_ctx *c, const sq_attn_seg *seg, int32_t kvh, i
     }
 }
 
-/* Results of one chunk for gathered rows in s->q, into s->mc, s->lc, oc. */
-static void chunk_attend(const attend_ctx *c, const sq_attn_seg *seg, int32_t kvh, int32_t tok0,
-                         int32_t n_tok, int32_t chunk, sq_be_scratch *s) {
-    const uint16_t *k[CHUNK_TILES] = {0}, *v[CHUNK_TILES] = {0};
-    const int32_t start = chunk * SQ_ATTN_CHUNK;
+/* Query tokens of one KV head that share their passes over tiles. */
+typedef struct {
+    const sq_attn_seg *seg;
+    int32_t kvh, tok0, n_tok; /* tokens of the segment */
+    bool sparse;              /* of blocks of keys before its own, only those in keep are read */
+} query_block;
+
+static bool is_read(const query_block *qb, const sq_be_scratch *s, int32_t tile) {
+    const int32_t block = tile / (SQ_POOL_KEYS / SQ_KV_TILE);
+    return !qb->sparse || block >= (qb->seg->pos0 + qb->tok0) / SQ_POOL_KEYS || s->keep[block];
+}
+
+/* Results of one chunk for gathered rows in s->q, into s->mc, s->lc, oc. False: nothing of it is read. */
+static bool chunk_attend(const attend_ctx *c, const query_block *qb, int32_t chunk, sq_be_scratch *s) {
+    const sq_attn_seg *seg = qb->seg;
+    const uint16_t *k[SQ_ATTN_TILES] = {0}, *v[SQ_ATTN_TILES] = {0};
+    const int32_t start = chunk * SQ_ATTN_CHUNK, pos = seg->pos0 + qb->tok0;
+    const bool sage = c->past && c->b->opt.prompt.sage && chunk < pos / SQ_ATTN_CHUNK;
+    bool any = false;
     int32_t seen_lo = SQ_ATTN_CHUNK, seen_hi = 0;
-    for (int32_t i = 0; i < n_tok; i++) {
+    for (int32_t i = 0; i < qb->n_tok; i++) {
         int32_t lo, hi;
-        visible(c->s, seg->pos0 + tok0 + i, &lo, &hi);
+        visible(c->s, pos + i, &lo, &hi);
         lo = clip(lo - start), hi = clip(hi - start);
         if (lo < seen_lo) seen_lo = lo;
         if (hi > seen_hi) seen_hi = hi;
@@ -145,15 +161,18 @@ static void chunk_attend(const attend_ctx *c, const sq_attn_seg *seg, int32_t kv
             s->hi[i * c->group + g] = hi;
         }
     }
-    for (int32_t j = seen_lo / SQ_KV_TILE; j < CHUNK_TILES && j * SQ_KV_TILE < seen_hi; j++) {
-        const uint8_t *head = seg->pages[chunk * CHUNK_TILES + j] + (size_t)kvh * c->s->head_stride;
+    for (int32_t j = seen_lo / SQ_KV_TILE; j < SQ_ATTN_TILES && j * SQ_KV_TILE < seen_hi; j++) {
+        const int32_t tile = chunk * SQ_ATTN_TILES + j;
+        if (!is_read(qb, s, tile)) continue;
+        const uint8_t *head = seg->pages[tile] + (size_t)qb->kvh * c->s->head_stride;
+        any = true;
         k[j] = (const uint16_t *)(head + c->s->k_off);
         v[j] = (const uint16_t *)(head + c->s->v_off);
     }
     const size_t d = (size_t)padded(c->s);
     const sq_attn_args a = {.q = s->q,
                             .ldq = d,
-                            .n_q = n_tok * c->group,
+                            .n_q = qb->n_tok * c->group,
                             .d = padded(c->s),
                             .k = k,
                             .v = v,
@@ -162,8 +181,13 @@ static void chunk_attend(const attend_ctx *c, const sq_attn_seg *seg, int32_t kv
                             .m = s->mc,
                             .l = s->lc,
                             .o = s->oc,
-                            .ldo = d};
-    (c->s->kv_f32 ? c->b->k.attn_f32 : c->b->k.attn_f16)(&a);
+                            .ldo = d,
+                            .m_run = qb->sparse ? s->m : NULL,
+                            .skip = SKIP,
+                            .sealed = sage ? sq_be_past_sealed(c->b, qb->kvh, chunk, padded(c->s))
+                                           : (sq_sealed_keys){0}};
+    if (any) (sage ? c->b->k.attn_sage : c->s->kv_f32 ? c->b->k.attn_f32 : c->b->k.attn_f16)(&a);
+    return any;
 }
 
 static void finish_row(const attend_ctx *c, float l, const float *o, float *dst) {
@@ -176,35 +200,41 @@ static float *out_row(const attend_ctx *c, int32_t row, int32_t head) {
 }
 
 /* One KV head, a block of tokens, all their chunks. */
-static void block_attend(const attend_ctx *c, const sq_attn_seg *seg, int32_t kvh, int32_t tok0,
-                         int32_t thread) {
+static void block_attend(const attend_ctx *c, query_block *qb, int32_t thread) {
     sq_be_scratch *s = &c->b->scratch[thread];
-    const int32_t d = padded(c->s), n_tok = tok0 + c->block > seg->n_rows ? seg->n_rows - tok0 : c->block;
-    const int32_t rows = n_tok * c->group;
-    gather_q(c, seg, kvh, tok0, n_tok, s->q);
+    const sq_attn_seg *seg = qb->seg;
+    const int32_t d = padded(c->s), rows = qb->n_tok * c->group, pos = seg->pos0 + qb->tok0;
+    gather_q(c, seg, qb->kvh, qb->tok0, qb->n_tok, s->q);
+    qb->sparse = c->past && sq_be_past_pick(c->b, c->s, qb->kvh, pos, qb->n_tok, s);
     for (int32_t i = 0; i < rows; i++) s->m[i] = -INFINITY, s->l[i] = 0.0f;
     memset(s->o, 0, (size_t)rows * (size_t)d * sizeof(float));
     int32_t lo, hi, unused;
-    visible(c->s, seg->pos0 + tok0, &lo, &unused);
-    visible(c->s, seg->pos0 + tok0 + n_tok - 1, &unused, &hi);
+    visible(c->s, pos, &lo, &unused);
+    visible(c->s, pos + qb->n_tok - 1, &unused, &hi);
     for (int32_t chunk = lo / SQ_ATTN_CHUNK; chunk * SQ_ATTN_CHUNK < hi; chunk++) {
-        chunk_attend(c, seg, kvh, tok0, n_tok, chunk, s);
+        if (!chunk_attend(c, qb, chunk, s)) continue;
         for (int32_t i = 0; i < rows; i++)
             c->b->k.attn_merge(&s->m[i], &s->l[i], s->o + (size_t)i * d, s->mc[i], s->lc[i],
                                s->oc + (size_t)i * d, d);
     }
     for (int32_t i = 0; i < rows; i++)
         finish_row(c, s->l[i], s->o + (size_t)i * d,
-                   out_row(c, seg->row0 + tok0 + i / c->group, kvh * c->group + i % c->group));
+                   out_row(c, seg->row0 + qb->tok0 + i / c->group, qb->kvh * c->group + i % c->group));
+}
+
+static int32_t blocks_of(const attend_ctx *c, const sq_attn_seg *seg) {
+    return (seg->pos0 + seg->n_rows - 1) / c->block - seg->pos0 / c->block + 1;
 }
 
 static void attend_item(void *ctx, int32_t item, int32_t thread) {
     const attend_ctx *c = ctx;
-    const int32_t kvh = item % c->s->n_kv_heads;
-    int32_t block = item / c->s->n_kv_heads, i = 0;
-    for (; block >= sq_div_up(c->segs[i].n_rows, c->block); i++)
-        block -= sq_div_up(c->segs[i].n_rows, c->block);
-    block_attend(c, &c->segs[i], kvh, block * c->block, thread);
+    const sq_attn_seg *seg = c->segs;
+    int32_t block = item / c->s->n_kv_heads;
+    for (; block >= blocks_of(c, seg); seg++) block -= blocks_of(c, seg);
+    const int32_t begin = (seg->pos0 / c->block + block) * c->block - seg->pos0, end = begin + c->block;
+    query_block qb = {.seg = seg, .kvh = item % c->s->n_kv_heads, .tok0 = begin > 0 ? begin : 0};
+    qb.n_tok = (end < seg->n_rows ? end : seg->n_rows) - qb.tok0;
+    block_attend(c, &qb, thread);
 }
 
 /* ---- one long row: the chunks are shared out ------------------------------------------------- */
@@ -220,8 +250,9 @@ static void split_item(void *ctx, int32_t item, int32_t thread) {
     sq_be_scratch *s = &c->b->scratch[thread];
     const int32_t kvh = item % c->s->n_kv_heads, chunk = c->first_chunk + item / c->s->n_kv_heads;
     const int32_t d = padded(c->s);
+    const query_block qb = {.seg = c->segs, .kvh = kvh, .n_tok = 1};
     gather_q(c, c->segs, kvh, 0, 1, s->q);
-    chunk_attend(c, c->segs, kvh, 0, 1, chunk, s);
+    chunk_attend(c, &qb, chunk, s);
     for (int32_t g = 0; g < c->group; g++) {
         float *p = partial_of(c, chunk, kvh * c->group + g);
         memcpy(p, s->oc + (size_t)g * d, (size_t)d * sizeof(float));
@@ -245,24 +276,47 @@ static void split_attend(attend_ctx *c) {
     }
 }
 
-void sq_be_attend(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *segs, int32_t n_segs,
-                  const sq_rows *q, bool quantise, sq_rows *out) {
-    attend_ctx c = {.b = b, .s = s, .segs = segs, .n_segs = n_segs, .q = q, .out = out};
-    c.group = s->n_heads / s->n_kv_heads;
-    c.block = SQ_BE_ATTN_ROWS / c.group;
+/* ---- all segments ---------------------------------------------------------------------------- */
+
+/* Query tokens that share a pass. Where the past is read in blocks and chunks, a power of two: then no pass
+ * crosses one of their borders. */
+static int32_t block_tokens(int32_t group, bool past) {
+    int32_t n = SQ_BE_ATTN_ROWS / group;
+    while (past && (n & (n - 1))) n &= n - 1;
+    return n;
+}
+
+static void attend_segments(attend_ctx *c) {
     int32_t items = 0, lo, hi;
     int64_t work = 0;
-    for (int32_t i = 0; i < n_segs; i++) {
-        items += sq_div_up(segs[i].n_rows, c.block) * s->n_kv_heads;
-        work += (int64_t)segs[i].n_rows * (segs[i].pos0 + segs[i].n_rows) * q->cols * 2;
+    c->block = block_tokens(c->group, c->past);
+    for (int32_t i = 0; i < c->n_segs; i++) {
+        const sq_attn_seg *seg = &c->segs[i];
+        items += blocks_of(c, seg) * c->s->n_kv_heads;
+        work += (int64_t)seg->n_rows * (seg->pos0 + seg->n_rows) * c->q->cols * 2;
     }
-    visible(s, segs[0].pos0, &lo, &hi);
-    c.first_chunk = lo / SQ_ATTN_CHUNK;
-    c.n_chunks = sq_div_up(hi, SQ_ATTN_CHUNK) - c.first_chunk;
-    if (q->m == 1 && items < 2 * b->opt.threads && b->opt.threads > 1 && c.n_chunks >= 4)
-        split_attend(&c);
+    visible(c->s, c->segs[0].pos0, &lo, &hi);
+    c->first_chunk = lo / SQ_ATTN_CHUNK;
+    c->n_chunks = sq_div_up(hi, SQ_ATTN_CHUNK) - c->first_chunk;
+    const int32_t threads = c->b->opt.threads;
+    if (c->q->m == 1 && !c->past && items < 2 * threads && threads > 1 && c->n_chunks >= 4)
+        split_attend(c);
     else
-        sq_be_run(b, attend_item, &c, items, work);
+        sq_be_run(c->b, attend_item, c, items, work);
+}
+
+void sq_be_attend(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *segs, int32_t n_segs,
+                  const sq_rows *q, bool quantise, sq_rows *out) {
+    attend_ctx c = {.b = b, .s = s, .q = q, .out = out, .group = s->n_heads / s->n_kv_heads};
+    /* One past at a time: a segment that has one attends alone, others together. */
+    for (int32_t i = 0; i < n_segs; i += c.n_segs) {
+        c.segs = segs + i;
+        c.n_segs = 1;
+        c.past = sq_be_past_wanted(b, s, c.segs);
+        if (c.past) sq_be_past_make(b, s, c.segs);
+        while (!c.past && i + c.n_segs < n_segs && !sq_be_past_wanted(b, s, c.segs + c.n_segs)) c.n_segs++;
+        attend_segments(&c);
+    }
     out->m = q->m;
     out->quantised = false;
     if (quantise) sq_be_quantise(b, out);

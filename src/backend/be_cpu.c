@@ -15,7 +15,9 @@ static size_t scratch_per_thread(const sq_backend_options *o) {
     size_t tile = (size_t)o->m_max * SQ_GROUP * sizeof(float);
     size_t attn = (size_t)SQ_BE_ATTN_ROWS * (size_t)sq_align_up((size_t)o->head_dim_max, 16) * sizeof(float);
     const size_t tiles = o->rank_max ? 3 : 2;
-    return sq_align_up(tiles * tile + 3 * attn + 6 * SQ_BE_ATTN_ROWS * sizeof(float), 64);
+    return sq_align_up(tiles * tile + 3 * attn + 6 * SQ_BE_ATTN_ROWS * sizeof(float) +
+                           sq_be_pooled_floats(o) * sizeof(float) + sq_be_keep_bytes(o),
+                       64);
 }
 
 static size_t partial_bytes(const sq_backend_options *o) {
@@ -29,7 +31,8 @@ static size_t low_bytes(const sq_backend_options *o) {
 }
 
 uint64_t sq_backend_scratch_bytes(const sq_backend_options *o) {
-    return (uint64_t)o->threads * scratch_per_thread(o) + partial_bytes(o) + low_bytes(o);
+    return (uint64_t)o->threads * scratch_per_thread(o) + partial_bytes(o) + low_bytes(o) +
+           sq_be_past_bytes(o);
 }
 
 static void scratch_carve(sq_backend *b) {
@@ -49,7 +52,9 @@ static void scratch_carve(sq_backend *b) {
         s->mc = p, p += SQ_BE_ATTN_ROWS;
         s->lc = p, p += SQ_BE_ATTN_ROWS;
         s->lo = (int32_t *)p, p += SQ_BE_ATTN_ROWS;
-        s->hi = (int32_t *)p;
+        s->hi = (int32_t *)p, p += SQ_BE_ATTN_ROWS;
+        s->pooled = p, p += sq_be_pooled_floats(o);
+        s->keep = (uint8_t *)p;
     }
 }
 
@@ -69,12 +74,16 @@ squish_status sq_backend_cpu_new(sq_backend **out, const sq_backend_options *opt
     b->partial = sq_os_reserve(b->partial_bytes);
     b->low_bytes = low_bytes(opt);
     if (opt->rank_max) b->low = sq_os_reserve(b->low_bytes);
-    if (!b->scratch || !b->scratch_mem || !b->partial || (opt->rank_max && !b->low)) {
+    b->past.bytes = sq_be_past_bytes(opt);
+    if (b->past.bytes) b->past.memory = sq_os_reserve(b->past.bytes);
+    if (!b->scratch || !b->scratch_mem || !b->partial || (opt->rank_max && !b->low) ||
+        (b->past.bytes && !b->past.memory)) {
         st = sq_fail(err, SQUISH_NO_MEMORY, "backend: cannot reserve %zu bytes of scratch",
-                     b->scratch_bytes + b->partial_bytes + b->low_bytes);
+                     b->scratch_bytes + b->partial_bytes + b->low_bytes + b->past.bytes);
         goto fail;
     }
     scratch_carve(b);
+    sq_be_past_carve(b);
     SQ_GUARD(sq_pool_new(&b->pool, a, opt->threads, err));
     *out = b;
     return SQUISH_OK;
@@ -86,6 +95,7 @@ fail:
 void sq_backend_free(sq_backend *b) {
     if (!b) return;
     sq_pool_free(b->pool);
+    if (b->past.memory) sq_os_release(b->past.memory, b->past.bytes);
     if (b->low) sq_os_release(b->low, b->low_bytes);
     if (b->partial) sq_os_release(b->partial, b->partial_bytes);
     if (b->scratch_mem) sq_os_release(b->scratch_mem, b->scratch_bytes);

@@ -19,7 +19,21 @@ typedef struct {
     float *q, *o, *oc;    /* [SQ_BE_ATTN_ROWS][d]: queries, running and chunk outputs */
     float *m, *l, *mc, *lc; /* [SQ_BE_ATTN_ROWS] */
     int32_t *lo, *hi;     /* [SQ_BE_ATTN_ROWS] */
+    float *pooled;        /* sparge: [heads][d to 64] queries, then [heads][blocks] their scores */
+    uint8_t *keep;        /* [blocks] of 64 keys that are read */
+    uint64_t read, all;   /* of sparge: rows times blocks */
 } sq_be_scratch;
+
+/* What prompts read of the past of one segment, made anew for each layer (be_prompt.c); for `chunks` chunks
+ * of a context of ctx_max tokens, all heads of keys and values. */
+typedef struct {
+    uint8_t *codes;       /* sage: [kv heads][chunks][256 d] */
+    float *step, *z;      /* [kv heads][chunks][d] */
+    float *mean, *alike;  /* sparge: [kv heads][blocks][d], [kv heads][blocks] */
+    void *memory;
+    size_t bytes;
+    int32_t chunks;
+} sq_be_past;
 
 struct sq_backend {
     squish_alloc alloc;
@@ -33,7 +47,26 @@ struct sq_backend {
     size_t partial_bytes;
     float *low;             /* [m_max][rank_max]: V x of the terms of one call; NULL without rank_max */
     size_t low_bytes;
+    sq_be_past past;        /* empty without sq_attn_prompt */
 };
+
+/* ---- prompts (be_prompt.c) ------------------------------------------------------------------- */
+
+size_t sq_be_past_bytes(const sq_backend_options *o);
+/* Floats of sq_be_scratch.pooled, bytes of keep, of one thread. */
+size_t sq_be_pooled_floats(const sq_backend_options *o);
+size_t sq_be_keep_bytes(const sq_backend_options *o);
+/* Point into b->past.memory. */
+void sq_be_past_carve(sq_backend *b);
+/* Does a segment need a past made for it before it attends? */
+bool sq_be_past_wanted(const sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *seg);
+void sq_be_past_make(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *seg);
+/* The codes of a chunk of one head. */
+sq_sealed_keys sq_be_past_sealed(const sq_backend *b, int32_t kvh, int32_t chunk, int32_t d);
+/* Blocks of 64 keys that rows s->q, n_tok tokens from position pos on by `group` heads, read: into s->keep.
+ * False: all of them. */
+bool sq_be_past_pick(sq_backend *b, const sq_attn_shape *s, int32_t kvh, int32_t pos, int32_t n_tok,
+                     sq_be_scratch *scratch);
 
 /* Run fn over items, on the pool or, if the work is small, on the caller alone. */
 void sq_be_run(sq_backend *b, sq_pool_fn fn, void *ctx, int32_t n_items, int64_t work);

@@ -122,12 +122,15 @@ static bool add_row(void *user, int32_t pos, const float *logits) {
     return cli_progress(k->c, "ppl", next + 1, k->n);
 }
 
-static int print_ppl(const cli *c, const ppl_ctx *k) {
+static int print_ppl(const cli *c, const cli_session *s, const ppl_ctx *k) {
+    squish_engine_info e;
+    squish_engine_get_info(s->engine, &e);
     const double mean = k->nats / (double)k->scored, ppl = exp(mean);
     if (!isfinite(ppl)) return cli_fail_text(c, 1, "the model gives the text no finite probability");
     if (cli_flag(c, OPT_JSON))
-        return cli_print_json(json_pack("{s:f, s:f, s:I, s:I}", "perplexity", ppl, "nats_per_token", mean,
-                                        "tokens", (json_int_t)k->n, "scored", (json_int_t)k->scored));
+        return cli_print_json(json_pack("{s:f, s:f, s:I, s:I, s:f}", "perplexity", ppl, "nats_per_token",
+                                        mean, "tokens", (json_int_t)k->n, "scored", (json_int_t)k->scored,
+                                        "attn_density", e.attn_density));
     printf("perplexity %.4f, %.6f nats per token, %zu tokens (%zu scored)\n", ppl, mean, k->n, k->scored);
     return 0;
 }
@@ -158,7 +161,7 @@ static int score_text(cli *c, const cli_session *s, const squish_text *text) {
                              &err) != SQUISH_OK)
             code = cli_fail(c, &err);
     }
-    if (code == 0) code = print_ppl(c, &k);
+    if (code == 0) code = print_ppl(c, s, &k);
     squish_tokens_free(&t);
     return code;
 }

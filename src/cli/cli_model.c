@@ -165,6 +165,13 @@ void cli_apply_sampling(const cli *c, squish_sampling *s) {
     s->seed = cli_int(c, OPT_SEED);
 }
 
+squish_attention cli_attention(const cli *c) {
+    return (squish_attention){.sage = cli_flag(c, OPT_SAGE),
+                              .sparge = cli_flag(c, OPT_SPARGE),
+                              .sparge_min = (int32_t)cli_int(c, OPT_SPARGE_MIN),
+                              .sparge_mass = (float)cli_num(c, OPT_SPARGE_MASS)};
+}
+
 int cli_open_session(cli *c, const char *name, cli_session *s) {
     memset(s, 0, sizeof *s);
     int code = cli_open_model(c, name, false, &s->model);
@@ -175,6 +182,7 @@ int cli_open_session(cli *c, const char *name, cli_session *s) {
     o.ctx_tokens = (int32_t)cli_int(c, OPT_CTX);
     o.chunk_tokens = (int32_t)cli_int(c, OPT_CHUNK);
     o.kv = strcmp(cli_text(c, OPT_KV), "f32") == 0 ? SQUISH_KV_F32 : SQUISH_KV_F16;
+    o.attention = cli_attention(c);
     o.isa_max = cli_text(c, OPT_ISA);
     squish_status st = squish_engine_new(&s->engine, s->model, &o, &err);
     if (st == SQUISH_OK) st = squish_seq_new(&s->seq, s->engine, &err);

@@ -107,6 +107,7 @@ static int take_options(cli *c, sq_api_options *o) {
     o->threads = (int32_t)cli_int(c, OPT_THREADS);
     o->isa_max = cli_text(c, OPT_ISA);
     o->kv = strcmp(cli_text(c, OPT_KV), "f32") == 0 ? SQUISH_KV_F32 : SQUISH_KV_F16;
+    o->attention = cli_attention(c);
     o->queue_max = (int32_t)cli_int(c, OPT_MAX_QUEUE);
     o->key_limit = (int32_t)cli_int(c, OPT_KEY_LIMIT);
     o->request_timeout_s = cli_num(c, OPT_REQUEST_TIMEOUT);

@@ -6,7 +6,8 @@
 #include <string.h>
 
 squish_engine_options squish_engine_options_default(void) {
-    return (squish_engine_options){.chunk_tokens = 256};
+    return (squish_engine_options){.chunk_tokens = 256,
+                                   .attention = {.sparge_min = 8192, .sparge_mass = 0.95f}};
 }
 
 squish_status squish_engine_estimate(const squish_model *m, const squish_engine_options *opt,
@@ -31,7 +32,8 @@ void squish_engine_get_info(const squish_engine *e, squish_engine_info *out) {
                                 .isa = sq_backend_isa(e->b),
                                 .scratch_bytes = e->scratch_bytes,
                                 .kv_bytes_now = sq_kv_pool_bytes_used(e->kv),
-                                .kv_bytes_max = sq_kv_pool_bytes_max(e->kv)};
+                                .kv_bytes_max = sq_kv_pool_bytes_max(e->kv),
+                                .attn_density = sq_be_attn_density(e->b)};
 }
 
 squish_status squish_seq_new(squish_seq **out, squish_engine *e, squish_error *err) {

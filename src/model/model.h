@@ -195,6 +195,7 @@ typedef struct sq_forward sq_forward;
 typedef struct {
     sq_kv_seq *kv;         /* pages for [0, pos0 + n_rows) are reserved */
     int32_t row0, n_rows, pos0;
+    bool prompt;           /* none of the rows was drawn: see sq_attn_prompt */
 } sq_step_seg;
 
 /* Plan and allocate everything for steps of at most m_max rows, n_seg_max sequences and out_max rows of

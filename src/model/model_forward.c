@@ -150,8 +150,8 @@ static void attention(sq_forward *f, int32_t i_layer, const sq_step_seg *segs, i
     show(f, i_layer, SQ_TAP_ATTN_IN, &f->h);
     sq_be_linear(f->b, &f->h, qkv, 3);
     for (int32_t i = 0; i < n_segs; i++)
-        f->segs[i] =
-            (sq_attn_seg){segs[i].row0, segs[i].n_rows, segs[i].pos0, sq_kv_seq_pages(segs[i].kv, i_layer)};
+        f->segs[i] = (sq_attn_seg){segs[i].row0, segs[i].n_rows, segs[i].pos0, segs[i].prompt,
+                                   sq_kv_seq_pages(segs[i].kv, i_layer)};
     const sq_attn_shape shape = {.n_heads = c->n_heads,
                                  .n_kv_heads = c->n_kv_heads,
                                  .head_dim = c->head_dim,

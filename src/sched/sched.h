@@ -44,6 +44,7 @@ struct squish_engine {
     sq_forward *f;
     int32_t threads, ctx, chunk;
     uint64_t scratch_bytes;
+    squish_attention attention;
     const sq_seq *logits_of; /* whose last position the forward pass's logits belong to; NULL: nobody's */
 };
 
@@ -52,6 +53,7 @@ struct squish_seq {
     sq_kv_seq *kv;
     int32_t *tokens;      /* [ctx] */
     int32_t n, reused;
+    int32_t n_prompt;     /* of these, those that were given: tokens behind them were drawn */
     const float *logits; /* of position n-1, in the engine's forward pass; valid while e->logits_of is this */
     atomic_int cancel;
 };

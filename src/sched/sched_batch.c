@@ -143,7 +143,7 @@ static void run_step(sq_batch *b) {
     for (int32_t i = 0; i < b->n_plan; i++) {
         sq_job *j = b->plan[i].j;
         const int32_t n = b->plan[i].n_rows;
-        segs[i] = (sq_step_seg){j->kv, m, n, j->computed};
+        segs[i] = (sq_step_seg){j->kv, m, n, j->computed, j->computed + n <= j->n_prompt};
         memcpy(b->ids + m, j->tokens + j->computed, (size_t)n * sizeof *b->ids);
         n_streams += sq_job_streams(j);
         m += n;
@@ -171,6 +171,7 @@ static void publish(sq_batch *b) {
     s->kv_bytes = sq_kv_pool_bytes_used(b->e->kv);
     s->kv_bytes_max = sq_kv_pool_bytes_max(b->e->kv);
     s->solo_step_ms = b->cost.alone_ms[1];
+    s->attn_density = sq_be_attn_density(b->e->b);
     s->fairness = sq_plan_fairness(b);
     if (b->snapshots) {
         const sq_snapshots_counts n = sq_snapshots_count(b->snapshots);
@@ -254,6 +255,14 @@ static squish_status check(const sq_engine *e, const squish_batch_options *o, sq
     return SQUISH_OK;
 }
 
+/* What was computed approximately is of another kind: 0 for exact attention. */
+static uint64_t attention_mark(const squish_attention *a) {
+    uint32_t mass;
+    memcpy(&mass, &a->sparge_mass, sizeof mass);
+    const uint64_t sparge = a->sparge ? ((uint64_t)mass << 32) + (uint32_t)a->sparge_min + 1 : 0;
+    return (sparge * 2 + a->sage) * UINT64_C(0x9e3779b97f4a7c15);
+}
+
 static squish_status make_snapshots(sq_batch *b, squish_error *err) {
     sq_snapshots_options o = {.dir = b->opt.snapshot_dir,
                               .bytes_max = b->opt.snapshot_bytes_max,
@@ -261,6 +270,7 @@ static squish_status make_snapshots(sq_batch *b, squish_error *err) {
                               .warn = b->opt.warn,
                               .warn_user = b->opt.warn_user};
     SQ_TRY(sq_model_fingerprint(b->e->m, &b->alloc, &o.identity, err));
+    o.identity ^= attention_mark(&b->e->attention);
     return sq_snapshots_new(&b->snapshots, b->e->kv, b->tree, &o, err);
 }
 

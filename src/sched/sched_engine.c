@@ -32,14 +32,30 @@ static sq_backend_options backend_options(const sq_model *m, const squish_engine
                                 .isa_max = isa,
                                 .m_max = o->chunk_tokens,
                                 .heads_max = c->n_heads,
+                                .kv_heads_max = c->n_kv_heads,
                                 .head_dim_max = c->head_dim,
                                 .ctx_max = o->ctx_tokens,
-                                .rank_max = m->rank_max};
+                                .rank_max = m->rank_max,
+                                .prompt = {o->attention.sage, o->attention.sparge, o->attention.sparge_min,
+                                           o->attention.sparge_mass}};
 }
 
 static uint64_t scratch_bytes(const sq_model *m, const squish_engine_options *o) {
     const sq_backend_options b = backend_options(m, o, SQ_ISA_COUNT);
     return sq_backend_scratch_bytes(&b) + sq_forward_bytes(m, o->chunk_tokens, SQ_LOGIT_ROWS);
+}
+
+static squish_status check_attention(const squish_engine_options *o, squish_error *err) {
+    const squish_attention *a = &o->attention;
+    if ((a->sage || a->sparge) && o->kv != SQUISH_KV_F16)
+        return sq_fail(err, SQUISH_INVALID, "%s beside --kv f32: it reads f16 keys (use --kv f16)",
+                       a->sage ? "--sage-attention" : "--sparge-attn");
+    if (a->sparge && a->sparge_min < 0)
+        return sq_fail(err, SQUISH_INVALID, "sparge_min is %d, wanted 0 or more tokens", a->sparge_min);
+    if (a->sparge && !(a->sparge_mass > 0 && a->sparge_mass <= 1))
+        return sq_fail(err, SQUISH_INVALID, "sparge_mass is %g, wanted more than 0, at most 1",
+                       (double)a->sparge_mass);
+    return SQUISH_OK;
 }
 
 static squish_status check_options(const squish_engine_options *o, const sq_config *c, squish_error *err) {
@@ -50,6 +66,7 @@ static squish_status check_options(const squish_engine_options *o, const sq_conf
                        SQ_CHUNK_MAX);
     if (o->kv != SQUISH_KV_F16 && o->kv != SQUISH_KV_F32)
         return sq_fail(err, SQUISH_INVALID, "kv format is %d, wanted f16 or f32", (int)o->kv);
+    SQ_TRY(check_attention(o, err));
     if (o->ctx_tokens < 0 || o->ctx_tokens > ctx_limit(c))
         return sq_fail(err, SQUISH_INVALID, "ctx is %d tokens, wanted 0 (as much as fits) to the model's %d",
                        o->ctx_tokens, ctx_limit(c));
@@ -133,6 +150,7 @@ squish_status sq_engine_new(sq_engine **out, const sq_model *m, const squish_eng
                      .threads = o.threads,
                      .ctx = o.ctx_tokens,
                      .chunk = o.chunk_tokens,
+                     .attention = o.attention,
                      .scratch_bytes = est.scratch_bytes};
     squish_status st = SQUISH_OK;
     const sq_backend_options bo = backend_options(m, &o, isa);

@@ -29,6 +29,10 @@ static squish_status check(const sq_engine *e, const squish_job_options *o, squi
                            e->m->cfg.n_vocab - 1);
     if (o->prompt_logprobs < -1 || o->prompt_logprobs > 20)
         return sq_fail(err, SQUISH_INVALID, "prompt_logprobs is %d, wanted -1 to 20", o->prompt_logprobs);
+    if (o->prompt_logprobs >= 0 && e->attention.sparge)
+        return sq_fail(err, SQUISH_UNSUPPORTED,
+                       "prompt_logprobs beside --sparge-attn: they would be of approximate attention (start "
+                       "without --sparge-attn)");
     if (o->pool < SQUISH_POOL_NONE || o->pool > SQUISH_POOL_FIRST)
         return sq_fail(err, SQUISH_INVALID, "pool is %d, wanted none, mean, last or first", (int)o->pool);
     if (o->pool != SQUISH_POOL_NONE && o->prompt_logprobs >= 0)

@@ -134,7 +134,9 @@ void sq_plan_step(sq_batch *b, uint64_t now) {
         if (room < left) left = room;
     }
     for (sq_job *j; left > 0 && (j = next_prompt(b, now));) {
-        const int32_t want = j->n - j->computed, rows = want < left ? want : left;
+        /* What was drawn before a job gave way attends as it did then, so not in a step with its prompt. */
+        const int32_t end = j->computed < j->n_prompt && j->n_prompt < j->n ? j->n_prompt : j->n;
+        const int32_t want = end - j->computed, rows = want < left ? want : left;
         j->last_step = b->step;
         add_share(b, j, rows);
         left -= rows;

@@ -64,11 +64,11 @@ static squish_status check_cancel(const sq_seq *s, squish_error *err) {
     return sq_fail(err, SQUISH_CANCELLED, "stopped at %d tokens", s->n);
 }
 
-/* Evaluate n <= chunk tokens at the end of the timeline. */
+/* Evaluate n <= chunk tokens at the end of the timeline, all of its prompt or none. */
 static squish_status run_chunk(sq_seq *s, const int32_t *tokens, int32_t n, squish_error *err) {
     SQ_TRY(check_cancel(s, err));
     SQ_TRY(sq_kv_seq_reserve(s->kv, s->n + n, err));
-    const sq_step_seg seg = {s->kv, 0, n, s->n};
+    const sq_step_seg seg = {s->kv, 0, n, s->n, s->n + n <= s->n_prompt};
     s->e->logits_of = NULL;
     sq_forward_run(s->e->f, tokens, n, &seg, 1);
     memmove(s->tokens + s->n, tokens, (size_t)n * sizeof *tokens);
@@ -105,6 +105,7 @@ squish_status sq_seq_sync(sq_seq *s, const int32_t *tokens, size_t n, squish_err
     s->reused = shared;
     if ((size_t)shared == n) return SQUISH_OK;
     sq_seq_truncate(s, shared);
+    s->n_prompt = (int32_t)n;
     int32_t rows = 0;
     for (size_t at = (size_t)shared; at < n; at += (size_t)rows) {
         rows = n - at < (size_t)s->e->chunk ? (int32_t)(n - at) : s->e->chunk;
@@ -144,6 +145,7 @@ static squish_status hand_out(sq_seq *s, int32_t pos0, int32_t from, int32_t row
 static squish_status run_and_hand_out(sq_seq *s, const int32_t *tokens, size_t n, int32_t first,
                                       squish_logits_fn fn, void *user, squish_error *err) {
     int32_t rows = 0;
+    s->n_prompt = s->n + (int32_t)n;
     for (size_t at = 0; at < n; at += (size_t)rows) {
         rows = n - at < (size_t)s->e->chunk ? (int32_t)(n - at) : s->e->chunk;
         const int32_t pos0 = s->n;
