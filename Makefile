@@ -14,7 +14,7 @@ BUILD   ?= build
 ARCH    ?= $(shell $(CC) -dumpmachine | cut -d- -f1)
 ROOMS   ?= base quant format text grammar kernels sample backend kv io model sched forge store lib
 PROGRAM_ROOMS ?= cli bench
-SERVER_ROOMS ?= http api
+SERVER_ROOMS ?= http calls api
 PKGS    := jansson libpcre2-8 libutf8proc libxxhash
 SERVER_PKGS := libevent_core libevent_extra libcrypto
 CLI_PKGS := libedit
@@ -150,10 +150,10 @@ FUZZ_BIN := $(FUZZ_SRC:fuzz/%.c=$(BUILD)/fuzz/%)
 LIBFUZZER_BIN := $(FUZZ_SRC:fuzz/%.c=$(BUILD)/libfuzzer/%)
 $(BUILD)/fuzz/%: fuzz/%.c fuzz/replay.c $(SERVER_LIB) $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -fvisibility=default $(LDFLAGS) -MMD -MP -o $@ $< fuzz/replay.c $(LINK_ALL)
+	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -fvisibility=default $(LDFLAGS) -MMD -MP -o $@ $< fuzz/replay.c $(LINK_ALL)
 $(BUILD)/libfuzzer/%: fuzz/%.c $(SERVER_LIB) $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -fvisibility=default $(LDFLAGS) -MMD -MP -o $@ $< -fsanitize=fuzzer $(LINK_ALL)
+	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -fvisibility=default $(LDFLAGS) -MMD -MP -o $@ $< -fsanitize=fuzzer $(LINK_ALL)
 
 -include $(TEST_BIN:=.d) $(TEST_SUPPORT_OBJ:.o=.d) $(FUZZ_BIN:=.d) $(LIBFUZZER_BIN:=.d)
 
