@@ -2,17 +2,24 @@
  *
  * api_anthropic.c - POST /v1/messages and /v1/messages/count_tokens.
  *
- * A stream is message_start, one block of text (start, deltas, stop), message_delta with the reason and
- * usage, and message_stop; every frame has its name twice, as event and as type. input_tokens counts what was
- * evaluated, as the API has it: what came from the cache is cache_read_input_tokens. When the stream begins
- * nobody knows yet what the cache holds, so message_start counts the whole prompt and message_delta says how
- * it was. */
+ * A stream is message_start, blocks (start, deltas, stop) of thoughts, text and calls of tools, message_delta
+ * with the reason and usage, and message_stop; every frame has its name twice, as event and as type.
+ * input_tokens counts what was evaluated, as the API has it: what came from the cache is
+ * cache_read_input_tokens. When the stream begins nobody knows yet what the cache holds, so message_start
+ * counts the whole prompt and message_delta says how it was. */
 #include "api/api_int.h"
 
 #include <stdio.h>
 #include <string.h>
 
 enum { MAX_TOKENS_DEFAULT = 4096 };
+
+/* Of a stream: the block at `index`, and what it is of. */
+typedef struct {
+    bool open;
+    sq_calls_kind kind;
+    int index;
+} messages_state;
 
 /* ---- errors ---------------------------------------------------------------------------------- */
 
@@ -204,21 +211,19 @@ static bool read_messages(sq_api_call *c, const json_t *body) {
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
-static bool refuse_missing(sq_api_call *c, const json_t *body) {
-    const char *choice = type_of(json_object_get(body, "tool_choice"));
-    const bool free_choice = strcmp(choice, "auto") == 0 || strcmp(choice, "none") == 0;
-    const char *thinking = type_of(json_object_get(body, "thinking"));
-    if (*thinking && strcmp(thinking, "disabled") != 0)
-        return sq_api_refuse(&c->error, 400, "unsupported_parameter", "thinking",
-                             "'thinking': thinking comes with the grammar engine (not in this version)");
-    return sq_api_refuse_grammar(c, body, "tools", NULL) &&
-           (free_choice || sq_api_refuse_grammar(c, body, "tool_choice", NULL)) &&
+/* tools, thinking, and what the answer must look like. Thinking is off unless it is asked for. */
+static bool read_manner(sq_api_call *c, const json_t *body) {
+    const json_t *thinking = json_object_get(body, "thinking");
+    const bool on = strcmp(type_of(thinking), "enabled") == 0 || strcmp(type_of(thinking), "adaptive") == 0;
+    return sq_api_set_thinking(c, on) &&
+           sq_api_get_think_tokens(c, on ? thinking : NULL, "thinking.", "budget_tokens") &&
+           sq_api_get_tools(c, body, false, "input_schema") && sq_api_get_tool_choice(c, body) &&
            sq_api_get_format(c, body, "output_format", "output_format") &&
            sq_api_get_format(c, json_object_get(body, "output_config"), "format", "output_config.format");
 }
 
 static bool read_counted(sq_api_call *c, json_t *body) {
-    return sq_api_get_text(&c->error, body, "", "model", &c->wish.model) && refuse_missing(c, body) &&
+    return sq_api_get_text(&c->error, body, "", "model", &c->wish.model) && read_manner(c, body) &&
            read_messages(c, body);
 }
 
@@ -260,6 +265,7 @@ static json_t *message(const sq_api_call *c, bool begun) {
 
 static const char *stop_reason(const sq_api_answer *a) {
     if (a->finish == SQUISH_FINISH_LENGTH) return "max_tokens";
+    if (a->n_whole) return "tool_use";
     return a->stop_reason ? "stop_sequence" : "end_turn";
 }
 
@@ -268,32 +274,102 @@ static void enter(sq_api_call *c) { sq_http_add_header(c->req, "request-id", c->
 static void begin(sq_api_call *c) {
     sq_api_sse(c, "message_start",
                json_pack("{s:s, s:o}", "type", "message_start", "message", message(c, true)));
+}
+
+/* The three kinds of blocks, empty and as a delta. */
+static json_t *empty_block(sq_calls_kind kind, const sq_api_use *u) {
+    switch (kind) {
+    case SQ_CALLS_TELL_THOUGHT:
+        return json_pack("{s:s, s:s, s:s}", "type", "thinking", "thinking", "", "signature", "");
+    case SQ_CALLS_TELL_TEXT: return json_pack("{s:s, s:s}", "type", "text", "text", "");
+    default: break;
+    }
+    return json_pack("{s:s, s:s+, s:s, s:{}}", "type", "tool_use", "id", "toolu_", u->id, "name", u->name,
+                     "input");
+}
+
+static json_t *delta_of(const sq_calls_event *ev) {
+    static const char *const names[][2] = {[SQ_CALLS_TELL_THOUGHT] = {"thinking_delta", "thinking"},
+                                           [SQ_CALLS_TELL_TEXT] = {"text_delta", "text"},
+                                           [SQ_CALLS_TELL_ARGUMENTS] = {"input_json_delta", "partial_json"}};
+    return json_pack("{s:s, s:s%}", "type", names[ev->kind][0], names[ev->kind][1], ev->text, ev->bytes);
+}
+
+static void send_delta(sq_api_call *c, json_t *delta) {
+    const messages_state *s = c->state;
+    sq_api_sse(
+        c, "content_block_delta",
+        json_pack("{s:s, s:i, s:o}", "type", "content_block_delta", "index", s->index, "delta", delta));
+}
+
+static void close_block(sq_api_call *c) {
+    messages_state *s = c->state;
+    if (!s->open) return;
+    if (s->kind == SQ_CALLS_TELL_THOUGHT)
+        send_delta(c, json_pack("{s:s, s:s}", "type", "signature_delta", "signature", ""));
+    sq_api_sse(c, "content_block_stop",
+               json_pack("{s:s, s:i}", "type", "content_block_stop", "index", s->index));
+    s->open = false;
+    s->index++;
+}
+
+static void open_block(sq_api_call *c, sq_calls_kind kind) {
+    messages_state *s = c->state;
+    close_block(c);
+    s->open = true;
+    s->kind = kind;
     sq_api_sse(c, "content_block_start",
-               json_pack("{s:s, s:i, s:{s:s, s:s}}", "type", "content_block_start", "index", 0,
-                         "content_block", "type", "text", "text", ""));
-    sq_api_send(c, "event: ping\ndata: {\"type\":\"ping\"}\n\n");
+               json_pack("{s:s, s:i, s:o}", "type", "content_block_start", "index", s->index, "content_block",
+                         empty_block(kind, c->answers[0].last_use)));
+    if (s->index == 0) sq_api_send(c, "event: ping\ndata: {\"type\":\"ping\"}\n\n");
+}
+
+static void part(sq_api_call *c, sq_api_answer *a, const sq_calls_event *ev) {
+    const messages_state *s = c->state;
+    (void)a;
+    if (ev->kind == SQ_CALLS_TELL_END) {
+        close_block(c);
+        return;
+    }
+    const sq_calls_kind kind = ev->kind == SQ_CALLS_TELL_ARGUMENTS ? SQ_CALLS_TELL_BEGIN : ev->kind;
+    if (ev->kind == SQ_CALLS_TELL_BEGIN || !s->open || s->kind != kind) open_block(c, kind);
+    if (ev->kind != SQ_CALLS_TELL_BEGIN) send_delta(c, delta_of(ev));
 }
 
 static void event(sq_api_call *c, sq_api_answer *a, const squish_job_event *ev) {
+    (void)c;
     (void)a;
-    if (!c->streaming || !ev->text_bytes) return;
-    sq_api_sse(c, "content_block_delta",
-               json_pack("{s:s, s:i, s:{s:s, s:s%}}", "type", "content_block_delta", "index", 0, "delta",
-                         "type", "text_delta", "text", ev->text, ev->text_bytes));
+    (void)ev; /* all that is said is in the parts */
+}
+
+static void put_blocks(sq_api_call *c, const sq_api_answer *a, json_t *list) {
+    if (a->thought.len)
+        sq_api_add(c, list,
+                   json_pack("{s:s, s:s%, s:s}", "type", "thinking", "thinking", sq_api_text_of(&a->thought),
+                             a->thought.len, "signature", ""));
+    if (a->text.len || !a->uses)
+        sq_api_add(c, list,
+                   json_pack("{s:s, s:s%}", "type", "text", "text", sq_api_text_of(&a->text), a->text.len));
+    for (const sq_api_use *u = a->uses; u; u = u->next) {
+        json_t *block = empty_block(SQ_CALLS_TELL_BEGIN, u);
+        json_t *input = json_loadb(sq_api_text_of(&u->arguments), u->arguments.len, 0, NULL);
+        if (input) sq_api_put(c, block, "input", input);
+        sq_api_add(c, list, block);
+    }
 }
 
 static void finish(sq_api_call *c) {
     const sq_api_answer *a = &c->answers[0];
     if (!c->streaming) {
         c->result = message(c, false);
-        sq_api_add(
-            c, json_object_get(c->result, "content"),
-            json_pack("{s:s, s:s%}", "type", "text", "text", a->text.data ? a->text.data : "", a->text.len));
+        put_blocks(c, a, json_object_get(c->result, "content"));
         sq_api_put(c, c->result, "stop_reason", json_string(stop_reason(a)));
         if (a->stop_reason) sq_api_put(c, c->result, "stop_sequence", json_string(a->stop_reason));
         return;
     }
-    sq_api_sse(c, "content_block_stop", json_pack("{s:s, s:i}", "type", "content_block_stop", "index", 0));
+    const messages_state *s = c->state;
+    if (!s->open && s->index == 0) open_block(c, SQ_CALLS_TELL_TEXT); /* it said nothing */
+    close_block(c);
     sq_api_sse(c, "message_delta",
                json_pack("{s:s, s:{s:s, s:s?}, s:o}", "type", "message_delta", "delta", "stop_reason",
                          stop_reason(a), "stop_sequence", a->stop_reason, "usage", usage(c, false)));
@@ -317,6 +393,8 @@ const sq_api_dialect sq_api_messages = {.name = "anthropic-messages",
                                         .read = read_message,
                                         .begin = begin,
                                         .event = event,
+                                        .part = part,
+                                        .state_bytes = sizeof(messages_state),
                                         .finish = finish,
                                         .error = sq_api_error_anthropic,
                                         .status = anthropic_status,

@@ -32,7 +32,7 @@ struct sq_api_call_core {
     sq_buf out; /* FORM: the reply as bytes */
 };
 
-enum { ARENA_BLOCK = 4 << 10, TEXT_MAX = 64 << 20 };
+enum { ARENA_BLOCK = 4 << 10 };
 #define ARENA_MAX ((size_t)1 << 30)
 
 sq_api_call *sq_api_call_next(const sq_api_call *c) { return c->core->next; }
@@ -64,9 +64,11 @@ static void destroy(sq_api_call *c) {
     json_decref(c->made);
     json_decref(c->wish.messages);
     json_decref(c->wish.template_vars);
+    json_decref(c->wish.tools);
     for (size_t i = 0; i < c->n_answers; i++) {
         squish_job_free(c->answers[i].job);
         sq_buf_deinit(&c->answers[i].text);
+        sq_api_free_parts(&c->answers[i]);
     }
     sq_buf_deinit(&c->core->out);
     sq_arena_deinit(&c->arena);
@@ -270,11 +272,18 @@ static void take_event(sq_api_call *c, sq_api_answer *a, const squish_job_event 
         return;
     }
     if (ev->kind == SQUISH_JOB_TOKEN) a->n_tokens++;
-    if (ev->text_bytes && (!c->streaming || c->wish.whole_text) &&
-        !sq_buf_append(&a->text, ev->text, ev->text_bytes))
-        sq_api_refuse(&c->error, 500, "out_of_memory", NULL, "the answer found no memory");
     if (ev->kind == SQUISH_JOB_END) end_answer(c, a, ev);
-    if (!c->error.status) c->dialect->event(c, a, ev);
+    if (c->dialect->part) {
+        squish_job_event bare = *ev;
+        bare.text_bytes = 0;
+        if (ev->kind != SQUISH_JOB_END) c->dialect->event(c, a, &bare);
+        if (!c->error.status) sq_api_take_text(c, a, ev);
+        if (ev->kind == SQUISH_JOB_END && !c->error.status) c->dialect->event(c, a, &bare);
+    } else {
+        if (ev->text_bytes && !c->streaming && !sq_buf_append(&a->text, ev->text, ev->text_bytes))
+            sq_api_refuse(&c->error, 500, "out_of_memory", NULL, "the answer found no memory");
+        if (!c->error.status) c->dialect->event(c, a, ev);
+    }
     if (a->ended) { /* the event's texts live in the job */
         squish_job_free(a->job);
         a->job = NULL;
@@ -347,6 +356,7 @@ static void settle_sampling(sq_api_call *c) {
     g.stop = wish.stop;
     g.n_stop = wish.n_stop;
     g.grammar = wish.grammar;
+    g.special_text = wish.special_text;
     g.logprobs = wish.logprobs;
     g.sampling.bias_ids = wish.sampling.bias_ids;
     g.sampling.bias_values = wish.sampling.bias_values;
@@ -372,9 +382,10 @@ static bool make_answers(sq_api_call *c) {
                                         .i_prompt = (int32_t)(i / (size_t)c->wish.n),
                                         .i_choice = (int32_t)(i % (size_t)c->wish.n),
                                         .state = states ? states + i * bytes : NULL};
-        sq_buf_init(&c->answers[i].text, &c->api->alloc, TEXT_MAX);
+        sq_buf_init(&c->answers[i].text, &c->api->alloc, SQ_API_TEXT_MAX);
+        c->n_answers = i + 1;
+        if (!sq_api_begin_parts(c, &c->answers[i])) return false;
     }
-    c->n_answers = n;
     return true;
 }
 
@@ -615,6 +626,7 @@ void sq_api_call_totals(const sq_api_call *c, sq_api_totals *t) {
     for (size_t i = 0; i < c->n_answers; i++) {
         const sq_api_answer *a = &c->answers[i];
         t->completion_tokens += a->n_tokens;
+        t->thought_tokens += a->n_thought;
         if (!a->ended) continue;
         if (a->i_choice == 0) t->cached_tokens += a->stats.gen.reused_tokens;
         if (a->stats.queue_ms > t->queue_ms) t->queue_ms = a->stats.queue_ms;

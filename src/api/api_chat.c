@@ -2,13 +2,15 @@
  *
  * api_chat.c - POST /v1/chat/completions.
  *
- * A stream says, for each choice: the role with the first token; text as it becomes certain, with the
- * log-probabilities of its tokens; an empty delta with the reason for the end. Then, if asked for, usage;
- * then [DONE]. Log-probabilities of tokens whose text is still held wait for it, so that no frame is empty.
+ * A stream says, for each choice: the role with the first token; thoughts, text and calls of tools as they
+ * become certain, with the log-probabilities of its tokens; an empty delta with the reason for the end. Then,
+ * if asked for, usage; then [DONE]. Log-probabilities of tokens whose text is still held wait for it, so that
+ * no frame is empty.
  *
  * c->result is the reply in the making; in a stream, log-probabilities that wait. Answers point into it. */
 #include "api/api_int.h"
 
+#include <stdio.h>
 #include <string.h>
 
 typedef struct {
@@ -46,13 +48,14 @@ static bool read_vars(sq_api_call *c, const json_t *body) {
         return sq_api_refuse(&c->error, 400, "invalid_type", "chat_template_kwargs",
                              "'chat_template_kwargs' is no object");
     c->wish.template_vars = json_is_object(vars) ? json_copy(vars) : json_object();
-    if (effort) sq_api_put(c, c->wish.template_vars, "reasoning_effort", json_string(effort));
-    return c->error.status == 0;
+    if (effort) sq_api_set_effort(c, effort);
+    return c->error.status == 0 && sq_api_get_think_tokens(c, body, "", "thinking_budget");
 }
 
 /* What messages mean, for all routes of OpenAI's that take them. */
 bool sq_api_read_chat(sq_api_call *c, const json_t *body) {
     return sq_api_read_messages(c, json_object_get(body, "messages"), "messages", &c->wish.messages) &&
+           sq_api_get_tools(c, body, true, "parameters") && sq_api_get_tool_choice(c, body) &&
            read_vars(c, body) &&
            sq_api_get_bool(&c->error, body, "", "continue_final_message", &c->wish.continue_final) &&
            sq_api_get_bool(&c->error, body, "", "add_generation_prompt", &c->wish.add_generation_prompt);
@@ -86,6 +89,15 @@ void sq_api_add_token(sq_api_call *c, json_t *list, const squish_job_event *ev) 
     sq_api_add(c, list, record);
 }
 
+/* ---- calls of tools -------------------------------------------------------------------------- */
+
+static json_t *call_record(const sq_api_use *u, const char *arguments, size_t n) {
+    char id[48];
+    snprintf(id, sizeof id, "call_%s", u->id);
+    return json_pack("{s:s, s:s, s:{s:s, s:s%}}", "id", id, "type", "function", "function", "name", u->name,
+                     "arguments", arguments, n);
+}
+
 /* ---- a whole answer -------------------------------------------------------------------------- */
 
 static json_t *new_choice(const sq_api_call *c, int32_t index) {
@@ -108,9 +120,20 @@ static void begin_result(sq_api_call *c) {
 
 static void end_choice(sq_api_call *c, const sq_api_answer *a) {
     chat_answer *s = a->state;
-    sq_api_put(c, json_object_get(s->choice, "message"), "content",
-               json_stringn(a->text.data ? a->text.data : "", a->text.len));
-    sq_api_put(c, s->choice, "finish_reason", json_string(sq_api_finish_word(a->finish)));
+    json_t *message = json_object_get(s->choice, "message");
+    /* Calls alone: no text, as OpenAI has it. */
+    if (a->text.len || !a->uses)
+        sq_api_put(c, message, "content", json_stringn(sq_api_text_of(&a->text), a->text.len));
+    if (a->thought.len)
+        sq_api_put(c, message, "reasoning_content",
+                   json_stringn(sq_api_text_of(&a->thought), a->thought.len));
+    if (a->uses) {
+        json_t *calls = json_array();
+        for (const sq_api_use *u = a->uses; u; u = u->next)
+            sq_api_add(c, calls, call_record(u, sq_api_text_of(&u->arguments), u->arguments.len));
+        sq_api_put(c, message, "tool_calls", calls);
+    }
+    sq_api_put(c, s->choice, "finish_reason", json_string(sq_api_finish_word(a)));
     if (a->stop_reason) sq_api_put(c, s->choice, "stop_reason", json_string(a->stop_reason));
 }
 
@@ -157,18 +180,36 @@ static void send_role(sq_api_call *c, sq_api_answer *a) {
 static void send_event(sq_api_call *c, sq_api_answer *a, const squish_job_event *ev) {
     chat_state *s = c->state;
     send_role(c, a);
-    if (ev->text_bytes) {
-        json_t *o = chunk(c, a, json_pack("{s:s%}", "content", ev->text, ev->text_bytes), NULL);
-        sq_api_openai_token_time(c, o, ev);
-        sq_api_sse(c, NULL, o);
-    }
     if (ev->kind != SQUISH_JOB_END) return;
-    json_t *last = chunk(c, a, json_object(), sq_api_finish_word(a->finish));
+    json_t *last = chunk(c, a, json_object(), sq_api_finish_word(a));
     if (++s->n_ended == c->n_answers) {
         sq_api_put(c, last, "x_squish_seed", json_integer((json_int_t)c->seed));
         sq_api_put(c, last, "timings", sq_api_openai_timings(c));
     }
     sq_api_sse(c, NULL, last);
+}
+
+/* The first frame of a call says its id and name, later ones bring pieces of its arguments. */
+static json_t *delta_of(const sq_api_answer *a, const sq_calls_event *ev) {
+    switch (ev->kind) {
+    case SQ_CALLS_TELL_THOUGHT: return json_pack("{s:s%}", "reasoning_content", ev->text, ev->bytes);
+    case SQ_CALLS_TELL_TEXT: return json_pack("{s:s%}", "content", ev->text, ev->bytes);
+    case SQ_CALLS_TELL_ARGUMENTS:
+        return json_pack("{s:[{s:i, s:{s:s%}}]}", "tool_calls", "index", a->last_use->index, "function",
+                         "arguments", ev->text, ev->bytes);
+    default: break;
+    }
+    json_t *call = call_record(a->last_use, "", 0);
+    json_object_set_new(call, "index", json_integer(a->last_use->index));
+    return json_pack("{s:[o]}", "tool_calls", call);
+}
+
+static void part(sq_api_call *c, sq_api_answer *a, const sq_calls_event *ev) {
+    if (ev->kind == SQ_CALLS_TELL_END) return;
+    send_role(c, a);
+    json_t *o = chunk(c, a, delta_of(a, ev), NULL);
+    sq_api_openai_token_time(c, o, a->event);
+    sq_api_sse(c, NULL, o);
 }
 
 /* ---- both ------------------------------------------------------------------------------------ */
@@ -197,6 +238,7 @@ const sq_api_dialect sq_api_chat = {.name = "openai-chat",
                                     .read = read_chat,
                                     .begin = begin,
                                     .event = event,
+                                    .part = part,
                                     .finish = finish,
                                     .error = sq_api_error_openai};
 

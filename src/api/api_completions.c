@@ -158,7 +158,7 @@ static void end_choice(sq_api_call *c, const sq_api_answer *a) {
     if ((cs->echo && !append_prompt(c, a, &text)) || !sq_buf_append(&text, a->text.data, a->text.len))
         sq_api_refuse(&c->error, 500, "out_of_memory", NULL, "the answer found no memory");
     sq_api_put(c, s->choice, "text", json_stringn(text.data ? text.data : "", text.len));
-    sq_api_put(c, s->choice, "finish_reason", json_string(sq_api_finish_word(a->finish)));
+    sq_api_put(c, s->choice, "finish_reason", json_string(sq_api_finish_word(a)));
     if (a->stop_reason) sq_api_put(c, s->choice, "stop_reason", json_string(a->stop_reason));
     sq_buf_deinit(&text);
 }
@@ -220,7 +220,7 @@ static void send_event(sq_api_call *c, sq_api_answer *a, const squish_job_event 
         sq_api_sse(c, NULL, o);
     }
     if (ev->kind != SQUISH_JOB_END) return;
-    json_t *last = chunk(c, a, ev->text ? ev->text : "", ev->text_bytes, sq_api_finish_word(a->finish));
+    json_t *last = chunk(c, a, ev->text ? ev->text : "", ev->text_bytes, sq_api_finish_word(a));
     if (++s->n_ended == c->n_answers) {
         sq_api_put(c, last, "x_squish_seed", json_integer((json_int_t)c->seed));
         sq_api_put(c, last, "timings", sq_api_openai_timings(c));

@@ -256,20 +256,6 @@ bool sq_api_get_sampling(sq_api_call *c, const json_t *o) {
     return true;
 }
 
-bool sq_api_refuse_grammar(sq_api_call *c, const json_t *o, const char *name, const char *harmless) {
-    const json_t *v = value_of(o, name);
-    if (!v || json_is_false(v)) return true;
-    if (json_is_array(v) && json_array_size(v) == 0) return true;
-    if (json_is_object(v) && json_object_size(v) == 0) return true;
-    const char *word =
-        json_is_object(v) ? json_string_value(json_object_get(v, "type")) : json_string_value(v);
-    if (word && (!*word || (harmless && strcmp(word, harmless) == 0))) return true;
-    const bool tools = strncmp(name, "tool", 4) == 0 || strncmp(name, "function", 8) == 0;
-    return sq_api_refuse(&c->error, 400, "unsupported_parameter", name,
-                         "'%s': %s come with the grammar engine (not in this version)", name,
-                         tools ? "tools" : "constrained answers");
-}
-
 /* ---- prompts and messages -------------------------------------------------------------------- */
 
 static bool no_memory(sq_api_call *c) {
@@ -381,6 +367,13 @@ static json_t *content_of(sq_api_call *c, const json_t *m, const char *at) {
     return NULL;
 }
 
+/* Templates know the one name, some clients say the other. false: no memory. */
+static bool rename_member(json_t *o, const char *from, const char *to) {
+    json_t *v = json_object_get(o, from);
+    if (!json_is_string(v) || json_object_get(o, to)) return true;
+    return json_object_set(o, to, v) == 0;
+}
+
 static bool one_message(sq_api_call *c, const json_t *m, const char *at, json_t *list) {
     char what[160];
     if (!json_is_object(m))
@@ -393,8 +386,12 @@ static bool one_message(sq_api_call *c, const json_t *m, const char *at, json_t 
         json_copy((json_t *)m); /* keeps what templates read: name, tool_calls, reasoning_content */
     const bool set = json_object_set_new(copy, "content", content) == 0 &&
                      json_object_set_new(copy, "role", json_string(role)) == 0;
-    if (!set) json_decref(copy);
-    return (set && json_array_append_new(list, copy) == 0) || no_memory(c);
+    const bool ok = set && rename_member(copy, "thinking", "reasoning_content") &&
+                    rename_member(copy, "reasoning", "reasoning_content") &&
+                    rename_member(copy, "tool_name", "name") && sq_api_settle_calls(c, copy, at);
+    if (ok) return json_array_append_new(list, copy) == 0 || no_memory(c);
+    json_decref(copy);
+    return no_memory(c);
 }
 
 bool sq_api_read_messages(sq_api_call *c, const json_t *messages, const char *path, json_t **out) {

@@ -6,6 +6,8 @@
  *   api_models.c       names -> model + engine + batch: load on demand, share, unload when idle
  *   api_fields.c       request fields: one table of types and ranges; refusals name field, value, range
  *   api_prompt.c       messages -> chat template -> ids; texts -> ids
+ *   api_tools.c        tools, tool_choice, calls of earlier turns
+ *   api_parts.c        an answer taken apart: thoughts, text, calls
  *   api_shape.c        response_format, format, guided_...: what an answer must look like
  *   api_grammars.c     compiled grammars, kept by content
  *   api_call.c         one request in the making, from bytes to the last byte
@@ -47,6 +49,7 @@
 #define SQ_API_INT_H
 
 #include "api/api.h"
+#include "calls/calls.h"
 #include "http/http.h"
 #include "store/store.h"
 
@@ -56,6 +59,7 @@
 typedef struct sq_api_model sq_api_model;
 typedef struct sq_api_call sq_api_call;
 typedef struct sq_api_answer sq_api_answer;
+typedef struct sq_api_use sq_api_use;
 typedef struct sq_api_grammar sq_api_grammar;
 typedef struct sq_api_grammars sq_api_grammars;
 
@@ -68,6 +72,7 @@ enum {
     SQ_API_JSON_ELEMENTS = 100000, /* keys and elements of one body ... */
     SQ_API_JSON_IDS = 16 << 20,    /* ... on routes that take token ids */
     SQ_API_NAME_MAX = SQ_STORE_NAME_MAX, /* bytes of a model's name */
+    SQ_API_TEXT_MAX = 64 << 20, /* bytes of one answer */
     SQ_API_FLIGHT_MAX = 64         /* answers of one request at work at once; the others follow */
 };
 
@@ -157,6 +162,11 @@ typedef struct {
     squish_gen_options gen; /* what the request set; the rest comes from dialect and model */
     uint32_t set;           /* bit per sq_api_field that the request set */
     sq_api_shape shape;     /* compiled into gen.grammar once the model is known */
+    json_t *tools;          /* as api_tools.c leaves them; reference owned by the call; NULL: none */
+    sq_calls_choice choice; /* default AUTO */
+    const char *tool_name;  /* REQUIRED: of this one; NULL: of any */
+    bool parallel;          /* several calls in one answer */
+    int32_t think_tokens;   /* budget of thoughts; 0: none */
     int32_t n;              /* answers per prompt */
     bool stream;
     bool token_times;        /* frames of tokens say when each was drawn */
@@ -209,6 +219,10 @@ typedef struct {
     /* The next event of an answer, in order: PROMPT, TOKEN, EMBEDDING, END. a's own fields are up to date. On
      * END the answer went well. In a stream frames are sent here. */
     void (*event)(sq_api_call *c, sq_api_answer *a, const squish_job_event *ev);
+    /* In a stream: the next part of an answer. A dialect that has this gets no text with its events, and
+     * END's event comes after all parts. NULL: text comes with events, thoughts and calls are text. */
+    void (*part)(sq_api_call *c, sq_api_answer *a, const sq_calls_event *ev);
+    bool whole_calls; /* of tools: told when they are whole */
     /* Every answer ended well. In a stream: closing frames. Else, on a worker: fill c->result. */
     void (*finish)(sq_api_call *c);
     sq_api_error_fn error; /* the body of a refusal */
@@ -216,13 +230,30 @@ typedef struct {
     void (*fail)(sq_api_call *c, const sq_api_error *e);
 } sq_api_dialect;
 
+/* One call of a tool. */
+struct sq_api_use {
+    sq_api_use *next;
+    int32_t index;
+    char id[32];      /* 24 characters of base 62, to be put behind "call_" and the like */
+    const char *name; /* in the call's arena */
+    sq_buf arguments; /* a JSON object, or where the answer was cut a beginning of one */
+    bool whole;
+};
+
 /* One answer: a job, and what came of it. */
 struct sq_api_answer {
     sq_api_call *call;
     squish_job *job; /* NULL: not submitted yet, or over */
     int32_t index;   /* prompt * n + choice, the place in c->answers */
     int32_t i_prompt, i_choice;
-    sq_buf text;      /* generated so far; in streams only with wish.whole_text */
+    sq_buf text;      /* generated so far, without thoughts and calls; in streams only with wish.whole_text */
+    sq_buf thought;   /* as text */
+    sq_api_use *uses, *last_use;
+    int32_t n_uses, n_whole; /* calls begun, and those that are whole */
+    int32_t n_thought;       /* tokens of thoughts */
+    bool thinks;             /* the last part was thought */
+    const squish_job_event *event; /* while its parts are told */
+    sq_calls *parts;         /* NULL: the answer is text */
     int32_t n_tokens; /* generated so far */
     bool started, ended;
     squish_finish finish;
@@ -251,6 +282,8 @@ struct sq_api_call {
     sq_api_model *model;    /* held until the call ends */
     const char *model_name; /* as the request spelt it, or the model's own: to be echoed */
     char fingerprint[16];   /* "sq-" and 8 hex digits of build and model */
+    sq_calls_manner manner; /* of the template, once the model is known */
+    sq_calls_start starts;  /* where the prompt left off */
     char *rendered;         /* the prompt as text where a template made it (NUL-terminated), else NULL */
     sq_api_prompt *prompts;
     size_t n_prompts;
@@ -275,7 +308,7 @@ extern const sq_api_dialect sq_api_chat, sq_api_text, sq_api_embed, sq_api_token
 void sq_api_call_new(sq_api *api, sq_http_req *r, const sq_api_dialect *d);
 /* Totals over all answers, for usage and the log. cached: prompt tokens that were not evaluated. */
 typedef struct {
-    int64_t prompt_tokens, completion_tokens, cached_tokens;
+    int64_t prompt_tokens, completion_tokens, cached_tokens, thought_tokens;
     double queue_ms, prompt_ms, predicted_ms, ttft_ms; /* of the slowest answer */
 } sq_api_totals;
 void sq_api_call_totals(const sq_api_call *c, sq_api_totals *out);
@@ -310,7 +343,7 @@ json_t *sq_api_openai_timings(const sq_api_call *c);
 /* With "x_squish_token_times": when the token was drawn, in ns of the monotonic clock. A client on the same
  * machine has that clock too, and sees what lies between drawing and reading. */
 void sq_api_openai_token_time(sq_api_call *c, json_t *frame, const squish_job_event *ev);
-const char *sq_api_finish_word(squish_finish f); /* "stop", "length" */
+const char *sq_api_finish_word(const sq_api_answer *a); /* "stop", "length", "tool_calls" */
 /* What stands behind all choices: in c->result, or as the last frames of a stream (usage only if asked
  * for). */
 void sq_api_openai_finish(sq_api_call *c, const char *prefix, const char *object, bool include_usage);
@@ -323,7 +356,7 @@ void sq_api_unit_vector(float *v, int32_t n); /* to length 1 */
 json_t *sq_api_vector(const float *v, int32_t n);
 /* (api_chat.c) Append {token, logprob, bytes, top_logprobs} of a TOKEN event. */
 void sq_api_add_token(sq_api_call *c, json_t *list, const squish_job_event *ev);
-/* (api_chat.c) messages, chat_template_kwargs, continue_final_message, add_generation_prompt. */
+/* (api_chat.c) messages, tools, chat_template_kwargs, continue_final_message, add_generation_prompt. */
 bool sq_api_read_chat(sq_api_call *c, const json_t *body);
 
 /* ---- fields (api_fields.c, worker) ------------------------------------------------------------ */
@@ -346,14 +379,40 @@ bool sq_api_get_sampling(sq_api_call *c, const json_t *o);
 void sq_api_lay_sampling(squish_gen_options *onto, const squish_gen_options *from, uint32_t set);
 /* A string or an array of strings -> wish.gen.stop. */
 bool sq_api_get_stops(sq_api_call *c, const json_t *o, const char *path, const char *name);
-/* Refuse what waits for the grammar engine: a field that is there and neither null, empty, false nor
- * `harmless` (a word, or NULL). */
-bool sq_api_refuse_grammar(sq_api_call *c, const json_t *o, const char *name, const char *harmless);
 /* A string, an array of strings, ids, or arrays of ids -> wish.inputs. */
 bool sq_api_get_inputs(sq_api_call *c, const json_t *o, const char *name);
 /* An array of messages -> a new array {role, content (a string), ...}: developer becomes system, content
  * parts of text are joined, parts of other kinds are refused. *out is a new reference. */
 bool sq_api_read_messages(sq_api_call *c, const json_t *messages, const char *path, json_t **out);
+
+/* ---- tools (api_tools.c, worker) ---------------------------------------------------------------- */
+
+/* "tools" -> wish.tools. wrapped: a tool is {type, function: {..}}, else {name, ..}; schema: the key of its
+ * parameters. false: c->error. */
+bool sq_api_get_tools(sq_api_call *c, const json_t *body, bool wrapped, const char *schema);
+/* tool_choice and parallel_tool_calls, after the tools. */
+bool sq_api_get_tool_choice(sq_api_call *c, const json_t *body);
+json_t *sq_api_offered_tools(const sq_api_call *c); /* those that may be called; a new reference */
+/* tool_calls of an earlier message: arguments become objects; what is none is a 400. at: "messages[2]" */
+bool sq_api_settle_calls(sq_api_call *c, json_t *message, const char *at);
+/* c->manner by the template. false: there are tools, and it does not know any. */
+bool sq_api_find_manner(sq_api_call *c);
+
+/* ---- thoughts (api_tools.c, worker) --------------------------------------------------------------- */
+
+/* Template variables by which thinking is turned on and off; wish.template_vars may be NULL. */
+bool sq_api_set_thinking(sq_api_call *c, bool on);
+bool sq_api_set_effort(sq_api_call *c, const char *effort); /* "none" turns it off */
+/* A budget of thoughts, in tokens. */
+bool sq_api_get_think_tokens(sq_api_call *c, const json_t *o, const char *path, const char *name);
+
+/* ---- parts of an answer (api_parts.c) ------------------------------------------------------------- */
+
+bool sq_api_begin_parts(sq_api_call *c, sq_api_answer *a); /* worker */
+void sq_api_free_parts(sq_api_answer *a);
+/* Loop thread: text of an event into a's parts, and at the end what was held. */
+void sq_api_take_text(sq_api_call *c, sq_api_answer *a, const squish_job_event *ev);
+const char *sq_api_text_of(const sq_buf *b); /* "" where it is empty */
 
 /* ---- what an answer must look like (api_shape.c, worker) ---------------------------------------- */
 

@@ -64,7 +64,7 @@ static void add_call(json_t *o, const sq_api *api, const sq_api_call *c) {
     json_object_set_new(o, "prompt_ms", ms(t.prompt_ms));
     json_object_set_new(o, "predicted_ms", ms(t.predicted_ms));
     if (c->answers[0].ended) {
-        const char *word = sq_api_finish_word(c->answers[0].finish);
+        const char *word = sq_api_finish_word(&c->answers[0]);
         json_object_set_new(o, "finish", json_string(c->error.status ? "error" : word));
     }
     if (api->opt.log_prompts) json_object_set_new(o, "request", json_incref(c->body));

@@ -2,11 +2,11 @@
  *
  * api_ollama.c - POST /api/chat and /api/generate, and what all of Ollama's routes share.
  *
- * An answer is lines of JSON, one for each piece of text and a last one with done:true, the reason, and
- * durations in nanoseconds; "stream": false gives the last line alone, with all of the text. Lines say when
- * they were made. Nothing said: load the model, or let it go (keep_alive 0). What Ollama does and we do not:
- * cut a prompt to fit, and load a model again because num_ctx differs; num_ctx here only makes the window of
- * this request smaller.
+ * An answer is lines of JSON, one for each piece of text, of thought, each call of a tool, and a last one
+ * with done:true, the reason, and durations in nanoseconds; "stream": false gives the last line alone, with
+ * all of the text. Lines say when they were made. Nothing said: load the model, or let it go (keep_alive 0).
+ * What Ollama does and we do not: cut a prompt to fit, and load a model again because num_ctx differs;
+ * num_ctx here only makes the window of this request smaller.
  *
  * c->result is the reply in the making; in a stream, an array whose only element is the log-probabilities
  * that wait. */
@@ -191,10 +191,8 @@ static bool read_think(sq_api_call *c, const json_t *body) {
         return sq_api_refuse(&c->error, 400, "invalid_type", "think",
                              "'think' is neither true nor false nor a level");
     s->think = json_is_true(v) || json_is_string(v);
-    if (s->think) return true;
-    c->wish.template_vars = json_pack("{s:b}", "enable_thinking", 0); /* as templates call it */
-    return c->wish.template_vars ||
-           sq_api_refuse(&c->error, 503, "insufficient_memory", NULL, "the request found no memory");
+    const char *level = json_string_value(v);
+    return level ? sq_api_set_effort(c, level) : sq_api_set_thinking(c, s->think);
 }
 
 static bool read_logprobs(sq_api_call *c, const json_t *body) {
@@ -208,9 +206,8 @@ static bool read_logprobs(sq_api_call *c, const json_t *body) {
 }
 
 static bool read_common(sq_api_call *c, const json_t *body) {
-    return sq_api_ollama_head(c, body) && sq_api_refuse_grammar(c, body, "tools", NULL) &&
-           sq_api_get_ollama_format(c, body) && read_think(c, body) && read_logprobs(c, body) &&
-           sq_api_ollama_options(c, json_object_get(body, "options"), "options.");
+    return sq_api_ollama_head(c, body) && sq_api_get_ollama_format(c, body) && read_think(c, body) &&
+           read_logprobs(c, body) && sq_api_ollama_options(c, json_object_get(body, "options"), "options.");
 }
 
 /* Nothing is said: the model is loaded, or let go. */
@@ -236,7 +233,9 @@ static bool read_chat(sq_api_call *c, json_t *body) {
     ollama_state *s = c->state;
     const json_t *list = json_object_get(body, "messages");
     s->chat = true;
-    if (!read_common(c, body)) return false;
+    if (!read_common(c, body) || !sq_api_get_tools(c, body, true, "parameters") ||
+        !sq_api_get_tool_choice(c, body))
+        return false;
     if (!list || json_is_null(list) || (json_is_array(list) && json_array_size(list) == 0))
         return load_or_unload(c);
     for (size_t i = 0; i < json_array_size(list); i++) {
@@ -337,13 +336,11 @@ static bool look(sq_api_call *c) {
 static bool check(sq_api_call *c) {
     const ollama_state *s = c->state;
     const char *source = squish_model_template(c->model->model);
-    if (s->think == 1) {
-        const bool reasons = source && strstr(source, "enable_thinking");
+    sq_calls_manner m;
+    sq_calls_detect(c->wish.template_source ? c->wish.template_source : source, &m);
+    if (s->think == 1 && !m.think_open && m.style != SQ_CALLS_HARMONY)
         return sq_api_refuse(&c->error, 400, "unsupported_parameter", "think",
-                             reasons ? "\"%s\": thinking comes with the grammar engine (not in this version)"
-                                     : "\"%s\" does not support thinking",
-                             c->model_name);
-    }
+                             "\"%s\" does not support thinking", c->model_name);
     /* A model without a template continues what it is given, as with Ollama's "{{ .Prompt }}". */
     if (s->chat || s->raw || source || c->wish.template_source || !c->wish.messages) return true;
     if (s->system || c->wish.n_before)
@@ -377,8 +374,27 @@ static void put_logprobs(sq_api_call *c, json_t *o) {
     s->waiting = json_object_get(c->result, "waiting");
 }
 
-static void send_text(sq_api_call *c, const char *text, size_t n) {
-    json_t *o = line(c, text, n, false);
+/* Thoughts and calls stand in the message of a chat, thoughts of generate in the line itself. */
+static json_t *place_of(const sq_api_call *c, json_t *o) {
+    const ollama_state *s = c->state;
+    return s->chat ? json_object_get(o, "message") : o;
+}
+
+/* Arguments are an object here, not text. */
+static json_t *call_record(const sq_api_use *u) {
+    json_t *arguments = json_loadb(sq_api_text_of(&u->arguments), u->arguments.len, 0, NULL);
+    return json_pack("{s:s+, s:{s:i, s:s, s:o}}", "id", "call_", u->id, "function", "index", u->index, "name",
+                     u->name, "arguments", arguments ? arguments : json_object());
+}
+
+static void part(sq_api_call *c, sq_api_answer *a, const sq_calls_event *ev) {
+    if (ev->kind == SQ_CALLS_TELL_BEGIN || ev->kind == SQ_CALLS_TELL_ARGUMENTS) return; /* whole calls only */
+    const bool text = ev->kind == SQ_CALLS_TELL_TEXT;
+    json_t *o = line(c, ev->text, text ? ev->bytes : 0, false);
+    if (ev->kind == SQ_CALLS_TELL_THOUGHT)
+        sq_api_put(c, place_of(c, o), "thinking", json_stringn(ev->text, ev->bytes));
+    else if (!text)
+        sq_api_put(c, place_of(c, o), "tool_calls", json_pack("[o]", call_record(a->last_use)));
     put_logprobs(c, o);
     sq_api_ndjson(c, o);
 }
@@ -408,7 +424,6 @@ static void event(sq_api_call *c, sq_api_answer *a, const squish_job_event *ev) 
         if (!s->chat && !s->raw && !keep_id(c, ev->id)) return;
         if (s->logprobs) sq_api_add_token(c, s->waiting, ev);
     }
-    if (c->streaming && ev->text_bytes) send_text(c, ev->text, ev->text_bytes);
 }
 
 static json_t *context_of(sq_api_call *c) {
@@ -435,9 +450,18 @@ static void put_durations(sq_api_call *c, json_t *o) {
 
 static const char *done_reason(const sq_api_call *c) {
     const ollama_state *s = c->state;
-    if (c->n_answers) return sq_api_finish_word(c->answers[0].finish);
+    if (c->n_answers) return c->answers[0].finish == SQUISH_FINISH_LENGTH ? "length" : "stop";
     return s->unload && !s->stays ? "unload"
                                   : "load"; /* one of the command line stays, whoever says otherwise */
+}
+
+static void put_parts(sq_api_call *c, const sq_api_answer *a, json_t *o) {
+    if (a->thought.len)
+        sq_api_put(c, o, "thinking", json_stringn(sq_api_text_of(&a->thought), a->thought.len));
+    if (!a->uses) return;
+    json_t *calls = json_array();
+    for (const sq_api_use *u = a->uses; u; u = u->next) sq_api_add(c, calls, call_record(u));
+    sq_api_put(c, o, "tool_calls", calls);
 }
 
 static void finish(sq_api_call *c) {
@@ -446,6 +470,7 @@ static void finish(sq_api_call *c) {
     const bool whole = a && !c->streaming && a->text.data;
     json_t *o = line(c, whole ? a->text.data : "", whole ? a->text.len : 0, true);
     sq_api_put(c, o, "done_reason", json_string(done_reason(c)));
+    if (a && !c->streaming) put_parts(c, a, place_of(c, o));
     if (a) {
         put_logprobs(c, o);
         if (!s->chat && !s->raw) sq_api_put(c, o, "context", context_of(c));
@@ -463,8 +488,8 @@ static void finish(sq_api_call *c) {
     {                                                                                                        \
         .name = word, .stream_type = "application/x-ndjson", .state_bytes = sizeof(ollama_state),            \
         .sampling = ollama_sampling, .elements_max = SQ_API_JSON_IDS, .schemas = true, .read = read_fn,      \
-        .look = look, .check = check, .event = event, .finish = finish, .error = sq_api_error_ollama,        \
-        .fail = sq_api_ollama_fail                                                                           \
+        .look = look, .check = check, .event = event, .part = part, .whole_calls = true, .finish = finish,   \
+        .error = sq_api_error_ollama, .fail = sq_api_ollama_fail                                             \
     }
 const sq_api_dialect sq_api_ollama_chat = OLLAMA("ollama-chat", read_chat);
 const sq_api_dialect sq_api_ollama_generate = OLLAMA("ollama-generate", read_generate);

@@ -305,6 +305,11 @@ static json_t *capabilities(const squish_model *m, const squish_model_info *i, c
     bool embeds;
     json_t *list = json_pack("[s]", "completion");
     if (i->has_tokenizer && sq_api_middle_marks(m, marks)) json_array_append_new(list, json_string("insert"));
+    sq_calls_manner manner;
+    sq_calls_detect(squish_model_template(m), &manner);
+    if (manner.tools && manner.style != SQ_CALLS_NONE) json_array_append_new(list, json_string("tools"));
+    if (manner.think_open || manner.style == SQ_CALLS_HARMONY)
+        json_array_append_new(list, json_string("thinking"));
     sq_api_pooling(m, path, &embeds);
     if (embeds) json_array_append_new(list, json_string("embedding"));
     return list;
@@ -367,13 +372,12 @@ static bool form_show(sq_api_call *c, const squish_model *m, const char *path) {
     if (s->made.template_source) source = s->made.template_source;
     if (!source) source = "";
     sq_api_stamp(s->made.root ? s->made.mtime_ns : sq_os_file_mtime_ns(path), stamp);
-    c->result =
-        json_pack("{s:o, s:o, s:s, s:s, s:o, s:s, s:o, s:o, s:o}", "modelfile", modelfile(s, path, source),
-                  "parameters", parameter_lines(s->made.parameters, ""), "template", source, "system",
-                  s->made.system ? s->made.system : "", "license", license_of(s, path), "modified_at", stamp,
-                  "details", sq_api_ollama_details(&i, s->made.root ? s->made.from : ""), "model_info",
-                  model_info(m, &i, s->verbose), "capabilities",
-                  capabilities(m, &i, c->model ? c->model->path : path));
+    c->result = json_pack(
+        "{s:o, s:o, s:s, s:s, s:o, s:s, s:o, s:o, s:o}", "modelfile", modelfile(s, path, source),
+        "parameters", parameter_lines(s->made.parameters, ""), "template", source, "system",
+        s->made.system ? s->made.system : "", "license", license_of(s, path), "modified_at", stamp, "details",
+        sq_api_ollama_details(&i, s->made.root ? s->made.from : ""), "model_info",
+        model_info(m, &i, s->verbose), "capabilities", capabilities(m, &i, c->model ? c->model->path : path));
     return c->result || sq_api_refuse(&c->error, 500, "out_of_memory", NULL, "the answer found no memory");
 }
 

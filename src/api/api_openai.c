@@ -25,8 +25,8 @@ json_t *sq_api_openai_usage(const sq_api_call *c) {
                      (json_int_t)t.prompt_tokens, "completion_tokens", (json_int_t)t.completion_tokens,
                      "total_tokens", (json_int_t)(t.prompt_tokens + t.completion_tokens),
                      "prompt_tokens_details", "cached_tokens", (json_int_t)t.cached_tokens,
-                     "completion_tokens_details", "reasoning_tokens", 0, "accepted_prediction_tokens", 0,
-                     "rejected_prediction_tokens", 0);
+                     "completion_tokens_details", "reasoning_tokens", (int)t.thought_tokens,
+                     "accepted_prediction_tokens", 0, "rejected_prediction_tokens", 0);
 }
 
 static double rate(int64_t n, double ms) { return ms > 0 ? (double)n * 1e3 / ms : 0; }
@@ -60,21 +60,17 @@ void sq_api_openai_finish(sq_api_call *c, const char *prefix, const char *object
     sq_api_send(c, "data: [DONE]\n\n");
 }
 
-const char *sq_api_finish_word(squish_finish f) { return f == SQUISH_FINISH_LENGTH ? "length" : "stop"; }
+const char *sq_api_finish_word(const sq_api_answer *a) {
+    if (a->finish == SQUISH_FINISH_LENGTH) return "length";
+    return a->n_whole ? "tool_calls" : "stop";
+}
 
 /* ---- fields of every route that generates ---------------------------------------------------- */
 
 /* What would change the answer and cannot be done here is refused, never ignored. */
 static bool refuse_missing(sq_api_call *c, const json_t *body) {
-    static const char *const later[] = {"tools", "functions"};
-    for (size_t i = 0; i < SQ_COUNT(later); i++)
-        if (!sq_api_refuse_grammar(c, body, later[i], NULL)) return false;
-    const char *choice = json_string_value(json_object_get(body, "tool_choice"));
-    if (!(choice && strcmp(choice, "auto") == 0) && !sq_api_refuse_grammar(c, body, "tool_choice", "none"))
-        return false;
-    if (!sq_api_refuse_grammar(c, body, "function_call", "none")) return false;
-    static const char *const never[] = {"stop_token_ids", "samplers", "token_healing", "use_beam_search",
-                                        "audio"};
+    static const char *const never[] = {"stop_token_ids",  "samplers", "token_healing",
+                                        "use_beam_search", "audio",    "functions"};
     for (size_t i = 0; i < SQ_COUNT(never); i++) {
         const json_t *v = json_object_get(body, never[i]);
         if (!v || json_is_null(v) || json_is_false(v) || (json_is_array(v) && json_array_size(v) == 0))

@@ -165,16 +165,50 @@ static size_t cut_final(const json_t *messages, const char *s, size_t n) {
     return n;
 }
 
+/* Mistral's templates take ids of nine letters and digits, and no others. */
+static void shorten_ids(json_t *messages) {
+    static const char letters[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    json_t *m, *call;
+    size_t i, k;
+    json_array_foreach(messages, i, m) {
+        json_t *holders[1 + 128] = {m};
+        size_t n = 1;
+        json_array_foreach(json_object_get(m, "tool_calls"), k, call) if (n < SQ_COUNT(holders))
+            holders[n++] = call;
+        for (k = 0; k < n; k++) {
+            const char *key = k ? "id" : "tool_call_id",
+                       *id = json_string_value(json_object_get(holders[k], key));
+            uint64_t h = 0xcbf29ce484222325u;
+            char text[10] = "";
+            if (!id || (strlen(id) == 9 && strspn(id, letters) == 9)) continue;
+            for (; *id; id++) h = (h ^ (unsigned char)*id) * 0x100000001b3u;
+            for (int j = 0; j < 9; j++, h /= 62) text[j] = letters[h % 62];
+            json_object_set_new(holders[k], key, json_string(text));
+        }
+    }
+}
+
+/* The tools as text for the template; NULL: none, or no memory. */
+static char *tools_text(sq_api_call *c) {
+    json_t *guarded = guard(c->model, c->wish.tools);
+    char *text = guarded ? json_dumps(guarded, JSON_COMPACT) : NULL;
+    json_decref(guarded);
+    if (!text) no_memory(c);
+    return text;
+}
+
 static bool run_template(sq_api_call *c, json_t *messages, squish_text *out) {
     squish_template_options o = squish_template_options_default();
     squish_error err = {0};
     char *text = json_dumps(messages, JSON_COMPACT);
     char *vars = c->wish.template_vars ? json_dumps(c->wish.template_vars, JSON_COMPACT) : NULL;
+    char *tools = c->wish.tools ? tools_text(c) : NULL;
     o.messages_json = text;
+    o.tools_json = tools;
     o.vars_json = vars;
     o.template_source = c->wish.template_source;
     o.add_generation_prompt = c->wish.add_generation_prompt && !c->wish.continue_final;
-    bool ok = text != NULL || no_memory(c);
+    bool ok = (text != NULL && c->error.status == 0) || no_memory(c);
     if (ok && squish_template_render(c->model->model, &o, out, &err) != SQUISH_OK) {
         ok = false;
         /* A template that came with the request is the client's to mend, the model's own is not. */
@@ -185,18 +219,22 @@ static bool run_template(sq_api_call *c, json_t *messages, squish_text *out) {
     }
     free(text);
     free(vars);
+    free(tools);
     return ok;
 }
 
 bool sq_api_render(sq_api_call *c, squish_tokens *ids) {
+    if (!sq_api_find_manner(c)) return false;
     json_t *guarded = guard(c->model, c->wish.messages);
     squish_text text = {0};
     if (!guarded) return no_memory(c);
+    if (c->manner.style == SQ_CALLS_MISTRAL) shorten_ids(guarded);
     bool ok = run_template(c, guarded, &text);
     size_t n = text.bytes;
     if (ok && c->wish.continue_final) n = cut_final(guarded, text.data, n);
     json_decref(guarded);
     if (ok) ok = (c->rendered = without_marks(c, text.data, n)) != NULL || no_memory(c);
+    if (ok) c->starts = sq_calls_start_of(&c->manner, c->rendered, strlen(c->rendered));
     id_list l = {0};
     if (ok && ids) ok = add_marked(c, text.data, n, &l);
     if (ok && ids) *ids = (squish_tokens){.ids = l.ids, .count = l.n};

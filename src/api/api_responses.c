@@ -3,21 +3,25 @@
  * api_responses.c - POST /v1/responses, its count of input tokens, and answers that were kept.
  *
  * Every frame of a stream has its type as event and in the data, and a number that counts up. The answer is
- * one item: a message with one part of text. Nothing is kept unless the request says "store": true (OpenAI
- * keeps by default; a server on one's own machine should not). "truncation": "auto" would cut prompts and is
- * refused. */
+ * items: thoughts, a message with one part of text, calls of tools. Nothing is kept unless the request says
+ * "store": true (OpenAI keeps by default; a server on one's own machine should not). "truncation": "auto"
+ * would cut prompts and is refused. */
 #include "api/api_int.h"
 
 #include <stdio.h>
 #include <string.h>
 
+typedef enum { OPEN_NONE, OPEN_THOUGHT, OPEN_TEXT, OPEN_CALL } open_kind; /* item of a stream */
+
 typedef struct {
     bool store, logprobs;
+    open_kind open;
+    int index; /* of the open item, or of the next one */
     const char *instructions, *previous;
     json_t *waiting; /* log-probabilities of tokens whose text is still held; borrowed from c->result */
     json_t *all;     /* of the whole answer; borrowed from c->result */
     json_int_t sequence;
-    char id[64], item[64];
+    char id[64];
 } responses_state;
 
 static bool no_memory(sq_api_call *c) {
@@ -135,10 +139,8 @@ static bool refuse_missing(sq_api_call *c, const json_t *body) {
                                            {"conversation", "previous_response_id goes on with an answer"},
                                            {"prompt", "prompts are not kept here"},
                                            {"context_management", "nothing is cut or summed up here"}};
-    const char *choice = json_string_value(json_object_get(body, "tool_choice")), *truncation = NULL;
-    if (!sq_api_refuse_grammar(c, body, "tools", NULL) ||
-        (!(choice && strcmp(choice, "auto") == 0) &&
-         !sq_api_refuse_grammar(c, body, "tool_choice", "none")) ||
+    const char *truncation = NULL;
+    if (!sq_api_get_tools(c, body, false, "parameters") || !sq_api_get_tool_choice(c, body) ||
         !sq_api_get_format(c, json_object_get(body, "text"), "format", "text.format") ||
         !sq_api_get_text(&c->error, body, "", "truncation", &truncation))
         return false;
@@ -174,8 +176,7 @@ static bool read_reasoning(sq_api_call *c, const json_t *body) {
     const json_t *o = json_object_get(body, "reasoning");
     if (!sq_api_get_text(&c->error, o, "reasoning.", "effort", &effort)) return false;
     if (!effort) return true;
-    c->wish.template_vars = json_pack("{s:s}", "reasoning_effort", effort); /* as templates call it */
-    return c->wish.template_vars || no_memory(c);
+    return sq_api_set_effort(c, effort);
 }
 
 /* What its input alone needs; input_tokens asks for no more. */
@@ -190,7 +191,6 @@ static bool read_counted(sq_api_call *c, json_t *body) {
 static bool read_responses(sq_api_call *c, json_t *body) {
     responses_state *s = c->state;
     snprintf(s->id, sizeof s->id, "resp_%s", c->id);
-    snprintf(s->item, sizeof s->item, "msg_%s", c->id);
     return sq_api_get_bool(&c->error, body, "", "stream", &c->wish.stream) &&
            sq_api_get_bool(&c->error, body, "", "store", &s->store) && sq_api_get_sampling(c, body) &&
            sq_api_get_field(c, body, "", "max_output_tokens", SQ_API_MAX_TOKENS) && read_logprobs(c, body) &&
@@ -225,11 +225,12 @@ static json_t *response(const sq_api_call *c, const char *status, json_t *output
                           "max_output_tokens", echo(c, "max_output_tokens", json_null()), "model",
                           c->model_name, "output", output, "parallel_tool_calls",
                           echo(c, "parallel_tool_calls", json_true()), "previous_response_id", s->previous);
-    json_t *rest = json_pack("{s:{s:o, s:n}, s:b, s:f, s:{s:o}, s:s, s:[], s:f, s:s, s:o, s:n, s:o}",
-                             "reasoning", "effort", effort_of(c), "summary", "store", s->store, "temperature",
-                             (double)g->temperature, "text", "format", format_of(c), "tool_choice", "auto",
-                             "tools", "top_p", (double)g->top_p, "truncation", "disabled", "usage", usage,
-                             "user", "metadata", echo(c, "metadata", json_object()));
+    json_t *rest =
+        json_pack("{s:{s:o, s:n}, s:b, s:f, s:{s:o}, s:o, s:o, s:f, s:s, s:o, s:n, s:o}", "reasoning",
+                  "effort", effort_of(c), "summary", "store", s->store, "temperature", (double)g->temperature,
+                  "text", "format", format_of(c), "tool_choice", echo(c, "tool_choice", json_string("auto")),
+                  "tools", echo(c, "tools", json_array()), "top_p", (double)g->top_p, "truncation",
+                  "disabled", "usage", usage, "user", "metadata", echo(c, "metadata", json_object()));
     json_object_update(o, rest);
     json_decref(rest);
     return o;
@@ -240,31 +241,66 @@ static json_t *usage_of(const sq_api_call *c) {
     sq_api_call_totals(c, &t);
     return json_pack("{s:I, s:{s:I}, s:I, s:{s:i}, s:I}", "input_tokens", (json_int_t)t.prompt_tokens,
                      "input_tokens_details", "cached_tokens", (json_int_t)t.cached_tokens, "output_tokens",
-                     (json_int_t)t.completion_tokens, "output_tokens_details", "reasoning_tokens", 0,
-                     "total_tokens", (json_int_t)(t.prompt_tokens + t.completion_tokens));
+                     (json_int_t)t.completion_tokens, "output_tokens_details", "reasoning_tokens",
+                     (int)t.thought_tokens, "total_tokens",
+                     (json_int_t)(t.prompt_tokens + t.completion_tokens));
 }
 
-static json_t *part(const sq_api_call *c, const char *text, size_t n) {
+/* ---- items ----------------------------------------------------------------------------------- */
+
+static json_t *text_part(const sq_api_call *c, const char *text, size_t n) {
     const responses_state *s = c->state;
     return json_pack("{s:s, s:s%, s:[], s:o}", "type", "output_text", "text", text, n, "annotations",
                      "logprobs", s->all && n ? json_incref(s->all) : json_array());
 }
 
-static json_t *item(const sq_api_call *c, const char *status, json_t *content) {
-    const responses_state *s = c->state;
-    return json_pack("{s:s, s:s, s:s, s:s, s:o}", "id", s->item, "type", "message", "status", status, "role",
-                     "assistant", "content", content);
+static json_t *thought_part(const char *text, size_t n) {
+    return json_pack("{s:s, s:s%}", "type", "reasoning_text", "text", text, n);
+}
+
+static json_t *message_item(const sq_api_call *c, const char *status, json_t *content) {
+    return json_pack("{s:s+, s:s, s:s, s:s, s:o}", "id", "msg_", c->id, "type", "message", "status", status,
+                     "role", "assistant", "content", content);
+}
+
+static json_t *thought_item(const sq_api_call *c, const char *status, json_t *content) {
+    return json_pack("{s:s+, s:s, s:s, s:[], s:o}", "id", "rs_", c->id, "type", "reasoning", "status", status,
+                     "summary", "content", content);
+}
+
+static json_t *call_item(const sq_api_use *u, const char *status, const char *arguments, size_t n) {
+    return json_pack("{s:s+, s:s, s:s, s:s+, s:s, s:s%}", "id", "fc_", u->id, "type", "function_call",
+                     "status", status, "call_id", "call_", u->id, "name", u->name, "arguments", arguments, n);
+}
+
+static json_t *whole_call(const sq_api_use *u) {
+    return call_item(u, u->whole ? "completed" : "incomplete", sq_api_text_of(&u->arguments),
+                     u->arguments.len);
 }
 
 static const char *end_word(const sq_api_call *c) {
     return c->answers[0].finish == SQUISH_FINISH_LENGTH ? "incomplete" : "completed";
 }
 
-static json_t *whole(const sq_api_call *c) {
+/* Thoughts, text, calls: the order in which they are written. */
+static json_t *output_of(sq_api_call *c) {
     const sq_api_answer *a = &c->answers[0];
-    const char *status = end_word(c);
-    json_t *content = json_pack("[o]", part(c, a->text.data ? a->text.data : "", a->text.len));
-    json_t *o = response(c, status, json_pack("[o]", item(c, status, content)), usage_of(c));
+    json_t *list = json_array();
+    if (a->thought.len)
+        sq_api_add(c, list,
+                   thought_item(c, "completed",
+                                json_pack("[o]", thought_part(sq_api_text_of(&a->thought), a->thought.len))));
+    if (a->text.len || !a->uses)
+        sq_api_add(c, list,
+                   message_item(c, end_word(c),
+                                json_pack("[o]", text_part(c, sq_api_text_of(&a->text), a->text.len))));
+    for (const sq_api_use *u = a->uses; u; u = u->next) sq_api_add(c, list, whole_call(u));
+    return list;
+}
+
+static json_t *whole(sq_api_call *c) {
+    const sq_api_answer *a = &c->answers[0];
+    json_t *o = response(c, end_word(c), output_of(c), usage_of(c));
     if (a->finish == SQUISH_FINISH_LENGTH)
         json_object_set_new(o, "incomplete_details", json_pack("{s:s}", "reason", "max_output_tokens"));
     else
@@ -282,21 +318,84 @@ static void say(sq_api_call *c, const char *type, json_t *o) {
     sq_api_sse(c, type, o);
 }
 
-static json_t *placed(const sq_api_call *c) {
-    const responses_state *s = c->state;
-    return json_pack("{s:s, s:i, s:i}", "item_id", s->item, "output_index", 0, "content_index", 0);
-}
-
 static void begin(sq_api_call *c) {
     static const char *const first[] = {"response.created", "response.in_progress"};
     for (size_t i = 0; i < SQ_COUNT(first); i++)
         say(c, first[i],
             json_pack("{s:o}", "response", response(c, "in_progress", json_array(), json_null())));
-    say(c, "response.output_item.added",
-        json_pack("{s:i, s:o}", "output_index", 0, "item", item(c, "in_progress", json_array())));
+}
+
+/* Where the open item stands, for its frames. */
+static json_t *placed(const sq_api_call *c) {
+    static const char *const prefix[] = {[OPEN_THOUGHT] = "rs_", [OPEN_TEXT] = "msg_", [OPEN_CALL] = "fc_"};
+    const responses_state *s = c->state;
+    const bool call = s->open == OPEN_CALL;
+    json_t *o = json_pack("{s:s+, s:i}", "item_id", prefix[s->open],
+                          call ? c->answers[0].last_use->id : c->id, "output_index", s->index);
+    if (!call) json_object_set_new(o, "content_index", json_integer(0));
+    return o;
+}
+
+static json_t *open_part(const sq_api_call *c, const char *text, size_t n) {
+    const responses_state *s = c->state;
+    return s->open == OPEN_THOUGHT ? thought_part(text, n) : text_part(c, text, n);
+}
+
+static json_t *open_item(const sq_api_call *c, const char *status, json_t *content) {
+    const responses_state *s = c->state;
+    return s->open == OPEN_THOUGHT ? thought_item(c, status, content) : message_item(c, status, content);
+}
+
+static void open_next(sq_api_call *c, open_kind kind) {
+    responses_state *s = c->state;
+    s->open = kind;
+    json_t *fresh = kind == OPEN_CALL ? call_item(c->answers[0].last_use, "in_progress", "", 0)
+                                      : open_item(c, "in_progress", json_array());
+    say(c, "response.output_item.added", json_pack("{s:i, s:o}", "output_index", s->index, "item", fresh));
+    if (kind == OPEN_CALL) return;
     json_t *o = placed(c);
-    sq_api_put(c, o, "part", part(c, "", 0));
+    sq_api_put(c, o, "part", open_part(c, "", 0));
     say(c, "response.content_part.added", o);
+}
+
+static void close_call(sq_api_call *c) {
+    const responses_state *s = c->state;
+    const sq_api_use *u = c->answers[0].last_use;
+    json_t *o = placed(c);
+    sq_api_put(c, o, "name", json_string(u->name));
+    sq_api_put(c, o, "arguments", json_stringn(sq_api_text_of(&u->arguments), u->arguments.len));
+    say(c, "response.function_call_arguments.done", o);
+    say(c, "response.output_item.done",
+        json_pack("{s:i, s:o}", "output_index", s->index, "item", whole_call(u)));
+}
+
+static void close_text(sq_api_call *c) {
+    const sq_api_answer *a = &c->answers[0];
+    const responses_state *s = c->state;
+    const bool thought = s->open == OPEN_THOUGHT;
+    const sq_buf *b = thought ? &a->thought : &a->text;
+    const char *text = sq_api_text_of(b);
+    json_t *o = placed(c);
+    sq_api_put(c, o, "text", json_stringn(text, b->len));
+    if (!thought) sq_api_put(c, o, "logprobs", s->all ? json_incref(s->all) : json_array());
+    say(c, thought ? "response.reasoning_text.done" : "response.output_text.done", o);
+    o = placed(c);
+    sq_api_put(c, o, "part", open_part(c, text, b->len));
+    say(c, "response.content_part.done", o);
+    json_t *item = open_item(c, thought || !a->ended ? "completed" : end_word(c),
+                             json_pack("[o]", open_part(c, text, b->len)));
+    say(c, "response.output_item.done", json_pack("{s:i, s:o}", "output_index", s->index, "item", item));
+}
+
+static void close_open(sq_api_call *c) {
+    responses_state *s = c->state;
+    if (s->open == OPEN_NONE) return;
+    if (s->open == OPEN_CALL)
+        close_call(c);
+    else
+        close_text(c);
+    s->open = OPEN_NONE;
+    s->index++;
 }
 
 /* What waited leaves; an empty list takes its place. */
@@ -307,6 +406,35 @@ static json_t *take_waiting(sq_api_call *c) {
     sq_api_put(c, c->result, "waiting", json_array());
     s->waiting = json_object_get(c->result, "waiting");
     return list;
+}
+
+static void part(sq_api_call *c, sq_api_answer *a, const sq_calls_event *ev) {
+    static const struct {
+        open_kind open;
+        const char *delta;
+    } rows[] = {[SQ_CALLS_TELL_THOUGHT] = {OPEN_THOUGHT, "response.reasoning_text.delta"},
+                [SQ_CALLS_TELL_TEXT] = {OPEN_TEXT, "response.output_text.delta"},
+                [SQ_CALLS_TELL_ARGUMENTS] = {OPEN_CALL, "response.function_call_arguments.delta"}};
+    responses_state *s = c->state;
+    (void)a;
+    if (ev->kind == SQ_CALLS_TELL_END) {
+        close_open(c);
+        return;
+    }
+    const bool begins = ev->kind == SQ_CALLS_TELL_BEGIN;
+    const open_kind wanted = begins ? OPEN_CALL : rows[ev->kind].open;
+    if (begins || s->open != wanted) {
+        if (begins && s->open == OPEN_CALL)
+            s->index++; /* the one before was broken off: it has no end, and is no longer the last */
+        else
+            close_open(c);
+        open_next(c, wanted);
+    }
+    if (begins) return;
+    json_t *o = placed(c);
+    sq_api_put(c, o, "delta", json_stringn(ev->text, ev->bytes));
+    if (s->open == OPEN_TEXT) sq_api_put(c, o, "logprobs", take_waiting(c));
+    say(c, rows[ev->kind].delta, o);
 }
 
 static void event(sq_api_call *c, sq_api_answer *a, const squish_job_event *ev) {
@@ -322,27 +450,19 @@ static void event(sq_api_call *c, sq_api_answer *a, const squish_job_event *ev) 
         const size_t n = json_array_size(s->all);
         sq_api_add(c, s->waiting, n ? json_incref(json_array_get(s->all, n - 1)) : NULL);
     }
-    if (!c->streaming || !ev->text_bytes) return;
-    json_t *o = placed(c);
-    sq_api_put(c, o, "delta", json_stringn(ev->text, ev->text_bytes));
-    sq_api_put(c, o, "logprobs", take_waiting(c));
-    say(c, "response.output_text.delta", o);
 }
 
-static void say_done(sq_api_call *c) {
-    const sq_api_answer *a = &c->answers[0];
-    const responses_state *s = c->state;
-    const char *text = a->text.data ? a->text.data : "";
-    json_t *o = placed(c);
-    sq_api_put(c, o, "text", json_stringn(text, a->text.len));
-    sq_api_put(c, o, "logprobs", s->all ? json_incref(s->all) : json_array());
-    say(c, "response.output_text.done", o);
-    o = placed(c);
-    sq_api_put(c, o, "part", part(c, text, a->text.len));
-    say(c, "response.content_part.done", o);
-    say(c, "response.output_item.done",
-        json_pack("{s:i, s:o}", "output_index", 0, "item",
-                  item(c, end_word(c), json_pack("[o]", part(c, text, a->text.len)))));
+/* As messages of earlier turns have their calls. */
+static void keep_call(json_t *message, const sq_api_use *u) {
+    json_t *calls = json_object_get(message, "tool_calls");
+    json_t *arguments = json_loadb(sq_api_text_of(&u->arguments), u->arguments.len, 0, NULL);
+    if (!calls) {
+        calls = json_array();
+        json_object_set_new(message, "tool_calls", calls);
+    }
+    json_array_append_new(calls, json_pack("{s:s+, s:s, s:{s:s, s:o}}", "id", "call_", u->id, "type",
+                                           "function", "function", "name", u->name, "arguments",
+                                           arguments ? arguments : json_object()));
 }
 
 /* The conversation as the next request goes on with it: without instructions, with the answer. */
@@ -351,15 +471,17 @@ static void keep(sq_api_call *c, const json_t *result) {
     const sq_api_answer *a = &c->answers[0];
     json_t *list = json_copy(c->wish.messages);
     if (s->instructions && *s->instructions) json_array_remove(list, 0);
-    json_array_append_new(list, json_pack("{s:s, s:s%}", "role", "assistant", "content",
-                                          a->text.data ? a->text.data : "", a->text.len));
+    json_t *message =
+        json_pack("{s:s, s:s%}", "role", "assistant", "content", sq_api_text_of(&a->text), a->text.len);
+    for (const sq_api_use *u = a->uses; u; u = u->next) keep_call(message, u);
+    json_array_append_new(list, message);
     if (!list || !sq_api_kept_put(c->api, sq_api_call_client(c), s->id, result, list))
         sq_api_refuse(&c->error, 500, "out_of_memory", "store", "the answer found no memory to be kept in");
     json_decref(list);
 }
 
 static void finish(sq_api_call *c) {
-    const responses_state *s = c->state;
+    responses_state *s = c->state;
     json_t *o = whole(c);
     if (s->store) keep(c, o);
     if (!c->streaming) {
@@ -367,7 +489,8 @@ static void finish(sq_api_call *c) {
         c->result = o;
         return;
     }
-    say_done(c);
+    if (s->open == OPEN_NONE && s->index == 0) open_next(c, OPEN_TEXT); /* it said nothing */
+    close_open(c);
     char type[40];
     snprintf(type, sizeof type, "response.%s", end_word(c));
     say(c, type, json_pack("{s:o}", "response", o));
@@ -432,6 +555,7 @@ const sq_api_dialect sq_api_responses = {.name = "openai-responses",
                                          .read = read_responses,
                                          .begin = begin,
                                          .event = event,
+                                         .part = part,
                                          .finish = finish,
                                          .error = sq_api_error_openai,
                                          .fail = fail};

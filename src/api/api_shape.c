@@ -176,13 +176,81 @@ static bool refuse(sq_api_call *c, const squish_error *err) {
                          c->wish.shape.field, "%s", err->text);
 }
 
-bool sq_api_make_grammar(sq_api_call *c) {
-    const sq_api_shape *s = &c->wish.shape;
-    squish_error err = {0};
-    if (!s->field) return true;
-    if (sq_api_grammar_get(c->model->grammars, c->model->model, s->kind, s->source, s->bytes, &c->grammar,
-                           &err) != SQUISH_OK)
-        return refuse(c, &err);
+static bool compile(sq_api_call *c, squish_grammar_kind kind, const char *source, size_t n,
+                    squish_error *err) {
+    sq_api_model *m = c->model;
+    if (sq_api_grammar_get(m->grammars, m->model, kind, source, n, &c->grammar, err) != SQUISH_OK)
+        return false;
     c->wish.gen.grammar = sq_api_grammar_of(c->grammar);
     return true;
+}
+
+/* The shape as an element of structural tags; NULL: there is none. */
+static json_t *element_of(const sq_api_shape *s) {
+    switch (s->kind) {
+    case SQUISH_GRAMMAR_REGEX:
+        return json_pack("{s:s, s:s%}", "type", "regex", "pattern", s->source, s->bytes);
+    case SQUISH_GRAMMAR_GBNF:
+        return json_pack("{s:s, s:s%}", "type", "grammar", "grammar", s->source, s->bytes);
+    case SQUISH_GRAMMAR_JSON: return json_pack("{s:s}", "type", "json_object");
+    default: break;
+    }
+    return json_pack("{s:s, s:o?}", "type", "json_schema", "json_schema",
+                     json_loadb(s->source, s->bytes, JSON_DECODE_ANY, NULL));
+}
+
+/* Arguments of a tool that is not strict may be any object, where its schema is beyond the grammar engine. */
+static bool relax_tools(sq_api_call *c, json_t *tools) {
+    bool relaxed = false;
+    for (size_t i = 0; i < json_array_size(tools); i++) {
+        json_t *f = json_object_get(json_array_get(tools, i), "function");
+        char *schema = json_dumps(json_object_get(f, "parameters"), JSON_COMPACT);
+        squish_grammar *g = NULL;
+        const bool fits = schema && squish_grammar_new(&g, c->model->model, SQUISH_GRAMMAR_SCHEMA, schema,
+                                                       strlen(schema), NULL) == SQUISH_OK;
+        squish_grammar_free(g);
+        free(schema);
+        if (fits || json_is_true(json_object_get(f, "strict"))) continue;
+        json_object_set_new(f, "parameters", json_pack("{s:s}", "type", "object"));
+        relaxed = true;
+    }
+    return relaxed;
+}
+
+static bool compile_tags(sq_api_call *c, const json_t *tools, json_t *text, squish_error *err) {
+    const sq_calls_choice choice = c->wish.tools ? c->wish.choice : SQ_CALLS_FORBIDDEN;
+    json_t *tags = sq_calls_tags(&c->manner, c->starts, tools, choice, c->wish.parallel, text);
+    char *source = tags ? json_dumps(tags, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
+    const bool ok = source && compile(c, SQUISH_GRAMMAR_TAGS, source, strlen(source), err);
+    if (!source) no_memory(c);
+    free(source);
+    json_decref(tags);
+    return ok;
+}
+
+static bool make_tags(sq_api_call *c) {
+    squish_error err = {0};
+    json_t *text = c->wish.shape.field ? element_of(&c->wish.shape) : NULL;
+    json_t *offered = sq_api_offered_tools(c), *copy = offered ? json_deep_copy(offered) : NULL;
+    bool ok = compile_tags(c, copy, text, &err);
+    if (!ok && !c->error.status && err.code == SQUISH_UNSUPPORTED && relax_tools(c, copy)) {
+        err = (squish_error){0};
+        ok = compile_tags(c, copy, text, &err);
+    }
+    json_decref(text);
+    json_decref(offered);
+    json_decref(copy);
+    if (!ok && !c->wish.shape.field) c->wish.shape.field = "tools";
+    return ok || (c->error.status ? false : refuse(c, &err));
+}
+
+bool sq_api_make_grammar(sq_api_call *c) {
+    const sq_api_shape *s = &c->wish.shape;
+    const bool thinks = c->manner.think_open && c->starts != SQ_CALLS_THOUGHT_DONE;
+    squish_error err = {0};
+    c->wish.gen.special_text =
+        (c->wish.tools && sq_calls_needs_special(&c->manner)) || c->manner.style == SQ_CALLS_HARMONY ||
+        (c->manner.think_open && c->manner.think_open[0] == '['); /* Magistral's are control tokens */
+    if (c->wish.tools || (s->field && (thinks || c->manner.style == SQ_CALLS_HARMONY))) return make_tags(c);
+    return !s->field || compile(c, s->kind, s->source, s->bytes, &err) || refuse(c, &err);
 }

@@ -142,8 +142,7 @@ static bool work_detokenize(sq_api_call *c) {
 /* ---- apply-template -------------------------------------------------------------------------- */
 
 static bool read_template(sq_api_call *c, json_t *body) {
-    return sq_api_get_text(&c->error, body, "", "model", &c->wish.model) &&
-           sq_api_refuse_grammar(c, body, "tools", NULL) && sq_api_read_chat(c, body);
+    return sq_api_get_text(&c->error, body, "", "model", &c->wish.model) && sq_api_read_chat(c, body);
 }
 
 static bool work_template(sq_api_call *c) {

@@ -173,10 +173,10 @@ static void refusals_have_type_message_and_request_id(void **state) {
          "'temperature' is 1.5, wanted a number from 0 to 1", 400},
         {"{\"model\":\"squish-tiny\",\"max_tokens\":0," JAPAN "}", "invalid_request_error",
          "'max_tokens' is 0", 400},
-        {SAY(",\"tools\":[{\"name\":\"f\",\"input_schema\":{}}]"), "invalid_request_error", "'tools'", 400},
+        {SAY(",\"tools\":[{\"input_schema\":{}}]"), "invalid_request_error", "'tools[0]' has no name", 400},
         {SAY(",\"tool_choice\":{\"type\":\"any\"}"), "invalid_request_error", "'tool_choice'", 400},
-        {SAY(",\"thinking\":{\"type\":\"enabled\",\"budget_tokens\":1024}"), "invalid_request_error",
-         "'thinking'", 400},
+        {SAY(",\"thinking\":{\"type\":\"enabled\",\"budget_tokens\":-1}"), "invalid_request_error",
+         "'thinking.budget_tokens'", 400},
         {"{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"x\"},{\"type\":"
          "\"image\",\"source\":{}}]}]}",
          "invalid_request_error", "'messages[0].content[1]' is a block of type 'image'", 400},

@@ -325,9 +325,8 @@ static void what_cannot_be_done_is_refused_by_name(void **state) {
     static const struct {
         const char *body, *param, *words;
     } rows[] = {
-        {"{" JAPAN ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]}", "tools",
-         "grammar engine"},
-        {"{" JAPAN ",\"tool_choice\":\"required\"}", "tool_choice", "grammar engine"},
+        {"{" JAPAN ",\"tool_choice\":\"required\"}", "tool_choice", "no 'tools'"},
+        {"{" JAPAN ",\"functions\":[{\"name\":\"f\"}]}", "functions", "not offered"},
         {"{" JAPAN ",\"stop_token_ids\":[5]}", "stop_token_ids", "not offered"},
         {"{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":{\"url\":"
          "\"x\"}}]}]}",

@@ -198,7 +198,7 @@ static void what_is_not_offered_is_refused_by_name(void **state) {
     static const struct {
         const char *body, *param;
     } rows[] = {
-        {SAY(",\"tools\":[{\"type\":\"function\",\"name\":\"f\"}]"), "tools"},
+        {SAY(",\"tools\":[{\"type\":\"web_search\"}]"), "tools"},
         {SAY(",\"tool_choice\":\"required\""), "tool_choice"},
         {SAY(",\"truncation\":\"auto\""), "truncation"},
         {SAY(",\"background\":true"), "background"},
