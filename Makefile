@@ -209,6 +209,16 @@ bench-peers: all $(VENV_PEERS)/.ready $(if $(LLAMA_BIN),,$(PEER)/bin/llama-bench
 bench-check:
 	@python3 scripts/bench_peers.py --check
 
+# llguidance on the suites of tests/golden/test_grammar_suite.c and test_maskbench.c (needs network the first time).
+VENV_GRAMMAR := $(BUILD)/venv-grammar
+$(VENV_GRAMMAR)/.ready:
+	python3 -m venv $(VENV_GRAMMAR)
+	$(VENV_GRAMMAR)/bin/pip install -q llguidance==1.9.1
+	@touch $@
+
+grammar-peer: $(VENV_GRAMMAR)/.ready
+	$(VENV_GRAMMAR)/bin/python scripts/grammar_suite_peer.py $(or $(SQUISH_TESTDATA),.)/fixtures
+
 # Real clients from PyPI against the server (needs network the first time); pinned in tests/clients.
 VENV_CLIENTS := $(BUILD)/venv-clients
 $(VENV_CLIENTS)/.ready: $(wildcard tests/clients/requirements*.txt)
@@ -278,4 +288,4 @@ clean:
 -include mk/arm.mk
 -include mk/page.mk
 
-.PHONY: all run deps test test-interop test-clients test-schemathesis test-build libfuzzer-build check check-rooms check-style bench-peers bench-check bench-server man install clean unit
+.PHONY: all run deps test test-interop test-clients test-schemathesis test-build libfuzzer-build check check-rooms check-style bench-peers bench-check grammar-peer bench-server man install clean unit

@@ -1,43 +1,83 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * gram_formats.c - the formats of JSON Schema strings as regular expressions (RFC 3339, 4122, 5321, 1123,
- * 2673, 4291, 3986, 6901; each over the whole string). */
+ * 2673, 4291, 3986, 3987, 6570, 6901; each over the whole string). */
 #include "grammar/gram_int.h"
 
 #include <string.h>
 
 #define DATE                                                                                                 \
-    "[0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|[12][" \
-    "0-9]))"
-#define TIME "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+    "([0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-" \
+    "9]"                                                                                                     \
+    "|2[0-8]))|([0-9]{2}(0[48]|[2468][048]|[13579][26])|(0[048]|[2468][048]|[13579][26])00)-02-29)"
+#define TIME                                                                                                 \
+    "(([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,18})?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])|23:" \
+    "59:60("                                                                                                 \
+    "\\.[0-9]{1,18})?([Zz]|[+-]00:00))"
 #define OCTET "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 #define IPV4 OCTET "(\\." OCTET "){3}"
 #define H16 "[0-9A-Fa-f]{1,4}"
-#define LABEL "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-#define UCHAR "[A-Za-z0-9._~!$&'()*+,;=:@%/?-]"
+#define LS32 "(" H16 ":" H16 "|" IPV4 ")"
+#define IPV6                                                                                                 \
+    "((" H16 ":){6}" LS32 "|::(" H16 ":){5}" LS32 "|(" H16 ")?::(" H16 ":){4}" LS32 "|((" H16 ":){0,1}" H16  \
+    ")?::(" H16 ":){3}" LS32 "|((" H16 ":){0,2}" H16 ")?::(" H16 ":){2}" LS32 "|((" H16 ":){0,3}" H16        \
+    ")?::" H16 ":" LS32 "|((" H16 ":){0,4}" H16 ")?::" LS32 "|((" H16 ":){0,5}" H16 ")?::" H16 "|((" H16     \
+    ":){0,6}" H16 ")?::)"
+/* A label has no "--" as its third and fourth character: what stands there is encoded, and would have to be
+ * decoded. */
+#define LETTER "[A-Za-z0-9]"
+#define INNER "[A-Za-z0-9-]"
+#define LABEL                                                                                                \
+    "(" LETTER "{1,2}|" LETTER INNER "{1,2}" LETTER "|" LETTER INNER "(" LETTER INNER "|-" LETTER ")" INNER  \
+    "{0,58}" LETTER ")"
+#define HOST LABEL "(\\." LABEL ")*"
+/* Characters of URIs, and besides those of IRIs. */
+#define PERCENT "%[0-9A-Fa-f]{2}"
+#define WIDE                                                                                                 \
+    "\\u00A0-\\uD7FF\\uF900-\\uFDCF\\uFDF0-\\uFFEF\\u{10000}-\\u{1FFFD}\\u{20000}-\\u{2FFFD}\\u{30000}-\\u{" \
+    "3FFFD}"
+#define NAME(more) "([A-Za-z0-9._~!$&'()*+,;=" more "-]|" PERCENT ")"
+#define AUTHORITY(more) "//(" NAME(":" more) "*@)?(\\[" IPV6 "\\]|" NAME(more) "*)(:[0-9]*)?"
+#define SEGMENTS(more) "(/" NAME(":@" more) "*)*"
+#define ROOTED(more) "/(" NAME(":@" more) "+" SEGMENTS(more) ")?"
+#define TAIL(more) "(\\?" NAME(":@/?" more) "*)?(#" NAME(":@/?" more) "*)?"
+#define SCHEME "[A-Za-z][A-Za-z0-9+.-]*:"
+#define ABSOLUTE(more)                                                                                       \
+    SCHEME "(" AUTHORITY(more)                                                                               \
+        SEGMENTS(more) "|" ROOTED(more) "|" NAME(":@" more) "+" SEGMENTS(more) "|)" TAIL(more)
+#define RELATIVE(more)                                                                                       \
+    "(" AUTHORITY(more) SEGMENTS(more) "|" ROOTED(more) "|" NAME("@" more) "+" SEGMENTS(more) "|)" TAIL(more)
+#define POINTER "(/([^~/]|~[01])*)*"
+#define VARIABLE "([A-Za-z0-9_]|" PERCENT ")(\\.?([A-Za-z0-9_]|" PERCENT "))*(:[1-9][0-9]{0,3}|\\*)?"
 
 static const struct {
     const char *name, *regex;
 } formats[] = {
     {"date", DATE},
     {"time", TIME},
-    {"date-time", DATE "T" TIME},
+    {"date-time", DATE "[Tt]" TIME},
     {"duration",
      "P([0-9]+W|([0-9]+Y([0-9]+M([0-9]+D)?)?|[0-9]+M([0-9]+D)?|[0-9]+D)(T([0-9]+H([0-9]+M([0-9]+S)?)?"
      "|[0-9]+M([0-9]+S)?|[0-9]+S))?|T([0-9]+H([0-9]+M([0-9]+S)?)?|[0-9]+M([0-9]+S)?|[0-9]+S))"},
-    {"email",
-     "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*@" LABEL "(\\." LABEL ")*"},
-    {"hostname", LABEL "(\\." LABEL ")*"},
+    {"email", "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*@" HOST},
+    {"hostname", HOST},
     {"ipv4", IPV4},
-    {"ipv6", "(" H16 ":){7}" H16 "|(" H16 ":){1,7}:|(" H16 ":){1,6}:" H16 "|(" H16 ":){1,5}(:" H16
-             "){1,2}|(" H16 ":){1,4}(:" H16 "){1,3}|(" H16 ":){1,3}(:" H16 "){1,4}|(" H16 ":){1,2}(:" H16
-             "){1,5}|" H16 ":(:" H16 "){1,6}|:((:" H16 "){1,7}|:)"},
+    {"ipv6", IPV6},
     {"uuid", "[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"},
-    {"uri", "[A-Za-z][A-Za-z0-9+.-]*:" UCHAR "*(#" UCHAR "*)?"},
-    {"uri-reference", "([A-Za-z][A-Za-z0-9+.-]*:|[A-Za-z0-9._~!$&'()*+,;=@%/?-]" UCHAR "*)?(#" UCHAR "*)?"},
-    {"json-pointer", "(/([^~/]|~[01])*)*"},
+    {"uri", ABSOLUTE("")},
+    {"uri-reference", ABSOLUTE("") "|" RELATIVE("")},
+    {"iri", ABSOLUTE(WIDE)},
+    {"iri-reference", ABSOLUTE(WIDE) "|" RELATIVE(WIDE)},
+    {"uri-template", "([!#$&'()*+,./0-9:;=?@A-Z\\[\\]_a-z~" WIDE "-]|" PERCENT "|\\{[+#./;?&=,!@|]?" VARIABLE
+                     "(," VARIABLE ")*\\})*"},
+    {"json-pointer", POINTER},
+    {"relative-json-pointer", "(0|[1-9][0-9]*)(#|" POINTER ")"},
     {"byte", "([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"},
 };
+
+bool gram_format_is_beyond(const char *name) {
+    return strcmp(name, "idn-email") == 0 || strcmp(name, "idn-hostname") == 0 || strcmp(name, "regex") == 0;
+}
 
 const char *gram_format(const char *name) {
     for (size_t i = 0; i < SQ_COUNT(formats); i++)

@@ -3,10 +3,11 @@
  * gram_int.h - the inside of a grammar, shared by the files of its room.
  *
  *   gram_term.c     regular expressions as hash-consed terms; derivatives
+ *   gram_symbolic.c terms that stand for many: multiples, members in any order
  *   gram_chars.c    sets of code points as terms over bytes, plain or as JSON writes them
  *   gram_regex.c    the syntax of regular expressions
  *   gram_build.c    expressions to rules: what is regular stays a term
- *   gram_gbnf.c     GBNF           gram_json.c, gram_object.c, gram_number.c, gram_formats.c   JSON Schema
+ *   gram_gbnf.c     GBNF           gram_schema.c, gram_json_*.c, gram_number.c, gram_formats.c   JSON Schema
  *   gram_tags.c     structural tags            gram_token.c   control tokens as bytes
  *   gram_lex.c      states of the lexer     gram_rows.c   rows of the parser
  *   gram_place.c    places: the state of a matcher, interned
@@ -53,10 +54,22 @@ static inline uint64_t gram_mix(uint64_t h, uint64_t v) {
 typedef uint32_t gram_term;
 enum { GRAM_EMPTY = 0, GRAM_EPS = 1, GRAM_NONE = UINT32_MAX };
 enum { GRAM_INF = UINT32_MAX };
-typedef enum { TERM_EMPTY, TERM_EPS, TERM_SET, TERM_CAT, TERM_ALT, TERM_AND, TERM_NOT, TERM_REP } term_kind;
+typedef enum {
+    TERM_EMPTY,
+    TERM_EPS,
+    TERM_SET,
+    TERM_CAT,
+    TERM_ALT,
+    TERM_AND,
+    TERM_NOT,
+    TERM_REP,
+    TERM_MOD,
+    TERM_ALL
+} term_kind;
 
 /* SET: a is the index of the byte set. CAT: a then b, a is no CAT. ALT, AND: b kids from a on, sorted, none
- * of the same kind. NOT: of a. REP: a, lo to hi times. */
+ * of the same kind. NOT: of a. REP: a, lo to hi times. MOD and ALL: see
+ * gram_symbolic.c. */
 typedef struct {
     uint8_t kind;
     bool nullable, logic; /* logic: AND or NOT is in it, so it may match nothing without being EMPTY */
@@ -83,6 +96,7 @@ typedef struct gram_pool {
     uint8_t class_of[256]; /* bytes that no term tells apart */
     uint8_t byte_of[256];  /* one byte of each class */
     uint32_t n_classes;    /* 0: terms are still being made */
+    size_t n_sets_classed; /* sets by which they were found */
 } gram_pool;
 
 void gram_pool_init(gram_pool *p, const squish_alloc *a, size_t bytes_max);
@@ -105,6 +119,22 @@ bool gram_nullable(const gram_pool *p, gram_term t);
 gram_term gram_derive(gram_pool *p, gram_term t, uint8_t byte);
 /* Does t match anything at all? Exact where it can be found out in a bounded search, else "yes". */
 bool gram_matches_something(gram_pool *p, gram_term t);
+/* While terms are still being made: is this a word of t; does t match nothing (exact as above)? */
+bool gram_accepts(gram_pool *p, gram_term t, const char *s, size_t n);
+bool gram_is_empty(gram_pool *p, gram_term t);
+/* Decimal digits, with a point and a fraction or without, of a multiple of modulus / 10^fraction_digits.
+ */
+gram_term gram_multiple(gram_pool *p, uint32_t modulus, uint32_t fraction_digits);
+/* lo to hi members in any order, `separator` between them: each of the first n_once at most once, the first
+ * n_required of these exactly once, the others as often as there is room. members [n]. */
+gram_term gram_members(gram_pool *p, gram_term separator, const gram_term *members, uint32_t n_required,
+                       uint32_t n_once, uint32_t n, uint32_t lo, uint32_t hi);
+/* For gram_term.c: a node, interned (k: its kids); derivatives of these two kinds; do members match anything?
+ */
+gram_term gram_intern(gram_pool *p, gram_node n, const uint32_t *k);
+gram_term gram_derive_multiple(gram_pool *p, const gram_node *x, uint8_t byte);
+gram_term gram_derive_members(gram_pool *p, const gram_node *x, uint8_t byte);
+bool gram_members_match(gram_pool *p, const gram_node *x);
 /* Split bytes into classes by the sets there are. Later sets are unions of classes. */
 void gram_find_classes(gram_pool *p);
 
@@ -169,14 +199,29 @@ gram_sym gram_from_tags(gram_rules *r, const char *s, size_t n);
 enum { GRAM_JSON_DEPTH = 64 };
 gram_term gram_any_json(gram_pool *p, bool loose, bool object); /* a value; or an object */
 gram_term gram_json_string(gram_pool *p);                       /* any */
-gram_term gram_json_number(gram_pool *p);
-gram_term gram_integer_range(gram_pool *p, bool has_lo, int64_t lo, bool has_hi, int64_t hi);
+/* A decimal: whole digits without leading zeros ("0" at least), then those of the fraction without trailing
+ * ones. */
+enum { GRAM_DIGITS_MAX = 64 };
+typedef struct {
+    bool negative;
+    uint32_t n_whole, n_fraction;
+    char digits[GRAM_DIGITS_MAX + 1];
+} gram_decimal;
+/* From the text of a JSON number; false if it has too many digits. */
+bool gram_decimal_read(gram_decimal *d, const char *text);
 typedef struct {
     bool there, open; /* open: the value itself is out */
-    int64_t value;    /* above INT64_MIN */
+    gram_decimal at;
 } gram_bound;
+gram_term gram_json_number(gram_pool *p);
+/* With a sign, and a fraction or none, without an exponent. */
+gram_term gram_plain_number(gram_pool *p);
+/* Of those, the ones without a fraction; zeros: or with one of zeros. */
+gram_term gram_whole_number(gram_pool *p, bool zeros);
 gram_term gram_number_range(gram_pool *p, const gram_bound *lo, const gram_bound *hi);
+gram_term gram_integer_range(gram_pool *p, bool has_lo, int64_t lo, bool has_hi, int64_t hi);
 const char *gram_format(const char *name); /* its expression, or NULL */
+bool gram_format_is_beyond(const char *name); /* one of JSON Schema that is not regular */
 
 /* ---- control tokens --------------------------------------------------------------------------- */
 

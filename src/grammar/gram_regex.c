@@ -3,8 +3,9 @@
  * gram_regex.c - the syntax of regular expressions, read into terms.
  *
  * What ECMA-262 and RE2 agree on: | * + ? {m,n} (lazy forms mean the same language), groups, classes,
- * escapes. \d \w \s are ASCII. What is not regular, or needs a look around, is refused by name. Recursive
- * descent over groups, at most SQ_GRAM_NESTING_MAX of them in each other. */
+ * escapes. \d and \w are ASCII, \s is the white space of ECMA-262. What is not regular, or needs a look
+ * around, is refused by name. Recursive descent over groups, at most SQ_GRAM_NESTING_MAX of them in each
+ * other. */
 #include "grammar/gram_int.h"
 
 #include <string.h>
@@ -67,7 +68,9 @@ static bool take_hex(reader *r, int n_min, int n_max, uint32_t *out) {
 
 static const gram_range digits[] = {{'0', '9'}};
 static const gram_range words[] = {{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}};
-static const gram_range spaces[] = {{'\t', '\r'}, {' ', ' '}};
+static const gram_range spaces[] = {{'\t', '\r'},     {' ', ' '},       {0xA0, 0xA0},     {0x1680, 0x1680},
+                                    {0x2000, 0x200A}, {0x2028, 0x2029}, {0x202F, 0x202F}, {0x205F, 0x205F},
+                                    {0x3000, 0x3000}, {0xFEFF, 0xFEFF}};
 
 typedef struct {
     gram_range r[CLASS_RANGES_MAX];

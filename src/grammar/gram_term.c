@@ -90,16 +90,16 @@ void gram_index_free(gram_pool *g, gram_index *x) {
 
 /* ---- interning -------------------------------------------------------------------------------- */
 
+static bool has_kids(uint8_t kind) { return kind == TERM_ALT || kind == TERM_AND || kind == TERM_ALL; }
 static gram_node *node(const gram_pool *p, gram_term t) { return &GRAM_AT(p->nodes, gram_node, t); }
 /* NULL for a node without any. */
 static const uint32_t *kids(const gram_pool *p, const gram_node *n) {
-    const bool has = n->kind == TERM_ALT || n->kind == TERM_AND;
-    return has ? &GRAM_AT(p->kids, uint32_t, n->a) : NULL;
+    return has_kids(n->kind) ? &GRAM_AT(p->kids, uint32_t, n->a) : NULL;
 }
 
 static uint64_t hash_node(const gram_node *n, const uint32_t *k) {
     uint64_t h = gram_mix(n->kind, n->lo) ^ gram_mix(0x51, n->hi);
-    if (n->kind != TERM_ALT && n->kind != TERM_AND) return gram_mix(gram_mix(h, n->a), n->b);
+    if (!has_kids(n->kind)) return gram_mix(gram_mix(h, n->a), n->b);
     for (uint32_t i = 0; i < n->b; i++) h = gram_mix(h, k[i]);
     return h;
 }
@@ -112,12 +112,12 @@ static uint64_t node_hash(void *owner, uint32_t i) {
 
 static bool same_node(const gram_pool *p, const gram_node *x, const gram_node *n, const uint32_t *k) {
     if (x->kind != n->kind || x->b != n->b || x->lo != n->lo || x->hi != n->hi) return false;
-    if (n->kind != TERM_ALT && n->kind != TERM_AND) return x->a == n->a;
+    if (!has_kids(n->kind)) return x->a == n->a;
     return memcmp(kids(p, x), k, n->b * sizeof *k) == 0;
 }
 
-/* k: kids of ALT and AND, may lie in scratch. */
-static gram_term intern(gram_pool *p, gram_node n, const uint32_t *k) {
+/* k may lie in scratch. */
+gram_term gram_intern(gram_pool *p, gram_node n, const uint32_t *k) {
     if (gram_failed(p) || !gram_index_reserve(p, &p->node_index, node_hash, p)) return GRAM_EMPTY;
     gram_index *x = &p->node_index;
     size_t at = hash_node(&n, k) & (x->cap - 1);
@@ -127,7 +127,7 @@ static gram_term intern(gram_pool *p, gram_node n, const uint32_t *k) {
         gram_fail(p, SQUISH_NO_MEMORY, "grammar: over the limit of %d regular terms", SQ_GRAM_TERMS_MAX);
         return GRAM_EMPTY;
     }
-    if (n.kind == TERM_ALT || n.kind == TERM_AND) {
+    if (has_kids(n.kind)) {
         uint32_t *to = gram_vec_room(p, &p->kids, n.b, sizeof *to);
         if (!to) return GRAM_EMPTY;
         memcpy(to, k, n.b * sizeof *k);
@@ -144,8 +144,8 @@ static gram_term intern(gram_pool *p, gram_node n, const uint32_t *k) {
 
 void gram_pool_init(gram_pool *p, const squish_alloc *a, size_t bytes_max) {
     *p = (gram_pool){.alloc = a ? *a : sq_alloc_default(), .bytes_max = bytes_max};
-    intern(p, (gram_node){.kind = TERM_EMPTY}, NULL);
-    intern(p, (gram_node){.kind = TERM_EPS, .nullable = true}, NULL);
+    gram_intern(p, (gram_node){.kind = TERM_EMPTY}, NULL);
+    gram_intern(p, (gram_node){.kind = TERM_EPS, .nullable = true}, NULL);
 }
 
 void gram_pool_deinit(gram_pool *p) {
@@ -179,13 +179,13 @@ gram_term gram_set_term(gram_pool *p, const gram_set *s) {
     size_t at = hash_set(&copy) & (x->cap - 1);
     for (; x->slots[at]; at = (at + 1) & (x->cap - 1))
         if (memcmp(&GRAM_AT(p->sets, gram_set, x->slots[at] - 1), &copy, sizeof copy) == 0)
-            return intern(p, (gram_node){.kind = TERM_SET, .a = x->slots[at] - 1}, NULL);
+            return gram_intern(p, (gram_node){.kind = TERM_SET, .a = x->slots[at] - 1}, NULL);
     gram_set *to = gram_vec_room(p, &p->sets, 1, sizeof *to);
     if (!to) return GRAM_EMPTY;
     *to = copy;
     x->slots[at] = (uint32_t)++p->sets.n;
     x->n++;
-    return intern(p, (gram_node){.kind = TERM_SET, .a = (uint32_t)p->sets.n - 1}, NULL);
+    return gram_intern(p, (gram_node){.kind = TERM_SET, .a = (uint32_t)p->sets.n - 1}, NULL);
 }
 
 gram_term gram_byte(gram_pool *p, uint8_t lo, uint8_t hi) {
@@ -219,7 +219,7 @@ gram_term gram_cat(gram_pool *p, gram_term a, gram_term b) {
                              .b = b,
                              .nullable = gram_nullable(p, a) && gram_nullable(p, b),
                              .logic = node(p, a)->logic || node(p, b)->logic};
-        b = intern(p, x, NULL);
+        b = gram_intern(p, x, NULL);
         if (p->scratch.n == base) return b;
         a = GRAM_AT(p->scratch, uint32_t, --p->scratch.n);
         if (b == GRAM_EMPTY) {
@@ -309,7 +309,7 @@ gram_term gram_alt_list(gram_pool *p, size_t base) {
     if (everything) return gram_not(p, GRAM_EMPTY);
     if (n == 0) return GRAM_EMPTY;
     if (n == 1) return l[0];
-    return intern(
+    return gram_intern(
         p, (gram_node){.kind = TERM_ALT, .b = (uint32_t)n, .nullable = nullable || eps, .logic = logic}, l);
 }
 
@@ -341,7 +341,8 @@ static gram_term and_list(gram_pool *p, size_t base) {
     if (eps) return nullable ? GRAM_EPS : GRAM_EMPTY;
     if (n == 0) return gram_not(p, GRAM_EMPTY);
     if (n == 1) return l[0];
-    return intern(p, (gram_node){.kind = TERM_AND, .b = (uint32_t)n, .nullable = nullable, .logic = true}, l);
+    const gram_node x = {.kind = TERM_AND, .b = (uint32_t)n, .nullable = nullable, .logic = true};
+    return gram_intern(p, x, l);
 }
 
 gram_term gram_and(gram_pool *p, gram_term a, gram_term b) {
@@ -352,8 +353,8 @@ gram_term gram_and(gram_pool *p, gram_term a, gram_term b) {
 
 gram_term gram_not(gram_pool *p, gram_term a) {
     if (node(p, a)->kind == TERM_NOT) return node(p, a)->a;
-    return intern(p, (gram_node){.kind = TERM_NOT, .a = a, .nullable = !gram_nullable(p, a), .logic = true},
-                  NULL);
+    const gram_node x = {.kind = TERM_NOT, .a = a, .nullable = !gram_nullable(p, a), .logic = true};
+    return gram_intern(p, x, NULL);
 }
 
 gram_term gram_rep(gram_pool *p, gram_term a, uint32_t lo, uint32_t hi) {
@@ -363,7 +364,7 @@ gram_term gram_rep(gram_pool *p, gram_term a, uint32_t lo, uint32_t hi) {
     if (gram_nullable(p, a)) lo = 0;
     const gram_node *x = node(p, a);
     if (x->kind == TERM_REP && x->lo == 0 && x->hi == GRAM_INF) return a;
-    return intern(
+    return gram_intern(
         p, (gram_node){.kind = TERM_REP, .a = a, .lo = lo, .hi = hi, .nullable = lo == 0, .logic = x->logic},
         NULL);
 }
@@ -448,6 +449,8 @@ gram_term gram_derive(gram_pool *p, gram_term t, uint8_t byte) {
     switch ((term_kind)x.kind) {
     case TERM_CAT: d = derive_cat(p, t, byte); break;
     case TERM_NOT: d = gram_not(p, gram_derive(p, x.a, byte)); break;
+    case TERM_MOD: d = gram_derive_multiple(p, &x, byte); break;
+    case TERM_ALL: d = gram_derive_members(p, &x, byte); break;
     case TERM_REP:
         d = gram_cat(p, gram_derive(p, x.a, byte),
                      gram_rep(p, x.a, x.lo ? x.lo - 1 : 0, x.hi == GRAM_INF ? GRAM_INF : x.hi - 1));
@@ -486,6 +489,7 @@ bool gram_matches_something(gram_pool *p, gram_term t) {
     if (!x.logic) return t != GRAM_EMPTY;
     if (x.nullable) return true;
     if (x.kind == TERM_REP) return gram_matches_something(p, x.a);
+    if (x.kind == TERM_ALL) return gram_members_match(p, &x);
     if (t < p->alive.n && GRAM_AT(p->alive, uint8_t, t)) return GRAM_AT(p->alive, uint8_t, t) == 1;
     bool alive = false;
     if (x.kind == TERM_ALT)
@@ -502,6 +506,9 @@ bool gram_matches_something(gram_pool *p, gram_term t) {
 }
 
 void gram_find_classes(gram_pool *p) {
+    gram_vec_free(p, &p->derived, sizeof(gram_derived)); /* by classes of before */
+    gram_index_free(p, &p->derived_index);
+    p->n_sets_classed = p->sets.n;
     uint16_t cls[256] = {0};
     uint32_t n = 1;
     for (size_t i = 0; i < p->sets.n && n < 256; i++) {
@@ -522,4 +529,27 @@ void gram_find_classes(gram_pool *p) {
         p->byte_of[cls[b]] = (uint8_t)b;
     }
     p->n_classes = n;
+}
+
+/* ---- questions while terms are still being made ----------------------------------------------- */
+
+/* Sets that came since the classes were found make new ones. */
+static void forget_old_classes(gram_pool *p) {
+    if (p->n_sets_classed == p->sets.n) return;
+    p->n_classes = 0;
+    gram_vec_free(p, &p->derived, sizeof(gram_derived));
+    gram_index_free(p, &p->derived_index);
+}
+
+bool gram_accepts(gram_pool *p, gram_term t, const char *s, size_t n) {
+    forget_old_classes(p);
+    for (size_t i = 0; i < n && t != GRAM_EMPTY; i++) t = gram_derive(p, t, (uint8_t)s[i]);
+    return gram_nullable(p, t);
+}
+
+bool gram_is_empty(gram_pool *p, gram_term t) {
+    if (!node(p, t)->logic || node(p, t)->nullable) return t == GRAM_EMPTY;
+    forget_old_classes(p);
+    if (!p->n_classes) gram_find_classes(p);
+    return !gram_matches_something(p, t);
 }

@@ -139,7 +139,7 @@ static const struct {
     {"{\"type\":\"regex\",\"pattern\":\"a\",\"flags\":1}", SQUISH_INVALID, "'flags' is not known here"},
     {"{\"type\":\"regex\",\"pattern\":\"(\"}", SQUISH_INVALID, "regex: a group without its )"},
     {"{\"type\":\"grammar\",\"grammar\":\"x\"}", SQUISH_INVALID, "gbnf"},
-    {"{\"type\":\"json_schema\",\"json_schema\":{\"frobnicate\":1}}", SQUISH_UNSUPPORTED, "'frobnicate'"},
+    {"{\"type\":\"json_schema\",\"json_schema\":{\"disallow\":1}}", SQUISH_UNSUPPORTED, "'disallow'"},
     {"{\"type\":\"sequence\",\"elements\":[{\"type\":\"any_text\"},{\"type\":\"const_string\"}]}",
      SQUISH_INVALID, "'value' is no string, at '#/elements/1'"},
     {"{\"type\":\"sequence\",\"elements\":[]}", SQUISH_INVALID, "'elements' is no list, or empty"},
