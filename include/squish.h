@@ -281,7 +281,7 @@ typedef enum { SQUISH_KV_F16, SQUISH_KV_F32 } squish_kv;
 /* What the tokens of long prompts leave out of their past, to be evaluated faster. Both are approximations
  * and off by default; tokens that were drawn attend exactly in any case. They need SQUISH_KV_F16. */
 typedef struct {
-    bool sage;            /* SageAttention: keys in 8 bits, from whole chunks of 256 tokens behind. Changes
+    bool sage;            /* SageAttention: whole chunks of 256 tokens behind are read in 8 bits. Changes
                              results a little, and the same way however a prompt is cut */
     bool sparge;          /* SpargeAttn: only blocks of 64 keys that a prediction gives weight to. Changes
                              results; prompts cut in other places may differ too */

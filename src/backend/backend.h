@@ -44,8 +44,8 @@ typedef enum { SQ_ACT_SILU, SQ_ACT_GELU_TANH, SQ_ACT_RELU2 } sq_activation;
 
 /* What prompts leave out of their past. Both are off by default, and both are functions of positions, keys
  * and queries alone: neither threads nor other sequences of a step show in the result.
- *   sage    a row at position p reads keys of whole chunks before its own, those below 256 floor(p / 256),
- *           in 8 bits (kernels.h, R7). Where a prompt is cut does not show.
+ *   sage    a row at position p reads whole chunks before its own, those below 256 floor(p / 256), in 8
+ *           bits (kernels.h, R7). Where a prompt is cut does not show.
  *   sparge  from position sparge_min on, in layers without a window, rows come in aligned blocks of as many
  *           tokens as share a pass over a tile. Of the blocks of 64 keys behind it such a block reads those
  *           that its pooled queries give weight to (be_prompt.c), the first and the last two, and drops

@@ -142,6 +142,11 @@ static bool is_read(const query_block *qb, const sq_be_scratch *s, int32_t tile)
     return !qb->sparse || block >= (qb->seg->pos0 + qb->tok0) / SQ_POOL_KEYS || s->keep[block];
 }
 
+static sq_sealed sealed_of(const attend_ctx *c, const query_block *qb, int32_t chunk, bool sage,
+                           bool values) {
+    return sage ? sq_be_past_sealed(c->b, values, qb->kvh, chunk, padded(c->s)) : (sq_sealed){0};
+}
+
 /* Results of one chunk for gathered rows in s->q, into s->mc, s->lc, oc. False: nothing of it is read. */
 static bool chunk_attend(const attend_ctx *c, const query_block *qb, int32_t chunk, sq_be_scratch *s) {
     const sq_attn_seg *seg = qb->seg;
@@ -184,8 +189,8 @@ static bool chunk_attend(const attend_ctx *c, const query_block *qb, int32_t chu
                             .ldo = d,
                             .m_run = qb->sparse ? s->m : NULL,
                             .skip = SKIP,
-                            .sealed = sage ? sq_be_past_sealed(c->b, qb->kvh, chunk, padded(c->s))
-                                           : (sq_sealed_keys){0}};
+                            .sealed_k = sealed_of(c, qb, chunk, sage, false),
+                            .sealed_v = sealed_of(c, qb, chunk, sage, true)};
     if (any) (sage ? c->b->k.attn_sage : c->s->kv_f32 ? c->b->k.attn_f32 : c->b->k.attn_f16)(&a);
     return any;
 }

@@ -27,8 +27,8 @@ typedef struct {
 /* What prompts read of the past of one segment, made anew for each layer (be_prompt.c); for `chunks` chunks
  * of a context of ctx_max tokens, all heads of keys and values. */
 typedef struct {
-    uint8_t *codes;       /* sage: [kv heads][chunks][256 d] */
-    float *step, *z;      /* [kv heads][chunks][d] */
+    uint8_t *codes[2];    /* sage, of keys and of values: [kv heads][chunks][256 d] */
+    float *step[2], *z[2];/* [kv heads][chunks][d] */
     float *mean, *alike;  /* sparge: [kv heads][blocks][d], [kv heads][blocks] */
     void *memory;
     size_t bytes;
@@ -61,8 +61,8 @@ void sq_be_past_carve(sq_backend *b);
 /* Does a segment need a past made for it before it attends? */
 bool sq_be_past_wanted(const sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *seg);
 void sq_be_past_make(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *seg);
-/* The codes of a chunk of one head. */
-sq_sealed_keys sq_be_past_sealed(const sq_backend *b, int32_t kvh, int32_t chunk, int32_t d);
+/* The codes of a chunk of one head: of its keys, or of its values. */
+sq_sealed sq_be_past_sealed(const sq_backend *b, bool values, int32_t kvh, int32_t chunk, int32_t d);
 /* Blocks of 64 keys that rows s->q, n_tok tokens from position pos on by `group` heads, read: into s->keep.
  * False: all of them. */
 bool sq_be_past_pick(sq_backend *b, const sq_attn_shape *s, int32_t kvh, int32_t pos, int32_t n_tok,

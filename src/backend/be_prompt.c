@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * be_prompt.c - what prompts read of their past: keys in 8 bits (SageAttention, Zhang et al.,
+ * be_prompt.c - what prompts read of their past: keys and values in 8 bits (SageAttention, Zhang et al.,
  * arXiv:2410.02367) and only blocks of keys that matter (SpargeAttn, Zhang et al., arXiv:2502.18137).
  *
  * Attention of a prompt is quadratic and bound by arithmetic, so both save operations. Before a segment
  * attends, everything behind it is gone over once for all of its rows:
  *
- *   chunk of 256 keys -> codes [256 d] u8, step and centre [d]      sage
- *   block of 64 keys  -> mean [d], how alike its keys are            sparge
+ *   chunk of 256 keys, or values -> codes [256 d] u8, step and centre [d]      sage
+ *   block of 64 keys             -> mean [d], how alike its keys are           sparge
  *
  * Sage here differs from the paper where a processor differs from a GPU: one step and one centre for each
  * channel and chunk, folded into the query, instead of one scale a block and the mean over all keys. A chunk
  * is read in 8 bits only by rows behind it, when it is whole and will not change, so no result depends on
- * what else was computed in a step. P and V stay f32 and f16 as in the paper.
+ * what else was computed in a step. P has 14 bits, V 8 (the paper: 16 and 16).
  *
  * Sparge predicts per block of query tokens and head: pooled query times pooled keys, softmax, and the
  * heaviest blocks up to a share of the weight. Blocks whose keys (or queries) point anywhere are not judged
@@ -41,7 +41,7 @@ static size_t query_floats(const sq_backend_options *o) {
 size_t sq_be_past_bytes(const sq_backend_options *o) {
     const size_t d = padded_dim(o), heads = (size_t)o->kv_heads_max;
     size_t n = 0;
-    if (o->prompt.sage) n += heads * chunks_of(o) * (SQ_ATTN_CHUNK * d + 2 * d * sizeof(float));
+    if (o->prompt.sage) n += 2 * heads * chunks_of(o) * (SQ_ATTN_CHUNK * d + 2 * d * sizeof(float));
     if (o->prompt.sparge) n += heads * blocks_of(o) * (d + 1) * sizeof(float);
     return n;
 }
@@ -57,10 +57,10 @@ void sq_be_past_carve(sq_backend *b) {
     const size_t d = padded_dim(o), heads = (size_t)o->kv_heads_max, chunks = chunks_of(o);
     char *p = b->past.memory;
     b->past.chunks = (int32_t)chunks;
-    if (o->prompt.sage) {
-        b->past.codes = (uint8_t *)p, p += heads * chunks * SQ_ATTN_CHUNK * d;
-        b->past.step = (float *)p, p += heads * chunks * d * sizeof(float);
-        b->past.z = (float *)p, p += heads * chunks * d * sizeof(float);
+    for (int i = 0; o->prompt.sage && i < 2; i++) {
+        b->past.codes[i] = (uint8_t *)p, p += heads * chunks * SQ_ATTN_CHUNK * d;
+        b->past.step[i] = (float *)p, p += heads * chunks * d * sizeof(float);
+        b->past.z[i] = (float *)p, p += heads * chunks * d * sizeof(float);
     }
     if (!o->prompt.sparge) return;
     b->past.mean = (float *)p, p += heads * blocks_of(o) * d * sizeof(float);
@@ -70,9 +70,10 @@ void sq_be_past_carve(sq_backend *b) {
 /* Entry of a head and a chunk, or a block, in arrays of so many a head. */
 static size_t entry(size_t per_head, int32_t kvh, int32_t i) { return (size_t)kvh * per_head + (size_t)i; }
 
-sq_sealed_keys sq_be_past_sealed(const sq_backend *b, int32_t kvh, int32_t chunk, int32_t d) {
+sq_sealed sq_be_past_sealed(const sq_backend *b, bool values, int32_t kvh, int32_t chunk, int32_t d) {
     const size_t at = entry((size_t)b->past.chunks, kvh, chunk) * (size_t)d;
-    return (sq_sealed_keys){b->past.codes + at * SQ_ATTN_CHUNK, b->past.step + at, b->past.z + at};
+    return (sq_sealed){b->past.codes[values] + at * SQ_ATTN_CHUNK, b->past.step[values] + at,
+                       b->past.z[values] + at};
 }
 
 /* ---- going over the past --------------------------------------------------------------------- */
@@ -107,21 +108,26 @@ static void pool_blocks(const past_ctx *c, int32_t kvh, int32_t chunk, const uin
     }
 }
 
+static void seal_chunk(const past_ctx *c, int32_t kvh, int32_t chunk, const uint16_t *const *k,
+                       const uint16_t *const *v) {
+    const sq_be_past *p = &c->b->past;
+    const size_t at = entry((size_t)p->chunks, kvh, chunk) * (size_t)c->d;
+    c->b->k.seal_keys(k, c->d, p->codes[0] + at * SQ_ATTN_CHUNK, p->step[0] + at, p->z[0] + at);
+    c->b->k.seal_values(v, c->d, p->codes[1] + at * SQ_ATTN_CHUNK, p->step[1] + at, p->z[1] + at);
+}
+
 static void past_item(void *ctx, int32_t item, int32_t thread) {
     (void)thread;
     const past_ctx *c = ctx;
     const int32_t kvh = item % c->s->n_kv_heads, chunk = c->first_chunk + item / c->s->n_kv_heads;
-    const uint16_t *k[SQ_ATTN_TILES] = {0};
+    const uint16_t *k[SQ_ATTN_TILES] = {0}, *v[SQ_ATTN_TILES] = {0};
     for (int32_t j = 0; j < SQ_ATTN_TILES && (chunk * SQ_ATTN_TILES + j) * SQ_KV_TILE <= c->last; j++) {
-        const uint8_t *head =
-            c->seg->pages[chunk * SQ_ATTN_TILES + j] + (size_t)kvh * c->s->head_stride + c->s->k_off;
-        k[j] = (const uint16_t *)head;
+        const uint8_t *head = c->seg->pages[chunk * SQ_ATTN_TILES + j] + (size_t)kvh * c->s->head_stride;
+        k[j] = (const uint16_t *)(head + c->s->k_off);
+        v[j] = (const uint16_t *)(head + c->s->v_off);
     }
     if (c->sparge) pool_blocks(c, kvh, chunk, k);
-    if (!c->b->opt.prompt.sage || chunk >= c->last / SQ_ATTN_CHUNK) return;
-    const size_t at = entry((size_t)c->b->past.chunks, kvh, chunk) * (size_t)c->d;
-    c->b->k.seal_keys(k, c->d, c->b->past.codes + at * SQ_ATTN_CHUNK, c->b->past.step + at,
-                      c->b->past.z + at);
+    if (c->b->opt.prompt.sage && chunk < c->last / SQ_ATTN_CHUNK) seal_chunk(c, kvh, chunk, k, v);
 }
 
 void sq_be_past_make(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *seg) {

@@ -30,13 +30,17 @@
  *      to m and to every o[c]: the sign of a zero then does not depend on which unseen slots (p = +0) a
  *      kernel walked over. A row given m_run drops every tile whose largest score, over what the row sees of
  *      it, is < max(m_run, m) - skip: such tokens have p = +0 (m is still over all that is seen).
- *  R7  keys of a chunk in 8 bits (Sage). For each channel over the 256 tokens: lo = min + 0, hi = max + 0,
- *      r = hi - lo, step = r / 255, z = fma(step, 127.5, lo), u = rint((x - lo) * (r > 0 ? 255 / r : 0)).
- *      A query row becomes integers once a chunk: w[c] = q[c] * step[c], A = max |w|; A < 2^-100 or not
- *      finite: scale = 0 and all W = 0; else scale = A / 127, W[c] = rint(w[c] * (127 / A)).
- *          base = fma(-(scale * 127.5), (float)(sum of W), R1(q, z))
- *          s[t] = fma(scale, (float)(sum over c of W[c] * u[c][t]), base)       exact sums: below 2^24
- *      Everything else as in R4, values in f32.
+ *  R7  keys and values of a chunk in 8 bits (Sage). For each channel over the 256 tokens: lo = min + 0,
+ *      hi = max + 0, r = hi - lo, step = r / 255, z = fma(step, 127.5, lo), u = rint((x - lo) * i) with
+ *      i = 255 / r, or 0 where r is 0. A query row becomes integers once a chunk: w[c] = q[c] * step_k[c],
+ *      A = max |w|; A < 2^-100 or not finite: scale = 0 and all W = 0; else scale = A / 127,
+ *      W[c] = rint(w[c] * (127 / A)).
+ *          base = fma(-(scale * 127.5), (float)(sum of W), R1(q, z_k))
+ *          s[t] = fma(scale, (float)(sum over c of W[c] * u_k[t][c]), base)     exact sums: below 2^24
+ *      m, dropped tiles and p as in R4. P[t] = rint(p[t] * 16256), L = sum of P, k = 1 / 16256 rounded.
+ *          l    = (float)L * k
+ *          e    = fma((float)L, -127.5, (float)(sum over t of P[t] * u_v[t][c]))
+ *          o[c] = fma(step_v[c] * k, e, z_v[c] * l) + 0
  *  R8  a pooled block of 64 keys (Sparge): mean[c] = (16 lanes of sums over t, t+16, ..., and the tree of R1)
  *      / 64. norm[t] = the sum over c of fma(x, x, .); inv[t] = norm > 0 ? 1 / sqrt(norm) : 0. unit[c] = the
  *      same lanes and tree over x * inv[t]; alike = R1(unit, unit) / 4096.
@@ -117,15 +121,17 @@ typedef void sq_glu_fn(const float *g, const float *u, int32_t n, float *h);
 enum {
     SQ_KV_TILE = 32, SQ_ATTN_CHUNK = 256, SQ_POOL_KEYS = 64, /* tokens */
     SQ_ATTN_TILES = SQ_ATTN_CHUNK / SQ_KV_TILE,
-    SQ_ATTN_D_MAX = 512
+    SQ_ATTN_D_MAX = 512,
+    SQ_SAGE_ONE = 16256 /* 127 * 128: a probability of 1, in two planes of 7 bits where that is needed */
 };
 _Static_assert(255 * 127 * SQ_ATTN_D_MAX < 1 << 24, "a dot product of R7 is exact as a float");
+_Static_assert(255 * (int64_t)SQ_SAGE_ONE * SQ_ATTN_CHUNK <= INT32_MAX, "and those of its values fit int32");
 
-/* Keys of a chunk in 8 bits: a view of what seal_keys wrote. */
+/* Keys or values of a chunk in 8 bits: a view of what seal_keys or seal_values wrote. */
 typedef struct {
     const uint8_t *codes;
     const float *step, *z;
-} sq_sealed_keys;
+} sq_sealed;
 
 /* One chunk of one KV head for a block of query rows that share it (G heads times some tokens).
  *   q     [n_q][d] f32, rotated and multiplied by the softmax scale; row i at q + i * ldq
@@ -133,7 +139,7 @@ typedef struct {
  *         a tile whose k[j] is NULL is seen by no row
  *   row i sees tokens [lo[i], hi[i]) of the chunk, 0 <= lo <= hi <= 256; none: m = -inf, l = 0, o = 0
  * attn_f32 reads tiles of the same shape whose elements are f32 (the pointers are cast). attn_sage reads
- * `sealed`; k[j] then only says which tiles are seen.
+ * sealed_k and sealed_v; k[j] then only says which tiles are seen.
  * Results: m [n_q] largest score, l [n_q] sum of exp(s - m), o [n_q][d] sum of exp(s - m) * v; row i at
  * o + i * ldo. d is a multiple of 16, at most 512. Slots a row may not see are finite numbers. */
 typedef struct {
@@ -146,14 +152,14 @@ typedef struct {
     size_t ldo;
     const float *m_run;                  /* [n_q] running maxima that tiles are dropped against, or NULL */
     float skip;                          /* by how much; >= 0 */
-    sq_sealed_keys sealed;               /* attn_sage only */
+    sq_sealed sealed_k, sealed_v;        /* attn_sage only */
 } sq_attn_args;
 typedef void sq_attn_fn(const sq_attn_args *a);
 
-/* R7: all 8 tiles of k [d][32], all of them there, to codes [8][32 d], step and z [d]. codes are 64-byte
- * aligned. In a tile, channel c of token t lies at (c / 4) * 128 + 4 t + c % 4: a line is 16 tokens by 4
- * channels, what one dot-product instruction takes. */
-typedef void sq_seal_keys_fn(const uint16_t *const *k, int32_t d, uint8_t *codes, float *step, float *z);
+/* R7: all 8 tiles, all of them there, to codes [8][32 d], 64-byte aligned, step and z [d]. In a tile of
+ * codes, key channel c of token t lies at (c / 4) * 128 + 4 t + c % 4, value channel c of token t at
+ * (t / 4 * d / 16 + c / 16) * 64 + 4 (c % 16) + t % 4: a line is 16 sums of four products. */
+typedef void sq_seal_fn(const uint16_t *const *tiles, int32_t d, uint8_t *codes, float *step, float *z);
 
 /* R8: the two tiles of a block of 64 keys to mean [d]; returns how alike the keys are, 1: all of one
  * direction, near 0: of none. d is at most 512. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_kernels_keys.c - what long prompts make of cached keys, on every instruction set: codes of 8 bits and
+ * test_kernels_keys.c - what long prompts make of the cache, on every instruction set: codes of 8 bits and
  * attention on them (R7), pooled blocks (R8), and tiles that a row drops. Same bits as scalar; scalar against
  * double precision, with bounds that follow from the rounding. */
 #include "support/attn_chunk.h"
@@ -24,13 +24,15 @@ static float key_of_kind(int kind) {
     }
 }
 
-/* The channels of a chunk's keys get kinds of their own. */
-static void odd_keys(chunk *c) {
+/* The channels of a chunk's keys and values get kinds of their own. */
+static void odd_channels(chunk *c) {
     for (int32_t i = 0; i < c->a.d; i++) {
         const int kind = sq_test_below(&rng, 3) ? 0 : sq_test_below(&rng, 6);
         for (int32_t t = 0; t < SQ_ATTN_CHUNK; t++) {
-            uint16_t *tile = (uint16_t *)(uintptr_t)c->k[t / SQ_KV_TILE];
-            tile[(size_t)i * SQ_KV_TILE + (size_t)(t % SQ_KV_TILE)] = sq_f32_to_f16(key_of_kind(kind));
+            uint16_t *k = (uint16_t *)(uintptr_t)c->k[t / SQ_KV_TILE];
+            uint16_t *v = (uint16_t *)(uintptr_t)c->v[t / SQ_KV_TILE];
+            k[(size_t)i * SQ_KV_TILE + (size_t)(t % SQ_KV_TILE)] = sq_f32_to_f16(key_of_kind(kind));
+            v[(size_t)(t % SQ_KV_TILE) * (size_t)c->a.d + (size_t)i] = sq_f32_to_f16(key_of_kind(kind));
         }
     }
 }
@@ -43,13 +45,13 @@ typedef struct {
     float *step, *z;
 } sealed;
 
-static sealed seal(const sq_kernels *k, const chunk *c) {
+static sealed seal(const sq_kernels *k, const chunk *c, bool values) {
     const size_t d = (size_t)c->a.d;
     sealed s;
     s.codes = sq_test_moat_new(&s.cm, d * SQ_ATTN_CHUNK, 0);
     s.step = sq_test_moat_new(&s.sm, d * sizeof(float), 4);
     s.z = sq_test_moat_new(&s.zm, d * sizeof(float), 8);
-    k->seal_keys(c->k, c->a.d, s.codes, s.step, s.z);
+    (values ? k->seal_values : k->seal_keys)(values ? c->v : c->k, c->a.d, s.codes, s.step, s.z);
     return s;
 }
 
@@ -59,44 +61,49 @@ static void sealed_free(sealed *s) {
     sq_test_moat_free(&s->zm);
 }
 
-static double sealed_at(const sealed *s, int32_t d, int32_t t, int32_t c) {
+static double sealed_at(const sealed *s, bool values, int32_t d, int32_t t, int32_t c) {
     const uint8_t *tile = s->codes + (size_t)(t / SQ_KV_TILE) * SQ_KV_TILE * (size_t)d;
-    const double u = tile[(size_t)(c / 4) * 128 + (size_t)(t % SQ_KV_TILE * 4 + c % 4)];
-    return (double)s->z[c] + (double)s->step[c] * (u - 127.5);
+    const int32_t slot = t % SQ_KV_TILE;
+    const size_t at = values ? (size_t)(slot / 4 * (d / 16) + c / 16) * 64 + (size_t)(c % 16 * 4 + slot % 4)
+                             : (size_t)(c / 4) * 128 + (size_t)(slot * 4 + c % 4);
+    return (double)s->z[c] + (double)s->step[c] * ((double)tile[at] - 127.5);
 }
 
-/* A code is off by half a step, and by the roundings of z and step beside the largest key. */
-static void codes_are_nearest(const chunk *c, const sealed *s) {
+/* A code is off by half a step, and by the roundings of z and step beside the largest number. */
+static void codes_are_nearest(const chunk *c, const sealed *s, bool values) {
+    double (*at)(const chunk *, int32_t, int32_t) = values ? v_at : k_at;
     for (int32_t i = 0; i < c->a.d; i++) {
         double most = 0;
-        for (int32_t t = 0; t < SQ_ATTN_CHUNK; t++) most = fmax(most, fabs(k_at(c, t, i)));
+        for (int32_t t = 0; t < SQ_ATTN_CHUNK; t++) most = fmax(most, fabs(at(c, t, i)));
         const double allowed = 0.5001 * (double)s->step[i] + most * 0x1p-20;
         for (int32_t t = 0; t < SQ_ATTN_CHUNK; t++)
-            if (!(fabs(sealed_at(s, c->a.d, t, i) - k_at(c, t, i)) <= allowed))
-                fail_msg("channel %d of token %d: %.9g, key %.9g, allowed %.3g", i, t,
-                         sealed_at(s, c->a.d, t, i), k_at(c, t, i), allowed);
+            if (!(fabs(sealed_at(s, values, c->a.d, t, i) - at(c, t, i)) <= allowed))
+                fail_msg("channel %d of token %d: %.9g, was %.9g, allowed %.3g", i, t,
+                         sealed_at(s, values, c->a.d, t, i), at(c, t, i), allowed);
     }
+}
+
+static void seal_case(int32_t d, bool odd, bool values) {
+    chunk c;
+    chunk_new(&c, 1, d, 1.0f, true);
+    if (odd) odd_channels(&c);
+    sealed want = seal(&tables.scalar, &c, values);
+    codes_are_nearest(&c, &want, values);
+    for (int32_t k = 0; k < tables.n; k++) {
+        sealed got = seal(&tables.isa[k], &c, values);
+        assert_memory_equal(want.codes, got.codes, (size_t)d * SQ_ATTN_CHUNK);
+        assert_true(sq_test_same("step", tables.isa[k].isa, want.step, got.step, (size_t)d));
+        assert_true(sq_test_same("z", tables.isa[k].isa, want.z, got.z, (size_t)d));
+        sealed_free(&got);
+    }
+    sealed_free(&want);
+    chunk_free(&c);
 }
 
 static void sealing_is_the_same_everywhere(void **state) {
     (void)state;
     for (size_t w = 0; w < SQ_COUNT(widths); w++)
-        for (int odd = 0; odd < 2; odd++) {
-            chunk c;
-            chunk_new(&c, 1, widths[w], 1.0f, true);
-            if (odd) odd_keys(&c);
-            sealed want = seal(&tables.scalar, &c);
-            codes_are_nearest(&c, &want);
-            for (int32_t k = 0; k < tables.n; k++) {
-                sealed got = seal(&tables.isa[k], &c);
-                assert_memory_equal(want.codes, got.codes, (size_t)widths[w] * SQ_ATTN_CHUNK);
-                assert_true(sq_test_same("step", tables.isa[k].isa, want.step, got.step, (size_t)widths[w]));
-                assert_true(sq_test_same("z", tables.isa[k].isa, want.z, got.z, (size_t)widths[w]));
-                sealed_free(&got);
-            }
-            sealed_free(&want);
-            chunk_free(&c);
-        }
+        for (int how = 0; how < 4; how++) seal_case(widths[w], how & 1, how & 2);
 }
 
 /* ---- attention on codes ---------------------------------------------------------------------- */
@@ -121,7 +128,8 @@ static double score_bound(const chunk *c, const sealed *s, int32_t i, double *ex
 
 /* m, and o / l against exact attention: if no score is off by more than e, no probability is by more than a
  * factor of exp(2 e). */
-static void row_is_near_exact(const chunk *c, const sealed *s, const result *r, int32_t i) {
+static void row_is_near_exact(const chunk *c, const sealed *s, const sealed *v, const result *r,
+                              int32_t i) {
     double exact[SQ_ATTN_CHUNK], most = -INFINITY, l = 0;
     const double e = score_bound(c, s, i, exact);
     for (int32_t t = c->lo[i]; t < c->hi[i]; t++) most = fmax(most, exact[t]);
@@ -139,7 +147,9 @@ static void row_is_near_exact(const chunk *c, const sealed *s, const result *r, 
             magnitude += exp(exact[t] - most) * fabs(v_at(c, t, k)) / l;
         }
         const double got = (double)r->o[(size_t)i * r->ldo + (size_t)k] / (double)r->l[i];
-        if (!(fabs(got - o) <= magnitude * (expm1(4 * e) + 1e-4)))
+        /* half a step of a value, and each probability rounded to 1 / 16256 where the largest is 1 */
+        const double rounding = (double)v->step[k] * (0.51 + 127.5 * SQ_ATTN_CHUNK / 2 / 16256 / l);
+        if (!(fabs(got - o) <= magnitude * (expm1(4 * e) + 1e-4) + rounding * exp(4 * e)))
             fail_msg("row %d channel %d: %g, exact %g, scores within %g", i, k, got, o, e);
     }
 }
@@ -147,13 +157,14 @@ static void row_is_near_exact(const chunk *c, const sealed *s, const result *r, 
 static void sage_case(int32_t n_q, int32_t d, float size, bool odd) {
     chunk c;
     chunk_new(&c, n_q, d, size, true);
-    if (odd) odd_keys(&c);
-    sealed s = seal(&tables.scalar, &c);
-    c.a.sealed = (sq_sealed_keys){s.codes, s.step, s.z};
+    if (odd) odd_channels(&c);
+    sealed s = seal(&tables.scalar, &c, false), v = seal(&tables.scalar, &c, true);
+    c.a.sealed_k = (sq_sealed){s.codes, s.step, s.z};
+    c.a.sealed_v = (sq_sealed){v.codes, v.step, v.z};
     for (int thin = 0; thin < 2; thin++) {
         if (thin) chunk_thin(&c);
         result want = attend(tables.scalar.attn_sage, &c, 0, n_q);
-        for (int32_t i = 0; i < n_q && !thin && !odd; i++) row_is_near_exact(&c, &s, &want, i);
+        for (int32_t i = 0; i < n_q && !thin && !odd; i++) row_is_near_exact(&c, &s, &v, &want, i);
         for (int32_t k = 0; k < tables.n; k++) {
             result got = attend(tables.isa[k].attn_sage, &c, 0, n_q);
             same_result(tables.isa[k].isa, &want, &got, 0, n_q);
@@ -166,6 +177,7 @@ static void sage_case(int32_t n_q, int32_t d, float size, bool odd) {
         result_free(&want);
     }
     sealed_free(&s);
+    sealed_free(&v);
     chunk_free(&c);
 }
 
@@ -191,8 +203,9 @@ static void odd_queries_have_the_same_bits(void **state) {
         q[c.a.ldq + (size_t)k] = k ? 0x1p-120f : 0.0f;
         q[2 * c.a.ldq + (size_t)k] = k == 5 ? 0x1p20f : 0x1p-20f;
     }
-    sealed s = seal(&tables.scalar, &c);
-    c.a.sealed = (sq_sealed_keys){s.codes, s.step, s.z};
+    sealed s = seal(&tables.scalar, &c, false), v = seal(&tables.scalar, &c, true);
+    c.a.sealed_k = (sq_sealed){s.codes, s.step, s.z};
+    c.a.sealed_v = (sq_sealed){v.codes, v.step, v.z};
     c.lo[0] = c.lo[1] = c.lo[2] = 0, c.hi[0] = c.hi[1] = c.hi[2] = SQ_ATTN_CHUNK;
     result want = attend(tables.scalar.attn_sage, &c, 0, N_Q);
     assert_true(want.l[0] == SQ_ATTN_CHUNK && want.l[1] == SQ_ATTN_CHUNK);
@@ -209,6 +222,7 @@ static void odd_queries_have_the_same_bits(void **state) {
     }
     result_free(&want);
     sealed_free(&s);
+    sealed_free(&v);
     chunk_free(&c);
 }
 
@@ -246,7 +260,7 @@ static void what_is_dropped_weighs_little(void **state) {
 static void pool_case(int32_t d, bool odd) {
     chunk c;
     chunk_new(&c, 1, d, 1.0f, true);
-    if (odd) odd_keys(&c);
+    if (odd) odd_channels(&c);
     sq_test_moat mw, mg;
     float *want = sq_test_moat_new(&mw, (size_t)d * 4, 4);
     const float alike = tables.scalar.pool_keys(c.k, d, want);

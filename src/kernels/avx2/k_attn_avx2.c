@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * k_attn_avx2.c - attention over one chunk of 256 cached tokens (R4; R7 with keys in 8 bits), folding of
- * chunks, storing of a token.
+ * k_attn_avx2.c - attention over one chunk of 256 cached tokens, folding of chunks, storing of a token (R4).
  *
  * Both halves are the same loop: 32 lanes (tokens for scores, channels for values) by up to three query rows,
  * 12 accumulators, and every f16 line is converted once for the rows that share it. A row sees a range of
@@ -57,119 +56,26 @@ SQ_INLINE void tile_values(int n_r, int n_v, const float *p, const uint16_t *v, 
         for (int j = 0; j < n_v; j++) _mm256_storeu_ps(o + (size_t)r * ldo + 8 * j, acc[r][j]);
 }
 
-/* ---- keys in 8 bits (R7) --------------------------------------------------------------------- */
-
-/* A query row as integers: of each four channels the pairs (0, 2) and (1, 3), 16 bits each, because bytes of
- * 255 times bytes of 127 do not fit the sums of maddubs. */
-typedef struct {
-    int32_t w[SQ_ATTN_D_MAX / 4][2];
-    float scale, base;
-} codes;
-
-SQ_INLINE int32_t lanes_sum(__m256i v) {
-    __m128i x = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(x, _mm_shuffle_epi32(x, 0xb1)));
-}
-
-static void row_codes(const float *q, int32_t d, const sq_sealed_keys *k, codes *out) {
-    float w[SQ_ATTN_D_MAX];
-    __m256 zdot[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
-    __m256i bits = _mm256_setzero_si256(), sum = _mm256_setzero_si256();
-    for (int32_t c = 0; c < d; c += 8) {
-        const __m256 qc = _mm256_loadu_ps(q + c), wc = _mm256_mul_ps(qc, _mm256_loadu_ps(k->step + c));
-        /* magnitudes order like their bits, and NaN is above all */
-        bits = _mm256_max_epu32(
-            bits, _mm256_and_si256(_mm256_castps_si256(wc), _mm256_set1_epi32(0x7fffffff)));
-        zdot[c / 8 % 2] = _mm256_fmadd_ps(qc, _mm256_loadu_ps(k->z + c), zdot[c / 8 % 2]);
-        _mm256_storeu_ps(w + c, wc);
-    }
-    __m128i top = _mm_max_epu32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
-    top = _mm_max_epu32(top, _mm_shuffle_epi32(top, 0x4e));
-    top = _mm_max_epu32(top, _mm_shuffle_epi32(top, 0xb1));
-    const float most = _mm_cvtss_f32(_mm_castsi128_ps(top));
-    const bool usable = most >= 0x1p-100f && most < __builtin_inff();
-    const __m256i all = _mm256_set1_epi32(usable ? -1 : 0);
-    for (int32_t c = 0; c < d; c += 8) {
-        const __m256 x = _mm256_mul_ps(_mm256_loadu_ps(w + c), _mm256_set1_ps(127.0f / most));
-        const __m256i W = _mm256_and_si256(_mm256_cvtps_epi32(x), all);
-        const __m256i pairs = _mm256_shuffle_epi32(W, 0xd8); /* of four: 0 2 1 3 */
-        sum = _mm256_add_epi32(sum, W);
-        _mm_storeu_si128((__m128i *)out->w[c / 4], _mm_packs_epi32(_mm256_castsi256_si128(pairs),
-                                                                  _mm256_extracti128_si256(pairs, 1)));
-    }
-    out->scale = usable ? most / 127.0f : 0.0f;
-    out->base = __builtin_fmaf(-(out->scale * 127.5f), (float)lanes_sum(sum), lane_tree(zdot[0], zdot[1]));
-}
-
-/* s[r][t] for the 32 tokens of a tile of codes. */
-SQ_INLINE void tile_scores_sage(int n_r, const codes *row, int32_t d, const uint8_t *k, float *s) {
-    const __m256i even = _mm256_set1_epi16(0xff);
-    __m256i acc[R_MAX][4];
-    for (int r = 0; r < n_r; r++)
-        for (int j = 0; j < 4; j++) acc[r][j] = _mm256_setzero_si256();
-    for (int32_t quad = 0; quad < d / 4; quad++)
-        for (int j = 0; j < 4; j++) {
-            const __m256i line = _mm256_loadu_si256((const __m256i *)(k + (size_t)quad * 128 + 32 * j));
-            const __m256i k02 = _mm256_and_si256(line, even), k13 = _mm256_srli_epi16(line, 8);
-            for (int r = 0; r < n_r; r++) {
-                const __m256i p02 = _mm256_madd_epi16(k02, _mm256_set1_epi32(row[r].w[quad][0]));
-                const __m256i p13 = _mm256_madd_epi16(k13, _mm256_set1_epi32(row[r].w[quad][1]));
-                acc[r][j] = _mm256_add_epi32(acc[r][j], _mm256_add_epi32(p02, p13));
-            }
-        }
-    for (int r = 0; r < n_r; r++)
-        for (int j = 0; j < 4; j++)
-            _mm256_storeu_ps(s + r * SQ_ATTN_CHUNK + 8 * j,
-                             _mm256_fmadd_ps(_mm256_set1_ps(row[r].scale), _mm256_cvtepi32_ps(acc[r][j]),
-                                             _mm256_set1_ps(row[r].base)));
-}
-
-/* ---- a block of rows ------------------------------------------------------------------------- */
-
-/* Scores of n_r rows from row i on, over tiles [tile0, tile1), into s. */
-SQ_INLINE void scores(int n_r, bool fetch, const sq_attn_args *a, int32_t i, int32_t tile0, int32_t tile1,
-                      float *s) {
-    for (int32_t j = tile0; j < tile1; j++) {
-        const uint16_t *next = j + 1 < tile1 && a->k[j + 1] ? a->k[j + 1] : a->v[j];
-        if (a->k[j])
-            tile_scores(n_r, fetch, a->q + (size_t)i * a->ldq, a->ldq, a->d, a->k[j], next, a->v[j],
-                        s + SQ_KV_TILE * j);
-    }
-}
-
-SQ_INLINE void scores_sage(int n_r, const sq_attn_args *a, int32_t i, int32_t tile0, int32_t tile1,
-                           float *s) {
-    codes row[R_MAX];
-    for (int r = 0; r < n_r; r++) row_codes(a->q + (size_t)(i + r) * a->ldq, a->d, &a->sealed, &row[r]);
-    for (int32_t j = tile0; j < tile1; j++)
-        if (a->k[j])
-            tile_scores_sage(n_r, row, a->d, a->sealed.codes + (size_t)j * SQ_KV_TILE * (size_t)a->d,
-                             s + SQ_KV_TILE * j);
-}
-
 /* n_r query rows from row i on. */
-SQ_INLINE void row_block(int n_r, bool fetch, bool sage, const sq_attn_args *a, int32_t i) {
+SQ_INLINE void row_block(int n_r, bool fetch, const sq_attn_args *a, int32_t i) {
     float s[R_MAX * SQ_ATTN_CHUNK];
     float *o = a->o + (size_t)i * a->ldo;
     const int32_t d = a->d;
-    int32_t lo = SQ_ATTN_CHUNK, hi = 0; /* the union of what the rows see; empty ranges do not count */
+    const extent e = extent_of(a, i, n_r);
     uint32_t live = 0;
-    for (int r = 0; r < n_r; r++) {
-        if (a->lo[i + r] >= a->hi[i + r]) continue;
-        if (a->lo[i + r] < lo) lo = a->lo[i + r];
-        if (a->hi[i + r] > hi) hi = a->hi[i + r];
+    for (int32_t j = e.tile0; j < e.tile1; j++) {
+        const uint16_t *next = j + 1 < e.tile1 && a->k[j + 1] ? a->k[j + 1] : a->v[j];
+        if (a->k[j])
+            tile_scores(n_r, fetch, a->q + (size_t)i * a->ldq, a->ldq, d, a->k[j], next, a->v[j],
+                        s + SQ_KV_TILE * j);
     }
-    const int32_t tile0 = lo / SQ_KV_TILE, tile1 = sq_div_up(hi, SQ_KV_TILE); /* nothing seen: 8 and 0 */
-    if (sage) scores_sage(n_r, a, i, tile0, tile1, s);
-    else scores(n_r, fetch, a, i, tile0, tile1, s);
     for (int r = 0; r < n_r; r++) {
-        live |= softmax_row(a, i + r, tile0, tile1, s + r * SQ_ATTN_CHUNK);
+        live |= softmax_row(a, i + r, e.tile0, e.tile1, s + r * SQ_ATTN_CHUNK);
         memset(o + (size_t)r * a->ldo, 0, (size_t)d * sizeof *o);
     }
-    for (int32_t j = tile0; j < tile1; j++) {
+    for (int32_t j = e.tile0; j < e.tile1; j++) {
         const int32_t t = SQ_KV_TILE * j;
-        const int32_t t0 = lo > t ? lo - t : 0, t1 = hi - t < SQ_KV_TILE ? hi - t : SQ_KV_TILE;
+        const int32_t t0 = e.lo > t ? e.lo - t : 0, t1 = e.hi - t < SQ_KV_TILE ? e.hi - t : SQ_KV_TILE;
         int32_t c = 0;
         if (!(live >> j & 1)) continue;
         for (; c + 32 <= d; c += 32) tile_values(n_r, 4, s + t, a->v[j] + c, d, t0, t1, o + c, a->ldo);
@@ -182,28 +88,20 @@ SQ_INLINE void row_block(int n_r, bool fetch, bool sage, const sq_attn_args *a, 
         }
 }
 
-SQ_INLINE int32_t rows(bool fetch, bool sage, const sq_attn_args *a, int32_t i) {
-    const int32_t left = a->n_q - i;
-    if (left == 1) {
-        row_block(1, fetch, sage, a, i);
-        return 1;
+SQ_INLINE int32_t rows(bool fetch, const sq_attn_args *a, int32_t i) {
+    const int32_t n = rows_next(a->n_q - i);
+    switch (n) {
+    case 1: row_block(1, fetch, a, i); break;
+    case 2: row_block(2, fetch, a, i); break;
+    default: row_block(3, fetch, a, i);
     }
-    if (left == 2 || left == 4) { /* four rows as 2 + 2, not 3 + 1 */
-        row_block(2, fetch, sage, a, i);
-        return 2;
-    }
-    row_block(3, fetch, sage, a, i);
-    return 3;
+    return n;
 }
 
 void sq_attn_f16__avx2(const sq_attn_args *a) {
     if (a->n_q < 1) return;
-    int32_t i = rows(true, false, a, 0);
-    while (i < a->n_q) i += rows(false, false, a, i);
-}
-
-void sq_attn_sage__avx2(const sq_attn_args *a) {
-    for (int32_t i = 0; i < a->n_q;) i += rows(false, true, a, i);
+    int32_t i = rows(true, a, 0);
+    while (i < a->n_q) i += rows(false, a, i);
 }
 
 void sq_attn_merge__avx2(float *m, float *l, float *o, float mc, float lc, const float *oc, int32_t d) {

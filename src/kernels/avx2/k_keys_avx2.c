@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * k_keys_avx2.c - cached keys as codes of 8 bits (R7) and as means of blocks (R8). A tile is channel-major,
- * so lanes are tokens; the codes of four channels are the four bytes of a lane, and a line of codes is made
- * without moving bytes between lanes. */
+ * k_keys_avx2.c - cached keys and values as codes of 8 bits (R7), keys as means of blocks (R8). A tile of
+ * keys is channel-major, so lanes are tokens; the codes of four channels are the four bytes of a lane, and a
+ * line of codes is made without moving bytes between lanes. */
 #include "k_math_avx2.h"
 
 /* What a channel of a chunk is: smallest key and the inverse of its step. */
@@ -43,6 +43,33 @@ void sq_seal_keys__avx2(const uint16_t *const *k, int32_t d, uint8_t *codes, flo
                 uint8_t *to = codes + (size_t)j * SQ_KV_TILE * (size_t)d + (size_t)c * 32 + 32 * i;
                 _mm256_store_si256((__m256i *)to, line);
             }
+    }
+}
+
+/* Lanes are channels here, and the four tokens of a line the bytes of a lane. */
+void sq_seal_values__avx2(const uint16_t *const *v, int32_t d, uint8_t *codes, float *step, float *z) {
+    for (int32_t c = 0; c < d; c += 8) {
+        __m256 lo = _mm256_set1_ps(__builtin_inff()), hi = _mm256_set1_ps(-__builtin_inff());
+        for (int32_t t = 0; t < SQ_ATTN_CHUNK; t++) {
+            const __m256 x = load8_f16(v[t / SQ_KV_TILE] + (size_t)(t % SQ_KV_TILE) * (size_t)d + c);
+            lo = _mm256_min_ps(lo, x);
+            hi = _mm256_max_ps(hi, x);
+        }
+        lo = _mm256_add_ps(lo, _mm256_setzero_ps());
+        const __m256 r = _mm256_sub_ps(_mm256_add_ps(hi, _mm256_setzero_ps()), lo);
+        const __m256 s = _mm256_div_ps(r, _mm256_set1_ps(255.0f));
+        const __m256 wide = _mm256_cmp_ps(r, _mm256_setzero_ps(), _CMP_GT_OQ);
+        const channel ch = {lo, _mm256_and_ps(wide, _mm256_div_ps(_mm256_set1_ps(255.0f), r))};
+        _mm256_storeu_ps(step + c, s);
+        _mm256_storeu_ps(z + c, _mm256_fmadd_ps(s, _mm256_set1_ps(127.5f), lo));
+        for (int32_t t = 0; t < SQ_ATTN_CHUNK; t += 4) {
+            const uint16_t *at = v[t / SQ_KV_TILE] + (size_t)(t % SQ_KV_TILE) * (size_t)d + c;
+            __m256i line = codes8(at, &ch);
+            line = _mm256_or_si256(line, _mm256_slli_epi32(codes8(at + d, &ch), 8));
+            line = _mm256_or_si256(line, _mm256_slli_epi32(codes8(at + 2 * d, &ch), 16));
+            line = _mm256_or_si256(line, _mm256_slli_epi32(codes8(at + 3 * d, &ch), 24));
+            _mm256_store_si256((__m256i *)(codes + (size_t)t * (size_t)d + (size_t)c * 4), line);
+        }
     }
 }
 

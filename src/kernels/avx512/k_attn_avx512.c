@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * k_attn_avx512.c - attention over a chunk of 256 tokens (R4), and with keys in 8 bits (R7).
+ * k_attn_avx512.c - attention over a chunk of 256 tokens (R4).
  *
  * Scores have tokens as lanes: a tile of K is channel-major, so one channel of 32 tokens is two registers,
  * converted once for a block of query rows. Values have channels as lanes: four registers of V, converted
@@ -18,8 +18,6 @@ typedef struct {
     int32_t row0, tile0, tile1;                                /* first row; tiles seen by one row or more */
     uint32_t live;                                             /* bits of tiles with a probability */
     float p[ROWS][SQ_ATTN_CHUNK] __attribute__((aligned(64))); /* scores, then probabilities */
-    int32_t w[ROWS][SQ_ATTN_D_MAX / 4] __attribute__((aligned(64))); /* R7: rows as bytes, four together */
-    float scale[ROWS], base[ROWS];
 } block;
 
 /* Scores of R rows against the 32 tokens of tile j. */
@@ -49,62 +47,6 @@ BLOCK void tile_scores(int R, bool cold, block *b, int32_t j) {
     }
 }
 
-/* ---- keys in 8 bits (R7) --------------------------------------------------------------------- */
-
-/* Query row r of the block, with the steps of the chunk in it, as signed bytes. */
-static void row_codes(block *b, int r) {
-    const sq_attn_args *a = b->a;
-    const float *q = a->q + (size_t)(b->row0 + r) * a->ldq, *z = a->sealed.z;
-    _Alignas(64) float w[SQ_ATTN_D_MAX];
-    __m512 zdot = _mm512_setzero_ps();
-    __m512i bits = _mm512_setzero_si512(), sum = _mm512_setzero_si512();
-    for (int32_t c = 0; c < a->d; c += 16) {
-        const __m512 qc = _mm512_loadu_ps(q + c), wc = _mm512_mul_ps(qc, _mm512_loadu_ps(a->sealed.step + c));
-        /* magnitudes order like their bits, and NaN is above all */
-        bits = _mm512_max_epu32(bits, _mm512_castps_si512(_mm512_abs_ps(wc)));
-        zdot = _mm512_fmadd_ps(qc, _mm512_loadu_ps(z + c), zdot);
-        _mm512_store_ps(w + c, wc);
-    }
-    const uint32_t top = _mm512_reduce_max_epu32(bits);
-    float most;
-    memcpy(&most, &top, sizeof most);
-    const bool usable = most >= 0x1p-100f && most < INFINITY;
-    const __mmask16 all = usable ? 0xffff : 0;
-    const __m512 inv = _mm512_set1_ps(127.0f / most);
-    for (int32_t c = 0; c < a->d; c += 16) {
-        const __m512i W = _mm512_maskz_cvtps_epi32(all, _mm512_mul_ps(_mm512_load_ps(w + c), inv));
-        sum = _mm512_add_epi32(sum, W);
-        _mm_store_si128((__m128i *)&b->w[r][c / 4], _mm512_cvtepi32_epi8(W));
-    }
-    b->scale[r] = usable ? most / 127.0f : 0.0f;
-    b->base[r] = fmaf(-(b->scale[r] * 127.5f), (float)_mm512_reduce_add_epi32(sum), lane_tree(zdot));
-}
-
-/* Scores of R rows against the codes of tile j. */
-BLOCK void tile_scores_sage(int R, block *b, int32_t j) {
-    const sq_attn_args *a = b->a;
-    const uint8_t *k = a->sealed.codes + (size_t)j * SQ_KV_TILE * (size_t)a->d;
-    __m512i s[ROWS][2];
-    if (!a->k[j]) return;
-    for (int r = 0; r < R; r++) s[r][0] = s[r][1] = _mm512_setzero_si512();
-    for (int32_t quad = 0; quad < a->d / 4; quad++) {
-        const __m512i k0 = _mm512_load_si512(k + (size_t)quad * 128),
-                      k1 = _mm512_load_si512(k + (size_t)quad * 128 + 64);
-        for (int r = 0; r < R; r++) {
-            const __m512i w = _mm512_set1_epi32(b->w[r][quad]);
-            s[r][0] = _mm512_dpbusd_epi32(s[r][0], k0, w);
-            s[r][1] = _mm512_dpbusd_epi32(s[r][1], k1, w);
-        }
-    }
-    for (int r = 0; r < R; r++)
-        for (int h = 0; h < 2; h++)
-            _mm512_store_ps(b->p[r] + SQ_KV_TILE * j + 16 * h,
-                            _mm512_fmadd_ps(_mm512_set1_ps(b->scale[r]), _mm512_cvtepi32_ps(s[r][h]),
-                                            _mm512_set1_ps(b->base[r])));
-}
-
-/* ---- values, and all of it ------------------------------------------------------------------- */
-
 /* o of R rows, channels [c, c + 16 C). */
 BLOCK void values(int R, int C, const block *b, int32_t c) {
     const sq_attn_args *a = b->a;
@@ -130,8 +72,8 @@ BLOCK void values(int R, int C, const block *b, int32_t c) {
                              _mm512_add_ps(o[r][n], _mm512_setzero_ps()));
 }
 
-/* cold: no other block reads these tiles, so they come from memory. sage: keys are codes. */
-BLOCK void rows_block(int R, bool cold, bool sage, block *b) {
+/* cold: no other block reads these tiles, so they come from memory. */
+BLOCK void rows_block(int R, bool cold, block *b) {
     const sq_attn_args *a = b->a;
     int32_t lo = SQ_ATTN_CHUNK, hi = 0;
     for (int32_t i = b->row0; i < b->row0 + R; i++) {
@@ -141,10 +83,7 @@ BLOCK void rows_block(int R, bool cold, bool sage, block *b) {
     }
     b->tile0 = lo / SQ_KV_TILE;
     b->tile1 = sq_div_up(hi, SQ_KV_TILE); /* nothing seen: 8 and 0 */
-    for (int r = 0; sage && r < R; r++) row_codes(b, r);
-    for (int32_t j = b->tile0; j < b->tile1; j++)
-        if (sage) tile_scores_sage(R, b, j);
-        else tile_scores(R, cold, b, j);
+    for (int32_t j = b->tile0; j < b->tile1; j++) tile_scores(R, cold, b, j);
     b->live = 0;
     for (int r = 0; r < R; r++) b->live |= softmax_row(a, b->row0 + r, b->tile0, b->tile1, b->p[r]);
     int32_t c = 0;
@@ -153,26 +92,11 @@ BLOCK void rows_block(int R, bool cold, bool sage, block *b) {
     for (; c < a->d; c += 16) values(R, 1, b, c);
 }
 
-/* The rows from b->row0 on, six at a time: as many as leave room for the lines they share. */
-BLOCK void many_rows(bool sage, block *b) {
-    while (b->row0 < b->a->n_q) {
-        const int32_t left = b->a->n_q - b->row0;
-        if (left >= 6)
-            rows_block(6, false, sage, b), b->row0 += 6;
-        else if (left >= 4)
-            rows_block(4, false, sage, b), b->row0 += 4;
-        else if (left >= 2)
-            rows_block(2, false, sage, b), b->row0 += 2;
-        else
-            rows_block(1, false, sage, b), b->row0 += 1;
-    }
-}
-
 void sq_attn_f16__avx512(const sq_attn_args *a) {
     block b = {.a = a};
     switch (a->n_q) {
 #define CASE(R)                                                                                              \
-    case R: rows_block(R, true, false, &b); return
+    case R: rows_block(R, true, &b); return
         CASE(1);
         CASE(2);
         CASE(3);
@@ -183,13 +107,17 @@ void sq_attn_f16__avx512(const sq_attn_args *a) {
         CASE(8);
 #undef CASE
     }
-    many_rows(false, &b);
-}
-
-/* Needs VNNI. */
-void sq_attn_sage__avx512(const sq_attn_args *a) {
-    block b = {.a = a};
-    many_rows(true, &b);
+    while (b.row0 < a->n_q) {
+        const int32_t left = a->n_q - b.row0;
+        if (left >= 6)
+            rows_block(6, false, &b), b.row0 += 6;
+        else if (left >= 4)
+            rows_block(4, false, &b), b.row0 += 4;
+        else if (left >= 2)
+            rows_block(2, false, &b), b.row0 += 2;
+        else
+            rows_block(1, false, &b), b.row0 += 1;
+    }
 }
 
 void sq_attn_merge__avx512(float *m, float *l, float *o, float mc, float lc, const float *oc, int32_t d) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * k_keys_avx512.c - cached keys as codes of 8 bits (R7) and as means of blocks (R8). A tile is channel-major,
- * so lanes are tokens; the codes of four channels are the four bytes of a lane, and a line of codes is made
- * without moving bytes between lanes. */
+ * k_keys_avx512.c - cached keys and values as codes of 8 bits (R7), keys as means of blocks (R8). A tile of
+ * keys is channel-major, so lanes are tokens; the codes of four channels are the four bytes of a lane, and a
+ * line of codes is made without moving bytes between lanes. */
 #include "kernels/avx512/k_avx512.h"
 
 #include <math.h>
@@ -44,6 +44,33 @@ void sq_seal_keys__avx512(const uint16_t *const *k, int32_t d, uint8_t *codes, f
                                                                    (unsigned)(8 * i)));
                 _mm512_store_si512(to, line);
             }
+    }
+}
+
+/* Lanes are channels here, and the four tokens of a line the bytes of a lane. */
+void sq_seal_values__avx512(const uint16_t *const *v, int32_t d, uint8_t *codes, float *step, float *z) {
+    for (int32_t c = 0; c < d; c += 16) {
+        __m512 lo = _mm512_set1_ps(INFINITY), hi = _mm512_set1_ps(-INFINITY);
+        for (int32_t t = 0; t < SQ_ATTN_CHUNK; t++) {
+            const __m512 x = f16_load(v[t / SQ_KV_TILE] + (size_t)(t % SQ_KV_TILE) * (size_t)d + c);
+            lo = _mm512_min_ps(lo, x);
+            hi = _mm512_max_ps(hi, x);
+        }
+        lo = _mm512_add_ps(lo, _mm512_setzero_ps());
+        const __m512 r = _mm512_sub_ps(_mm512_add_ps(hi, _mm512_setzero_ps()), lo);
+        const __m512 s = _mm512_div_ps(r, _mm512_set1_ps(255.0f));
+        const __mmask16 wide = _mm512_cmp_ps_mask(r, _mm512_setzero_ps(), _CMP_GT_OQ);
+        const channel ch = {lo, _mm512_maskz_div_ps(wide, _mm512_set1_ps(255.0f), r)};
+        _mm512_storeu_ps(step + c, s);
+        _mm512_storeu_ps(z + c, _mm512_fmadd_ps(s, _mm512_set1_ps(127.5f), lo));
+        for (int32_t t = 0; t < SQ_ATTN_CHUNK; t += 4) {
+            const uint16_t *at = v[t / SQ_KV_TILE] + (size_t)(t % SQ_KV_TILE) * (size_t)d + c;
+            __m512i line = codes16(at, &ch);
+            for (int32_t i = 1; i < 4; i++)
+                line = _mm512_or_si512(
+                    line, _mm512_slli_epi32(codes16(at + i * d, &ch), (unsigned)(8 * i)));
+            _mm512_store_si512(codes + (size_t)t * (size_t)d + (size_t)c * 4, line);
+        }
     }
 }
 

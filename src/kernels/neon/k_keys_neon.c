@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * k_keys_neon.c - cached keys as codes of 8 bits (R7) and as means of blocks (R8). A tile is channel-major,
- * so lanes are tokens; the codes of four channels are the four bytes of a lane, and a line of codes is made
- * without moving bytes between lanes. */
+ * k_keys_neon.c - cached keys and values as codes of 8 bits (R7), keys as means of blocks (R8). A tile of
+ * keys is channel-major, so lanes are tokens; the codes of four channels are the four bytes of a lane, and a
+ * line of codes is made without moving bytes between lanes. */
 #include "k_math_neon.h"
 
 /* What a channel of a chunk is: smallest key and the inverse of its step. */
 typedef struct {
-    float lo, inv;
+    float32x4_t lo, inv;
 } channel;
 
 static channel channel_of(const uint16_t *const *k, int32_t c, float *step, float *z) {
@@ -21,11 +21,11 @@ static channel channel_of(const uint16_t *const *k, int32_t c, float *step, floa
     const float low = vminvq_f32(lo) + 0.0f, r = vmaxvq_f32(hi) + 0.0f - low;
     *step = r / 255.0f;
     *z = __builtin_fmaf(*step, 127.5f, low);
-    return (channel){low, r > 0.0f ? 255.0f / r : 0.0f};
+    return (channel){vdupq_n_f32(low), vdupq_n_f32(r > 0.0f ? 255.0f / r : 0.0f)};
 }
 
-SQ_INLINE uint32x4_t codes4(const uint16_t *k, const channel *c) {
-    return vcvtnq_u32_f32(vmulq_n_f32(vsubq_f32(load4_f16(k), vdupq_n_f32(c->lo)), c->inv));
+SQ_INLINE uint32x4_t codes4(const uint16_t *x, float32x4_t lo, float32x4_t inv) {
+    return vcvtnq_u32_f32(vmulq_f32(vsubq_f32(load4_f16(x), lo), inv));
 }
 
 void sq_seal_keys__neon(const uint16_t *const *k, int32_t d, uint8_t *codes, float *step, float *z) {
@@ -35,13 +35,41 @@ void sq_seal_keys__neon(const uint16_t *const *k, int32_t d, uint8_t *codes, flo
         for (int32_t j = 0; j < SQ_ATTN_TILES; j++)
             for (int32_t i = 0; i < 8; i++) {
                 const uint16_t *at = k[j] + (size_t)c * SQ_KV_TILE + 4 * i;
-                uint32x4_t line = codes4(at, &ch[0]);
-                line = vsliq_n_u32(line, codes4(at + SQ_KV_TILE, &ch[1]), 8);
-                line = vsliq_n_u32(line, codes4(at + 2 * SQ_KV_TILE, &ch[2]), 16);
-                line = vsliq_n_u32(line, codes4(at + 3 * SQ_KV_TILE, &ch[3]), 24);
+                uint32x4_t line = codes4(at, ch[0].lo, ch[0].inv);
+                line = vsliq_n_u32(line, codes4(at + SQ_KV_TILE, ch[1].lo, ch[1].inv), 8);
+                line = vsliq_n_u32(line, codes4(at + 2 * SQ_KV_TILE, ch[2].lo, ch[2].inv), 16);
+                line = vsliq_n_u32(line, codes4(at + 3 * SQ_KV_TILE, ch[3].lo, ch[3].inv), 24);
                 uint8_t *to = codes + (size_t)j * SQ_KV_TILE * (size_t)d + (size_t)c * 32 + 16 * i;
                 vst1q_u8(to, vreinterpretq_u8_u32(line));
             }
+    }
+}
+
+/* Lanes are channels here, and the four tokens of a line the bytes of a lane. */
+void sq_seal_values__neon(const uint16_t *const *v, int32_t d, uint8_t *codes, float *step, float *z) {
+    const float32x4_t zero = vdupq_n_f32(0.0f), most = vdupq_n_f32(255.0f);
+    for (int32_t c = 0; c < d; c += 4) {
+        float32x4_t lo = vdupq_n_f32(__builtin_inff()), hi = vdupq_n_f32(-__builtin_inff());
+        for (int32_t t = 0; t < SQ_ATTN_CHUNK; t++) {
+            const float32x4_t x = load4_f16(v[t / SQ_KV_TILE] + (size_t)(t % SQ_KV_TILE) * (size_t)d + c);
+            lo = vminq_f32(lo, x);
+            hi = vmaxq_f32(hi, x);
+        }
+        lo = vaddq_f32(lo, zero);
+        const float32x4_t r = vsubq_f32(vaddq_f32(hi, zero), lo), s = vdivq_f32(r, most);
+        const uint32x4_t wide = vcgtq_f32(r, zero);
+        const float32x4_t inv =
+            vreinterpretq_f32_u32(vandq_u32(wide, vreinterpretq_u32_f32(vdivq_f32(most, r))));
+        vst1q_f32(step + c, s);
+        vst1q_f32(z + c, vfmaq_f32(lo, s, vdupq_n_f32(127.5f)));
+        for (int32_t t = 0; t < SQ_ATTN_CHUNK; t += 4) {
+            const uint16_t *at = v[t / SQ_KV_TILE] + (size_t)(t % SQ_KV_TILE) * (size_t)d + c;
+            uint32x4_t line = codes4(at, lo, inv);
+            line = vsliq_n_u32(line, codes4(at + d, lo, inv), 8);
+            line = vsliq_n_u32(line, codes4(at + 2 * d, lo, inv), 16);
+            line = vsliq_n_u32(line, codes4(at + 3 * d, lo, inv), 24);
+            vst1q_u8(codes + (size_t)t * (size_t)d + (size_t)c * 4, vreinterpretq_u8_u32(line));
+        }
     }
 }
 

@@ -16,47 +16,55 @@ SQ_INLINE uint32x4_t seen4(int32_t t, int32_t lo, int32_t hi) {
     return vandq_u32(vcgeq_s32(i, vdupq_n_s32(lo)), vcltq_s32(i, vdupq_n_s32(hi)));
 }
 
-/* The scores of the 32 tokens from t on become exp(s - m) where the row sees, +0 elsewhere; added to sum. */
-SQ_INLINE void tile_exp(float *p, int32_t t, int32_t lo, int32_t hi, float m, float32x4_t sum[4]) {
-    for (int i = 0; i < 8; i++) {
-        float *at = p + t + 4 * i;
-        const float32x4_t e = exp4(vsubq_f32(vld1q_f32(at), vdupq_n_f32(m)));
-        const uint32x4_t prob = vandq_u32(vreinterpretq_u32_f32(e), seen4(t + 4 * i, lo, hi));
-        vst1q_f32(at, vreinterpretq_f32_u32(prob));
-        sum[i % 4] = vaddq_f32(sum[i % 4], vreinterpretq_f32_u32(prob));
-    }
+/* exp(s - m) of the four tokens from t on where the row sees, +0 elsewhere. */
+SQ_INLINE float32x4_t probabilities(const float *p, int32_t t, int32_t lo, int32_t hi, float m) {
+    const float32x4_t e = exp4(vsubq_f32(vld1q_f32(p + t), vdupq_n_f32(m)));
+    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(e), seen4(t, lo, hi)));
 }
 
-/* Row i of the call: p holds scores at tiles [tile0, tile1) and gets probabilities, +0 where the row does not
- * see; m and l of the row are written. Returns a bit for each tile where it sees something and did not drop
- * it. */
-static inline uint32_t softmax_row(const sq_attn_args *a, int32_t i, int32_t tile0, int32_t tile1, float *p) {
+/* Of row i over tiles [tile0, tile1): m, and a bit for each tile that it reads: it sees something there and
+ * does not drop it. */
+typedef struct {
+    float m;
+    uint32_t live;
+} row_max;
+
+static inline row_max row_max_of(const sq_attn_args *a, int32_t i, int32_t tile0, int32_t tile1,
+                                 const float *p) {
     const int32_t lo = a->lo[i], hi = a->hi[i];
     const float32x4_t none = vdupq_n_f32(-__builtin_inff());
-    float32x4_t sum[4];
-    float top[SQ_ATTN_TILES], m = -__builtin_inff();
-    uint32_t live = 0;
-    for (int j = 0; j < 4; j++) sum[j] = vdupq_n_f32(0.0f);
+    float top[SQ_ATTN_TILES];
+    row_max r = {.m = -__builtin_inff()};
     for (int32_t j = tile0; j < tile1; j++) {
         float32x4_t most = none;
         for (int32_t t = SQ_KV_TILE * j; a->k[j] && t < SQ_KV_TILE * (j + 1); t += 4)
             most = vmaxq_f32(most, vbslq_f32(seen4(t, lo, hi), vld1q_f32(p + t), none));
         top[j] = vmaxvq_f32(most);
-        m = top[j] > m ? top[j] : m;
+        r.m = top[j] > r.m ? top[j] : r.m;
     }
-    m += 0.0f;
-    const float run = a->m_run && a->m_run[i] > m ? a->m_run[i] : m;
+    r.m += 0.0f;
+    const float run = a->m_run && a->m_run[i] > r.m ? a->m_run[i] : r.m;
     const float least = a->m_run && run > -FLT_MAX ? run - a->skip : -FLT_MAX;
     for (int32_t j = tile0; j < tile1; j++)
-        if (top[j] >= least) {
-            live |= 1u << j;
-            tile_exp(p, SQ_KV_TILE * j, lo, hi, m, sum);
-        } else {
-            memset(p + SQ_KV_TILE * j, 0, SQ_KV_TILE * sizeof *p);
-        }
-    a->m[i] = m;
+        if (top[j] >= least) r.live |= 1u << j;
+    return r;
+}
+
+/* Row i of the call: p holds scores at tiles [tile0, tile1) and gets probabilities, +0 where the row does not
+ * see; m and l of the row are written. Returns the bits of tiles that it reads. */
+static inline uint32_t softmax_row(const sq_attn_args *a, int32_t i, int32_t tile0, int32_t tile1, float *p) {
+    const row_max r = row_max_of(a, i, tile0, tile1, p);
+    float32x4_t sum[4];
+    for (int j = 0; j < 4; j++) sum[j] = vdupq_n_f32(0.0f);
+    for (int32_t t = SQ_KV_TILE * tile0; t < SQ_KV_TILE * tile1; t += 4) {
+        float32x4_t prob = vdupq_n_f32(0.0f);
+        if (r.live >> (t / SQ_KV_TILE) & 1) prob = probabilities(p, t, a->lo[i], a->hi[i], r.m);
+        vst1q_f32(p + t, prob);
+        sum[t / 4 % 4] = vaddq_f32(sum[t / 4 % 4], prob);
+    }
+    a->m[i] = r.m;
     a->l[i] = lane_tree(sum);
-    return live;
+    return r.live;
 }
 
 /* Query rows at a time: 3 x 8 accumulators. */

@@ -54,16 +54,25 @@ static void tile_values(const sq_attn_args *a, bool f32, int32_t i, int32_t j, c
     }
 }
 
-static void attn_row(const sq_attn_args *a, scores_fn *scores, bool f32, int32_t i) {
-    float *o = a->o + (size_t)i * a->ldo;
-    float s[SQ_ATTN_CHUNK], top[SQ_ATTN_TILES], sum[16] = {0}, m = -INFINITY;
-    for (int32_t c = 0; c < a->d; c++) o[c] = 0.0f;
-    scores(a, i, s);
+/* m of row i, and for each tile whether the row reads it: it sees something there and does not drop it. */
+static float row_max(const sq_attn_args *a, int32_t i, const float *s, bool reads[SQ_ATTN_TILES]) {
+    float top[SQ_ATTN_TILES], m = -INFINITY;
     for (int32_t j = 0; j < SQ_ATTN_TILES; j++) m = fmaxf(m, top[j] = tile_max(a, i, j, s));
     m += 0.0f; /* -0 becomes +0 */
     const float least = a->m_run ? fmaxf(a->m_run[i], m) - a->skip : -INFINITY;
+    for (int32_t j = 0; j < SQ_ATTN_TILES; j++) reads[j] = top[j] > -INFINITY && top[j] >= least;
+    return m;
+}
+
+static void attn_row(const sq_attn_args *a, scores_fn *scores, bool f32, int32_t i) {
+    float *o = a->o + (size_t)i * a->ldo;
+    float s[SQ_ATTN_CHUNK], sum[16] = {0};
+    bool reads[SQ_ATTN_TILES];
+    for (int32_t c = 0; c < a->d; c++) o[c] = 0.0f;
+    scores(a, i, s);
+    const float m = row_max(a, i, s, reads);
     for (int32_t j = 0; j < SQ_ATTN_TILES; j++)
-        if (top[j] > -INFINITY && top[j] >= least) tile_values(a, f32, i, j, s, m, sum);
+        if (reads[j]) tile_values(a, f32, i, j, s, m, sum);
     for (int32_t c = 0; c < a->d; c++) o[c] += 0.0f;
     a->m[i] = m;
     a->l[i] = lane_tree(sum);
@@ -77,7 +86,7 @@ void sq_attn_f32__scalar(const sq_attn_args *a) {
     for (int32_t i = 0; i < a->n_q; i++) attn_row(a, scores_f32, true, i);
 }
 
-/* ---- keys in 8 bits (R7) --------------------------------------------------------------------- */
+/* ---- keys and values in 8 bits (R7) ---------------------------------------------------------- */
 
 /* A query row with the steps of a chunk in it; returns the scale of the integers. */
 static float row_codes(const float *w, int32_t d, int32_t *W) {
@@ -95,7 +104,7 @@ static float row_codes(const float *w, int32_t d, int32_t *W) {
 
 static void scores_sage(const sq_attn_args *a, int32_t i, float *s) {
     const float *q = a->q + (size_t)i * a->ldq;
-    const sq_sealed_keys *k = &a->sealed;
+    const sq_sealed *k = &a->sealed_k;
     float w[SQ_ATTN_D_MAX], zdot[16] = {0};
     int32_t W[SQ_ATTN_D_MAX], sum = 0;
     for (int32_t c = 0; c < a->d; c++) w[c] = q[c] * k->step[c];
@@ -114,8 +123,31 @@ static void scores_sage(const sq_attn_args *a, int32_t i, float *s) {
     }
 }
 
+static void sage_row(const sq_attn_args *a, int32_t i) {
+    const sq_sealed *v = &a->sealed_v;
+    const float k = 1.0f / SQ_SAGE_ONE;
+    float s[SQ_ATTN_CHUNK] = {0}, *o = a->o + (size_t)i * a->ldo;
+    int32_t dot[SQ_ATTN_D_MAX] = {0}, L = 0;
+    bool reads[SQ_ATTN_TILES];
+    scores_sage(a, i, s);
+    const float m = row_max(a, i, s, reads);
+    for (int32_t t = a->lo[i]; t < a->hi[i]; t++) {
+        if (!reads[t / SQ_KV_TILE]) continue;
+        const int32_t P = (int32_t)rintf(sq_exp(s[t] - m) * (float)SQ_SAGE_ONE);
+        const uint8_t *four = v->codes + (size_t)(t / 4 * 4) * (size_t)a->d; /* codes of four tokens */
+        L += P;
+        for (int32_t c = 0; c < a->d; c++) dot[c] += P * four[(size_t)c * 4 + (size_t)(t % 4)];
+    }
+    a->m[i] = m;
+    a->l[i] = (float)L * k;
+    for (int32_t c = 0; c < a->d; c++) {
+        const float centred = fmaf((float)L, -127.5f, (float)dot[c]);
+        o[c] = fmaf(v->step[c] * k, centred, v->z[c] * a->l[i]) + 0.0f;
+    }
+}
+
 void sq_attn_sage__scalar(const sq_attn_args *a) {
-    for (int32_t i = 0; i < a->n_q; i++) attn_row(a, scores_sage, false, i);
+    for (int32_t i = 0; i < a->n_q; i++) sage_row(a, i);
 }
 
 /* ---- folding chunks, storing tokens ---------------------------------------------------------- */
