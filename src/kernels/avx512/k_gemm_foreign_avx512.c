@@ -4,9 +4,36 @@
  * with 8-bit packed matrices. Between panels the sums wait in y, as the rule R2 in one order allows. */
 #include "kernels/avx512/k_avx512.h"
 
-#include "kernels/k_foreign.h"
+#define SQ_LANES 16
+#define SQ_ZERO8 128u
+typedef uint32_t sq_u32 __attribute__((vector_size(64)));
+typedef int32_t sq_i32 __attribute__((vector_size(64)));
+typedef float sq_f32 __attribute__((vector_size(64)));
 
-enum { N_MAX = 8 }; /* tokens of a block */
+/* Rows i, i + 4, i + 8 and i + 12 share a register, so that rows become lanes without a step across 16
+ * bytes. */
+BLOCK void sq_quads(const uint8_t *const p[4], size_t ld, size_t at, sq_u32 out[4]) {
+    __m512i r[4];
+    UNROLL
+    for (size_t i = 0; i < 4; i++) {
+        r[i] = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(p[0] + i * ld + at)));
+        r[i] = _mm512_inserti32x4(r[i], _mm_loadu_si128((const __m128i *)(p[1] + i * ld + at)), 1);
+        r[i] = _mm512_inserti32x4(r[i], _mm_loadu_si128((const __m128i *)(p[2] + i * ld + at)), 2);
+        r[i] = _mm512_inserti32x4(r[i], _mm_loadu_si128((const __m128i *)(p[3] + i * ld + at)), 3);
+    }
+    const __m512i a = _mm512_unpacklo_epi32(r[0], r[1]), b = _mm512_unpacklo_epi32(r[2], r[3]),
+                  c = _mm512_unpackhi_epi32(r[0], r[1]), d = _mm512_unpackhi_epi32(r[2], r[3]);
+    out[0] = (sq_u32)_mm512_unpacklo_epi64(a, b);
+    out[1] = (sq_u32)_mm512_unpackhi_epi64(a, b);
+    out[2] = (sq_u32)_mm512_unpacklo_epi64(c, d);
+    out[3] = (sq_u32)_mm512_unpackhi_epi64(c, d);
+}
+
+BLOCK sq_f32 sq_halves(sq_u32 v) { return (sq_f32)_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)v)); }
+
+#include "kernels/k_unpack.h"
+
+enum { TILES = 2, N_MAX = 6 }; /* row tiles and tokens of a block */
 
 BLOCK __m512i quad(const int8_t *q) {
     int32_t v;
@@ -14,65 +41,100 @@ BLOCK __m512i quad(const int8_t *q) {
     return _mm512_set1_epi32(v);
 }
 
-/* One run of SUB columns, N tokens from i0 on: acc goes on. k: its first column; s: the run of the panel. */
-BLOCK void add_run(int SUB, bool biased, int N, const sq_panel *p, int32_t s, const sq_act *x, int32_t i0,
-                   int32_t k, __m512 *acc) {
-    const __m512i sign = _mm512_set1_epi8(-128);
+/* A call as its blocks see it. */
+typedef struct {
+    const sq_act *x;
+    const sq_panel *p[TILES];
+    int32_t zero, k0, runs;
+    __mmask16 rows[TILES];
+} panels;
+
+/* Run s of the panels, N tokens from i0 on: acc goes on. */
+BLOCK void add_run(int SUB, bool biased, int N, const panels *c, int32_t s, int32_t i0,
+                   __m512 acc[TILES][N_MAX]) {
+    const sq_act *x = c->x;
+    const int32_t k = c->k0 + s * SUB;
     const size_t ld = (size_t)x->groups * SQ_GROUP;
-    const __m512 scale = _mm512_load_ps(p->scale[s]), bias = _mm512_load_ps(p->bias[s]);
-    __m512i line[8];
-    UNROLL
-    for (int l = 0; l < SUB / 4; l++)
-        line[l] = _mm512_xor_si512(_mm512_load_si512(p->line[s * (SUB / 4) + l]), sign);
+    const int8_t *q = x->q + (size_t)i0 * ld + (size_t)k;
+    __m512i dot[TILES][N_MAX];
+    int32_t sum[N_MAX];
     for (int i = 0; i < N; i++) {
-        const int32_t sum = sq_panel_sum(x, i0 + i, k, SUB);
-        const int8_t *q = x->q + (size_t)(i0 + i) * ld + (size_t)k;
-        __m512i dot = _mm512_set1_epi32(-128 * sum);
-        UNROLL
-        for (int l = 0; l < SUB / 4; l++) dot = _mm512_dpbusd_epi32(dot, line[l], quad(q + 4 * l));
+        sum[i] = sq_panel_sum(x, i0 + i, k, SUB);
+        for (int t = 0; t < TILES; t++) dot[t][i] = _mm512_set1_epi32(-c->zero * sum[i]);
+    }
+    UNROLL
+    for (int l = 0; l < SUB / 4; l++) {
+        __m512i v[TILES];
+        for (int t = 0; t < TILES; t++) v[t] = _mm512_load_si512(c->p[t]->line[s * (SUB / 4) + l]);
+        for (int i = 0; i < N; i++) {
+            const __m512i b = quad(q + (size_t)i * ld + 4 * l);
+            for (int t = 0; t < TILES; t++) dot[t][i] = _mm512_dpbusd_epi32(dot[t][i], v[t], b);
+        }
+    }
+    for (int i = 0; i < N; i++) {
         const float sx = x->scale[(size_t)(i0 + i) * (size_t)x->groups + (size_t)(k / SQ_GROUP)];
-        acc[i] = _mm512_fmadd_ps(_mm512_mul_ps(scale, _mm512_set1_ps(sx)), _mm512_cvtepi32_ps(dot), acc[i]);
-        if (biased) acc[i] = _mm512_fmadd_ps(bias, _mm512_set1_ps(sx * (float)sum), acc[i]);
+        for (int t = 0; t < TILES; t++) {
+            const __m512 f = _mm512_mul_ps(_mm512_load_ps(c->p[t]->scale[s]), _mm512_set1_ps(sx));
+            acc[t][i] = _mm512_fmadd_ps(f, _mm512_cvtepi32_ps(dot[t][i]), acc[t][i]);
+            if (biased)
+                acc[t][i] = _mm512_fmadd_ps(_mm512_load_ps(c->p[t]->bias[s]),
+                                            _mm512_set1_ps(sx * (float)sum[i]), acc[t][i]);
+        }
     }
 }
 
-/* The whole panel, N tokens. y0: the first token's output of the tile's first row. */
-BLOCK void panel_block(int SUB, bool biased, int N, const sq_panel *p, const sq_act *x, int32_t i0,
-                       int32_t k0, float *y0, size_t ldy, __mmask16 rows) {
-    const int32_t left = x->groups * SQ_GROUP - k0, n = left < SQ_PANEL ? left : SQ_PANEL;
-    __m512 acc[N_MAX];
+/* The whole panels, N tokens. y: the first token's output of the first tile's first row. */
+BLOCK void block(int SUB, bool biased, int N, const panels *c, int32_t i0, float *y, size_t ldy) {
+    __m512 acc[TILES][N_MAX];
     for (int i = 0; i < N; i++)
-        acc[i] = k0 == 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(rows, y0 + (size_t)i * ldy);
-    for (int32_t s = 0; s < n / SUB; s++) add_run(SUB, biased, N, p, s, x, i0, k0 + s * SUB, acc);
-    for (int i = 0; i < N; i++) _mm512_mask_storeu_ps(y0 + (size_t)i * ldy, rows, acc[i]);
+        for (int t = 0; t < TILES; t++)
+            acc[t][i] = c->k0 ? _mm512_maskz_loadu_ps(c->rows[t], y + (size_t)i * ldy + t * SQ_TILE_ROWS)
+                              : _mm512_setzero_ps();
+    for (int32_t s = 0; s < c->runs; s++) add_run(SUB, biased, N, c, s, i0, acc);
+    for (int i = 0; i < N; i++)
+        for (int t = 0; t < TILES; t++)
+            _mm512_mask_storeu_ps(y + (size_t)i * ldy + t * SQ_TILE_ROWS, c->rows[t], acc[t][i]);
 }
 
-BLOCK void panel_tokens(int SUB, bool biased, const sq_panel *p, const sq_act *x, int32_t k0, float *y,
-                        size_t ldy, __mmask16 rows) {
+BLOCK void all_tokens(int SUB, bool biased, const panels *c, float *y, size_t ldy) {
     int32_t i = 0;
-    for (; i + N_MAX <= x->m; i += N_MAX)
-        panel_block(SUB, biased, N_MAX, p, x, i, k0, y + (size_t)i * ldy, ldy, rows);
-    for (; i + 2 <= x->m; i += 2) panel_block(SUB, biased, 2, p, x, i, k0, y + (size_t)i * ldy, ldy, rows);
-    if (i < x->m) panel_block(SUB, biased, 1, p, x, i, k0, y + (size_t)i * ldy, ldy, rows);
+    for (; i + N_MAX <= c->x->m; i += N_MAX) block(SUB, biased, N_MAX, c, i, y + (size_t)i * ldy, ldy);
+    for (; i + 2 <= c->x->m; i += 2) block(SUB, biased, 2, c, i, y + (size_t)i * ldy, ldy);
+    if (i < c->x->m) block(SUB, biased, 1, c, i, y + (size_t)i * ldy, ldy);
 }
+
+static void tokens_32_bias(const panels *c, float *y, size_t ldy) { all_tokens(32, true, c, y, ldy); }
+static void tokens_32(const panels *c, float *y, size_t ldy) { all_tokens(32, false, c, y, ldy); }
+static void tokens_16_bias(const panels *c, float *y, size_t ldy) { all_tokens(16, true, c, y, ldy); }
+static void tokens_16(const panels *c, float *y, size_t ldy) { all_tokens(16, false, c, y, ldy); }
 
 void sq_gemm_foreign__avx512(const sq_weight *w, int32_t tile0, int32_t tile1, const sq_act *x, float *y,
                              size_t ldy) {
     const sq_wtype_info *t = sq_wtype_get((sq_wtype)w->wtype);
-    sq_panel p;
-    for (int32_t tile = tile0; tile < tile1; tile++) {
-        const __mmask16 rows = first_lanes(w->rows - tile * SQ_TILE_ROWS);
+    sq_panel p[TILES];
+    panels c = {.x = x, .zero = sq_panel_zero(w, SQ_ZERO8)};
+    for (int32_t j = tile0; j < tile1 && j < tile0 + TILES; j++) sq_first_fetch(w, j, 0);
+    for (int32_t tile = tile0; tile < tile1; tile += TILES) {
         float *y0 = y + (size_t)tile * SQ_TILE_ROWS;
-        for (int32_t k0 = 0; k0 < w->cols; k0 += SQ_PANEL) {
-            sq_panel_load(w, t, tile, k0, &p);
+        for (int j = 0; j < TILES; j++) { /* a tile too many is the first once more, and not stored */
+            c.p[j] = tile + j < tile1 ? &p[j] : p;
+            c.rows[j] = tile + j < tile1 ? first_lanes(w->rows - (tile + j) * SQ_TILE_ROWS) : 0;
+        }
+        for (c.k0 = 0; c.k0 < w->cols; c.k0 += SQ_PANEL) {
+            const int32_t left = x->groups * SQ_GROUP - c.k0;
+            c.runs = (left < SQ_PANEL ? left : SQ_PANEL) / t->sub;
+            for (int32_t j = tile; j < tile1 && j < tile + TILES; j++) {
+                if (tile == tile0) sq_first_fetch(w, j, c.k0 + SQ_PANEL);
+                sq_panel_load(w, t, j, j + TILES < tile1 ? TILES : 0, c.k0, &p[j - tile]);
+            }
             if (t->sub == 32 && t->bias)
-                panel_tokens(32, true, &p, x, k0, y0, ldy, rows);
+                tokens_32_bias(&c, y0, ldy);
             else if (t->sub == 32)
-                panel_tokens(32, false, &p, x, k0, y0, ldy, rows);
+                tokens_32(&c, y0, ldy);
             else if (t->bias)
-                panel_tokens(16, true, &p, x, k0, y0, ldy, rows);
+                tokens_16_bias(&c, y0, ldy);
             else
-                panel_tokens(16, false, &p, x, k0, y0, ldy, rows);
+                tokens_16(&c, y0, ldy);
         }
     }
 }
