@@ -127,7 +127,7 @@ gram_term gram_any_char(gram_pool *p, gram_spelling s) {
     const gram_term escape = gram_cat(p, gram_literal(p, "\\", 1), gram_alt_list(p, base));
     for (size_t i = 0; i < SQ_COUNT(raw); i++) push_range(p, raw[i].lo, raw[i].hi);
     push(p, escape);
-    return gram_alt_list(p, base);
+    return p->any_char = gram_alt_list(p, base);
 }
 
 gram_term gram_text(gram_pool *p, const char *s, size_t n, gram_spelling spelling) {

@@ -93,6 +93,7 @@ typedef struct gram_pool {
     gram_index derived_index;
     gram_vec scratch;      /* lists in the making, a stack */
     gram_vec alive;        /* per term: 0 unknown, 1 matches something, 2 nothing */
+    gram_term any_char;    /* inside of a JSON string; 0: not made yet */
     uint8_t class_of[256]; /* bytes that no term tells apart */
     uint8_t byte_of[256];  /* one byte of each class */
     uint32_t n_classes;    /* 0: terms are still being made */
@@ -119,6 +120,8 @@ bool gram_nullable(const gram_pool *p, gram_term t);
 gram_term gram_derive(gram_pool *p, gram_term t, uint8_t byte);
 /* Does t match anything at all? Exact where it can be found out in a bounded search, else "yes". */
 bool gram_matches_something(gram_pool *p, gram_term t);
+/* Does t match whatever plain characters of a JSON string come next, and still go on? "No" is not certain. */
+bool gram_is_open(gram_pool *p, gram_term t);
 /* While terms are still being made: is this a word of t; does t match nothing (exact as above)? */
 bool gram_accepts(gram_pool *p, gram_term t, const char *s, size_t n);
 bool gram_is_empty(gram_pool *p, gram_term t);

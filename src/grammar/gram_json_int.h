@@ -52,7 +52,7 @@ enum { GRAM_ANYTHING = 0 };
 static inline gram_claim gram_claim_not(gram_claim x) { return x ^ 1; }
 
 typedef enum {
-    ATOM_MIN_LENGTH, /* value */
+    ATOM_MIN_LENGTH, /* lo */
     ATOM_MAX_LENGTH,
     ATOM_PATTERN, /* text */
     ATOM_FORMAT,

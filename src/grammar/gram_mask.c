@@ -5,12 +5,13 @@
  *
  * Inside a string the walk would visit nearly every node only to say yes. There all plain characters lead to
  * one and the same place, which is checked on the product with the automaton of well-formed UTF-8; then the
- * slice of plain tokens is taken as a whole. */
+ * slice of plain tokens is taken as a whole. Where only some lead elsewhere (a key that must not be one of
+ * the declared ones), it is taken, too, and what does not go on is taken away. */
 #include "grammar/gram_int.h"
 
 #include <string.h>
 
-enum { FEW = 1500 };
+enum { FEW = 1500, LOOP_LETTERS = 40 };
 
 /* Do all bytes lo..hi lead from a place to *to (0: to be set by the first)? Then at `levels` - 1 further
  * bytes, 80..BF each. */
@@ -40,20 +41,51 @@ static bool all_lead_2(sq_gram *g, uint32_t from, unsigned first, unsigned lo, u
     return next != 0 && all_lead(g, next, lo, hi, levels - 1, to);
 }
 
-/* Where every plain character leads; 0 if not all lead there (Unicode 15, table 3-7). */
+/* Do all characters of more than one byte lead to *to (Unicode 15, table 3-7)? */
+static bool wide_lead(sq_gram *g, uint32_t from, uint32_t *to) {
+    return all_lead(g, from, 0xC2, 0xDF, 2, to) && all_lead_2(g, from, 0xE0, 0xA0, 0xBF, 3, to) &&
+           all_lead(g, from, 0xE1, 0xEC, 3, to) && all_lead_2(g, from, 0xED, 0x80, 0x9F, 3, to) &&
+           all_lead(g, from, 0xEE, 0xEF, 3, to) && all_lead_2(g, from, 0xF0, 0x90, 0xBF, 4, to) &&
+           all_lead(g, from, 0xF1, 0xF3, 4, to) && all_lead_2(g, from, 0xF4, 0x80, 0x8F, 4, to);
+}
+
+/* Where every plain character leads; 0 if not all lead there. */
 static uint32_t plain_successor(sq_gram *g, uint32_t from) {
     uint32_t to = 0;
     /* A class may reach beyond the plain bytes, so a byte of another meaning is never asked for. */
-    const bool all = all_lead(g, from, 0x20, 0x7F, 1, &to) && all_lead(g, from, 0xC2, 0xDF, 2, &to) &&
-                     all_lead_2(g, from, 0xE0, 0xA0, 0xBF, 3, &to) && all_lead(g, from, 0xE1, 0xEC, 3, &to) &&
-                     all_lead_2(g, from, 0xED, 0x80, 0x9F, 3, &to) && all_lead(g, from, 0xEE, 0xEF, 3, &to) &&
-                     all_lead_2(g, from, 0xF0, 0x90, 0xBF, 4, &to) && all_lead(g, from, 0xF1, 0xF3, 4, &to) &&
-                     all_lead_2(g, from, 0xF4, 0x80, 0x8F, 4, &to);
-    return all ? to : 0;
+    return all_lead(g, from, 0x20, 0x7F, 1, &to) && wide_lead(g, from, &to) ? to : 0;
+}
+
+/* A place to which most plain characters lead, and from which all lead back to it: such as the inside of a
+ * key whose first letter no declared key has. 0: there is none. */
+static uint32_t plain_loop(sq_gram *g, uint32_t from) {
+    uint32_t to[0x80] = {0}, best = 0;
+    int n_best = 0;
+    for (unsigned b = 0x20; b < 0x7F; b++)
+        if (b != '"' && b != '\\') to[b] = gram_place_step(g, from, g->pool.class_of[b]);
+    for (unsigned b = 0x20; b < 0x7F && n_best < LOOP_LETTERS; b++) {
+        int n = 0;
+        for (unsigned k = b; k < 0x7F && to[b]; k++) n += to[k] == to[b];
+        if (n > n_best) best = to[b], n_best = n;
+    }
+    return n_best >= LOOP_LETTERS && plain_successor(g, best) == best ? best : 0;
+}
+
+/* Is one of the terminals at a place open for any characters (a pattern that may match further on)? */
+static bool is_open(sq_gram *g, uint32_t place) {
+    const gram_place x = GRAM_AT(g->places, gram_place, place);
+    for (uint32_t i = 0; i < x.n; i++) {
+        const uint32_t lex = GRAM_AT(g->pairs, gram_pair, x.off + i).lex;
+        const gram_lex_state s = GRAM_AT(g->lex, gram_lex_state, lex);
+        for (uint32_t k = 0; k < s.n; k++)
+            if (gram_is_open(&g->pool, GRAM_AT(g->lex_items, gram_lex_item, s.off + k).left)) return true;
+    }
+    return false;
 }
 
 /* The slice that may be taken whole at a place, or NULL. */
 static const gram_slice *slice_for(sq_gram *g, const sq_gram_trie *t, uint32_t place) {
+    if (is_open(g, place)) return &t->slices[0];
     for (uint32_t chars = 0; chars < GRAM_SLICE_CHARS; chars++) {
         const uint32_t next = plain_successor(g, place);
         if (next == 0) return NULL;
@@ -79,6 +111,32 @@ static void walk(sq_gram *g, const sq_gram_trie *t, const gram_nodes *in, uint32
         path[x.depth] = to;
         for (uint32_t id = x.token; id != GRAM_NONE; id = t->same[id]) bits[id / 64] |= 1ull << id % 64;
         i++;
+    }
+}
+
+/* The bits of all plain tokens are set: clear those that do not go on. A branch behind `loop` stays as it is.
+ */
+static void take_away(sq_gram *g, const sq_gram_trie *t, uint32_t place, uint32_t loop, uint64_t *bits) {
+    const gram_nodes *in = &t->all;
+    uint32_t *path = g->path.p, wide = loop;
+    const bool skip_wide = wide_lead(g, place, &wide);
+    path[0] = place;
+    for (uint32_t i = 0; i < in->n;) {
+        const gram_trie_node x = in->nodes[i];
+        if (x.depth == 1 && x.byte >= 0x80 && skip_wide) {
+            i = x.end;
+            continue;
+        }
+        const uint32_t to = gram_place_step(g, path[x.depth - 1], g->pool.class_of[x.byte]);
+        path[x.depth] = to;
+        if (to != 0 && to != loop) {
+            i++;
+            continue;
+        }
+        for (; i < x.end && to == 0; i++)
+            for (uint32_t id = in->nodes[i].token; id != GRAM_NONE; id = t->same[id])
+                bits[id / 64] &= ~(1ull << id % 64);
+        i = x.end;
     }
 }
 
@@ -132,7 +190,10 @@ static bool make(sq_gram *g, const sq_gram_trie *t, uint32_t place, gram_mask *m
     if (!bits) gram_fail(p, SQUISH_NO_MEMORY, "grammar: out of memory for a mask");
     if (ok) {
         const gram_slice *s = slice_for(g, t, place);
+        const uint32_t loop = s ? 0 : plain_loop(g, place);
+        if (loop) s = &t->slices[0];
         if (s) memcpy(bits, s->in, t->words * sizeof *bits);
+        if (loop) take_away(g, t, place, loop, bits);
         walk(g, t, s ? &s->rest : &t->all, place, bits);
         if (GRAM_AT(g->places, gram_place, place).accept)
             for (size_t w = 0; w < t->words; w++) bits[w] |= t->ends[w];

@@ -531,6 +531,18 @@ void gram_find_classes(gram_pool *p) {
     p->n_classes = n;
 }
 
+/* Any characters, then something: what follows a character has that again as a part. */
+bool gram_is_open(gram_pool *p, gram_term t) {
+    const gram_node x = *node(p, t);
+    if (x.kind == TERM_ALT)
+        for (uint32_t i = 0; i < x.b; i++)
+            if (gram_is_open(p, kids(p, &x)[i])) return true;
+    if (x.kind != TERM_CAT || !p->any_char) return false;
+    const gram_node first = *node(p, x.a);
+    return first.kind == TERM_REP && first.a == p->any_char && first.lo == 0 && first.hi == GRAM_INF &&
+           gram_matches_something(p, t);
+}
+
 /* ---- questions while terms are still being made ----------------------------------------------- */
 
 /* Sets that came since the classes were found make new ones. */
