@@ -6,7 +6,7 @@ and lm-evaluation-harness, every call that a user of them makes, streaming and n
 
 The server is started on a free port with the shipped model and a store of its own in a temporary folder. Each group
 runs in a process of its own, so that two majors of one package can be tried; what a group prints is counted here. What
-squish refuses on purpose (tools and schemas, until the grammar engine is there) must be refused with a reason.
+squish refuses on purpose must be refused with a reason.
 """
 import argparse
 import asyncio
@@ -27,8 +27,15 @@ ASK = [{"role": "user", "content": QUESTION}]
 EXTRACT = [{"role": "user", "content": "Extract the name, age and city as JSON: Anna is 31 years old and lives in Paris."}]
 PERSON = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}, "city": {"type": "string"}},
           "required": ["name", "age", "city"]}
-TOOL = {"type": "function", "function": {"name": "weather", "description": "d", "parameters": {
-    "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}
+WEATHER = {"type": "function", "function": {
+    "name": "get_weather", "description": "Get the current weather for a city.", "parameters": {
+        "type": "object", "properties": {"city": {"type": "string"}, "unit": {"type": "string"}}, "required": ["city"]}}}
+ADD = {"type": "function", "function": {
+    "name": "add_numbers", "description": "Add two numbers.", "parameters": {
+        "type": "object", "properties": {"a": {"type": "number"}, "b": {"type": "number"}}, "required": ["a"]}}}
+TOOLS = [WEATHER, ADD]
+CALLS = [("What is the weather in Paris?", "get_weather", {"city": "Paris"}),
+         ("Please add 12 and 30 with the tool.", "add_numbers", {"a": 12, "b": 30})]
 MODEL = "squish-tiny"
 GREEDY = {"extra_body": {"temperature": 0}}  # anthropic 2 has no argument of that name
 SMOOTH = {"temperature": 0, "repeat_penalty": 1}
@@ -203,13 +210,80 @@ def chat_answers_in_a_schema(url):
         "name": "x", "schema": {"type": "array", "uniqueItems": True}}}), 400, "uniqueItems")
 
 
+def user(text):
+    return [{"role": "user", "content": text}]
+
+
 @check("openai")
-def tools_are_refused_with_a_reason(url):
+def chat_calls_tools_whole_and_streamed(url):
     c = openai_client(url)
-    refused(lambda: c.chat.completions.create(model=MODEL, messages=ASK, tools=[TOOL]), 400, "grammar")
-    refused(lambda: c.responses.create(model=MODEL, input="x", tools=[{"type": "function", "name": "f", "parameters": {}}]),
-            400, "grammar")
-    assert c.chat.completions.create(model=MODEL, messages=ASK, temperature=0, extra_body={"tools": []}).choices
+    for text, name, arguments in CALLS:
+        args = dict(model=MODEL, messages=user(text), tools=TOOLS, temperature=0)
+        r = c.chat.completions.create(**args)
+        call = r.choices[0].message.tool_calls[0]
+        assert (call.function.name, json.loads(call.function.arguments)) == (name, arguments)
+        assert r.choices[0].finish_reason == "tool_calls" and r.choices[0].message.content is None
+        got, pieces, finish = {}, 0, None
+        for ch in c.chat.completions.create(stream=True, **args):
+            for x in ch.choices:
+                finish = x.finish_reason or finish
+                for d in x.delta.tool_calls or []:
+                    pieces += 1
+                    g = got.setdefault(d.index, {"name": "", "arguments": ""})
+                    g["name"] += d.function.name or ""
+                    g["arguments"] += d.function.arguments or ""
+        assert finish == "tool_calls" and pieces > 3
+        assert [(g["name"], json.loads(g["arguments"])) for g in got.values()] == [(name, arguments)]
+    with c.beta.chat.completions.stream(**args) as s:
+        for _ in s:
+            pass
+        assert s.get_final_completion().choices[0].message.tool_calls[0].function.name == name
+
+
+@check("openai")
+def chat_tool_choice(url):
+    c = openai_client(url)
+    for i in range(8):
+        r = c.chat.completions.create(model=MODEL, messages=user("Hello!"), tools=TOOLS, tool_choice="required", seed=i,
+                                      max_tokens=400, temperature=1.2)
+        if r.choices[0].finish_reason == "length":
+            continue
+        for call in r.choices[0].message.tool_calls:
+            assert call.function.name in ("get_weather", "add_numbers") and isinstance(json.loads(call.function.arguments), dict)
+    named = {"type": "function", "function": {"name": "add_numbers"}}
+    r = c.chat.completions.create(model=MODEL, messages=ASK, tools=TOOLS, tool_choice=named, temperature=0)
+    assert r.choices[0].message.tool_calls[0].function.name == "add_numbers"
+    r = c.chat.completions.create(model=MODEL, messages=ASK, tools=TOOLS, tool_choice="none", temperature=0)
+    assert not r.choices[0].message.tool_calls and r.choices[0].message.content
+
+
+@check("openai")
+def chat_answers_after_a_tool(url):
+    c = openai_client(url)
+    text, name, _ = CALLS[0]
+    first = c.chat.completions.create(model=MODEL, messages=user(text), tools=TOOLS, temperature=0).choices[0].message
+    told = user(text) + [first.model_dump(exclude_none=True), {
+        "role": "tool", "tool_call_id": first.tool_calls[0].id, "content": '{"temperature": 21, "condition": "sunny"}'}]
+    r = c.chat.completions.create(model=MODEL, messages=told, tools=TOOLS, temperature=0)
+    assert r.choices[0].message.content == "It is 21 degrees and sunny in Paris."
+
+
+@check("openai")
+def responses_call_tools_whole_and_streamed(url):
+    c = openai_client(url)
+    tools = [dict(t["function"], type="function") for t in TOOLS]
+    for text, name, arguments in CALLS:
+        r = c.responses.create(model=MODEL, input=text, tools=tools, temperature=0)
+        call = [x for x in r.output if x.type == "function_call"][0]
+        assert (call.name, json.loads(call.arguments)) == (name, arguments)
+        with c.responses.stream(model=MODEL, input=text, tools=tools, temperature=0) as s:
+            kinds = {e.type for e in s}
+            call = [x for x in s.get_final_response().output if x.type == "function_call"][0]
+        assert "response.function_call_arguments.delta" in kinds and json.loads(call.arguments) == arguments
+        more = c.responses.create(model=MODEL, tools=tools, temperature=0, input=user(text) + [
+            {"type": "function_call", "call_id": call.call_id, "name": call.name, "arguments": call.arguments},
+            {"type": "function_call_output", "call_id": call.call_id, "output": '{"result": 42}'}])
+        assert more.output_text
 
 
 # ---- ollama -----------------------------------------------------------------------------------------------------
@@ -248,6 +322,31 @@ def ollama_generate(url):
     assert "".join(x.response for x in c.generate(model=MODEL, prompt=QUESTION, options=SMOOTH, stream=True)) == TOKYO
     assert c.generate(model=MODEL, prompt="And of France?", context=r.context, options={"num_predict": 2}).eval_count <= 2
     assert c.generate(model=MODEL).done_reason == "load"
+
+
+@check("ollama")
+def ollama_tools_whole_and_streamed(url):
+    c = ollama_client(url)
+    assert "tools" in c.show(MODEL).capabilities
+    for text, name, arguments in CALLS:
+        for stream in (False, True):
+            r = c.chat(model=MODEL, messages=user(text), tools=TOOLS, options={"temperature": 0}, stream=stream)
+            got = [call for x in (r if stream else [r]) for call in x.message.tool_calls or []]
+            assert [(g.function.name, g.function.arguments) for g in got] == [(name, arguments)], (stream, got)
+    told = user(CALLS[0][0]) + [{"role": "assistant", "content": "", "tool_calls": [{"function": {
+        "name": "get_weather", "arguments": {"city": "Paris"}}}]},
+        {"role": "tool", "tool_name": "get_weather", "content": '{"temperature": 21, "condition": "sunny"}'}]
+    assert "21 degrees" in c.chat(model=MODEL, messages=told, tools=TOOLS, options=SMOOTH).message.content
+
+    def get_weather(city: str) -> str:
+        """Get the current weather for a city.
+
+        Args:
+            city: a city
+        """
+        return city
+    r = c.chat(model=MODEL, messages=user(CALLS[0][0]), tools=[get_weather], options={"temperature": 0})
+    assert r.message.tool_calls[0].function.name == "get_weather"
 
 
 @check("ollama")
@@ -306,7 +405,6 @@ def ollama_errors(url):
     c = ollama_client(url)
     refused(lambda: c.chat(model="nobody", messages=ASK), 404, "not found", "nobody")
     refused(lambda: c.chat(model=MODEL, messages=ASK, think=True), 400, "does not support thinking")
-    refused(lambda: c.chat(model=MODEL, messages=ASK, tools=[TOOL]), 400, "grammar")
     refused(lambda: c.generate(model=MODEL, prompt="x", suffix="y"), 400, "suffix")
 
 
@@ -346,6 +444,30 @@ def messages_count_tokens(url):
 
 
 @check("anthropic")
+def messages_call_tools_whole_and_streamed(url):
+    c = anthropic_client(url)
+    tools = [{"name": t["function"]["name"], "description": t["function"]["description"],
+              "input_schema": t["function"]["parameters"]} for t in TOOLS]
+    for text, name, arguments in CALLS:
+        args = dict(model=MODEL, max_tokens=99, messages=user(text), tools=tools, **GREEDY)
+        r = c.messages.create(**args)
+        use = r.content[-1]
+        assert (use.type, use.name, use.input, r.stop_reason) == ("tool_use", name, arguments, "tool_use")
+        with c.messages.stream(**args) as s:
+            kinds = {e.type for e in s}
+            m = s.get_final_message()
+        assert "input_json" in kinds and m.content[-1].input == arguments and m.stop_reason == "tool_use"
+    r = c.messages.create(model=MODEL, max_tokens=400, messages=ASK, tools=tools, tool_choice={"type": "any"}, **GREEDY)
+    assert r.content[-1].type == "tool_use"
+    told = user(CALLS[0][0]) + [
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": {"city": "Paris"}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1",
+                                      "content": '{"temperature": 21, "condition": "sunny"}'}]}]
+    r = c.messages.create(model=MODEL, max_tokens=99, messages=told, tools=tools, **GREEDY)
+    assert r.content[0].text == "It is 21 degrees and sunny in Paris."
+
+
+@check("anthropic")
 def messages_errors(url):
     import anthropic
     c = anthropic_client(url)
@@ -357,8 +479,6 @@ def messages_errors(url):
             assert e.body["type"] == "error" and e.body["request_id"]
         else:
             raise AssertionError(f"no {kind}")
-    refused(lambda: c.messages.create(model=MODEL, max_tokens=9, messages=ASK, tools=[
-        {"name": "f", "input_schema": {"type": "object"}}]), 400, "grammar")
 
 
 # ---- litellm ----------------------------------------------------------------------------------------------------
@@ -391,6 +511,17 @@ def litellm_anthropic(url):
     assert "".join(x.choices[0].delta.content or "" for x in litellm.completion(stream=True, **args)) == TOKYO
 
 
+@check("litellm")
+def litellm_tools(url):
+    import litellm
+    for model, base in (("openai/", url + "/v1"), ("ollama_chat/", url), ("anthropic/", url)):
+        for text, name, arguments in CALLS:
+            r = litellm.completion(model=model + MODEL, api_base=base, api_key="none", messages=user(text), tools=TOOLS,
+                                   temperature=0, num_retries=0, max_tokens=99)
+            call = r.choices[0].message.tool_calls[0].function
+            assert (call.name, json.loads(call.arguments)) == (name, arguments), model
+
+
 # ---- LangChain --------------------------------------------------------------------------------------------------
 
 
@@ -401,6 +532,28 @@ def langchain_openai_chat(url):
     assert m.invoke(QUESTION).content == TOKYO
     assert "".join(x.content for x in m.stream(QUESTION)) == TOKYO
     assert [x.content for x in m.batch([QUESTION, QUESTION])] == [TOKYO, TOKYO]
+
+
+def langchain_models(url):
+    from langchain_ollama import ChatOllama
+    from langchain_openai import ChatOpenAI
+    return [ChatOpenAI(model=MODEL, base_url=url + "/v1", api_key="none", temperature=0, max_retries=0),
+            ChatOllama(model=MODEL, base_url=url, temperature=0)]
+
+
+@check("langchain")
+def langchain_tools_and_structured_output(url):
+    for m in langchain_models(url):
+        for text, name, arguments in CALLS:
+            bound = m.bind_tools(TOOLS)
+            call = bound.invoke(text).tool_calls[0]
+            assert (call["name"], call["args"]) == (name, arguments), m
+            whole = None
+            for chunk in bound.stream(text):
+                whole = chunk if whole is None else whole + chunk
+            assert [(x["name"], x["args"]) for x in whole.tool_calls] == [(name, arguments)], m
+        shaped = m.with_structured_output(dict(PERSON, title="person", description="a person"), method="json_schema")
+        assert shaped.invoke(EXTRACT[0]["content"])["age"] == 31, m
 
 
 @check("langchain")
@@ -430,12 +583,10 @@ def instructor_fills_a_model(url):
     class Person(BaseModel):
         name: str
         age: int
-    for mode in (instructor.Mode.JSON, instructor.Mode.JSON_SCHEMA):
+    for mode in (instructor.Mode.TOOLS, instructor.Mode.JSON, instructor.Mode.JSON_SCHEMA):
         c = instructor.from_openai(openai_client(url), mode=mode)
         p = c.chat.completions.create(model=MODEL, messages=EXTRACT, temperature=0, response_model=Person, max_retries=0)
         assert p.age == 31, mode
-    c = instructor.from_openai(openai_client(url))
-    refused(lambda: c.chat.completions.create(model=MODEL, messages=ASK, response_model=Person, max_retries=0), 400, "grammar")
 
 
 @check("llm")
