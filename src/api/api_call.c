@@ -93,7 +93,8 @@ static void close_call(sq_api_call *c) {
     unlink_call(c);
     if (c->model) {
         sq_api_grammar_release(c->model->grammars, c->grammar);
-        c->grammar = NULL;
+        sq_api_grammar_release(c->model->grammars, c->behind);
+        c->grammar = c->behind = NULL;
         if (c->wish.keep_alive_set) sq_api_model_keep(c->model, c->wish.keep_alive_s);
         sq_api_model_release(c->model);
         c->model = NULL;
@@ -252,6 +253,68 @@ static bool submit(sq_api_call *c) {
     return true;
 }
 
+/* ---- thoughts over their budget -------------------------------------------------------------- */
+
+static bool note_id(sq_api_call *c, sq_api_answer *a, int32_t id) {
+    const size_t n = (size_t)a->n_tokens;
+    if (n > a->ids_cap) {
+        const size_t cap = 2 * n + 64;
+        int32_t *ids = SQ_ARENA_ARRAY(&c->arena, int32_t, cap);
+        if (!ids) return sq_api_refuse(&c->error, 500, "out_of_memory", NULL, "the answer found no memory");
+        if (a->ids) memcpy(ids, a->ids, a->ids_cap * sizeof *ids);
+        a->ids = ids;
+        a->ids_cap = cap;
+    }
+    a->ids[n - 1] = id;
+    return true;
+}
+
+/* Prompt, what was thought, and the mark that ends thoughts. NULL: no memory. */
+static int32_t *closed_prompt(sq_api_call *c, const sq_api_answer *a, const char *mark, size_t *n) {
+    const sq_api_prompt *p = &c->prompts[a->i_prompt];
+    squish_tokens close = {0};
+    if (squish_tokenize(c->model->model, mark, strlen(mark), SQUISH_TOK_SPECIAL, &close, NULL) != SQUISH_OK)
+        return NULL;
+    const size_t said = (size_t)a->n_tokens;
+    int32_t *ids = SQ_ARENA_ARRAY(&c->arena, int32_t, p->n + said + close.count);
+    if (ids) {
+        memcpy(ids, p->ids, p->n * sizeof *ids);
+        memcpy(ids + p->n, a->ids, said * sizeof *ids);
+        memcpy(ids + p->n + said, close.ids, close.count * sizeof *ids);
+        *n = p->n + said + close.count;
+    }
+    squish_tokens_free(&close);
+    return ids;
+}
+
+/* The answer goes on behind its thoughts, as a job of its own; the prefix is in the cache. Where there is no
+ * room for one, it thinks on. */
+static void cut_thoughts(sq_api_call *c, sq_api_answer *a) {
+    char mark[64];
+    size_t n = 0;
+    snprintf(mark, sizeof mark, "\n%s\n\n", c->manner.think_close);
+    const int32_t *ids = closed_prompt(c, a, mark, &n);
+    squish_job_options o;
+    squish_job *job;
+    job_options(c, a, &o);
+    a->cut = true;
+    if (!ids || (o.gen.max_tokens >= 0 && o.gen.max_tokens <= a->n_tokens)) return;
+    if (o.gen.max_tokens >= 0) o.gen.max_tokens -= a->n_tokens;
+    o.prompt = ids;
+    o.n_prompt = n;
+    if (c->behind) o.gen.grammar = sq_api_grammar_of(c->behind);
+    if (squish_job_submit(&job, c->model->batch, &o, NULL) != SQUISH_OK) return;
+    squish_job_free(a->job);
+    a->job = job;
+    const squish_job_event ev = {.kind = SQUISH_JOB_STARTED, .text = mark, .text_bytes = strlen(mark)};
+    sq_api_take_text(c, a, &ev);
+}
+
+static bool is_over_budget(const sq_api_call *c, const sq_api_answer *a) {
+    return c->wish.think_tokens > 0 && c->manner.think_close && a->thinks && !a->cut && !a->ended &&
+           a->n_thought >= c->wish.think_tokens;
+}
+
 static void end_answer(sq_api_call *c, sq_api_answer *a, const squish_job_event *ev) {
     a->ended = true;
     a->finish = ev->finish;
@@ -271,7 +334,10 @@ static void take_event(sq_api_call *c, sq_api_answer *a, const squish_job_event 
         a->started = true;
         return;
     }
-    if (ev->kind == SQUISH_JOB_TOKEN) a->n_tokens++;
+    if (ev->kind == SQUISH_JOB_TOKEN) {
+        a->n_tokens++;
+        if (c->wish.think_tokens > 0 && !a->cut && !note_id(c, a, ev->id)) return;
+    }
     if (ev->kind == SQUISH_JOB_END) end_answer(c, a, ev);
     if (c->dialect->part) {
         squish_job_event bare = *ev;
@@ -284,6 +350,7 @@ static void take_event(sq_api_call *c, sq_api_answer *a, const squish_job_event 
             sq_api_refuse(&c->error, 500, "out_of_memory", NULL, "the answer found no memory");
         if (!c->error.status) c->dialect->event(c, a, ev);
     }
+    if (is_over_budget(c, a) && !c->error.status) cut_thoughts(c, a);
     if (a->ended) { /* the event's texts live in the job */
         squish_job_free(a->job);
         a->job = NULL;

@@ -252,6 +252,9 @@ struct sq_api_answer {
     int32_t n_uses, n_whole; /* calls begun, and those that are whole */
     int32_t n_thought;       /* tokens of thoughts */
     bool thinks;             /* the last part was thought */
+    bool cut;                /* thoughts were over their budget */
+    int32_t *ids;            /* generated so far; only with wish.think_tokens */
+    size_t ids_cap;
     const squish_job_event *event; /* while its parts are told */
     sq_calls *parts;         /* NULL: the answer is text */
     int32_t n_tokens; /* generated so far */
@@ -290,6 +293,7 @@ struct sq_api_call {
     sq_api_answer *answers; /* [n_answers], n_answers = n_prompts * n */
     size_t n_answers;
     sq_api_grammar *grammar;  /* of wish.gen.grammar, held until the call ends; NULL: none */
+    sq_api_grammar *behind;   /* the same for an answer whose thoughts are over */
     int64_t seed;             /* in force, for x_squish_seed */
     int64_t truncated_tokens; /* of embeddings, where that was asked for */
     json_t *made;   /* file of the made model that was asked for; reference owned by the call; NULL: none */

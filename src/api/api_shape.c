@@ -177,12 +177,9 @@ static bool refuse(sq_api_call *c, const squish_error *err) {
 }
 
 static bool compile(sq_api_call *c, squish_grammar_kind kind, const char *source, size_t n,
-                    squish_error *err) {
+                    sq_api_grammar **out, squish_error *err) {
     sq_api_model *m = c->model;
-    if (sq_api_grammar_get(m->grammars, m->model, kind, source, n, &c->grammar, err) != SQUISH_OK)
-        return false;
-    c->wish.gen.grammar = sq_api_grammar_of(c->grammar);
-    return true;
+    return sq_api_grammar_get(m->grammars, m->model, kind, source, n, out, err) == SQUISH_OK;
 }
 
 /* The shape as an element of structural tags; NULL: there is none. */
@@ -217,14 +214,23 @@ static bool relax_tools(sq_api_call *c, json_t *tools) {
     return relaxed;
 }
 
+/* One grammar for an answer that begins as the prompt left off, and, where thoughts may be cut, one for what
+ * comes behind them. */
 static bool compile_tags(sq_api_call *c, const json_t *tools, json_t *text, squish_error *err) {
     const sq_calls_choice choice = c->wish.tools ? c->wish.choice : SQ_CALLS_FORBIDDEN;
-    json_t *tags = sq_calls_tags(&c->manner, c->starts, tools, choice, c->wish.parallel, text);
-    char *source = tags ? json_dumps(tags, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
-    const bool ok = source && compile(c, SQUISH_GRAMMAR_TAGS, source, strlen(source), err);
-    if (!source) no_memory(c);
-    free(source);
-    json_decref(tags);
+    const struct {
+        sq_calls_start start;
+        sq_api_grammar **out;
+    } both[] = {{c->starts, &c->grammar}, {SQ_CALLS_THOUGHT_DONE, &c->behind}};
+    bool ok = true;
+    for (size_t i = 0; ok && i < (c->wish.think_tokens > 0 ? 2 : 1); i++) {
+        json_t *tags = sq_calls_tags(&c->manner, both[i].start, tools, choice, c->wish.parallel, text);
+        char *source = tags ? json_dumps(tags, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
+        ok =
+            source ? compile(c, SQUISH_GRAMMAR_TAGS, source, strlen(source), both[i].out, err) : no_memory(c);
+        free(source);
+        json_decref(tags);
+    }
     return ok;
 }
 
@@ -244,7 +250,7 @@ static bool make_tags(sq_api_call *c) {
     return ok || (c->error.status ? false : refuse(c, &err));
 }
 
-bool sq_api_make_grammar(sq_api_call *c) {
+static bool make_grammar(sq_api_call *c) {
     const sq_api_shape *s = &c->wish.shape;
     const bool thinks = c->manner.think_open && c->starts != SQ_CALLS_THOUGHT_DONE;
     squish_error err = {0};
@@ -252,5 +258,11 @@ bool sq_api_make_grammar(sq_api_call *c) {
         (c->wish.tools && sq_calls_needs_special(&c->manner)) || c->manner.style == SQ_CALLS_HARMONY ||
         (c->manner.think_open && c->manner.think_open[0] == '['); /* Magistral's are control tokens */
     if (c->wish.tools || (s->field && (thinks || c->manner.style == SQ_CALLS_HARMONY))) return make_tags(c);
-    return !s->field || compile(c, s->kind, s->source, s->bytes, &err) || refuse(c, &err);
+    return !s->field || compile(c, s->kind, s->source, s->bytes, &c->grammar, &err) || refuse(c, &err);
+}
+
+bool sq_api_make_grammar(sq_api_call *c) {
+    const bool ok = make_grammar(c);
+    if (ok && c->grammar) c->wish.gen.grammar = sq_api_grammar_of(c->grammar);
+    return ok;
 }
