@@ -4,6 +4,7 @@
 What the model says is its own business; tested is that page and server understand each other.
 """
 import argparse
+import json
 import os
 import signal
 import socket
@@ -18,6 +19,10 @@ import urllib.request
 import browser
 from browser import Browser, find_browser
 from selenium.webdriver.common.keys import Keys
+
+
+WEATHER = """[{"type": "function", "function": {"name": "get_weather", "description": "Get the current weather for a city.",
+"parameters": {"type": "object", "properties": {"city": {"type": "string"}, "unit": {"type": "string"}}, "required": ["city"]}}}]"""
 
 
 class Squish:
@@ -132,15 +137,38 @@ def stop_and_regenerate_work(b, server):
     equal(b.all(".assistant .versions")[0].get_attribute("aria-label"), "Version 2 of 2")
 
 
-def what_the_server_cannot_do_is_told(b, server):
+def json_mode_answers_in_json(b, server):
     b.open_settings()
     b.put("#s-format", "json")
     b.close_dialog()
-    b.say("Name a city.")
-    problem = b.text(".problem")[0]
-    answer = b.text(".assistant .body")[0].strip()
-    # Without a grammar engine it is refused in words; with one the answer is JSON.
-    assert "Answer format" in problem or answer.startswith("{"), (problem, answer)
+    answer = b.say("Extract the name, age and city as JSON: Anna is 31 years old and lives in Paris.")
+    equal(json.loads(answer), {"name": "Anna", "age": 31, "city": "Paris"})
+
+
+def a_schema_is_kept_to_and_a_wrong_one_told(b, server):
+    b.open_settings()
+    b.put("#s-format", "schema")
+    b.put("#s-schema", '{"enum": ["left", "right"]}')
+    b.close_dialog()
+    assert json.loads(b.say("Where?")) in ("left", "right")
+    b.open_settings()
+    b.put("#s-schema", '{"type": "array", "uniqueItems": true}')
+    b.close_dialog()
+    b.say("Where?")
+    assert "uniqueItems" in b.text(".problem")[-1], b.text(".problem")
+
+
+def a_tool_is_called_and_its_result_told(b, server):
+    b.open_settings()
+    b.put("#s-tools", WEATHER)
+    b.put("#s-temperature", "0")
+    b.close_dialog()
+    b.say("What is the weather in Paris?")
+    equal(b.text(".card summary code"), ["get_weather"])
+    assert "Paris" in b.text(".card code")[1], b.text(".card")
+    b.put(".result textarea", '{"temperature": 21, "condition": "sunny"}')
+    b.click(".result button")
+    b.until(lambda: any("21 degrees" in t for t in b.text(".assistant .body")), "an answer with the result")
 
 
 def history_survives_a_restart_of_the_server(b, server):
@@ -166,7 +194,8 @@ def a_key_opens_the_server(b, server):
 
 TESTS = [the_page_comes_with_a_strict_policy_and_a_tag, a_question_is_answered_with_figures,
          a_second_turn_finds_the_first_in_the_cache, the_meter_counts_with_the_tokenizer, stop_and_regenerate_work,
-         what_the_server_cannot_do_is_told, history_survives_a_restart_of_the_server]
+         json_mode_answers_in_json, a_schema_is_kept_to_and_a_wrong_one_told,
+         a_tool_is_called_and_its_result_told, history_survives_a_restart_of_the_server]
 
 
 def run(tests, b, server, counts):
