@@ -12,8 +12,9 @@ $SQUISH_TESTDATA has them: more than 5 % lower ends the run. The shape 1.5b gets
 first token only, in 4 bits, with fewer layers where disk or memory is short.
 
 llama.cpp (--llama-bin: a folder with llama-bench, llama-batched-bench, llama-quantize): Q4_0 and Q4_K_M, with and
-without repacking, the best of the four; Q8_0. --python: an interpreter with tokenizers, tiktoken, gguf, mlx and
-mlx-lm (scripts/bench_python_peers.py). What is absent is said and its columns stay empty."""
+without repacking, the best of the four; Q8_0; squish runs the same files as they are, too. --python: an interpreter
+with tokenizers, tiktoken, gguf, mlx and mlx-lm (scripts/bench_python_peers.py). What is absent is said and its
+columns stay empty."""
 import argparse
 import json
 import os
@@ -192,6 +193,13 @@ def squish_round(o, files, samples):
         take(o, samples, "avx2", files["0"], "prefill", "512", "--isa", "avx2")
 
 
+def in_place_round(o, shape, work, samples):
+    """The peer's own files, as they are."""
+    for form in FORMS:
+        take(o, samples, form, work / f"{shape}-{form}.gguf", "decode", "16", "--tier", "source")
+        take(o, samples, form, work / f"{shape}-{form}.gguf", "prefill", "512", "--tier", "source")
+
+
 def llama(o, program, *more):
     out = call(f"{o.llama_bin}/{program}", "-t", o.threads, *more)
     return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
@@ -360,6 +368,12 @@ def table(shape, s, p):
     for bits in LOW:
         rows.append(speed_row(shape, f"decode, {BITS[bits]}", s, (bits, "decode at 16"), share_bar=0.85))
         rows.append(speed_row(shape, f"prefill 512, {BITS[bits]}", s, (bits, "prefill 512"), other=(four, 0.8, "4-bit's")))
+    for form in FORMS:
+        if (form, "decode at 16", "value") in s:
+            rows.append(speed_row(shape, f"decode, {form} file as it is", s, (form, "decode at 16"),
+                                  llama_best(p, (form,), "decode"), ratio_bar=1.0))
+            rows.append(speed_row(shape, f"prefill 512, {form} file as it is", s, (form, "prefill 512"),
+                                  llama_best(p, (form,), "prefill"), other=(four, 0.7, "the 4-bit tier")))
     if ("avx2", "decode at 16", "value") in s:
         rows.append(speed_row(shape, "decode, 4.5 bpw, AVX2", s, ("avx2", "decode at 16"), share_bar=0.85))
         rows.append(speed_row(shape, "prefill 512, 4.5 bpw, AVX2", s, ("avx2", "prefill 512"), share_bar=0.6))
@@ -478,6 +492,7 @@ def whole_shape(o, shape, work):
         say(f"{shape}: round {i + 1} of {o.rounds}")
         squish_round(o, files, s)
         if o.llama_bin:
+            in_place_round(o, shape, work, s)
             llama_round(o, shape, work, p)
     rows = table(shape, s, p)
     say(f"{shape}: contexts, batches, threads")
