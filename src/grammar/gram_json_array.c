@@ -75,10 +75,6 @@ bool gram_array_is_empty(gram_schema *c, const gram_case *x) {
     return said;
 }
 
-static gram_sym one_of(gram_schema *c, gram_sym a, gram_sym b) {
-    return gram_either(c->r, (gram_sym[]){a, b}, 2);
-}
-
 /* ---- nothing is counted but items -------------------------------------------------------------- */
 
 static gram_sym items(const array *a) {
@@ -92,12 +88,12 @@ static gram_sym items(const array *a) {
     if (n == 0 && hi > 0) {
         tail = gram_seq(
             r, (gram_sym[]){item, gram_repeat(r, more, lo ? lo - 1 : 0, hi == GRAM_INF ? hi : hi - 1)}, 2);
-        if (lo == 0) tail = one_of(c, tail, GRAM_EPS);
+        if (lo == 0) tail = gram_or(c, tail, GRAM_EPS);
     }
     for (uint32_t i = n; i-- > 0 && !gram_failed(c->p);) {
         const gram_sym here[] = {i ? comma : GRAM_EPS, gram_goal_symbol(c, goal_at(a, i)), tail};
         tail = gram_seq(r, here, 3);
-        if (i >= a->lo) tail = one_of(c, tail, GRAM_EPS);
+        if (i >= a->lo) tail = gram_or(c, tail, GRAM_EPS);
     }
     return tail;
 }
@@ -162,10 +158,10 @@ static gram_sym make_state(walk *w, uint32_t place, uint32_t counts) {
         if (item == GRAM_EMPTY) continue;
         const gram_sym one = gram_seq(c->r, (gram_sym[]){comma, item}, 2);
         if (last && to == counts)
-            again = one_of(c, again, one);
+            again = gram_or(c, again, one);
         else
             all =
-                one_of(c, all, gram_seq(c->r, (gram_sym[]){one, state(w, last ? place : place + 1, to)}, 2));
+                gram_or(c, all, gram_seq(c->r, (gram_sym[]){one, state(w, last ? place : place + 1, to)}, 2));
     }
     return again == GRAM_EMPTY ? all
                                : gram_seq(c->r, (gram_sym[]){gram_repeat(c->r, again, 0, GRAM_INF), all}, 2);

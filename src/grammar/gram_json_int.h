@@ -172,6 +172,9 @@ gram_cases gram_values_hold(gram_schema *c, const json_t *list);
 gram_cases gram_value_fails(gram_schema *c, const json_t *list);
 
 /* gram_schema.c */
+static inline gram_sym gram_or(const gram_schema *c, gram_sym a, gram_sym b) {
+    return gram_either(c->r, (gram_sym[]){a, b}, 2);
+}
 gram_sym gram_from_schema_value(gram_rules *r, json_t *root, bool loose); /* a schema that was read already */
 gram_sym gram_goal_symbol(gram_schema *c, gram_goal g);
 

@@ -276,10 +276,6 @@ static void add_kinds(object *o, gram_term names, uint32_t from, uint32_t in) {
 
 /* ---- one after the other ---------------------------------------------------------------------- */
 
-static gram_sym one_of(gram_schema *c, gram_sym a, gram_sym b) {
-    return gram_either(c->r, (gram_sym[]){a, b}, 2);
-}
-
 static gram_sym pair_of(gram_schema *c, gram_term key, gram_goal goal) {
     const gram_sym all[] = {key, gram_colon(c->p, c->loose), gram_goal_symbol(c, goal)};
     return gram_seq(c->r, all, 3);
@@ -323,9 +319,9 @@ static gram_sym others(walk *w, uint32_t count, uint32_t set) {
             const gram_sym one =
                 gram_seq(c->r, (gram_sym[]){comma, pair_of(c, k.key, chosen_goal(o, k.goal, chosen))}, 2);
             if (chosen == 0 && one_more(w, count) == count)
-                again = one_of(c, again, one);
+                again = gram_or(c, again, one);
             else
-                all = one_of(
+                all = gram_or(
                     c, all,
                     gram_seq(c->r, (gram_sym[]){one, *at(w, w->next, one_more(w, count), set | chosen)}, 2));
             if (chosen == 0 || gram_failed(c->p)) break;
@@ -345,7 +341,7 @@ static gram_sym declared(walk *w, const member *m, gram_term key, uint32_t count
         if (follow != GRAM_EMPTY) {
             const gram_sym one[] = {count ? gram_comma(c->p, c->loose) : GRAM_EPS,
                                     pair_of(c, key, chosen_goal(w->o, m->goal, chosen)), follow};
-            all = one_of(c, all, gram_seq(c->r, one, 3));
+            all = gram_or(c, all, gram_seq(c->r, one, 3));
         }
         if (chosen == 0 || gram_failed(c->p)) return all;
     }
@@ -379,7 +375,7 @@ static gram_sym map(const object *o) {
     const gram_sym more = gram_seq(c->r, (gram_sym[]){gram_comma(c->p, c->loose), one}, 2);
     const uint32_t lo = o->lo ? o->lo - 1 : 0, hi = o->hi == GRAM_INF ? GRAM_INF : o->hi - 1;
     const gram_sym all = gram_seq(c->r, (gram_sym[]){one, gram_repeat(c->r, more, lo, hi)}, 2);
-    return o->lo ? all : one_of(c, all, GRAM_EPS);
+    return o->lo ? all : gram_or(c, all, GRAM_EPS);
 }
 
 static gram_sym inside(object *o) {
@@ -436,11 +432,11 @@ static gram_sym asked_for(const object *o, uint32_t k) {
         const member *m = &GRAM_AT(o->members, member, i);
         if (!(m->some >> k & 1)) continue;
         const gram_term key = gram_quoted(c->p, gram_text(c->p, m->key, m->n, GRAM_IN_JSON));
-        any = one_of(c, any, pair_of(c, key, chosen_goal(o, m->goal, 1u << k)));
+        any = gram_or(c, any, pair_of(c, key, chosen_goal(o, m->goal, 1u << k)));
     }
     for (size_t i = 0; i < o->kinds.n; i++) {
         const kind x = GRAM_AT(o->kinds, kind, i);
-        if (x.some >> k & 1) any = one_of(c, any, pair_of(c, x.key, chosen_goal(o, x.goal, 1u << k)));
+        if (x.some >> k & 1) any = gram_or(c, any, pair_of(c, x.key, chosen_goal(o, x.goal, 1u << k)));
     }
     return any;
 }
@@ -497,13 +493,13 @@ static gram_sym after_set(const object *o, gram_sym *made, uint32_t set, gram_te
     for (uint32_t i = 0; i < o->members.n; i++) {
         if (set >> i & 1 || gram_goal_is_empty(c, GRAM_AT(o->members, member, i).goal)) continue;
         const gram_sym next = after_set(o, made, set | 1u << i, comma);
-        all = one_of(c, all, gram_seq(c->r, (gram_sym[]){lead, pair_at(o, i), next}, 3));
+        all = gram_or(c, all, gram_seq(c->r, (gram_sym[]){lead, pair_at(o, i), next}, 3));
     }
     for (size_t i = 0; i < o->kinds.n; i++)
         others =
-            one_of(c, others, pair_of(c, GRAM_AT(o->kinds, kind, i).key, GRAM_AT(o->kinds, kind, i).goal));
+            gram_or(c, others, pair_of(c, GRAM_AT(o->kinds, kind, i).key, GRAM_AT(o->kinds, kind, i).goal));
     if (first) /* then another member comes first, and what follows it */
-        return one_of(c, all, gram_seq(c->r, (gram_sym[]){others, after_set(o, made, set, comma)}, 2));
+        return gram_or(c, all, gram_seq(c->r, (gram_sym[]){others, after_set(o, made, set, comma)}, 2));
     const gram_sym again = gram_repeat(c->r, gram_seq(c->r, (gram_sym[]){lead, others}, 2), 0, GRAM_INF);
     made[set] = gram_seq(c->r, (gram_sym[]){again, all}, 2);
     return made[set];
