@@ -69,6 +69,7 @@ squish_status bench_measure(const bench_options *o, int32_t ctx, int32_t done, i
                             squish_status (*take)(bench_speed *b, const bench_points *p, squish_error *err),
                             const bench_points *p, json_t *rows, squish_error *err);
 
+/* What a greedy answer would go on with, found as the sampler finds it; 0 if a logit is NaN. */
 int32_t bench_likeliest(const float *logits, int32_t n);
 /* One run of each kind, at a context of depth or a prompt of n tokens. */
 squish_status bench_decode_run(bench_speed *b, int32_t depth, double *seconds, void *user, squish_error *err);

@@ -6,6 +6,7 @@
  * limits are measured before and after each run, so that a machine whose memory others use is not blamed on
  * the engine. */
 #include "bench/bench_int.h"
+#include "sample/sample.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -83,10 +84,8 @@ squish_status bench_speed_row(bench_speed *b, const char *name, const char *benc
 }
 
 int32_t bench_likeliest(const float *logits, int32_t n) {
-    int32_t best = 0;
-    for (int32_t i = 1; i < n; i++)
-        if (logits[i] > logits[best]) best = i;
-    return best;
+    const int32_t id = sq_argmax(logits, n);
+    return id < 0 ? 0 : id;
 }
 
 /* ---- the points ------------------------------------------------------------------------------ */
