@@ -9,14 +9,23 @@
 
 #include <string.h>
 
-enum { MATRICES_MAX = 4, GROUP_TILES = SQ_GROUP / SQ_TILE_ROWS, GATED_STEP = 4 };
+enum {
+    MATRICES_MAX = 4,
+    GROUP_TILES = SQ_GROUP / SQ_TILE_ROWS,
+    GATED_STEP = 4, /* most groups of an item of a gate */
+    FEW = 16,       /* rows up to which the last items are small */
+    ITEM_TILES = 128 /* tiles times rows of an item: 8 KiB of outputs, which stay in the first cache level */
+};
+
+/* Tiles of an item for m rows: long items, since each begins with lines that nobody has fetched ahead. */
+static int64_t item_tiles_max(int32_t m) { return ITEM_TILES / m > 4 ? ITEM_TILES / m : 4; }
 
 typedef struct {
     sq_backend *b;
     sq_act x;
     const sq_linear *l;
     int32_t n;
-    int32_t step; /* tiles of an item */
+    sq_be_split split[MATRICES_MAX]; /* of the matrix's tiles */
     int32_t first_item[MATRICES_MAX + 1];
     const float *low[MATRICES_MAX]; /* V x of the matrix's low-rank terms */
 } linear_ctx;
@@ -31,8 +40,10 @@ static void linear_item(void *ctx, int32_t item, int32_t thread) {
     int32_t k = 0;
     while (item >= c->first_item[k + 1]) k++;
     const sq_linear *l = &c->l[k];
-    const int32_t tile0 = (item - c->first_item[k]) * c->step, row0 = tile0 * SQ_TILE_ROWS;
-    const sq_weight w = sq_weight_slice(l->w, tile0, c->step);
+    int32_t tiles;
+    const int32_t tile0 = sq_be_split_at(&c->split[k], item - c->first_item[k], &tiles),
+                  row0 = tile0 * SQ_TILE_ROWS;
+    const sq_weight w = sq_weight_slice(l->w, tile0, tiles);
     sq_gemm_fn *gemm = sq_kernels_gemm(&c->b->k, (sq_wtype)w.wtype);
     const size_t ld_out = sq_rows_ld(l->y);
     float *out = l->y->f + row0;
@@ -40,11 +51,11 @@ static void linear_item(void *ctx, int32_t item, int32_t thread) {
     size_t ldy = ld_out;
     if (l->accumulate) {
         y = c->b->scratch[thread].tile;
-        ldy = (size_t)c->step * SQ_TILE_ROWS;
+        ldy = (size_t)tiles * SQ_TILE_ROWS;
     }
-    gemm(&w, 0, sq_weight_tiles(&w), &c->x, y, ldy);
+    gemm(&w, 0, tiles, &c->x, y, ldy);
     if (l->w->low)
-        sq_be_lowrank_up(c->b, l->w, tile0, c->step, c->x.m, c->low[k], c->b->scratch[thread].tile3, y, ldy);
+        sq_be_lowrank_up(c->b, l->w, tile0, tiles, c->x.m, c->low[k], c->b->scratch[thread].tile3, y, ldy);
     if (l->bias) add_bias(y, ldy, c->x.m, l->bias + row0, w.rows);
     if (l->accumulate)
         for (int32_t i = 0; i < c->x.m; i++)
@@ -67,10 +78,13 @@ void sq_be_linear(sq_backend *b, const sq_rows *x, const sq_linear *l, int32_t n
     /* About eight items a thread keep a slow core from being waited for; scratch holds m_max x 64 outputs. */
     const int64_t fit = (int64_t)b->opt.m_max * SQ_GROUP / x->m / SQ_TILE_ROWS;
     int64_t step = (tiles + b->opt.threads * 8 - 1) / (b->opt.threads * 8);
-    if (x->m > 1 && step > 4) step = 4; /* the outputs of an item stay in the first cache level */
-    c.step = (int32_t)(step > fit ? fit : step);
-    for (int32_t k = 0; k < n; k++)
-        c.first_item[k + 1] = c.first_item[k] + sq_div_up(sq_weight_tiles(l[k].w), c.step);
+    if (x->m > 1 && step > item_tiles_max(x->m)) step = item_tiles_max(x->m);
+    if (step > fit) step = fit;
+    for (int32_t k = 0; k < n; k++) {
+        const bool last = k + 1 == n && x->m <= FEW;
+        c.split[k] = sq_be_split_of(sq_weight_tiles(l[k].w), (int32_t)step, last ? b->opt.threads : 0);
+        c.first_item[k + 1] = c.first_item[k] + c.split[k].items;
+    }
     sq_be_run(b, linear_item, &c, c.first_item[n], work);
     for (int32_t k = 0; k < n; k++) {
         l[k].y->m = x->m;
@@ -89,15 +103,16 @@ typedef struct {
     bool quantise;
     sq_rows *h;
     const float *low_g, *low_u;
-    int32_t step; /* groups of an item */
+    sq_be_split split; /* of the groups of h */
 } gated_ctx;
 
-/* `step` groups of 64 outputs: both matrices, the gate, and the groups' quantisation, while everything is in
+/* Some groups of 64 outputs: both matrices, the gate, and the groups' quantisation, while everything is in
  * cache. */
 static void gated_item(void *ctx, int32_t item, int32_t thread) {
     const gated_ctx *c = ctx;
     sq_rows *h = c->h;
-    const int32_t group0 = item * c->step, n = h->groups - group0 < c->step ? h->groups - group0 : c->step;
+    int32_t n;
+    const int32_t group0 = sq_be_split_at(&c->split, item, &n);
     const int32_t tile0 = group0 * GROUP_TILES, tiles = n * GROUP_TILES, m = c->x.m, col0 = group0 * SQ_GROUP;
     const size_t ld = (size_t)n * SQ_GROUP;
     float *g = c->b->scratch[thread].tile, *u = c->b->scratch[thread].tile2;
@@ -134,11 +149,14 @@ void sq_be_gated(sq_backend *b, const sq_rows *x, const sq_weight *wg, const flo
                  const sq_weight *wu, const float *up_bias, sq_activation act, bool quantise, sq_rows *h) {
     float *low_u = b->low ? b->low + sq_be_lowrank_floats(wg, x->m) : NULL;
     gated_ctx c = {b, sq_be_act(x), wg,    wu, gate_bias, up_bias, glu_of(b, act), quantise,
-                   h, b->low,       low_u, 1};
+                   h, b->low,       low_u, {0}};
     if (wg->low) sq_be_lowrank_down(b, wg, &c.x, b->low);
     if (wu->low) sq_be_lowrank_down(b, wu, &c.x, low_u);
     h->m = x->m;
-    if (x->m == 1 && b->opt.m_max >= GATED_STEP) c.step = GATED_STEP;
-    sq_be_run(b, gated_item, &c, sq_div_up(h->groups, c.step), 2 * (int64_t)wg->rows * wg->cols * x->m);
+    const int32_t fit = b->opt.m_max / x->m, most = (int32_t)item_tiles_max(x->m) / GROUP_TILES;
+    int32_t step = most < GATED_STEP ? most : GATED_STEP;
+    if (step > fit) step = fit;
+    c.split = sq_be_split_of(h->groups, step, x->m <= FEW ? b->opt.threads : 0);
+    sq_be_run(b, gated_item, &c, c.split.items, 2 * (int64_t)wg->rows * wg->cols * x->m);
     h->quantised = quantise;
 }
