@@ -76,6 +76,11 @@ void sq_os_discard(void *p, size_t bytes) {
     if (p && bytes) (void)mmap(p, bytes, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_ANON, -1, 0);
 }
 
+void sq_os_populate(const void *p, size_t bytes) {
+    const uintptr_t page = (uintptr_t)getpagesize(), from = (uintptr_t)p / page * page;
+    if (p && bytes) (void)madvise((void *)from, (uintptr_t)p + bytes - from, MADV_WILLNEED);
+}
+
 void sq_os_huge_pages(void *p, size_t bytes) {
     (void)p; /* 16 KiB is what there is */
     (void)bytes;

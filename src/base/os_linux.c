@@ -49,11 +49,12 @@ typedef struct {
     uint64_t runtime_ns, deadline_ns, period_ns;
 } sched_attributes;
 
-/* The fair scheduler runs who has the earliest virtual deadline, which lies a slice ahead: the shortest slice
- * it grants lets a waking thread pass by those that have the usual one of some milliseconds (Stoica and
- * Abdel-Wahab, "Earliest eligible virtual deadline first", 1995). */
+/* The fair scheduler runs who has the earliest virtual deadline, which lies a slice ahead: one shorter than the
+ * usual 1.4 ms and more lets a waking thread pass by (Stoica and Abdel-Wahab, "Earliest eligible virtual
+ * deadline first", 1995). Whoever is interrupted at its end may wait for a tick, so it must not be shorter
+ * than a burst. */
 void sq_os_thread_is_brief(void) {
-    enum { SLICE_NS = 100000 };
+    enum { SLICE_NS = 500000 };
     sched_attributes a = {.size = sizeof a};
     if (syscall(SYS_sched_getattr, 0, &a, sizeof a, 0) != 0 || a.policy != SCHED_OTHER) return;
     a.runtime_ns = SLICE_NS;
@@ -82,6 +83,12 @@ int sq_os_preallocate(int fd, uint64_t bytes) {
 
 void sq_os_discard(void *p, size_t bytes) {
     if (p && bytes) (void)madvise(p, bytes, MADV_DONTNEED);
+}
+
+void sq_os_populate(const void *p, size_t bytes) {
+    enum { POPULATE_READ = 22 }; /* MADV_POPULATE_READ of Linux 5.14 */
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)p / page * page;
+    if (p && bytes) (void)madvise((void *)from, (uintptr_t)p + bytes - from, POPULATE_READ);
 }
 
 void sq_os_huge_pages(void *p, size_t bytes) { (void)madvise(p, bytes, MADV_HUGEPAGE); }
