@@ -57,7 +57,8 @@ squish_status sq_json_parse(const char *bytes, size_t n, int depth_max, const ch
     json_error_t je;
     json_t *j = json_loadb(n ? bytes : "", n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &je);
     if (!j) {
-        if (json_error_code(&je) == json_error_out_of_memory) {
+        /* where jansson finds no memory for what is not text of a token it says nothing at all */
+        if (json_error_code(&je) == json_error_out_of_memory || !je.text[0]) {
             return sq_fail(err, SQUISH_NO_MEMORY, "%s: no memory for %zu bytes of JSON", what, n);
         }
         sq_shown shown;
