@@ -257,14 +257,23 @@ def prefix(o):
                 rows.append(row(f"server, {name}: time to the first token, 512 known and 8 new", "<= 3.7 % of cold" if model != TINY else "printed",
                                 f"{warm:.2f} ms, cold {cold:.1f}: {warm / cold * 100:.2f} %", model == TINY or warm <= 0.037 * cold, command("prefix"),
                                 figures={"share": cold / warm}))
-            with Server(o.build, model, *options) as s:
-                again = talk(s.port, completion(begin + ids(rng, 8), 4))
-                e = evaluated(again.usage())
-                second = talk(s.port, completion(begin + ids(rng, 8), 4)).first_ms()
-                rows.append(row(f"server, {name}: the same after a restart with --snapshot-dir", "<= new + 127 tokens",
-                                f"{e} evaluated, first token {again.first_ms():.1f} ms ({again.first_ms() / cold * 100:.1f} % of cold), "
-                                f"then {second:.1f}", e <= 8 + 127, command("prefix")))
+            rows.append(restarted(o, name, model, options, begin, cold, rng))
     return rows
+
+
+def restarted(o, name, model, options, begin, cold, rng):
+    """The first token of a server that finds the prefix on disk: three servers, one after the other."""
+    firsts, evaluations = [], []
+    for _ in range(3):
+        with Server(o.build, model, *options) as s:
+            again = talk(s.port, completion(begin + ids(rng, 8), 4))
+            firsts.append(again.first_ms())
+            evaluations.append(evaluated(again.usage()))
+    first, e = statistics.median(firsts), max(evaluations)
+    return row(f"server, {name}: the same after a restart with --snapshot-dir",
+               "<= new + 127 tokens" + (", <= 3.7 % of cold" if model != TINY else ""),
+               f"{e} evaluated, first token {first:.1f} ms (of three: {min(firsts):.1f} to {max(firsts):.1f}), "
+               f"{first / cold * 100:.1f} % of cold", e <= 8 + 127 and (model == TINY or first <= 0.037 * cold), command("prefix"))
 
 
 def chat_rows(turns):
