@@ -183,6 +183,27 @@ void sq_be_quantise(sq_backend *b, sq_rows *r) {
     r->quantised = true;
 }
 
+/* ---- weights --------------------------------------------------------------------------------- */
+
+enum { POPULATE_BYTES = 4 << 20 }; /* of one item */
+
+typedef struct {
+    const uint8_t *p;
+    size_t bytes;
+} populate_ctx;
+
+static void populate_item(void *ctx, int32_t i, int32_t thread) {
+    (void)thread;
+    const populate_ctx *c = ctx;
+    const size_t at = (size_t)i * POPULATE_BYTES, left = c->bytes - at;
+    sq_os_populate(c->p + at, left < POPULATE_BYTES ? left : POPULATE_BYTES);
+}
+
+void sq_be_populate(sq_backend *b, const void *p, size_t bytes) {
+    populate_ctx c = {p, bytes};
+    sq_be_run(b, populate_item, &c, (int32_t)((bytes + POPULATE_BYTES - 1) / POPULATE_BYTES), INT32_MAX);
+}
+
 /* ---- row operations -------------------------------------------------------------------------- */
 
 typedef struct {

@@ -50,6 +50,7 @@ squish_status sq_kv_pool_new(sq_kv_pool **out, const sq_kv_shape *shape, sq_kv_f
                       .free_list = -1};
     p->columns = sq_alloc_new(a, (size_t)n * sizeof *p->columns);
     p->base = sq_os_reserve((size_t)(n * column));
+    sq_os_huge_pages(p->base, (size_t)(n * column));
     if (!p->columns || !p->base) {
         sq_fail(err, SQUISH_NO_MEMORY, "kv cache: cannot reserve %llu bytes of address space",
                 (unsigned long long)(n * column));

@@ -152,6 +152,8 @@ struct squish_model {
 const sq_weight *sq_model_matrix(const sq_model *m, const sq_want *w);
 const float *sq_model_vector(const sq_model *m, const sq_want *w);
 
+/* Have tensor i of sq_config_want in memory before the first step asks for it; false: past the last. */
+bool sq_model_populate(const sq_model *m, sq_backend *b, size_t i);
 /* A number that stands for what this model computes: configuration, adapters, and rows of every matrix and
  * vector, with the library's version. For keys of what is kept on disk. NO_MEMORY. */
 squish_status sq_model_fingerprint(const sq_model *m, const squish_alloc *a, uint64_t *out,

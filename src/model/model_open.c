@@ -113,6 +113,14 @@ const sq_weight *sq_model_matrix(const sq_model *m, const sq_want *w) {
     return found->rows > 0 ? found : NULL;
 }
 
+bool sq_model_populate(const sq_model *m, sq_backend *b, size_t i) {
+    sq_want want;
+    if (!sq_config_want(&m->cfg, i, &want)) return false;
+    const sq_weight *w = sq_model_matrix(m, &want);
+    if (w) sq_be_populate(b, w->data, w->tile_bytes * (size_t)w->rows / SQ_TILE_ROWS);
+    return true;
+}
+
 const float *sq_model_vector(const sq_model *m, const sq_want *w) {
     if (!m->layers || !w->vector) return NULL;
     if (w->role == SQ_ROLE_FINAL_NORM) return m->final_norm;

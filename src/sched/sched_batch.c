@@ -227,6 +227,8 @@ static void sleep_until_poked(sq_batch *b) {
 
 static void *thread_main(void *arg) {
     sq_batch *b = arg;
+    /* The first step would do it page by page. */
+    for (size_t i = 0; !atomic_load(&b->stop) && sq_model_populate(b->e->m, b->e->b, i); i++) {}
     while (!atomic_load(&b->stop)) {
         if (turn(b)) continue;
         if (b->snapshots) sq_snapshots_keep(b->snapshots, false, false);
