@@ -244,7 +244,7 @@ static void pages_stay_finite_whatever_a_model_computes(void **state) {
                                   .k_off = g->k_off,
                                   .v_off = g->v_off,
                                   .head_stride = g->head_stride};
-        const sq_attn_seg seg = {0, 32, 0, sq_kv_seq_pages(s, 0)};
+        const sq_attn_seg seg = {.n_rows = 32, .pages = sq_kv_seq_pages(s, 0)};
         sq_be_attn_prepare(b, &as, &seg, 1, &r[0], &r[1], &r[2]);
         const uint8_t *page = sq_kv_seq_pages(s, 0)[0];
         for (size_t at = g->k_off; at < g->page_bytes; at += fmt == SQ_KV_F32 ? 4 : 2) {
