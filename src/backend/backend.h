@@ -104,8 +104,8 @@ void sq_backend_release(sq_backend *b, void *p, size_t bytes);
 size_t sq_rows_bytes(int32_t m_max, int32_t cols, bool with_q);
 void sq_rows_carve(sq_rows *r, int32_t m_max, int32_t cols, bool with_q, void *memory);
 
-/* Have bytes at p, of a file mapping, in memory and in the page tables, by all threads. A wish: the first step
- * would do the same, page by page. */
+/* Have bytes at p, of a file mapping, in memory and in the page tables, by all threads. A wish: the first
+ * step would do the same, page by page. */
 void sq_be_populate(sq_backend *b, const void *p, size_t bytes);
 
 /* ---- operations ------------------------------------------------------------------------------ */

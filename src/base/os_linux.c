@@ -49,8 +49,8 @@ typedef struct {
     uint64_t runtime_ns, deadline_ns, period_ns;
 } sched_attributes;
 
-/* The fair scheduler runs who has the earliest virtual deadline, which lies a slice ahead: one shorter than the
- * usual 1.4 ms and more lets a waking thread pass by (Stoica and Abdel-Wahab, "Earliest eligible virtual
+/* The fair scheduler runs who has the earliest virtual deadline, which lies a slice ahead: one shorter than
+ * the usual 1.4 ms and more lets a waking thread pass by (Stoica and Abdel-Wahab, "Earliest eligible virtual
  * deadline first", 1995). Whoever is interrupted at its end may wait for a tick, so it must not be shorter
  * than a burst. */
 void sq_os_thread_is_brief(void) {
