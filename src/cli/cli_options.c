@@ -242,6 +242,20 @@ static bool short_option(cli *c, int argc, char **argv, int *i) {
     return cli_set(c, (cli_option_id)id, argv[++*i], CLI_FROM_FLAG);
 }
 
+/* A flag that says how another one works does nothing without it. (squish bench attention measures both ways
+ * unasked, squish config shows.) */
+static bool flags_have_their_flag(const cli *c) {
+    static const cli_option_id parts[] = {OPT_SPARGE_MIN, OPT_SPARGE_MASS};
+    for (size_t i = 0; i < SQ_COUNT(parts); i++)
+        if (c->values[parts[i]].origin == CLI_FROM_FLAG && !cli_flag(c, OPT_SPARGE) &&
+            c->id != CLI_BENCH && c->id != CLI_CONFIG) {
+            cli_fail_text(c, 2, "--%s says how --sparge-attn works, which is off (add --sparge-attn)",
+                          cli_options[parts[i]].name);
+            return false;
+        }
+    return true;
+}
+
 int cli_parse(cli *c, int argc, char **argv) {
     for (int i = 0; i < OPT_COUNT; i++) {
         const char *initial = cli_options[i].initial;
@@ -260,6 +274,7 @@ int cli_parse(cli *c, int argc, char **argv) {
         else ok = false, cli_fail_text(c, 2, "more than %d arguments", CLI_ARGS_MAX);
         if (!ok) return 2;
     }
+    if (!flags_have_their_flag(c)) return 2;
     /* The library looks for tiers in the home folder by itself. */
     if (cli_home(c)) setenv("SQUISH_HOME", cli_home(c), 1);
     return 0;

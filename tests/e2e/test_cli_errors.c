@@ -100,6 +100,14 @@ static void too_little_memory_exits_5_and_says_what_would_fit(void **state) {
     refuse(5, "ulimit -v 67000; $S run --ctx 4096 hi", "--ctx ");
 }
 
+static void attention_that_does_not_go_together_is_refused_at_start(void **state) {
+    (void)state;
+    refuse(1, "$S run hi --sage-attention --kv f32", "--sage-attention beside --kv f32");
+    refuse(1, "$S run hi --sparge-attn --kv f32", "--sparge-attn beside --kv f32");
+    refuse(2, "$S run hi --sparge-min 100", "--sparge-min says how --sparge-attn works, which is off");
+    refuse(2, "$S run hi --sparge-attn --sparge-mass 0", "--sparge-mass");
+}
+
 static void a_home_that_cannot_be_written_is_no_obstacle_beside_a_writable_model(void **state) {
     (void)state;
     cli_write("file", "x", 1);
@@ -256,6 +264,7 @@ int main(void) {
         cmocka_unit_test(a_full_disk_fails_instead_of_pretending),
         cmocka_unit_test(a_closed_pipe_ends_quietly),
         cmocka_unit_test(ctrl_c_while_compressing_exits_130_and_leaves_nothing),
+        cmocka_unit_test(attention_that_does_not_go_together_is_refused_at_start),
         cmocka_unit_test(the_exit_status_of_an_interruption_is_130),
         cmocka_unit_test(no_color_and_pipes_keep_escape_codes_away),
     };
