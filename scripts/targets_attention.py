@@ -42,10 +42,10 @@ def speed(build, shape):
 
     return [row("prefill attention, 8,192 tokens, 1.5B shape: exact, share of the multiply-adds' limit", "-",
                 f"{100 * exact['share']:.0f} % ({exact['value']:.0f} +- {exact['noise']:.0f} ms a layer)", True, command),
-            row("the same: Sage over exact", ">= 1.3x", times(sage) + ")", sage["speedup"] >= 1.3, command),
-            row("the same: Sparge over exact, planted keys", ">= 1.8x at density <= 0.5", times(sparge) + f", density {sparge['density']:.2f})",
+            row("prefill attention, 8,192 tokens, 1.5B shape: Sage over exact", ">= 1.3x", times(sage) + ")", sage["speedup"] >= 1.3, command),
+            row("prefill attention, 8,192 tokens, 1.5B shape: Sparge over exact, planted keys", ">= 1.8x at density <= 0.5", times(sparge) + f", density {sparge['density']:.2f})",
                 sparge["speedup"] >= 1.8 and sparge["density"] <= 0.5, command),
-            row("the same: both over exact", "-", times(both) + f", density {both['density']:.2f})", True, command)]
+            row("prefill attention, 8,192 tokens, 1.5B shape: both over exact", "-", times(both) + f", density {both['density']:.2f})", True, command)]
 
 
 def quality(build, text):
