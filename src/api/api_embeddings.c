@@ -86,7 +86,11 @@ static json_t *as_base64(const float *v, int32_t n) {
 
 json_t *sq_api_vector(const float *v, int32_t n) {
     json_t *list = json_array();
-    for (int32_t i = 0; i < n; i++) json_array_append_new(list, json_real((double)v[i]));
+    for (int32_t i = 0; i < n; i++)
+        if (json_array_append_new(list, json_real((double)v[i])) != 0) { /* a shorter one would be a lie */
+            json_decref(list);
+            return NULL;
+        }
     return list;
 }
 

@@ -357,7 +357,7 @@ bool sq_api_openai_common(sq_api_call *c, const json_t *body, bool *include_usag
  * Worker. */
 squish_pooling sq_api_pooling(const squish_model *m, const char *path, bool *told);
 void sq_api_unit_vector(float *v, int32_t n); /* to length 1 */
-json_t *sq_api_vector(const float *v, int32_t n);
+json_t *sq_api_vector(const float *v, int32_t n); /* NULL: no memory */
 /* (api_chat.c) Append {token, logprob, bytes, top_logprobs} of a TOKEN event. */
 void sq_api_add_token(sq_api_call *c, json_t *list, const squish_job_event *ev);
 /* (api_chat.c) messages, tools, chat_template_kwargs, continue_final_message, add_generation_prompt. */
