@@ -174,7 +174,9 @@ squish_status cli_build(cli *c, const char *src, const squish_compress_options *
                         int32_t *pid, squish_error *err);
 squish_tier cli_tier_named(const char *name); /* AUTO for a name that is none */ /* --tier */
 squish_gen_options cli_gen_options(const cli *c, const cli_session *s);
-/* (cli_grammar.c) The one grammar that --schema, --regex, --gbnf name, for m; NULL if none does. read: for
+/* (cli_grammar.c) Does one of --schema, --regex, --gbnf, --ebnf, --lark, --tags name a grammar? */
+bool cli_names_grammar(const cli *c);
+/* (cli_grammar.c) The one that does, for m; NULL if none does. read: for
  * reading files rather than for answers. 0 or exit status. */
 int cli_open_grammar(cli *c, const squish_model *m, bool read, squish_grammar **out);
 /* (cli_made.c) If name is a made model: its system message and parameters become options, where nobody gave

@@ -5,18 +5,25 @@
 
 #include <string.h>
 
+static const struct {
+    cli_option_id option;
+    squish_grammar_kind kind;
+} ways[] = {{OPT_SCHEMA, SQUISH_GRAMMAR_SCHEMA}, {OPT_REGEX, SQUISH_GRAMMAR_REGEX},
+            {OPT_GBNF, SQUISH_GRAMMAR_GBNF},     {OPT_EBNF, SQUISH_GRAMMAR_EBNF},
+            {OPT_LARK, SQUISH_GRAMMAR_LARK},     {OPT_TAGS, SQUISH_GRAMMAR_TAGS}};
+
+bool cli_names_grammar(const cli *c) {
+    for (size_t i = 0; i < SQ_COUNT(ways); i++)
+        if (cli_has(c, ways[i].option)) return true;
+    return false;
+}
+
 int cli_open_grammar(cli *c, const squish_model *m, bool read, squish_grammar **out) {
-    static const struct {
-        cli_option_id option;
-        squish_grammar_kind kind;
-    } ways[] = {{OPT_SCHEMA, SQUISH_GRAMMAR_SCHEMA},
-                {OPT_REGEX, SQUISH_GRAMMAR_REGEX},
-                {OPT_GBNF, SQUISH_GRAMMAR_GBNF}};
     int found = -1;
     *out = NULL;
     for (size_t i = 0; i < SQ_COUNT(ways); i++) {
         if (!cli_has(c, ways[i].option)) continue;
-        if (found >= 0) return cli_fail_text(c, 2, "one of --schema, --regex and --gbnf, not two");
+        if (found >= 0) return cli_fail_text(c, 2, "one grammar, not two");
         found = (int)i;
     }
     if (found < 0) return 0;
@@ -73,8 +80,9 @@ int cli_grammar(cli *c) {
     if (!cli_has(c, OPT_CHECK))
         return cli_fail_text(c, 2, "grammar needs --check FILE (or - for standard input)");
     if (c->n_args) return cli_fail_text(c, 3, "no model '%.60s' (see: squish list)", c->args[0]);
-    if (!cli_has(c, OPT_SCHEMA) && !cli_has(c, OPT_REGEX) && !cli_has(c, OPT_GBNF))
-        return cli_fail_text(c, 2, "grammar needs --schema FILE, --regex RE or --gbnf FILE");
+    if (!cli_names_grammar(c))
+        return cli_fail_text(c, 2,
+                             "grammar needs --schema, --gbnf, --ebnf, --lark or --tags FILE, or --regex RE");
     int code = cli_open_model(c, model, true, &m);
     if (code == 0) code = cli_open_grammar(c, m, true, &g);
     if (code == 0) code = cli_read(c, cli_text(c, OPT_CHECK), false, &text);

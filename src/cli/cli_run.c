@@ -55,7 +55,7 @@ static int prompt_tokens(cli *c, const cli_session *s, const char *prompt, squis
 
 typedef struct {
     sq_buf text;
-    json_t *ids;      /* with --json */
+    json_t *ids; /* with --json */
     squish_finish finish;
     squish_gen_stats stats;
     bool cancelled;
@@ -122,8 +122,10 @@ static int answer_prompt(cli *c, const cli_session *s, const char *prompt) {
     sq_buf_init(&a.text, &alloc, (size_t)1 << 30);
     const squish_status st = generate(c, s, &ids, grammar, &a, &err);
     if (st == SQUISH_OK) {
-        if (cli_flag(c, OPT_JSON)) code = print_json(s, &a);
-        else if (!ferror(stdout)) putchar('\n');
+        if (cli_flag(c, OPT_JSON))
+            code = print_json(s, &a);
+        else if (!ferror(stdout))
+            putchar('\n');
         if (cli_flag(c, OPT_VERBOSE)) cli_print_stats(s, &a.stats);
     } else {
         if (!cli_flag(c, OPT_JSON) && a.stats.completion_tokens > 0) putchar('\n');
@@ -143,8 +145,7 @@ int cli_run(cli *c) {
                              c->args[1]);
     if (c->n_args == 0 && isatty(STDIN_FILENO)) {
         if (cli_flag(c, OPT_JSON)) return cli_fail_text(c, 2, "--json needs a prompt");
-        if (cli_has(c, OPT_SCHEMA) || cli_has(c, OPT_REGEX) || cli_has(c, OPT_GBNF))
-            return cli_fail_text(c, 2, "--schema, --regex and --gbnf need a prompt");
+        if (cli_names_grammar(c)) return cli_fail_text(c, 2, "a grammar for the answer needs a prompt");
         if (model && !cli_has(c, OPT_MODEL)) c->args[c->n_args++] = model;
         return cli_chat(c);
     }

@@ -57,6 +57,8 @@ static void compile(sq_gram *g, sq_gram_kind kind, const char *source, size_t n)
     case SQ_GRAM_SCHEMA: start = gram_from_schema(r, source, n, false); break;
     case SQ_GRAM_SCHEMA_LOOSE: start = gram_from_schema(r, source, n, true); break;
     case SQ_GRAM_JSON: start = gram_any_json(p, false, true); break;
+    case SQ_GRAM_EBNF: start = gram_from_ebnf(r, source, n); break;
+    case SQ_GRAM_LARK: start = gram_from_lark(r, source, n); break;
     case SQ_GRAM_TAGS: start = gram_from_tags(r, source, n); break;
     }
     gram_rules_finish(r, start);

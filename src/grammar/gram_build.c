@@ -83,32 +83,39 @@ void gram_nt_define(gram_rules *r, uint32_t nt, gram_sym body) {
     if (body != GRAM_EMPTY) add_sequence(r, nt, &body, 1);
 }
 
-gram_sym gram_seq(gram_rules *r, const gram_sym *s, size_t n) {
-    gram_vec list = {0};
-    gram_sym result = GRAM_EPS;
-    for (size_t i = 0; i < n; i++) {
-        gram_sym *last = list.n ? &GRAM_AT(list, gram_sym, list.n - 1) : NULL;
-        if (s[i] == GRAM_EMPTY || gram_failed(r->p)) {
-            gram_vec_free(r->p, &list, sizeof(uint32_t));
-            return GRAM_EMPTY;
-        }
+/* s [n] joined where terms meet, from the end, so that a long run costs no more; to lies in it. */
+static gram_sym *join_runs(gram_rules *r, gram_sym *s, size_t n) {
+    gram_sym *to = s + n;
+    for (size_t i = n; i-- > 0;) {
         if (s[i] == GRAM_EPS) continue;
-        if (last && !((*last | s[i]) & GRAM_NT)) {
-            /* Terms of a run are joined from the right below; here they only meet. */
-            *last = gram_cat(r->p, *last, s[i]);
-        } else {
-            gram_vec_push_u32(r->p, &list, s[i]);
-        }
+        if (to < s + n && !((s[i] | *to) & GRAM_NT))
+            *to = gram_cat(r->p, s[i], *to);
+        else
+            *--to = s[i];
     }
-    if (list.n == 1) {
-        result = GRAM_AT(list, gram_sym, 0);
-    } else if (list.n > 1) {
+    return to;
+}
+
+gram_sym gram_seq(gram_rules *r, const gram_sym *s, size_t n) {
+    gram_vec copy = {0};
+    gram_sym *list = gram_vec_room(r->p, &copy, n, sizeof *list), result = GRAM_EPS;
+    if (!list) return GRAM_EMPTY;
+    if (n) memcpy(list, s, n * sizeof *list);
+    const gram_sym *from = join_runs(r, list, n);
+    const size_t m = (size_t)(list + n - from);
+    bool empty = gram_failed(r->p);
+    for (size_t i = 0; i < m; i++) empty |= from[i] == GRAM_EMPTY;
+    if (empty) {
+        result = GRAM_EMPTY;
+    } else if (m == 1) {
+        result = *from;
+    } else if (m > 1) {
         const uint32_t nt = gram_nt_new(r);
-        add_sequence(r, nt, list.p, list.n);
+        add_sequence(r, nt, from, m);
         if (!gram_failed(r->p)) nt_of(r, nt)->defined = true;
         result = nt | GRAM_NT;
     }
-    gram_vec_free(r->p, &list, sizeof(uint32_t));
+    gram_vec_free(r->p, &copy, sizeof *list);
     return gram_failed(r->p) ? GRAM_EMPTY : result;
 }
 

@@ -102,6 +102,26 @@ gram_term gram_chars(gram_pool *p, const gram_range *r, size_t n, gram_spelling 
     return gram_alt_list(p, base);
 }
 
+gram_term gram_chars_except(gram_pool *p, const gram_range *r, size_t n) {
+    const size_t base = p->scratch.n;
+    uint32_t from = 0;
+    while (from <= CODE_POINT_MAX) { /* the next stretch that no range covers */
+        uint32_t next = CODE_POINT_MAX + 1;
+        bool covered = false;
+        for (size_t i = 0; i < n && !covered; i++) {
+            covered = r[i].lo <= from && from <= r[i].hi;
+            if (covered)
+                from = r[i].hi + 1;
+            else if (r[i].lo > from && r[i].lo < next)
+                next = r[i].lo;
+        }
+        if (covered) continue;
+        push_range(p, from, next - 1);
+        from = next;
+    }
+    return gram_alt_list(p, base);
+}
+
 static gram_term hex_range(gram_pool *p, const char *ranges) {
     gram_term t = GRAM_EMPTY;
     for (; *ranges; ranges += 2) t = gram_alt(p, t, gram_byte(p, (uint8_t)ranges[0], (uint8_t)ranges[1]));

@@ -7,7 +7,8 @@
  *   gram_chars.c    sets of code points as terms over bytes, plain or as JSON writes them
  *   gram_regex.c    the syntax of regular expressions
  *   gram_build.c    expressions to rules: what is regular stays a term
- *   gram_gbnf.c     GBNF           gram_schema.c, gram_json_*.c, gram_number.c, gram_formats.c   JSON Schema
+ *   gram_gbnf.c, gram_ebnf.c, gram_lark.c, over gram_source.c    grammars in text
+ *   gram_schema.c, gram_json_*.c, gram_number.c, gram_formats.c  JSON Schema
  *   gram_tags.c     structural tags            gram_token.c   control tokens as bytes
  *   gram_lex.c      states of the lexer     gram_rows.c   rows of the parser
  *   gram_place.c    places: the state of a matcher, interned
@@ -151,6 +152,7 @@ typedef struct {
 typedef enum { GRAM_PLAIN, GRAM_IN_JSON } gram_spelling;
 /* Ranges [n] of code points, in any order; surrogates are left out. */
 gram_term gram_chars(gram_pool *p, const gram_range *r, size_t n, gram_spelling s);
+gram_term gram_chars_except(gram_pool *p, const gram_range *r, size_t n); /* all others, plain */
 gram_term gram_any_char(gram_pool *p, gram_spelling s);
 /* A text as it is written: plain, or the inside of a JSON string (canonical spelling only). */
 gram_term gram_text(gram_pool *p, const char *s, size_t n, gram_spelling spelling);
@@ -160,6 +162,10 @@ gram_term gram_texts(gram_pool *p, sq_span *texts, size_t n);
 /* whole: the expression is the whole text; else it may match anywhere in it (^ and $ hold it). */
 gram_term gram_regex(gram_pool *p, const char *s, size_t n, gram_spelling spelling, bool whole,
                      const char *what);
+/* The same for the whole of a plain text. BOTH_CASES: ASCII letters in either; DOT_ALL: a dot is any
+ * character; DOT_RETURN: any but a new line, where ECMA leaves out the carriage return as well. */
+enum { GRAM_BOTH_CASES = 1, GRAM_DOT_ALL = 2, GRAM_DOT_RETURN = 4 };
+gram_term gram_regex_with(gram_pool *p, const char *s, size_t n, unsigned flags, const char *what);
 
 /* ---- expressions and rules ------------------------------------------------------------------- */
 
@@ -198,6 +204,8 @@ void gram_rules_free(gram_rules *r);
 
 gram_sym gram_from_gbnf(gram_rules *r, const char *s, size_t n);
 gram_sym gram_from_schema(gram_rules *r, const char *s, size_t n, bool loose);
+gram_sym gram_from_ebnf(gram_rules *r, const char *s, size_t n);
+gram_sym gram_from_lark(gram_rules *r, const char *s, size_t n);
 gram_sym gram_from_tags(gram_rules *r, const char *s, size_t n);
 enum { GRAM_JSON_DEPTH = 64 };
 gram_term gram_any_json(gram_pool *p, bool loose, bool object); /* a value; or an object */
@@ -237,6 +245,7 @@ bool gram_is_text(sq_span bytes); /* none of those bytes is in it */
 gram_term gram_spelled(gram_rules *r, const char *s, size_t n);
 /* One token by its id, control or not. GRAM_EMPTY after a failure: no such token, or no vocabulary. */
 gram_term gram_token(gram_rules *r, int32_t id);
+gram_term gram_token_named(gram_rules *r, const char *name, size_t n); /* the same by its exact text */
 
 /* ---- what a grammar learns ------------------------------------------------------------------- */
 

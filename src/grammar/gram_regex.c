@@ -19,6 +19,7 @@ typedef struct {
     int depth;
     gram_spelling spelling;
     bool whole;
+    unsigned flags; /* GRAM_BOTH_CASES and the like */
 } reader;
 
 static gram_term alternatives(reader *r, bool top);
@@ -169,7 +170,18 @@ static bool escape(reader *r, char_class *c, bool in_class, uint32_t *out) {
     return true;
 }
 
+static void add_other_case(reader *r, char_class *c) {
+    for (size_t i = 0, n = c->n; i < n; i++) {
+        const gram_range x = c->r[i];
+        for (uint32_t from = 'A'; from <= 'a'; from += 'a' - 'A') {
+            const uint32_t lo = x.lo > from ? x.lo : from, hi = x.hi < from + 25 ? x.hi : from + 25;
+            if (lo <= hi) add(r, c, lo ^ 32, hi ^ 32);
+        }
+    }
+}
+
 static gram_term class_term(reader *r, char_class *c, bool negated) {
+    if (r->flags & GRAM_BOTH_CASES) add_other_case(r, c);
     if (negated)
         invert(c);
     else
@@ -232,7 +244,11 @@ static __attribute__((noinline)) gram_term one_char(reader *r) {
     char_class c = {.n = 0};
     if (take(r, "[")) return bracket(r);
     if (take(r, ".")) {
-        c = (char_class){.r = {{0, '\n' - 1}, {'\n' + 1, '\r' - 1}, {'\r' + 1, CODE_POINT_MAX}}, .n = 3};
+        if (r->flags & GRAM_DOT_ALL) return gram_any_char(r->p, r->spelling);
+        if (r->flags & GRAM_DOT_RETURN)
+            c = (char_class){.r = {{0, '\n' - 1}, {'\n' + 1, CODE_POINT_MAX}}, .n = 2};
+        else
+            c = (char_class){.r = {{0, '\n' - 1}, {'\n' + 1, '\r' - 1}, {'\r' + 1, CODE_POINT_MAX}}, .n = 3};
         return class_term(r, &c, false);
     }
     uint32_t cp;
@@ -328,10 +344,17 @@ static gram_term alternatives(reader *r, bool top) {
     return gram_alt_list(r->p, base);
 }
 
+static gram_term read(reader *r) {
+    const gram_term t = alternatives(r, true);
+    if (r->at < r->n) refuse(r, SQUISH_INVALID, "a ) without its group");
+    return gram_failed(r->p) ? GRAM_EMPTY : t;
+}
+
 gram_term gram_regex(gram_pool *p, const char *s, size_t n, gram_spelling spelling, bool whole,
                      const char *what) {
-    reader r = {.p = p, .s = s, .what = what, .n = n, .spelling = spelling, .whole = whole};
-    const gram_term t = alternatives(&r, true);
-    if (r.at < n) refuse(&r, SQUISH_INVALID, "a ) without its group");
-    return gram_failed(p) ? GRAM_EMPTY : t;
+    return read(&(reader){.p = p, .s = s, .what = what, .n = n, .spelling = spelling, .whole = whole});
+}
+
+gram_term gram_regex_with(gram_pool *p, const char *s, size_t n, unsigned flags, const char *what) {
+    return read(&(reader){.p = p, .s = s, .what = what, .n = n, .whole = true, .flags = flags});
 }

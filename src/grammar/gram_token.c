@@ -38,6 +38,16 @@ gram_term gram_token(gram_rules *r, int32_t id) {
     return gram_literal(p, name, sizeof name);
 }
 
+gram_term gram_token_named(gram_rules *r, const char *name, size_t n) {
+    const int32_t id = r->tok ? sq_tok_find(r->tok, name, n) : -1;
+    if (r->tok && id < 0) {
+        gram_fail(r->p, SQUISH_INVALID, "grammar: no token '%.*s' in the vocabulary", (int)(n < 64 ? n : 64),
+                  name);
+        return GRAM_EMPTY;
+    }
+    return gram_token(r, id);
+}
+
 /* Where the name of a token begins in s, or NULL. */
 static const char *find(const char *s, size_t n, sq_span name) {
     for (; n >= name.n; s++, n--)

@@ -59,16 +59,18 @@ typedef enum {
     SQ_GRAM_SCHEMA,
     SQ_GRAM_SCHEMA_LOOSE,
     SQ_GRAM_JSON,
-    SQ_GRAM_TAGS
+    SQ_GRAM_TAGS,
+    SQ_GRAM_EBNF,
+    SQ_GRAM_LARK
 } sq_gram_kind;
 
 /* Compile source[0..n).
  *
  * REGEX: the whole text must match; bytes of UTF-8; ECMA syntax without look-around, back references, \b and
- * \p. GBNF: as llama.cpp reads it. SCHEMA: JSON Schema (see docs/grammar.md for what is supported; every
- * keyword that is not is refused by name, with its JSON pointer), white space bounded so that an answer
- * cannot run away in it. SCHEMA_LOOSE: the same with any white space. JSON: any object, at most 64 values in
- * each other; source is ignored.
+ * \p. GBNF: as llama.cpp reads it. EBNF: of the W3C or of ISO 14977. LARK: a subset. SCHEMA: JSON Schema (see
+ * docs/grammar.md for what is supported; every keyword that is not is refused by name, with its JSON
+ * pointer), white space bounded so that an answer cannot run away in it. SCHEMA_LOOSE: the same with any
+ * white space. JSON: any object, at most 64 values in each other; source is ignored.
  *
  * Errors: INVALID (syntax, with the offset), UNSUPPORTED (valid but not supported: the construct or keyword
  * by name), NO_MEMORY (a limit above, by name). */

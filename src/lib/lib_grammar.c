@@ -34,11 +34,11 @@ static squish_status trie_of(squish_model *m, sq_gram_trie **out, squish_error *
 squish_status squish_grammar_new(squish_grammar **out, const squish_model *m, squish_grammar_kind kind,
                                  const char *source, size_t bytes, squish_error *err) {
     static const sq_gram_kind kinds[] = {SQ_GRAM_REGEX, SQ_GRAM_GBNF, SQ_GRAM_SCHEMA, SQ_GRAM_SCHEMA_LOOSE,
-                                         SQ_GRAM_JSON, SQ_GRAM_TAGS};
+                                         SQ_GRAM_JSON,  SQ_GRAM_TAGS, SQ_GRAM_EBNF,   SQ_GRAM_LARK};
     *out = NULL;
     if ((size_t)kind >= SQ_COUNT(kinds))
         return sq_fail(err, SQUISH_INVALID, "grammar kind %d, wanted 0 to %d", (int)kind,
-                       SQUISH_GRAMMAR_TAGS);
+                       SQUISH_GRAMMAR_LARK);
     if (!m->tok)
         return sq_fail(err, SQUISH_UNSUPPORTED, "%s has no tokenizer, which a grammar needs", m->info.path);
     squish_grammar *g = sq_alloc_zero(&m->alloc, sizeof *g);

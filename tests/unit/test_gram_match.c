@@ -186,6 +186,7 @@ static const struct {
     {SQ_GRAM_GBNF, "root ::= \"a\n", SQUISH_INVALID, "line 1"},
     {SQ_GRAM_GBNF, "root ::= root \"a\"", SQUISH_INVALID, "matches nothing"},
     {SQ_GRAM_GBNF, "root ::= <[12]>", SQUISH_UNSUPPORTED, "token literal"},
+    {SQ_GRAM_GBNF, "root ::= !<[12]>", SQUISH_UNSUPPORTED, "any token but one"},
     {SQ_GRAM_GBNF, "root ::= \"a\"\nroot ::= \"b\"", SQUISH_INVALID, "twice"},
     {SQ_GRAM_SCHEMA, "{", SQUISH_INVALID, "schema"},
     {SQ_GRAM_SCHEMA, "3", SQUISH_INVALID, "neither an object nor a boolean"},
