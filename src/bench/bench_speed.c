@@ -124,8 +124,10 @@ squish_status bench_decode_run(bench_speed *b, int32_t depth, double *seconds, v
     sq_seq_truncate(b->s, depth);
     SQ_TRY(sq_seq_sync(b->s, b->prompt, (size_t)depth, err));
     const uint64_t begin = sq_os_now_ns();
-    for (int32_t i = 0; i < BENCH_STEPS; i++)
-        SQ_TRY(sq_seq_append(b->s, bench_likeliest(sq_seq_logits(b->s), b->m->cfg.n_vocab), err));
+    for (int32_t i = 0; i < BENCH_STEPS; i++) {
+        const int32_t id = bench_likeliest(sq_seq_logits(b->s), b->m->cfg.n_vocab);
+        SQ_TRY(sq_seq_append(b->s, &id, 1, err));
+    }
     *seconds = (double)(sq_os_now_ns() - begin) / 1e9 / BENCH_STEPS;
     return SQUISH_OK;
 }

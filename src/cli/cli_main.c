@@ -61,8 +61,8 @@ const cli_command cli_commands[CLI_COMMANDS] = {
                       "With --template no model is needed.", cli_template},
     [CLI_GRAMMAR] =
         {"grammar", "[MODEL] --check FILE", "is a file in a language",
-         "The language is that of --schema, --regex, --gbnf, --ebnf, --lark or --tags; with a schema any white space will do. The "
-         "file is read token by token, as an answer would be made, and each mask and step is timed. Exit "
+         "The language is that of --schema, --regex, --gbnf, --ebnf, --lark or --tags; with a schema any "
+         "white space will do. The file is read token by token, as an answer would be made, and each mask and step is timed. Exit "
          "status 1 if it is not in the language.",
          cli_grammar},
     [CLI_LOGITS] =

@@ -98,12 +98,12 @@ static int print_json(const cli_session *s, answer *a) {
     const squish_gen_stats *t = &a->stats;
     squish_engine_info e;
     squish_engine_get_info(s->engine, &e);
-    json_t *o = json_pack("{s:s%, s:O, s:s, s:i, s:i, s:f, s:f, s:f, s:f, s:I, s:f}", "text",
+    json_t *o = json_pack("{s:s%, s:O, s:s, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:I, s:f}", "text",
                           a->text.data ? a->text.data : "", a->text.len, "tokens", a->ids, "finish_reason",
                           cli_finish_name(a->finish), "prompt_tokens", t->prompt_tokens, "reused_tokens",
-                          t->reused_tokens, "load_ms", s->info.load_ms, "ttft_ms", t->ttft_ms, "decode_tok_s",
-                          t->decode_tok_s, "prefill_tok_s", t->prefill_tok_s, "seed", (json_int_t)t->seed,
-                          "attn_density", e.attn_density);
+                          t->reused_tokens, "forced_tokens", t->forced_tokens, "load_ms", s->info.load_ms,
+                          "ttft_ms", t->ttft_ms, "decode_tok_s", t->decode_tok_s, "prefill_tok_s",
+                          t->prefill_tok_s, "seed", (json_int_t)t->seed, "attn_density", e.attn_density);
     return cli_print_json(o);
 }
 

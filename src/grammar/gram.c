@@ -105,7 +105,7 @@ squish_status sq_gram_new_for(sq_gram **out, sq_gram_kind kind, const char *sour
 bool sq_gram_names_tokens(const sq_gram *g) { return g->rules.names_tokens; }
 
 sq_gram *sq_gram_share(sq_gram *g) {
-    pthread_mutex_lock(&g->lock);
+    gram_lock(g);
     g->refs++;
     pthread_mutex_unlock(&g->lock);
     return g;
@@ -113,7 +113,7 @@ sq_gram *sq_gram_share(sq_gram *g) {
 
 void sq_gram_free(sq_gram *g) {
     if (!g) return;
-    pthread_mutex_lock(&g->lock);
+    gram_lock(g);
     const bool last = --g->refs == 0;
     pthread_mutex_unlock(&g->lock);
     if (!last) return;
@@ -121,7 +121,6 @@ void sq_gram_free(sq_gram *g) {
     forget(g);
     gram_vec_free(&g->pool, &g->work, sizeof(gram_item));
     gram_vec_free(&g->pool, &g->seen, sizeof(uint32_t));
-    gram_vec_free(&g->pool, &g->path, sizeof(uint32_t));
     gram_vec_free(&g->pool, &g->ends, sizeof(gram_pair));
     gram_vec_free(&g->pool, &g->next_pairs, sizeof(gram_pair));
     sq_alloc_free(&a, g->stamp, g->stamp ? g->rules.nts.n * sizeof *g->stamp : 0);
@@ -138,7 +137,7 @@ void gram_settle(sq_gram *g) {
 }
 
 void sq_gram_get_stats(sq_gram *g, sq_gram_stats *out) {
-    pthread_mutex_lock(&g->lock);
+    gram_lock(g);
     *out = (sq_gram_stats){.terms = g->pool.nodes.n,
                            .classes = g->pool.n_classes,
                            .terminals = g->rules.terminals.n,

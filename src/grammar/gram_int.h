@@ -282,6 +282,7 @@ typedef struct {
     bool accept;
     uint64_t hash;
     uint32_t mask; /* index + 1 in masks; 0: not made yet */
+    enum { GRAM_STEPS_UNKNOWN, GRAM_STEPS_MANY, GRAM_STEPS_ONE } steps; /* bytes that may follow */
 } gram_place;
 
 /* ids of the fewer: those allowed (kind LISTED) or refused (EXCEPT); else a bitset. */
@@ -296,8 +297,9 @@ typedef struct {
 
 struct sq_gram {
     squish_alloc alloc;
-    int refs, n_matchers; /* under lock, as all below */
     pthread_mutex_t lock;
+    _Atomic int waiting;  /* who wants the lock: a long walk lets them in */
+    int refs, n_matchers; /* under lock, as all below */
     gram_pool pool;
     gram_rules rules;
     gram_vec lex, lex_items, lex_done, lex_to; /* lex_to: [states][classes]; UINT32_MAX: not known yet */
@@ -313,10 +315,14 @@ struct sq_gram {
     gram_vec work, seen, wanted;
     uint32_t *stamp; /* [nonterminals]: row number in which it was predicted */
     uint32_t stamp_now;
-    gram_vec path; /* places along a branch of a trie */
     gram_vec ends, next_pairs;
 };
 
+static inline void gram_lock(sq_gram *g) {
+    g->waiting++;
+    pthread_mutex_lock(&g->lock);
+    g->waiting--;
+}
 /* (the lock is held) Forget what was learned if it is much and nobody is at a place of it. */
 void gram_settle(sq_gram *g);
 enum { GRAM_UNKNOWN = UINT32_MAX };

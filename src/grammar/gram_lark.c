@@ -142,7 +142,9 @@ static gram_sym reference(gram_source *c) {
     const char *name;
     const size_t n = gram_take_name(c, "_", &name);
     if (n == 0) return gram_source_refuse(c, SQUISH_INVALID, "neither string, expression, rule nor group");
-    if (gram_next_is(c, '{')) return gram_source_refuse(c, SQUISH_UNSUPPORTED, "a template is not supported");
+    const bool counted = c->at + 1 < c->n && c->s[c->at + 1] >= '0' && c->s[c->at + 1] <= '9';
+    if (gram_next_is(c, '{') && !counted)
+        return gram_source_refuse(c, SQUISH_UNSUPPORTED, "a template is not supported");
     if (reader_of(c)->terminal && !is_terminal(name, n))
         return gram_source_refuse(c, SQUISH_INVALID, "a terminal that refers to a rule");
     const gram_sym s = gram_source_reference(c, name, n);

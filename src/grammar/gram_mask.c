@@ -9,9 +9,10 @@
  * the declared ones), it is taken, too, and what does not go on is taken away. */
 #include "grammar/gram_int.h"
 
+#include <sched.h>
 #include <string.h>
 
-enum { FEW = 1500, LOOP_LETTERS = 40 };
+enum { FEW = 1500, LOOP_LETTERS = 40, WALK_TURN = 2048 };
 
 /* Do all bytes lo..hi lead from a place to *to (0: to be set by the first)? Then at `levels` - 1 further
  * bytes, 80..BF each. */
@@ -95,11 +96,19 @@ static const gram_slice *slice_for(sq_gram *g, const sq_gram_trie *t, uint32_t p
     return &t->slices[1];
 }
 
-static void walk(sq_gram *g, const sq_gram_trie *t, const gram_nodes *in, uint32_t place, uint64_t *bits) {
-    uint32_t *path = g->path.p;
+/* path [depth_max + 1]: places along a branch. Lets others have the grammar from time to time, who may add to
+ * it but change nothing that is there. */
+static void walk(sq_gram *g, const sq_gram_trie *t, const gram_nodes *in, uint32_t place, uint32_t *path,
+                 uint64_t *bits) {
     const size_t classes = g->pool.n_classes;
+    uint32_t turns = 0;
     path[0] = place;
     for (uint32_t i = 0; i < in->n;) {
+        if (++turns % WALK_TURN == 0 && g->waiting) {
+            pthread_mutex_unlock(&g->lock);
+            sched_yield();
+            gram_lock(g);
+        }
         const gram_trie_node x = in->nodes[i];
         const uint32_t cls = g->pool.class_of[x.byte];
         uint32_t to = GRAM_AT(g->place_to, uint32_t, path[x.depth - 1] * classes + cls);
@@ -116,9 +125,10 @@ static void walk(sq_gram *g, const sq_gram_trie *t, const gram_nodes *in, uint32
 
 /* The bits of all plain tokens are set: clear those that do not go on. A branch behind `loop` stays as it is.
  */
-static void take_away(sq_gram *g, const sq_gram_trie *t, uint32_t place, uint32_t loop, uint64_t *bits) {
+static void take_away(sq_gram *g, const sq_gram_trie *t, uint32_t place, uint32_t loop, uint32_t *path,
+                      uint64_t *bits) {
     const gram_nodes *in = &t->all;
-    uint32_t *path = g->path.p, wide = loop;
+    uint32_t wide = loop;
     const bool skip_wide = wide_lead(g, place, &wide);
     path[0] = place;
     for (uint32_t i = 0; i < in->n;) {
@@ -182,24 +192,25 @@ static void forget_masks(sq_gram *g) {
 }
 
 static bool make(sq_gram *g, const sq_gram_trie *t, uint32_t place, gram_mask *m) {
-    gram_pool *p = &g->pool;
-    const size_t depths = (size_t)t->depth_max + 1;
-    g->path.n = 0;
-    uint64_t *bits = sq_alloc_zero(&g->alloc, t->words * sizeof *bits);
-    bool ok = bits && gram_vec_room(p, &g->path, depths, sizeof(uint32_t));
-    if (!bits) gram_fail(p, SQUISH_NO_MEMORY, "grammar: out of memory for a mask");
+    const size_t n_bits = t->words * sizeof(uint64_t), n_path = ((size_t)t->depth_max + 1) * sizeof(uint32_t);
+    uint64_t *bits = sq_alloc_zero(&g->alloc, n_bits);
+    uint32_t *path = sq_alloc_new(&g->alloc, n_path);
+    bool ok = bits && path;
     if (ok) {
         const gram_slice *s = slice_for(g, t, place);
         const uint32_t loop = s ? 0 : plain_loop(g, place);
         if (loop) s = &t->slices[0];
-        if (s) memcpy(bits, s->in, t->words * sizeof *bits);
-        if (loop) take_away(g, t, place, loop, bits);
-        walk(g, t, s ? &s->rest : &t->all, place, bits);
+        if (s) memcpy(bits, s->in, n_bits);
+        if (loop) take_away(g, t, place, loop, path, bits);
+        walk(g, t, s ? &s->rest : &t->all, place, path, bits);
         if (GRAM_AT(g->places, gram_place, place).accept)
             for (size_t w = 0; w < t->words; w++) bits[w] |= t->ends[w];
-        ok = !gram_failed(p) && keep(g, t, bits, m);
+        ok = !gram_failed(&g->pool) && keep(g, t, bits, m);
+    } else {
+        gram_fail(&g->pool, SQUISH_NO_MEMORY, "grammar: out of memory for a mask");
     }
-    sq_alloc_free(&g->alloc, bits, bits ? t->words * sizeof *bits : 0);
+    sq_alloc_free(&g->alloc, bits, bits ? n_bits : 0);
+    sq_alloc_free(&g->alloc, path, path ? n_path : 0);
     return ok;
 }
 

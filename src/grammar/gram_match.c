@@ -26,7 +26,7 @@ squish_status sq_matcher_new(sq_matcher **out, sq_gram *g, sq_gram_trie *trie, c
         sq_alloc_free(&alloc, m, sizeof *m);
         return sq_fail(err, SQUISH_NO_MEMORY, "grammar: out of memory for a matcher");
     }
-    pthread_mutex_lock(&g->lock);
+    gram_lock(g);
     gram_settle(g);
     g->n_matchers++;
     g->refs++;
@@ -40,7 +40,7 @@ squish_status sq_matcher_new(sq_matcher **out, sq_gram *g, sq_gram_trie *trie, c
 void sq_matcher_free(sq_matcher *m) {
     if (!m) return;
     const squish_alloc a = m->alloc;
-    pthread_mutex_lock(&m->g->lock);
+    gram_lock(m->g);
     m->g->n_matchers--;
     pthread_mutex_unlock(&m->g->lock);
     sq_gram_free(m->g);
@@ -70,7 +70,7 @@ squish_status sq_matcher_bytes(sq_matcher *m, const void *bytes, size_t n, bool 
     *ok = false;
     SQ_TRY(make_room(m, err));
     uint32_t at = m->places[m->n - 1];
-    pthread_mutex_lock(&g->lock);
+    gram_lock(g);
     for (size_t i = 0; i < n && at; i++) at = gram_place_step(g, at, g->pool.class_of[b[i]]);
     const squish_status st = failure(g, err);
     pthread_mutex_unlock(&g->lock);
@@ -101,14 +101,14 @@ void sq_matcher_rollback(sq_matcher *m, size_t n) { m->n -= n < m->n ? n : m->n 
 size_t sq_matcher_steps(const sq_matcher *m) { return m->n - 1; }
 
 bool sq_matcher_may_end(const sq_matcher *m) {
-    pthread_mutex_lock(&m->g->lock);
+    gram_lock(m->g);
     const bool may = GRAM_AT(m->g->places, gram_place, m->places[m->n - 1]).accept;
     pthread_mutex_unlock(&m->g->lock);
     return may;
 }
 
 bool sq_matcher_must_end(sq_matcher *m) {
-    pthread_mutex_lock(&m->g->lock);
+    gram_lock(m->g);
     const gram_place *x = &GRAM_AT(m->g->places, gram_place, m->places[m->n - 1]);
     const bool must = x->accept && x->n == 0;
     pthread_mutex_unlock(&m->g->lock);
@@ -128,14 +128,20 @@ static void unfold(const gram_mask *m, const sq_gram_trie *t, uint64_t *mask) {
     if (!listed && t->n_vocab % 64) mask[words - 1] &= (1ull << t->n_vocab % 64) - 1;
 }
 
+uint32_t sq_matcher_place(const sq_matcher *m) { return m->places[m->n - 1]; }
+
 squish_status sq_matcher_mask(sq_matcher *m, uint64_t *mask, int32_t *n_allowed, squish_error *err) {
-    sq_gram *g = m->g;
     if (!m->trie) return sq_fail(err, SQUISH_INVALID, "grammar: a mask needs a vocabulary");
-    pthread_mutex_lock(&g->lock);
+    return sq_gram_mask_at(m->g, m->trie, sq_matcher_place(m), mask, n_allowed, err);
+}
+
+squish_status sq_gram_mask_at(sq_gram *g, const sq_gram_trie *t, uint32_t place, uint64_t *mask,
+                              int32_t *n_allowed, squish_error *err) {
+    gram_lock(g);
     squish_status st = failure(g, err);
-    const gram_mask *x = st == SQUISH_OK ? gram_mask_of(g, m->trie, m->places[m->n - 1]) : NULL;
+    const gram_mask *x = st == SQUISH_OK ? gram_mask_of(g, t, place) : NULL;
     if (x) {
-        unfold(x, m->trie, mask);
+        unfold(x, t, mask);
         if (n_allowed) *n_allowed = (int32_t)x->n_allowed;
     } else if (st == SQUISH_OK) {
         st = failure(g, err);
@@ -144,20 +150,42 @@ squish_status sq_matcher_mask(sq_matcher *m, uint64_t *mask, int32_t *n_allowed,
     return st;
 }
 
+/* Which byte must come next; -1: none must. *next: where it leads. */
+static int only_byte(sq_gram *g, uint32_t at, uint32_t *next) {
+    gram_pool *p = &g->pool;
+    int byte = -1;
+    if (GRAM_AT(g->places, gram_place, at).accept) return -1;
+    for (int b = 0; b < 256; b++) {
+        const uint32_t to = gram_place_step(g, at, p->class_of[b]);
+        if (gram_failed(p) || (to && byte >= 0)) return -1;
+        if (to) *next = to, byte = b;
+    }
+    return byte;
+}
+
+bool sq_matcher_is_narrow(sq_matcher *m) {
+    sq_gram *g = m->g;
+    const uint32_t at = sq_matcher_place(m);
+    uint32_t next;
+    gram_lock(g);
+    if (GRAM_AT(g->places, gram_place, at).steps == GRAM_STEPS_UNKNOWN) {
+        const bool one = only_byte(g, at, &next) >= 0;
+        GRAM_AT(g->places, gram_place, at).steps = one ? GRAM_STEPS_ONE : GRAM_STEPS_MANY;
+    }
+    const bool narrow = GRAM_AT(g->places, gram_place, at).steps == GRAM_STEPS_ONE;
+    pthread_mutex_unlock(&g->lock);
+    return narrow;
+}
+
 squish_status sq_matcher_forced(sq_matcher *m, size_t max, sq_buf *out, squish_error *err) {
     sq_gram *g = m->g;
-    gram_pool *p = &g->pool;
     bool room = true;
-    pthread_mutex_lock(&g->lock);
-    uint32_t at = m->places[m->n - 1];
-    for (size_t i = 0; i < max && room && !GRAM_AT(g->places, gram_place, at).accept; i++) {
+    gram_lock(g);
+    uint32_t at = sq_matcher_place(m);
+    for (size_t i = 0; i < max && room; i++) {
         uint32_t next = 0;
-        int byte = -1;
-        for (int b = 0; b < 256 && byte > -2; b++) {
-            const uint32_t to = gram_place_step(g, at, p->class_of[b]);
-            if (to) next = to, byte = byte == -1 ? b : -2;
-        }
-        if (byte < 0 || gram_failed(p)) break;
+        const int byte = only_byte(g, at, &next);
+        if (byte < 0) break;
         room = sq_buf_putc(out, (char)byte);
         at = next;
     }

@@ -111,6 +111,13 @@ bool sq_matcher_must_end(sq_matcher *m);      /* and no longer one begins with i
 /* Allowed ids into mask [(n_vocab + 63) / 64]: tokens after which the text can still become a word; end
  * tokens exactly where it may end. *n_allowed may be NULL. Needs a trie. Errors: NO_MEMORY. */
 squish_status sq_matcher_mask(sq_matcher *m, uint64_t *mask, int32_t *n_allowed, squish_error *err);
+/* The same for a place, which is a number that stays what it is as long as the grammar has a matcher: so a
+ * mask can be made on one thread while another goes on with the matcher. */
+uint32_t sq_matcher_place(const sq_matcher *m);
+squish_status sq_gram_mask_at(sq_gram *g, const sq_gram_trie *t, uint32_t place, uint64_t *mask,
+                              int32_t *n_allowed, squish_error *err);
+/* Only one byte may come next, and the text may not end: perhaps only one token may. */
+bool sq_matcher_is_narrow(sq_matcher *m);
 /* Bytes that must come next, appended to out: as long as there is one way to go on and no way to end.
  * At most max bytes. The matcher stays. */
 squish_status sq_matcher_forced(sq_matcher *m, size_t max, sq_buf *out, squish_error *err);

@@ -12,9 +12,9 @@
 #ifndef SQ_SCHED_H
 #define SQ_SCHED_H
 
-#include "grammar/grammar.h"
 #include "model/model.h"
 #include "sample/sample.h"
+#include "sched/sched_masks.h"
 
 #include <stdatomic.h>
 
@@ -25,7 +25,8 @@ typedef struct squish_gen sq_gen;
 enum {
     SQ_CHUNK_MAX = 2048,
     SQ_LOGIT_ROWS = 32, /* rows of logits computed at once */
-    SQ_SEQS_MAX = 32    /* timelines in one step */
+    SQ_SEQS_MAX = 32,   /* timelines in one step */
+    SQ_JUMP_MAX = 16    /* tokens of one answer that wait to be evaluated: one drawn, others forced */
 };
 
 /* A grammar and the vocabulary it is for. */
@@ -42,6 +43,7 @@ struct squish_engine {
     sq_backend *b;
     sq_kv_pool *kv;
     sq_forward *f;
+    sq_masks *masks;
     int32_t threads, ctx, chunk;
     uint64_t scratch_bytes;
     squish_attention attention;
@@ -74,8 +76,8 @@ const float *sq_seq_logits(const sq_seq *s);
 /* The same, made again where they are gone: the last token is evaluated once more, with the same bits.
  * INVALID: the timeline is empty. CANCELLED leaves the timeline as it was. */
 squish_status sq_seq_logits_now(sq_seq *s, const float **out, squish_error *err);
-/* Append one token and evaluate it. */
-squish_status sq_seq_append(sq_seq *s, int32_t id, squish_error *err);
+/* Append n >= 1 tokens, at most a chunk, and evaluate them in one step; all or none. */
+squish_status sq_seq_append(sq_seq *s, const int32_t *ids, int32_t n, squish_error *err);
 squish_status sq_seq_score(sq_seq *s, const int32_t *tokens, size_t n, int32_t first, squish_logits_fn fn,
                            void *user, squish_error *err);
 
@@ -92,13 +94,20 @@ squish_status sq_answer_new(sq_answer **out, const sq_model *m, int32_t ctx, con
 void sq_answer_free(sq_answer *a);
 void sq_answer_prompt(sq_answer *a, const int32_t *ids, size_t n); /* once, before the first token */
 bool sq_answer_wants_token(const sq_answer *a); /* the next call needs logits */
-/* The token of position n, from logits [n_vocab] of position n - 1 (not needed if no token is wanted). The
- * event's pointers live until the next call, stop_reason as long as the answer. NUMERIC, NO_MEMORY; INVALID
- * after a finish. */
+/* A forward pass for the next token begins: its mask is made beside it. */
+void sq_answer_prepare(sq_answer *a, sq_masks *w);
+void sq_answer_settle(sq_answer *a); /* nothing of it is left with who makes masks */
+/* The grammar leaves one token and its log-probability is not asked for: the next call needs no logits. */
+bool sq_answer_is_forced(sq_answer *a);
+/* The token of position n, from logits [n_vocab] of position n - 1 (NULL if no token is wanted, or it is
+ * forced). The event's pointers live until the next call, stop_reason as long as the answer. NUMERIC,
+ * NO_MEMORY; INVALID after a finish. */
 squish_status sq_answer_next(sq_answer *a, const float *logits, int32_t n, squish_gen_event *ev,
                              squish_error *err);
 int64_t sq_answer_seed(const sq_answer *a);
 int32_t sq_answer_tokens(const sq_answer *a); /* drawn so far */
+int32_t sq_answer_forced(const sq_answer *a); /* of those, without logits */
+int32_t sq_answer_unmasked(const sq_answer *a); /* and drawn first, then checked: the mask was late */
 
 squish_status sq_gen_new(sq_gen **out, sq_seq *s, const int32_t *prompt, size_t n,
                          const squish_gen_options *opt, squish_error *err);

@@ -14,6 +14,8 @@
 #include <string.h>
 
 enum { TEXT_RESERVE = 8192, TEXT_MAX = 1 << 20, BREAKERS_MAX = 4096 };
+/* A mask is late after so many microseconds beyond the forward pass; so many tokens are tried without it. */
+enum { LATE_US = 200, TRIES_MAX = 64 };
 
 struct sq_answer {
     squish_alloc alloc;
@@ -30,9 +32,16 @@ struct sq_answer {
     bool include_stop, ignore_eos, finished;
     int32_t n_done;
     sq_sample_result drawn;
-    sq_matcher *matcher; /* NULL: no grammar */
-    uint64_t *mask;      /* [mask_words] */
+    /* Of a grammar (matcher NULL: none). The mask of the next token is not there, in the making, or there;
+     * LATE: the one in the making is of a token that was drawn without it. */
+    sq_matcher *matcher;
+    enum { MASK_NONE, MASK_BEGUN, MASK_LATE, MASK_THERE } mask_state;
+    sq_masks *masks; /* who makes it; NULL: nobody yet */
+    sq_mask_job job;
+    uint64_t *mask, *tried; /* [mask_words]: of the job; all but what was tried in vain */
     size_t mask_words;
+    bool free_choice; /* the filters of the sampler do not depend on the mask */
+    int32_t n_forced, n_unmasked;
 };
 
 static squish_status check_options(const squish_gen_options *o, squish_error *err) {
@@ -92,6 +101,13 @@ static squish_status copy_stops(sq_answer *a, const squish_gen_options *o, squis
     return SQUISH_OK;
 }
 
+/* Does the same token win, whether what is not allowed is taken out before or after the filters? */
+static bool is_free_choice(const squish_sampling *s) {
+    const bool filters = s->top_k > 0 || s->top_p < 1 || s->min_p > 0 || s->typical_p < 1 ||
+                         s->top_n_sigma > 0 || s->xtc_probability > 0;
+    return s->temperature < 1e-5f || !filters;
+}
+
 static squish_status begin_grammar(sq_answer *a, const squish_gen_options *o, squish_error *err) {
     const squish_grammar *g = o->grammar;
     if (!g) return SQUISH_OK;
@@ -99,8 +115,11 @@ static squish_status begin_grammar(sq_answer *a, const squish_gen_options *o, sq
         return sq_fail(err, SQUISH_INVALID, "the grammar was made for another vocabulary");
     if (o->ignore_eos) return sq_fail(err, SQUISH_INVALID, "ignore_eos and a grammar contradict each other");
     a->mask_words = ((size_t)a->m->cfg.n_vocab + 63) / 64;
-    a->mask = sq_alloc_new(&a->alloc, a->mask_words * sizeof *a->mask);
+    a->mask = sq_alloc_new(&a->alloc, 2 * a->mask_words * sizeof *a->mask);
     if (!a->mask) return sq_fail(err, SQUISH_NO_MEMORY, "answer: out of memory");
+    a->tried = a->mask + a->mask_words;
+    a->free_choice = is_free_choice(&o->sampling);
+    a->job = (sq_mask_job){.g = g->g, .trie = g->trie, .mask = a->mask};
     return sq_matcher_new(&a->matcher, g->g, g->trie, &a->alloc, err);
 }
 
@@ -145,13 +164,14 @@ fail:
 
 void sq_answer_free(sq_answer *a) {
     if (!a) return;
+    sq_answer_settle(a);
     sq_sampler_free(a->sampler);
     sq_stops_free(a->stops);
     sq_matcher_free(a->matcher);
     sq_buf_deinit(&a->piece);
     sq_buf_deinit(&a->text);
     squish_alloc alloc = a->alloc;
-    sq_alloc_free(&alloc, a->mask, a->mask_words * sizeof *a->mask);
+    sq_alloc_free(&alloc, a->mask, 2 * a->mask_words * sizeof *a->mask);
     sq_alloc_free(&alloc, a->stop_text, a->stop_bytes);
     sq_alloc_free(&alloc, a, sizeof *a);
 }
@@ -162,6 +182,8 @@ void sq_answer_prompt(sq_answer *a, const int32_t *ids, size_t n) {
 
 int64_t sq_answer_seed(const sq_answer *a) { return sq_sampler_seed(a->sampler); }
 int32_t sq_answer_tokens(const sq_answer *a) { return a->n_done; }
+int32_t sq_answer_forced(const sq_answer *a) { return a->n_forced; }
+int32_t sq_answer_unmasked(const sq_answer *a) { return a->n_unmasked; }
 bool sq_answer_wants_token(const sq_answer *a) { return !a->finished && a->max_tokens != 0; }
 
 static void close_text(sq_answer *a, squish_gen_event *ev, squish_finish why) {
@@ -188,31 +210,113 @@ static bool show(sq_answer *a, int32_t id, squish_gen_event *ev) {
     return hit >= 0;
 }
 
+/* ---- under a grammar -------------------------------------------------------------------------- */
+
+void sq_answer_prepare(sq_answer *a, sq_masks *w) {
+    if (!a->matcher || a->finished || a->mask_state == MASK_BEGUN || a->mask_state == MASK_THERE) return;
+    if (a->mask_state == MASK_LATE) sq_masks_wait(a->masks, &a->job, -1);
+    a->masks = w;
+    a->job.place = sq_matcher_place(a->matcher);
+    sq_masks_begin(w, &a->job);
+    a->mask_state = MASK_BEGUN;
+}
+
+void sq_answer_settle(sq_answer *a) {
+    if (a->masks) sq_masks_wait(a->masks, &a->job, -1);
+    a->masks = NULL;
+    a->mask_state = MASK_NONE;
+}
+
 /* What the grammar allows now, into a->mask. */
 static squish_status find_mask(sq_answer *a, squish_error *err) {
-    int32_t n;
-    SQ_TRY(sq_matcher_mask(a->matcher, a->mask, &n, err));
-    if (n == 0)
+    if (a->mask_state == MASK_THERE) return SQUISH_OK;
+    if (a->masks) sq_masks_wait(a->masks, &a->job, -1);
+    if (a->mask_state == MASK_BEGUN)
+        SQ_TRY(a->job.status == SQUISH_OK ? SQUISH_OK : sq_fail(err, a->job.status, "%s", a->job.err.text));
+    else
+        SQ_TRY(sq_matcher_mask(a->matcher, a->mask, &a->job.n_allowed, err));
+    if (a->job.n_allowed == 0)
         return sq_fail(err, SQUISH_UNSUPPORTED, "no token of the vocabulary goes on as the grammar wants");
+    a->mask_state = MASK_THERE;
     /* Only ends are left: then it is no use to wait for min_tokens. */
     if (a->n_done < a->min_tokens && sq_matcher_must_end(a->matcher)) ban_ends(a, false);
     return SQUISH_OK;
 }
 
-/* The drawn token joins the text the grammar reads. */
-static squish_status follow(sq_answer *a, int32_t id, squish_error *err) {
-    bool ok;
-    if (sq_tok_is_eos(a->m->tok, id)) return SQUISH_OK;
-    SQ_TRY(sq_matcher_token(a->matcher, id, &ok, err));
-    return ok ? SQUISH_OK : sq_fail(err, SQUISH_NUMERIC, "token %d was drawn against the grammar", id);
+static int32_t only_id(const sq_answer *a) {
+    size_t w = 0;
+    while (a->mask[w] == 0) w++;
+    return (int32_t)(w * 64) + __builtin_ctzll(a->mask[w]);
 }
+
+bool sq_answer_is_forced(sq_answer *a) {
+    squish_error err = {0}; /* the call for the token says it again */
+    if (!a->matcher || !sq_answer_wants_token(a) || a->n_top >= 0) return false;
+    if (a->mask_state == MASK_NONE && !sq_matcher_is_narrow(a->matcher)) return false;
+    if (a->mask_state == MASK_BEGUN || a->mask_state == MASK_LATE || find_mask(a, &err) != SQUISH_OK)
+        return false;
+    return a->job.n_allowed == 1 && !sq_tok_is_eos(a->m->tok, only_id(a));
+}
+
+/* Does the token go on as the grammar wants? Then it joins the text the grammar reads. */
+static squish_status follow(sq_answer *a, int32_t id, bool *ok, squish_error *err) {
+    if (!sq_tok_is_eos(a->m->tok, id)) return sq_matcher_token(a->matcher, id, ok, err);
+    *ok = sq_matcher_may_end(a->matcher);
+    return SQUISH_OK;
+}
+
+/* The mask is late: draw from everything, then ask the grammar, and again without what it refused. Where the
+ * filters do not look at the mask this is the token that would have been drawn with it. */
+static squish_status draw_unmasked(sq_answer *a, const float *logits, int32_t position, bool *done,
+                                   squish_error *err) {
+    const int32_t rest = a->m->cfg.n_vocab % 64;
+    memset(a->tried, 0xFF, a->mask_words * sizeof *a->tried);
+    if (rest) a->tried[a->mask_words - 1] = (1ull << rest) - 1;
+    *done = false;
+    for (int i = 0; i < TRIES_MAX && !*done; i++) {
+        SQ_TRY(sq_sampler_draw(a->sampler, logits, a->tried, position, a->n_top, &a->drawn, err));
+        const int32_t id = a->drawn.id;
+        SQ_TRY(follow(a, id, done, err));
+        a->tried[id / 64] &= ~(1ull << id % 64);
+    }
+    if (*done) a->mask_state = MASK_LATE, a->n_unmasked++;
+    return SQUISH_OK;
+}
+
+/* logits NULL: there is one token. */
+static squish_status draw_masked(sq_answer *a, const float *logits, int32_t position, squish_error *err) {
+    bool ok;
+    SQ_TRY(find_mask(a, err));
+    if (logits) {
+        SQ_TRY(sq_sampler_draw(a->sampler, logits, a->mask, position, a->n_top, &a->drawn, err));
+    } else {
+        a->drawn = (sq_sample_result){.id = only_id(a)};
+        a->n_forced++;
+    }
+    a->mask_state = MASK_NONE;
+    SQ_TRY(follow(a, a->drawn.id, &ok, err));
+    if (ok) return SQUISH_OK;
+    return sq_fail(err, SQUISH_NUMERIC, "token %d was drawn against the grammar", a->drawn.id);
+}
+
+static squish_status draw_grammatical(sq_answer *a, const float *logits, int32_t position,
+                                      squish_error *err) {
+    bool done = false;
+    if (logits && a->free_choice && a->n_done >= a->min_tokens && a->mask_state == MASK_BEGUN &&
+        !sq_masks_wait(a->masks, &a->job, LATE_US))
+        SQ_TRY(draw_unmasked(a, logits, position, &done, err));
+    return done ? SQUISH_OK : draw_masked(a, logits, position, err);
+}
+
+/* ---- a token ---------------------------------------------------------------------------------- */
 
 static squish_status draw(sq_answer *a, const float *logits, int32_t position, squish_gen_event *ev,
                           squish_error *err) {
-    if (a->matcher) SQ_TRY(find_mask(a, err));
-    SQ_TRY(sq_sampler_draw(a->sampler, logits, a->mask, position, a->n_top, &a->drawn, err));
+    if (a->matcher)
+        SQ_TRY(draw_grammatical(a, logits, position, err));
+    else
+        SQ_TRY(sq_sampler_draw(a->sampler, logits, NULL, position, a->n_top, &a->drawn, err));
     const int32_t id = a->drawn.id;
-    if (a->matcher) SQ_TRY(follow(a, id, err));
     sq_sampler_accept(a->sampler, id, true);
     a->n_done++;
     if (a->n_done == a->min_tokens) ban_ends(a, false);

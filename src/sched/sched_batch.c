@@ -81,6 +81,7 @@ void sq_batch_end(sq_batch *b, sq_job *j, squish_finish finish, const char *stop
     b->stats.cancelled += status == SQUISH_CANCELLED;
     b->stats.failed += status != SQUISH_OK && status != SQUISH_CANCELLED;
     j->client->jobs--;
+    if (j->answer) sq_answer_settle(j->answer); /* the reader may keep it longer than the engine lives */
     sq_job_end(j, finish, stop_reason, status, err);
     pthread_mutex_lock(&b->lock);
     b->n_jobs--;
@@ -145,6 +146,7 @@ static void run_step(sq_batch *b) {
         const int32_t n = b->plan[i].n_rows;
         segs[i] = (sq_step_seg){j->kv, m, n, j->computed, j->computed + n <= j->n_prompt};
         memcpy(b->ids + m, j->tokens + j->computed, (size_t)n * sizeof *b->ids);
+        if (j->answer && j->computed + n == j->n) sq_answer_prepare(j->answer, b->e->masks);
         n_streams += sq_job_streams(j);
         m += n;
     }

@@ -10,7 +10,7 @@ struct squish_gen {
     sq_seq *s;
     squish_alloc alloc;
     sq_answer *answer;
-    int32_t pending; /* drawn, not evaluated yet; -1: none */
+    int32_t pending[SQ_JUMP_MAX], n_pending; /* not evaluated yet: one that was drawn, then forced ones */
     uint64_t t_begin, t_prefilled, t_first, t_last;
     int32_t n_prompt, n_reused;
 };
@@ -21,9 +21,10 @@ squish_status sq_gen_new(sq_gen **out, sq_seq *s, const int32_t *prompt, size_t 
     const squish_alloc *a = &s->e->alloc;
     sq_gen *g = sq_alloc_zero(a, sizeof *g);
     if (!g) return sq_fail(err, SQUISH_NO_MEMORY, "answer: out of memory");
-    *g = (sq_gen){.s = s, .alloc = *a, .pending = -1, .t_begin = sq_os_now_ns(), .n_prompt = (int32_t)n};
+    *g = (sq_gen){.s = s, .alloc = *a, .t_begin = sq_os_now_ns(), .n_prompt = (int32_t)n};
     squish_status st = SQUISH_OK;
     SQ_GUARD(sq_answer_new(&g->answer, s->e->m, s->e->ctx, o, a, err));
+    sq_answer_prepare(g->answer, s->e->masks);
     SQ_GUARD(sq_seq_sync(s, prompt, n, err));
     sq_answer_prompt(g->answer, prompt, n);
     g->n_reused = s->reused;
@@ -42,17 +43,24 @@ void sq_gen_free(sq_gen *g) {
     sq_alloc_free(&a, g, sizeof *g);
 }
 
+/* Tokens may wait as long as they fit one step. */
+static bool may_wait(const sq_gen *g) { return g->n_pending < SQ_JUMP_MAX && g->n_pending < g->s->e->chunk; }
+
+static squish_status evaluate(sq_gen *g, const float **logits, squish_error *err) {
+    sq_answer_prepare(g->answer, g->s->e->masks);
+    if (g->n_pending) SQ_TRY(sq_seq_append(g->s, g->pending, g->n_pending, err));
+    g->n_pending = 0;
+    return sq_seq_logits_now(g->s, logits, err);
+}
+
 squish_status sq_gen_next(sq_gen *g, squish_gen_event *ev, squish_error *err) {
     const float *logits = NULL;
     *ev = (squish_gen_event){.id = -1, .text = ""};
-    if (sq_answer_wants_token(g->answer)) {
-        if (g->pending >= 0) SQ_TRY(sq_seq_append(g->s, g->pending, err));
-        g->pending = -1;
-        SQ_TRY(sq_seq_logits_now(g->s, &logits, err));
-    }
-    SQ_TRY(sq_answer_next(g->answer, logits, g->s->n, ev, err));
-    g->pending = ev->id;
+    if (sq_answer_wants_token(g->answer) && !(may_wait(g) && sq_answer_is_forced(g->answer)))
+        SQ_TRY(evaluate(g, &logits, err));
+    SQ_TRY(sq_answer_next(g->answer, logits, g->s->n + g->n_pending, ev, err));
     if (ev->id >= 0) {
+        g->pending[g->n_pending++] = ev->id;
         g->t_last = sq_os_now_ns();
         if (sq_answer_tokens(g->answer) == 1) g->t_first = g->t_last;
     }
@@ -63,6 +71,7 @@ void sq_gen_stats(const sq_gen *g, squish_gen_stats *o) {
     *o = (squish_gen_stats){.prompt_tokens = g->n_prompt,
                             .reused_tokens = g->n_reused,
                             .completion_tokens = sq_answer_tokens(g->answer),
+                            .forced_tokens = sq_answer_forced(g->answer),
                             .seed = sq_answer_seed(g->answer)};
     o->prefill_ms = (double)(g->t_prefilled - g->t_begin) / 1e6;
     if (o->completion_tokens > 0) {

@@ -93,7 +93,7 @@ bool sq_job_push(sq_job *j, const squish_job_event *ev);
 void sq_job_end(sq_job *j, squish_finish finish, const char *stop_reason, squish_status status,
                 const squish_error *err);
 bool sq_job_is_behind(sq_job *j);
-/* (sched_plan.c) Its next row is one more token of an answer, not of its prompt. */
+/* (sched_plan.c) Its next rows are the last drawn token of an answer and what was forced behind it. */
 bool sq_job_streams(const sq_job *j);
 
 /* ---- what a step costs (sched_cost.c) -------------------------------------------------------- */

@@ -84,11 +84,12 @@ double sq_plan_fairness(const sq_batch *b) {
 /* ---- a step ---------------------------------------------------------------------------------- */
 
 static bool runs(const sq_job *j) { return j && !j->paused; }
-bool sq_job_streams(const sq_job *j) { return j->n - j->computed == 1 && j->n > j->n_prompt; }
-
-static void add_share(sq_batch *b, sq_job *j, int32_t rows) {
-    b->plan[b->n_plan++] = (sq_share){j, rows};
+bool sq_job_streams(const sq_job *j) {
+    const int32_t rows = j->n - j->computed;
+    return rows > 0 && rows <= SQ_JUMP_MAX && j->computed >= j->n_prompt;
 }
+
+static void add_share(sq_batch *b, sq_job *j, int32_t rows) { b->plan[b->n_plan++] = (sq_share){j, rows}; }
 
 /* More jobs than rows: the one whose last step is longest ago first, one row each. */
 static void plan_turns(sq_batch *b) {
@@ -122,13 +123,16 @@ void sq_plan_step(sq_batch *b, uint64_t now) {
         plan_turns(b);
         return;
     }
+    int32_t spare = b->e->chunk - n_running; /* rows beyond one for each */
     for (int32_t i = 0; i < b->opt.jobs_max; i++) {
         sq_job *j = b->active[i];
         if (!runs(j) || !sq_job_streams(j)) continue;
+        const int32_t want = j->n - j->computed, rows = want - 1 < spare ? want : spare + 1;
         j->last_step = b->step;
-        add_share(b, j, 1);
+        add_share(b, j, rows);
+        spare -= rows - 1;
     }
-    int32_t left = b->e->chunk - b->n_plan;
+    int32_t left = spare + n_running - b->n_plan;
     if (b->n_plan > 0) {
         const int32_t room = sq_step_cost_rows(&b->cost, b->n_plan, b->opt.itl_target_ms);
         if (room < left) left = room;

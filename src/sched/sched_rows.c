@@ -131,6 +131,7 @@ static void push_embedding(sq_batch *b, sq_job *j) {
 static void note_token(sq_batch *b, sq_job *j, uint64_t t) {
     pthread_mutex_lock(&j->lock);
     squish_gen_stats *g = &j->stats.gen;
+    g->forced_tokens = sq_answer_forced(j->answer);
     const bool first = g->completion_tokens++ == 0;
     if (first)
         j->t_first = t, g->ttft_ms = (double)(t - j->t_submit) / 1e6;
@@ -143,14 +144,15 @@ static void note_token(sq_batch *b, sq_job *j, uint64_t t) {
     b->stats.generated_tokens++;
 }
 
-/* One more token from the logits of its last position (NULL: none is wanted), and the end if it is that. */
-static void advance(sq_batch *b, sq_job *j, const float *logits) {
+/* One more token from the logits of its last position (NULL: none is wanted, or it is forced), and the end if
+ * it is that; false: the job has left. */
+static bool advance_one(sq_batch *b, sq_job *j, const float *logits) {
     squish_gen_event g;
     squish_error err = {0};
-    const squish_status st = sq_answer_next(j->answer, logits, j->computed, &g, &err);
+    const squish_status st = sq_answer_next(j->answer, logits, j->n, &g, &err);
     if (st != SQUISH_OK) {
         fail_job(b, j, st, &err);
-        return;
+        return false;
     }
     if (g.id >= 0) {
         const squish_job_event ev = {.kind = SQUISH_JOB_TOKEN,
@@ -165,15 +167,23 @@ static void advance(sq_batch *b, sq_job *j, const float *logits) {
         note_token(b, j, ev.t_ns);
         if (!sq_job_push(j, &ev)) {
             out_of_memory(b, j);
-            return;
+            return false;
         }
     }
     if (g.finish == SQUISH_FINISH_NONE) {
         j->tokens[j->n++] = g.id; /* there is room: it ends at the context, and at max_tokens */
-        return;
+        return true;
     }
     sq_slots_leave(b, j);
     sq_batch_end(b, j, g.finish, g.stop_reason, SQUISH_OK, NULL);
+    return false;
+}
+
+/* A token, and those that are forced behind it: rows of the next step. */
+static void advance(sq_batch *b, sq_job *j, const float *logits) {
+    bool more = advance_one(b, j, logits);
+    while (more && j->n - j->computed < SQ_JUMP_MAX && sq_answer_is_forced(j->answer))
+        more = advance_one(b, j, NULL);
 }
 
 static void prompt_done(sq_job *j) {

@@ -90,7 +90,7 @@ squish_status sq_seq_logits_now(sq_seq *s, const float **out, squish_error *err)
         SQ_TRY(check_cancel(s, err)); /* before the last token is given up */
         const int32_t last = s->tokens[s->n - 1];
         sq_seq_truncate(s, s->n - 1);
-        SQ_TRY(sq_seq_append(s, last, err));
+        SQ_TRY(sq_seq_append(s, &last, 1, err));
     }
     *out = sq_seq_logits(s);
     return SQUISH_OK;
@@ -115,12 +115,12 @@ squish_status sq_seq_sync(sq_seq *s, const int32_t *tokens, size_t n, squish_err
     return SQUISH_OK;
 }
 
-squish_status sq_seq_append(sq_seq *s, int32_t id, squish_error *err) {
-    if (s->n >= s->e->ctx)
+squish_status sq_seq_append(sq_seq *s, const int32_t *ids, int32_t n, squish_error *err) {
+    if (n > s->e->ctx - s->n)
         return sq_fail(err, SQUISH_INVALID, "context_length_exceeded: the context of %d tokens is full",
                        s->e->ctx);
-    SQ_TRY(run_chunk(s, &id, 1, err));
-    last_logits(s, 0);
+    SQ_TRY(run_chunk(s, ids, n, err));
+    last_logits(s, n - 1);
     return SQUISH_OK;
 }
 
