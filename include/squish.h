@@ -246,13 +246,10 @@ typedef enum {
     SQUISH_GRAMMAR_SCHEMA, /* JSON valid for a JSON Schema, white space bounded (docs/grammar.md) */
     SQUISH_GRAMMAR_SCHEMA_LOOSE, /* the same with any white space: for reading, not for answers */
     SQUISH_GRAMMAR_JSON,   /* any JSON object, 64 values in each other at most; source is not read */
-    SQUISH_GRAMMAR_TAGS,   /* structural tags, as JSON (docs/grammar.md): free text in which triggers open
-                              tags with a content of their own, and compositions of such elements. Names of
-                              the model's control tokens in begin, end, trigger and other strings mean the
-                              tokens */
-    SQUISH_GRAMMAR_EBNF,   /* EBNF of the W3C or of ISO 14977; starts at `root`, or the first rule */
-    SQUISH_GRAMMAR_LARK    /* what Lark reads, but for templates, imports and what shapes trees; starts at
-                              `start` */
+    SQUISH_GRAMMAR_TAGS,   /* structural tags, as JSON (docs/grammar.md): free text in which triggers open tags
+                              with a content of their own; names of control tokens in it mean the tokens */
+    SQUISH_GRAMMAR_EBNF,   /* of the W3C or of ISO 14977; starts at `root`, or at the first rule */
+    SQUISH_GRAMMAR_LARK    /* Lark without templates and imports of others; starts at `start` */
 } squish_grammar_kind;
 /* Compile a source of bytes for the vocabulary of m, which must outlive the grammar. Safe to use from several
  * threads; what it learns while answers are made is shared by them. Errors: INVALID (syntax, with the place),
