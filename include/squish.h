@@ -246,8 +246,8 @@ typedef enum {
     SQUISH_GRAMMAR_SCHEMA, /* JSON valid for a JSON Schema, white space bounded (docs/grammar.md) */
     SQUISH_GRAMMAR_SCHEMA_LOOSE, /* the same with any white space: for reading, not for answers */
     SQUISH_GRAMMAR_JSON,   /* any JSON object, 64 values in each other at most; source is not read */
-    SQUISH_GRAMMAR_TAGS,   /* structural tags, as JSON (docs/grammar.md): free text in which triggers open tags
-                              with a content of their own; names of control tokens in it mean the tokens */
+    SQUISH_GRAMMAR_TAGS,   /* structural tags, as JSON (docs/grammar.md): free text in which triggers open
+                              tags with contents of their own; names of control tokens mean the tokens */
     SQUISH_GRAMMAR_EBNF,   /* of the W3C or of ISO 14977; starts at `root`, or at the first rule */
     SQUISH_GRAMMAR_LARK    /* Lark without templates and imports of others; starts at `start` */
 } squish_grammar_kind;

@@ -80,6 +80,11 @@ squish_status bench_attention(const bench_options *o, json_t *rows, squish_error
  * tokenizer. */
 squish_status bench_tokenizer(const bench_options *o, json_t *rows, squish_error *err);
 
+/* What grammars cost answers, one thread, each run with freshly compiled ones: for a flat schema, a nested
+ * one and any JSON "compile" (ms), "mask", "mask p99", "cold mask p99" (of masks made for the first time),
+ * "advance", "advance p99" (us). */
+squish_status bench_grammar(const bench_options *o, json_t *rows, squish_error *err);
+
 /* What the machine can do at all, with o->threads: "read memory" (GB/s of 1 GiB of anonymous memory), "int8
  * dot products" and "f32 multiply-adds" (Gop/s). The same probes, one measurement a call, for benches that
  * take their limit between their own runs. NO_MEMORY; INVALID: too many threads, an isa nobody knows. */

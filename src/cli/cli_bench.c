@@ -14,7 +14,7 @@ static const struct {
                {"decode", bench_decode, true, true},        {"prefill", bench_prefill, true, true},
                {"batch", bench_batch, true, true},          {"threads", bench_threads, true, true},
                {"attention", bench_attention, true, true},  {"tokenizer", bench_tokenizer, true, false},
-               {"quant", bench_quant, false, false}};
+               {"grammar", bench_grammar, true, false},     {"quant", bench_quant, false, false}};
 
 enum { ALL = (1u << SQ_COUNT(benches)) - 1 };
 

@@ -62,8 +62,8 @@ const cli_command cli_commands[CLI_COMMANDS] = {
     [CLI_GRAMMAR] =
         {"grammar", "[MODEL] --check FILE", "is a file in a language",
          "The language is that of --schema, --regex, --gbnf, --ebnf, --lark or --tags; with a schema any "
-         "white space will do. The file is read token by token, as an answer would be made, and each mask and step is timed. Exit "
-         "status 1 if it is not in the language.",
+         "white space will do. The file is read token by token, as an answer would be made, and each mask "
+         "and step is timed. Exit status 1 if it is not in the language.",
          cli_grammar},
     [CLI_LOGITS] =
         {"logits", "[MODEL] --ids 1,2,3", "raw scores of the last positions",
@@ -80,7 +80,7 @@ const cli_command cli_commands[CLI_COMMANDS] = {
                       "for standard input.",
                       cli_validate},
     [CLI_BENCH] =
-        {"bench", "all|limits|load|decode|prefill|batch|threads|tokenizer|quant [MODEL]",
+        {"bench", "all|limits|load|decode|prefill|batch|threads|tokenizer|grammar|quant [MODEL]",
          "measure this machine with a model",
          "One or more, with commas between; all if none is named. limits: what memory and arithmetic give. "
          "load: time to ready and memory, warm and cold, and from the start of the program to the first byte "
