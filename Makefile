@@ -240,14 +240,14 @@ bench-server: all $(BUILD)/tests/prop/test_answer_text
 
 # The targets of grammars, beside xgrammar and llguidance from PyPI (needs network the first time). GRAMMAR_PARTS: some of
 # peers, oracle, generate, bombs, decode; SHAPE_MODEL: a folder in the 1.5B shape, for decode.
-VENV_GRAMMAR := $(BUILD)/venv-grammar
-$(VENV_GRAMMAR)/.ready:
-	python3 -m venv $(VENV_GRAMMAR)
-	$(VENV_GRAMMAR)/bin/pip install -q numpy tokenizers gguf llguidance==1.3.0 xgrammar==0.2.9
+VENV_GRAMMAR_PEERS := $(BUILD)/venv-grammar-peers
+$(VENV_GRAMMAR_PEERS)/.ready:
+	python3 -m venv $(VENV_GRAMMAR_PEERS)
+	$(VENV_GRAMMAR_PEERS)/bin/pip install -q numpy tokenizers gguf llguidance==1.9.1 xgrammar==0.2.9
 	@touch $@
 
-bench-grammar: all $(VENV_GRAMMAR)/.ready $(addprefix $(BUILD)/tests/,prop/test_gram_props prop/test_gram_generate unit/test_gram_bombs)
-	python3 scripts/targets_grammar.py --build $(BUILD) --python $(VENV_GRAMMAR)/bin/python \
+bench-grammar: all $(VENV_GRAMMAR_PEERS)/.ready $(addprefix $(BUILD)/tests/,prop/test_gram_props prop/test_gram_generate unit/test_gram_bombs)
+	python3 scripts/targets_grammar.py --build $(BUILD) --python $(VENV_GRAMMAR_PEERS)/bin/python \
 	    $(if $(GRAMMAR_PARTS),--part $(GRAMMAR_PARTS)) $(if $(SHAPE_MODEL),--shape-model $(SHAPE_MODEL))
 
 # Requests made from the description of the API against a server with sanitizers (needs network the first time, and

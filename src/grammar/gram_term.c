@@ -203,10 +203,32 @@ gram_term gram_literal(gram_pool *p, const void *bytes, size_t n) {
 
 /* ---- constructors that simplify --------------------------------------------------------------- */
 
+/* What a nullable term is at most *n times. */
+static gram_term optional_of(const gram_pool *p, gram_term t, uint64_t *n) {
+    const gram_node *x = node(p, t);
+    const bool counts = x->kind == TERM_REP && x->lo == 0 && x->hi != GRAM_INF;
+    *n = counts ? x->hi : 1;
+    return counts ? x->a : t;
+}
+
+/* x? x? x? ... is x up to so many times: left apart, any of them could be the next. GRAM_NONE: a and the
+ * beginning of b are not of that kind. */
+static gram_term merge_optional(gram_pool *p, gram_term a, gram_term b) {
+    const gram_node y = *node(p, b);
+    const gram_term first = y.kind == TERM_CAT ? y.a : b, rest = y.kind == TERM_CAT ? y.b : GRAM_EPS;
+    uint64_t m, n;
+    if (!gram_nullable(p, a) || !gram_nullable(p, first)) return GRAM_NONE;
+    const gram_term x = optional_of(p, a, &m);
+    if (x != optional_of(p, first, &n) || m + n > SQ_GRAM_REPEAT_MAX) return GRAM_NONE;
+    return gram_cat(p, gram_rep(p, x, 0, (uint32_t)(m + n)), rest);
+}
+
 gram_term gram_cat(gram_pool *p, gram_term a, gram_term b) {
     if (a == GRAM_EMPTY || b == GRAM_EMPTY) return GRAM_EMPTY;
     if (a == GRAM_EPS) return b;
     if (b == GRAM_EPS) return a;
+    const gram_term merged = merge_optional(p, a, b);
+    if (merged != GRAM_NONE) return merged;
     /* Lean to the right: the parts of a's spine, last first. */
     const size_t base = p->scratch.n;
     while (node(p, a)->kind == TERM_CAT) {
@@ -363,7 +385,12 @@ gram_term gram_rep(gram_pool *p, gram_term a, uint32_t lo, uint32_t hi) {
     if (lo == 1 && hi == 1) return a;
     if (gram_nullable(p, a)) lo = 0;
     const gram_node *x = node(p, a);
-    if (x->kind == TERM_REP && x->lo == 0 && x->hi == GRAM_INF) return a;
+    if (x->kind == TERM_REP && x->lo == 0) { /* then lo is 0, too: counts multiply */
+        const bool endless = x->hi == GRAM_INF || hi == GRAM_INF;
+        const uint64_t most = endless ? GRAM_INF : (uint64_t)x->hi * hi;
+        if (x->hi == GRAM_INF) return a;
+        if (endless || most <= SQ_GRAM_REPEAT_MAX) return gram_rep(p, x->a, 0, (uint32_t)most);
+    }
     return gram_intern(
         p, (gram_node){.kind = TERM_REP, .a = a, .lo = lo, .hi = hi, .nullable = lo == 0, .logic = x->logic},
         NULL);

@@ -70,19 +70,22 @@ static void bombs_compile_or_are_refused_within_64_megabytes(void **state) {
         sq_gram *g = NULL;
         squish_error err = {0};
         const uint64_t begin = sq_os_now_ns();
-        const squish_status st = sq_gram_new(&g, bombs[i].kind, source, strlen(source), &a, &err);
+        squish_status st = sq_gram_new(&g, bombs[i].kind, source, strlen(source), &a, &err);
+        const uint64_t compiled = sq_os_now_ns();
         if (st == SQUISH_OK) {
             sq_matcher *m;
             bool ok;
             assert_int_equal(sq_matcher_new(&m, g, NULL, &a, &err), SQUISH_OK);
-            for (int k = 0; k < 40; k++) assert_int_equal(sq_matcher_bytes(m, "a", 1, &ok, &err), SQUISH_OK);
+            for (int k = 0; k < 40 && st == SQUISH_OK; k++) st = sq_matcher_bytes(m, "a", 1, &ok, &err);
             sq_matcher_free(m);
-        } else if (err.text[0] == 0 ||
-                   (st != SQUISH_NO_MEMORY && st != SQUISH_INVALID && st != SQUISH_UNSUPPORTED)) {
+        }
+        if (st != SQUISH_OK && (err.text[0] == 0 || (st != SQUISH_NO_MEMORY && st != SQUISH_INVALID &&
+                                                     st != SQUISH_UNSUPPORTED))) {
             fail_msg("%s: status %d, '%s'", bombs[i].name, st, err.text);
         }
-        printf("bomb %s: %.2f ms, %.2f MB\n", bombs[i].name, (double)(sq_os_now_ns() - begin) / 1e6,
-               (double)count.peak_bytes / 1e6);
+        printf("bomb %s: %.2f ms, %.2f MB, and %.2f ms for a text\n", bombs[i].name,
+               (double)(compiled - begin) / 1e6, (double)count.peak_bytes / 1e6,
+               (double)(sq_os_now_ns() - compiled) / 1e6);
         sq_gram_free(g);
         free(source);
         assert_int_equal(count.live_blocks, 0);
