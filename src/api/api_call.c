@@ -491,6 +491,7 @@ static void prepared(void *user) {
         reply_formed(c);
         return;
     }
+    if (*c->relaxed) sq_http_add_header(c->req, "X-Squish-Schema-Relaxed", c->relaxed);
     c->core->stage = ANSWERS;
     if (!submit(c)) {
         fail(c);

@@ -294,6 +294,7 @@ struct sq_api_call {
     size_t n_answers;
     sq_api_grammar *grammar;  /* of wish.gen.grammar, held until the call ends; NULL: none */
     sq_api_grammar *behind;   /* the same for an answer whose thoughts are over */
+    char relaxed[256];        /* tools whose schemas are not kept to, for a header; "": none */
     int64_t seed;             /* in force, for x_squish_seed */
     int64_t truncated_tokens; /* of embeddings, where that was asked for */
     json_t *made;   /* file of the made model that was asked for; reference owned by the call; NULL: none */

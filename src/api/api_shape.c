@@ -10,6 +10,7 @@
  * All come down to a kind and a source in c->wish.shape. One request has one of them; two are a 400. */
 #include "api/api_int.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -209,6 +210,9 @@ static bool relax_tools(sq_api_call *c, json_t *tools) {
         free(schema);
         if (fits || json_is_true(json_object_get(f, "strict"))) continue;
         json_object_set_new(f, "parameters", json_pack("{s:s}", "type", "object"));
+        const size_t n = strlen(c->relaxed);
+        snprintf(c->relaxed + n, sizeof c->relaxed - n, "%s%s", n ? ", " : "",
+                 json_string_value(json_object_get(f, "name")));
         relaxed = true;
     }
     return relaxed;

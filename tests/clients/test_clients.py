@@ -207,7 +207,7 @@ def chat_answers_in_a_schema(url):
         assert s.get_final_completion().choices[0].message.parsed.age == 31
     assert c.responses.parse(model=MODEL, input=EXTRACT, temperature=0, text_format=Person).output_parsed.name == "Anna"
     refused(lambda: c.chat.completions.create(model=MODEL, messages=ASK, response_format={"type": "json_schema", "json_schema": {
-        "name": "x", "schema": {"type": "array", "uniqueItems": True}}}), 400, "uniqueItems")
+        "name": "x", "schema": {"$ref": "http://a.b/c"}}}), 400, "$ref")
 
 
 def user(text):

@@ -152,10 +152,10 @@ def a_schema_is_kept_to_and_a_wrong_one_told(b, server):
     b.close_dialog()
     assert json.loads(b.say("Where?")) in ("left", "right")
     b.open_settings()
-    b.put("#s-schema", '{"type": "array", "uniqueItems": true}')
+    b.put("#s-schema", '{"$ref": "http://a.b/c"}')
     b.close_dialog()
     b.say("Where?")
-    assert "uniqueItems" in b.text(".problem")[-1], b.text(".problem")
+    assert "$ref" in b.text(".problem")[-1], b.text(".problem")
 
 
 def a_tool_is_called_and_its_result_told(b, server):
