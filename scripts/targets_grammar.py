@@ -141,7 +141,7 @@ def bombs(o):
 def decode_ratio(o, model, tokens, rounds, work):
     """tok/s with a schema over tok/s without, runs in turn; answers are as long as they may be in both."""
     (work / "schema").write_text(json.dumps({"type": "array", "items": closed(name=TEXT, year=WHOLE), "minItems": 10000}))
-    common = ["run", model, "Name some rivers.", "--max-tokens", tokens, "--temperature", 0]
+    common = ["run", model, "Name some rivers.", "--max-tokens", tokens, "--temp", 0]
     speeds = {"free": [], "schema": []}
     for _ in range(rounds):
         speeds["free"].append(answer(o, *common, "--ignore-eos")["decode_tok_s"])

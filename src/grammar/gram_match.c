@@ -135,6 +135,14 @@ squish_status sq_matcher_mask(sq_matcher *m, uint64_t *mask, int32_t *n_allowed,
     return sq_gram_mask_at(m->g, m->trie, sq_matcher_place(m), mask, n_allowed, err);
 }
 
+bool sq_gram_has_mask_at(sq_gram *g, const sq_gram_trie *t, uint32_t place) {
+    gram_lock(g);
+    const uint32_t at = GRAM_AT(g->places, gram_place, place).mask;
+    const bool has = at && GRAM_AT(g->masks, gram_mask, at - 1).trie == t->id;
+    pthread_mutex_unlock(&g->lock);
+    return has;
+}
+
 squish_status sq_gram_mask_at(sq_gram *g, const sq_gram_trie *t, uint32_t place, uint64_t *mask,
                               int32_t *n_allowed, squish_error *err) {
     gram_lock(g);

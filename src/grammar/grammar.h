@@ -116,6 +116,7 @@ squish_status sq_matcher_mask(sq_matcher *m, uint64_t *mask, int32_t *n_allowed,
 uint32_t sq_matcher_place(const sq_matcher *m);
 squish_status sq_gram_mask_at(sq_gram *g, const sq_gram_trie *t, uint32_t place, uint64_t *mask,
                               int32_t *n_allowed, squish_error *err);
+bool sq_gram_has_mask_at(sq_gram *g, const sq_gram_trie *t, uint32_t place); /* it was made before */
 /* Only one byte may come next, and the text may not end: perhaps only one token may. */
 bool sq_matcher_is_narrow(sq_matcher *m);
 /* Bytes that must come next, appended to out: as long as there is one way to go on and no way to end.

@@ -215,8 +215,10 @@ static bool show(sq_answer *a, int32_t id, squish_gen_event *ev) {
 void sq_answer_prepare(sq_answer *a, sq_masks *w) {
     if (!a->matcher || a->finished || a->mask_state == MASK_BEGUN || a->mask_state == MASK_THERE) return;
     if (a->mask_state == MASK_LATE) sq_masks_wait(a->masks, &a->job, -1);
-    a->masks = w;
+    a->mask_state = MASK_NONE;
     a->job.place = sq_matcher_place(a->matcher);
+    if (sq_gram_has_mask_at(a->job.g, a->job.trie, a->job.place)) return; /* waking a thread takes longer */
+    a->masks = w;
     sq_masks_begin(w, &a->job);
     a->mask_state = MASK_BEGUN;
 }

@@ -223,6 +223,9 @@ static void a_late_mask_changes_nothing(void **state) {
         o.sampling.top_p = 1;
         o.max_tokens = 12;
         assert_int_equal(from_noise(&o, NULL, NULL, ids, &n), 0);
+        squish_grammar_free(g); /* one that has no masks yet */
+        assert_ok(squish_grammar_new(&g, shared.m, SQUISH_GRAMMAR_REGEX, regex, strlen(regex), &err), &err);
+        o.grammar = g;
         const int32_t unmasked = from_noise(&o, w, stuck, late_ids, &n_late);
         assert_true(n > 3);
         assert_int_equal(n, n_late);
