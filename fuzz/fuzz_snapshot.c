@@ -9,30 +9,42 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void check(const uint8_t *p, size_t n) {
+static void check(const uint8_t *p, size_t n, const sq_kv_policy *policy) {
     sq_snapshot_view v;
     squish_error err = {0};
-    const squish_status st = sq_snapshot_parse((sq_span){p, n}, &v, &err);
+    const squish_status st = sq_snapshot_parse((sq_span){p, n}, policy, &v, &err);
     if (st != SQUISH_OK) {
         if (st != SQUISH_CORRUPT || err.code != st || err.text[0] == 0) abort();
         return;
     }
-    const size_t pages = (size_t)v.n_tiles * (size_t)v.shape.n_layers;
-    if (v.pages + pages * v.page_bytes != p + n || v.ids < p || v.sums > v.pages) abort();
-    for (size_t i = 0; i < pages; i++) sq_snapshot_page(&v, (int32_t)i, NULL);
+    if (v.ids < p || v.sums > v.pages) abort();
+    for (int32_t t = 0; t < v.n_tiles; t++) {
+        const uint8_t *open = sq_snapshot_form(&v, t, SQ_KV_FORM_OPEN);
+        const uint8_t *sealed = sq_snapshot_form(&v, t, SQ_KV_FORM_SEALED);
+        if (open && (open < v.pages || open + sq_kv_open_bytes(&v.shape, policy) > p + n)) abort();
+        if (sealed && (sealed < v.pages || sealed + sq_kv_sealed_bytes(&v.shape, policy) > p + n)) abort();
+        sq_snapshot_tile(&v, t, NULL);
+    }
+}
+
+/* With the sums of header and tables made right their numbers decide; with all sums right, so do the pages.
+ */
+static void check_mended(uint8_t *p, size_t n, const sq_kv_policy *policy) {
+    sq_snapshot_view v;
+    check(p, n, policy);
+    if (n < SQ_SNAPSHOT_HEADER) return;
+    sq_snapshot_mend(p, n);
+    if (sq_snapshot_parse((sq_span){p, n}, policy, &v, NULL) == SQUISH_OK) sq_snapshot_seal(p, &v);
+    check(p, n, policy);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    uint8_t *p = calloc(size ? size : 1, 1);
-    if (size) memcpy(p, data, size);
-    check(p, size);
-    sq_snapshot_view v;
-    if (size >= SQ_SNAPSHOT_HEADER) {
-        /* With the sum of the header made right its numbers decide; with the right size, so do the pages. */
-        sq_snapshot_mend_header(p);
-        if (sq_snapshot_header(p, size, &v, NULL) == SQUISH_OK && v.file_bytes == size) sq_snapshot_seal(p);
-        check(p, size);
+    const sq_kv_policy policies[] = {sq_kv_policy_of(SQUISH_KV_F16), sq_kv_policy_of(SQUISH_KV_K8V4)};
+    for (size_t i = 0; i < 2; i++) {
+        uint8_t *p = calloc(size ? size : 1, 1);
+        if (size) memcpy(p, data, size);
+        check_mended(p, size, &policies[i]);
+        free(p);
     }
-    free(p);
     return 0;
 }

@@ -274,10 +274,11 @@ squish_status squish_grammar_check(const squish_grammar *g, const squish_model *
 
 /* ---- engines and timelines ------------------------------------------------------------------- */
 
-/* How keys and values are kept. F32 adds no rounding of its own, takes twice the memory and is slow: for
- * verification. */
-typedef enum { SQUISH_KV_F16, SQUISH_KV_F32 } squish_kv;
-
+/* How keys and values are kept. Q8 to Q2: fewer bits for old tokens (docs/kv.md); F32: slow, to verify. */
+typedef enum { SQUISH_KV_F16, SQUISH_KV_F32, SQUISH_KV_Q8, SQUISH_KV_K8V4, SQUISH_KV_Q4, SQUISH_KV_K4V2,
+               SQUISH_KV_Q2 } squish_kv;
+const char *squish_kv_name(squish_kv kv); /* "f16" to "q2"; NULL: none */
+bool squish_kv_from_name(const char *name, squish_kv *out);
 /* What the tokens of long prompts leave out of their past, to be evaluated faster. Both are approximations
  * and off by default; tokens that were drawn attend exactly in any case. They need SQUISH_KV_F16. */
 typedef struct {
@@ -296,8 +297,7 @@ typedef struct {
     uint64_t kv_bytes_max;/* cap on cache memory; 0: what ctx_tokens needs */
     squish_kv kv;
     squish_attention attention;
-    const char
-        *isa_max; /* "scalar", "avx2", "avx512", "neon" or NULL: $SQUISH_ISA is *not* read by the library */
+    const char *isa_max;  /* "scalar", "avx2", "avx512", "neon" or NULL: $SQUISH_ISA is *not* read here */
 } squish_engine_options;
 squish_engine_options squish_engine_options_default(void);
 
@@ -338,7 +338,7 @@ int32_t squish_seq_reused(const squish_seq *s);     /* tokens the last sync did 
 /* [n_vocab] f32 of the last position. NULL where there are none: before a sync, after a truncate or a score,
  * or when another timeline has used the engine since. */
 const float *squish_seq_logits(const squish_seq *s);
-/* Forget tokens from position n on. */
+/* Forget tokens from position n on; of a cache in fewer bits all, if n is not near the end. */
 void squish_seq_truncate(squish_seq *s, int32_t n);
 /* Stop a running sync or gen on this timeline from another thread or a signal handler (it only stores a
  * flag). */

@@ -11,7 +11,7 @@
 ARM_PREFIX  ?= aarch64-linux-gnu-
 ARM_SYSROOT ?= $(CURDIR)/build/arm-sysroot
 ARM_BUILD   ?= build/arm
-ARM_TESTS   ?= test_kernels test_kernels_foreign test_kernels_encode test_kernels_rows test_kernels_attn test_kernels_keys test_architectures test_base_pool
+ARM_TESTS   ?= test_kernels test_kernels_foreign test_kernels_encode test_kernels_rows test_kernels_attn test_kernels_keys test_kernels_codes test_architectures test_base_pool
 ARM_QEMU    ?= qemu-aarch64 -L $(ARM_SYSROOT)
 
 ARM_LIBDIR := $(ARM_SYSROOT)/usr/lib/aarch64-linux-gnu

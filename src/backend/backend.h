@@ -61,8 +61,19 @@ typedef struct {
     int32_t row0, n_rows;  /* rows of the step */
     int32_t pos0;          /* absolute position of the first of them; positions are consecutive */
     bool prompt;           /* all rows are of a prompt: they attend as sq_attn_prompt says, else exactly */
-    uint8_t *const *pages; /* host table: pages[t] = page of tokens [32t, 32t + 32) in this layer */
+    uint8_t *const *pages; /* host table: pages[t] = open page of tokens [32t, 32t + 32) in this layer */
+    uint8_t *const *sealed; /* the same of sealed pages, read as sq_kv_sealed_tiles says; NULL: all is open */
 } sq_attn_seg;
+
+/* A tile to be sealed before its layer attends. */
+typedef struct {
+    int32_t seg, tile;
+} sq_attn_seal;
+
+/* Where the tiles of head 0 lie in a page, and how far the next head is, in bytes. */
+typedef struct {
+    size_t k_off, v_off, head_stride;
+} sq_attn_page;
 
 /* Attention of one layer. */
 typedef struct {
@@ -74,8 +85,10 @@ typedef struct {
     float norm_eps;
     const float *cos, *sin;/* [m][head_dim / 2] of the step's rows */
     bool pairs;            /* rotate neighbours (2i, 2i + 1), else halves (i, i + head_dim / 2) */
-    size_t k_off, v_off;   /* bytes from a page's start to the K and V tile of head 0 */
-    size_t head_stride;    /* bytes from a head's tile to the next head's */
+    sq_attn_page open;
+    sq_kv_format k_fmt, v_fmt; /* of sealed tiles */
+    sq_attn_page sealed;
+    bool rotate_v; /* values are stored in a Walsh-Hadamard basis; head_dim is a power of two */
 } sq_attn_shape;
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -133,6 +146,9 @@ void sq_be_rope_table(sq_backend *b, const int32_t *pos, int32_t m, const double
 /* Normalise and rotate q and k in place, scale q, and store k and v in the pages of their sequences. */
 void sq_be_attn_prepare(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *segs, int32_t n_segs,
                         sq_rows *q, sq_rows *k, const sq_rows *v);
+/* Make sealed tiles from open ones that are full: n of them, host list. */
+void sq_be_attn_seal(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *segs,
+                     const sq_attn_seal *seals, int32_t n);
 /* out[i] = attention of row i over its sequence's pages. out->cols = n_heads * head_dim. Quantised if asked.
  */
 void sq_be_attend(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *segs, int32_t n_segs,

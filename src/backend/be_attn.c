@@ -17,7 +17,6 @@ static const float SKIP = 9.2103404f; /* ln 10^4: so far below a row's maximum s
 
 /* Kernels and tiles take heads in multiples of 16 channels; the channels added are zeros and change nothing.
  */
-static int32_t padded(const sq_attn_shape *s) { return (int32_t)sq_align_up((size_t)s->head_dim, 16); }
 
 /* ---- rotate and store ------------------------------------------------------------------------ */
 
@@ -56,10 +55,14 @@ static void hold(const float *x, int32_t d, int32_t dp, float limit, float *out)
 static void put(const sq_kernels *k, const sq_attn_shape *s, const float *kr, const float *vr, int32_t slot,
                 uint16_t *ktile, uint16_t *vtile) {
     float kp[SQ_ATTN_D_MAX], vp[SQ_ATTN_D_MAX];
-    const int32_t d = s->head_dim, dp = padded(s);
+    const int32_t d = s->head_dim, dp = sq_be_padded(s);
     const float limit = s->kv_f32 ? FLT_MAX : 65504.0f; /* the largest f16 */
     hold(kr, d, dp, limit, kp);
     hold(vr, d, dp, limit, vp);
+    if (s->rotate_v) {
+        sq_be_hadamard(vp, d);
+        hold(vp, d, dp, limit, vp);
+    }
     (s->kv_f32 ? k->kv_put_f32 : k->kv_put_f16)(kp, vp, dp, slot, ktile, vtile);
 }
 
@@ -81,9 +84,9 @@ static void prepare_item(void *ctx, int32_t row, int32_t thread) {
     const float *vr = c->v->f + (size_t)row * sq_rows_ld(c->v);
     for (int32_t h = 0; h < s->n_kv_heads; h++) {
         head_rotate(k, s, kr + (size_t)h * d, s->k_norm, row);
-        uint8_t *head = page + (size_t)h * s->head_stride;
-        put(k, s, kr + (size_t)h * d, vr + (size_t)h * d, pos % SQ_KV_TILE, (uint16_t *)(head + s->k_off),
-            (uint16_t *)(head + s->v_off));
+        uint8_t *head = page + (size_t)h * s->open.head_stride;
+        put(k, s, kr + (size_t)h * d, vr + (size_t)h * d, pos % SQ_KV_TILE,
+            (uint16_t *)(head + s->open.k_off), (uint16_t *)(head + s->open.v_off));
     }
 }
 
@@ -108,18 +111,12 @@ typedef struct {
     int32_t first_chunk, n_chunks; /* split decode: chunks shared out */
 } attend_ctx;
 
-/* Positions [*lo, *hi) that the query at p sees. */
-static void visible(const sq_attn_shape *s, int32_t p, int32_t *lo, int32_t *hi) {
-    *lo = s->window > 0 && p - s->window + 1 > 0 ? p - s->window + 1 : 0;
-    *hi = p + 1;
-}
-
 static int32_t clip(int32_t x) { return x < 0 ? 0 : x > SQ_ATTN_CHUNK ? SQ_ATTN_CHUNK : x; }
 
 /* Query rows of tokens [tok0, tok0 + n_tok) and one KV head, contiguous: row i * group + g. */
 static void gather_q(const attend_ctx *c, const sq_attn_seg *seg, int32_t kvh, int32_t tok0, int32_t n_tok,
                      float *q) {
-    const size_t d = (size_t)c->s->head_dim, dp = (size_t)padded(c->s), group = (size_t)c->group;
+    const size_t d = (size_t)c->s->head_dim, dp = (size_t)sq_be_padded(c->s), group = (size_t)c->group;
     for (size_t i = 0; i < (size_t)n_tok; i++) {
         const float *row =
             c->q->f + ((size_t)(seg->row0 + tok0) + i) * sq_rows_ld(c->q) + (size_t)kvh * group * d;
@@ -144,11 +141,11 @@ static bool is_read(const query_block *qb, const sq_be_scratch *s, int32_t tile)
 
 static sq_sealed sealed_of(const attend_ctx *c, const query_block *qb, int32_t chunk, bool sage,
                            bool values) {
-    return sage ? sq_be_past_sealed(c->b, values, qb->kvh, chunk, padded(c->s)) : (sq_sealed){0};
+    return sage ? sq_be_past_sealed(c->b, values, qb->kvh, chunk, sq_be_padded(c->s)) : (sq_sealed){0};
 }
 
-/* Results of one chunk for gathered rows in s->q, into s->mc, s->lc, oc. False: nothing of it is read. */
-static bool chunk_attend(const attend_ctx *c, const query_block *qb, int32_t chunk, sq_be_scratch *s) {
+/* chunk_attend where all tiles are open: of a past that is not read whole, what is read of it. */
+static bool open_attend(const attend_ctx *c, const query_block *qb, int32_t chunk, sq_be_scratch *s) {
     const sq_attn_seg *seg = qb->seg;
     const uint16_t *k[SQ_ATTN_TILES] = {0}, *v[SQ_ATTN_TILES] = {0};
     const int32_t start = chunk * SQ_ATTN_CHUNK, pos = seg->pos0 + qb->tok0;
@@ -157,7 +154,7 @@ static bool chunk_attend(const attend_ctx *c, const query_block *qb, int32_t chu
     int32_t seen_lo = SQ_ATTN_CHUNK, seen_hi = 0;
     for (int32_t i = 0; i < qb->n_tok; i++) {
         int32_t lo, hi;
-        visible(c->s, pos + i, &lo, &hi);
+        sq_be_visible(c->s, pos + i, &lo, &hi);
         lo = clip(lo - start), hi = clip(hi - start);
         if (lo < seen_lo) seen_lo = lo;
         if (hi > seen_hi) seen_hi = hi;
@@ -169,16 +166,16 @@ static bool chunk_attend(const attend_ctx *c, const query_block *qb, int32_t chu
     for (int32_t j = seen_lo / SQ_KV_TILE; j < SQ_ATTN_TILES && j * SQ_KV_TILE < seen_hi; j++) {
         const int32_t tile = chunk * SQ_ATTN_TILES + j;
         if (!is_read(qb, s, tile)) continue;
-        const uint8_t *head = seg->pages[tile] + (size_t)qb->kvh * c->s->head_stride;
+        const uint8_t *head = seg->pages[tile] + (size_t)qb->kvh * c->s->open.head_stride;
         any = true;
-        k[j] = (const uint16_t *)(head + c->s->k_off);
-        v[j] = (const uint16_t *)(head + c->s->v_off);
+        k[j] = (const uint16_t *)(head + c->s->open.k_off);
+        v[j] = (const uint16_t *)(head + c->s->open.v_off);
     }
-    const size_t d = (size_t)padded(c->s);
+    const size_t d = (size_t)sq_be_padded(c->s);
     const sq_attn_args a = {.q = s->q,
                             .ldq = d,
                             .n_q = qb->n_tok * c->group,
-                            .d = padded(c->s),
+                            .d = sq_be_padded(c->s),
                             .k = k,
                             .v = v,
                             .lo = s->lo,
@@ -195,9 +192,18 @@ static bool chunk_attend(const attend_ctx *c, const query_block *qb, int32_t chu
     return any;
 }
 
+/* Results of one chunk for gathered rows in s->q, into s->mc, s->lc, oc. False: nothing of it is read. */
+static bool chunk_attend(const attend_ctx *c, const query_block *qb, int32_t chunk, sq_be_scratch *s) {
+    if (!qb->seg->sealed) return open_attend(c, qb, chunk, s);
+    const sq_be_rows r = {qb->seg, qb->kvh, qb->tok0, qb->n_tok, c->group};
+    sq_be_attn_chunk(c->b, c->s, &r, chunk, s);
+    return true;
+}
+
 static void finish_row(const attend_ctx *c, float l, const float *o, float *dst) {
     const float inv = 1.0f / l;
     for (int32_t i = 0; i < c->s->head_dim; i++) dst[i] = o[i] * inv;
+    if (c->s->rotate_v) sq_be_hadamard(dst, c->s->head_dim);
 }
 
 static float *out_row(const attend_ctx *c, int32_t row, int32_t head) {
@@ -208,14 +214,14 @@ static float *out_row(const attend_ctx *c, int32_t row, int32_t head) {
 static void block_attend(const attend_ctx *c, query_block *qb, int32_t thread) {
     sq_be_scratch *s = &c->b->scratch[thread];
     const sq_attn_seg *seg = qb->seg;
-    const int32_t d = padded(c->s), rows = qb->n_tok * c->group, pos = seg->pos0 + qb->tok0;
+    const int32_t d = sq_be_padded(c->s), rows = qb->n_tok * c->group, pos = seg->pos0 + qb->tok0;
     gather_q(c, seg, qb->kvh, qb->tok0, qb->n_tok, s->q);
     qb->sparse = c->past && sq_be_past_pick(c->b, c->s, qb->kvh, pos, qb->n_tok, s);
     for (int32_t i = 0; i < rows; i++) s->m[i] = -INFINITY, s->l[i] = 0.0f;
     memset(s->o, 0, (size_t)rows * (size_t)d * sizeof(float));
     int32_t lo, hi, unused;
-    visible(c->s, pos, &lo, &unused);
-    visible(c->s, pos + qb->n_tok - 1, &unused, &hi);
+    sq_be_visible(c->s, pos, &lo, &unused);
+    sq_be_visible(c->s, pos + qb->n_tok - 1, &unused, &hi);
     for (int32_t chunk = lo / SQ_ATTN_CHUNK; chunk * SQ_ATTN_CHUNK < hi; chunk++) {
         if (!chunk_attend(c, qb, chunk, s)) continue;
         for (int32_t i = 0; i < rows; i++)
@@ -254,7 +260,7 @@ static void split_item(void *ctx, int32_t item, int32_t thread) {
     const attend_ctx *c = ctx;
     sq_be_scratch *s = &c->b->scratch[thread];
     const int32_t kvh = item % c->s->n_kv_heads, chunk = c->first_chunk + item / c->s->n_kv_heads;
-    const int32_t d = padded(c->s);
+    const int32_t d = sq_be_padded(c->s);
     const query_block qb = {.seg = c->segs, .kvh = kvh, .n_tok = 1};
     gather_q(c, c->segs, kvh, 0, 1, s->q);
     chunk_attend(c, &qb, chunk, s);
@@ -267,7 +273,7 @@ static void split_item(void *ctx, int32_t item, int32_t thread) {
 }
 
 static void split_attend(attend_ctx *c) {
-    const int32_t d = padded(c->s);
+    const int32_t d = sq_be_padded(c->s);
     sq_be_run(c->b, split_item, c, c->n_chunks * c->s->n_kv_heads, INT32_MAX);
     sq_be_scratch *s = &c->b->scratch[0];
     for (int32_t h = 0; h < c->s->n_heads; h++) {
@@ -283,24 +289,24 @@ static void split_attend(attend_ctx *c) {
 
 /* ---- all segments ---------------------------------------------------------------------------- */
 
-/* Query tokens that share a pass. Where the past is read in blocks and chunks, a power of two: then no pass
- * crosses one of their borders. */
-static int32_t block_tokens(int32_t group, bool past) {
+/* Query tokens that share a pass. Where the past is read in blocks and chunks, or sealed by cells, a power of
+ * two: then no pass crosses one of their borders. */
+static int32_t block_tokens(int32_t group, bool aligned) {
     int32_t n = SQ_BE_ATTN_ROWS / group;
-    while (past && (n & (n - 1))) n &= n - 1;
+    while (aligned && (n & (n - 1))) n &= n - 1;
     return n;
 }
 
 static void attend_segments(attend_ctx *c) {
     int32_t items = 0, lo, hi;
     int64_t work = 0;
-    c->block = block_tokens(c->group, c->past);
+    c->block = block_tokens(c->group, c->past || c->segs[0].sealed);
     for (int32_t i = 0; i < c->n_segs; i++) {
         const sq_attn_seg *seg = &c->segs[i];
         items += blocks_of(c, seg) * c->s->n_kv_heads;
         work += (int64_t)seg->n_rows * (seg->pos0 + seg->n_rows) * c->q->cols * 2;
     }
-    visible(c->s, c->segs[0].pos0, &lo, &hi);
+    sq_be_visible(c->s, c->segs[0].pos0, &lo, &hi);
     c->first_chunk = lo / SQ_ATTN_CHUNK;
     c->n_chunks = sq_div_up(hi, SQ_ATTN_CHUNK) - c->first_chunk;
     const int32_t threads = c->b->opt.threads;

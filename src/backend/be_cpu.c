@@ -15,7 +15,7 @@ static size_t scratch_per_thread(const sq_backend_options *o) {
     size_t tile = (size_t)o->m_max * SQ_GROUP * sizeof(float);
     size_t attn = (size_t)SQ_BE_ATTN_ROWS * (size_t)sq_align_up((size_t)o->head_dim_max, 16) * sizeof(float);
     const size_t tiles = o->rank_max ? 3 : 2;
-    return sq_align_up(tiles * tile + 3 * attn + 6 * SQ_BE_ATTN_ROWS * sizeof(float) +
+    return sq_align_up(tiles * tile + 4 * attn + 8 * SQ_BE_ATTN_ROWS * sizeof(float) +
                            sq_be_pooled_floats(o) * sizeof(float) + sq_be_keep_bytes(o),
                        64);
 }
@@ -47,6 +47,9 @@ static void scratch_carve(sq_backend *b) {
         s->q = p, p += SQ_BE_ATTN_ROWS * d;
         s->o = p, p += SQ_BE_ATTN_ROWS * d;
         s->oc = p, p += SQ_BE_ATTN_ROWS * d;
+        s->run_o = p, p += SQ_BE_ATTN_ROWS * d;
+        s->run_m = p, p += SQ_BE_ATTN_ROWS;
+        s->run_l = p, p += SQ_BE_ATTN_ROWS;
         s->m = p, p += SQ_BE_ATTN_ROWS;
         s->l = p, p += SQ_BE_ATTN_ROWS;
         s->mc = p, p += SQ_BE_ATTN_ROWS;

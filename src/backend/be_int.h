@@ -18,6 +18,7 @@ typedef struct {
     float *tile3;         /* [m_max][64]: U t of a low-rank term; NULL without rank_max */
     float *q, *o, *oc;    /* [SQ_BE_ATTN_ROWS][d]: queries, running and chunk outputs */
     float *m, *l, *mc, *lc; /* [SQ_BE_ATTN_ROWS] */
+    float *run_m, *run_l, *run_o; /* of a run of tiles in a chunk, like mc, lc, oc */
     int32_t *lo, *hi;     /* [SQ_BE_ATTN_ROWS] */
     float *pooled;        /* sparge: [heads][d to 64] queries, then [heads][blocks] their scores */
     uint8_t *keep;        /* [blocks] of 64 keys that are read */
@@ -89,6 +90,26 @@ static inline int32_t sq_be_split_at(const sq_be_split *s, int32_t item, int32_t
     return first;
 }
 
+/* Kernels and tiles take heads in multiples of 16 channels; the channels added are zeros and change nothing.
+ */
+static inline int32_t sq_be_padded(const sq_attn_shape *s) {
+    return (int32_t)sq_align_up((size_t)s->head_dim, 16);
+}
+/* Positions [*lo, *hi) that the query at p sees. */
+static inline void sq_be_visible(const sq_attn_shape *s, int32_t p, int32_t *lo, int32_t *hi) {
+    *lo = s->window > 0 && p - s->window + 1 > 0 ? p - s->window + 1 : 0;
+    *hi = p + 1;
+}
+/* Query rows of one KV head and some tokens of a segment, gathered in a thread's s->q: row i * group + g. */
+typedef struct {
+    const sq_attn_seg *seg;
+    int32_t kvh, tok0, n_tok, group;
+} sq_be_rows;
+/* Their attention over one chunk, into s->mc, s->lc, s->oc. All of them read the same tiles sealed. */
+void sq_be_attn_chunk(const sq_backend *b, const sq_attn_shape *shape, const sq_be_rows *r, int32_t chunk,
+                      sq_be_scratch *s);
+/* x [n], n a power of two, in the orthonormal Walsh-Hadamard basis: its own inverse. */
+void sq_be_hadamard(float *x, int32_t n);
 /* Run fn over items, on the pool or, if the work is small, on the caller alone. */
 void sq_be_run(sq_backend *b, sq_pool_fn fn, void *ctx, int32_t n_items, int64_t work);
 /* Quantise rows [0, r->m) and set r->quantised. */

@@ -122,9 +122,10 @@ static void past_item(void *ctx, int32_t item, int32_t thread) {
     const int32_t kvh = item % c->s->n_kv_heads, chunk = c->first_chunk + item / c->s->n_kv_heads;
     const uint16_t *k[SQ_ATTN_TILES] = {0}, *v[SQ_ATTN_TILES] = {0};
     for (int32_t j = 0; j < SQ_ATTN_TILES && (chunk * SQ_ATTN_TILES + j) * SQ_KV_TILE <= c->last; j++) {
-        const uint8_t *head = c->seg->pages[chunk * SQ_ATTN_TILES + j] + (size_t)kvh * c->s->head_stride;
-        k[j] = (const uint16_t *)(head + c->s->k_off);
-        v[j] = (const uint16_t *)(head + c->s->v_off);
+        const uint8_t *page = c->seg->pages[chunk * SQ_ATTN_TILES + j];
+        const uint8_t *head = page + (size_t)kvh * c->s->open.head_stride;
+        k[j] = (const uint16_t *)(head + c->s->open.k_off);
+        v[j] = (const uint16_t *)(head + c->s->open.v_off);
     }
     if (c->sparge) pool_blocks(c, kvh, chunk, k);
     if (c->b->opt.prompt.sage && chunk < c->last / SQ_ATTN_CHUNK) seal_chunk(c, kvh, chunk, k, v);

@@ -75,6 +75,15 @@ squish_status bench_threads(const bench_options *o, json_t *rows, squish_error *
  * tokens) and "density". INVALID: an N that is no multiple of 256, a text that is too short. */
 squish_status bench_attention(const bench_options *o, json_t *rows, squish_error *err);
 
+/* Formats of the cache beside f16, behind o->at tokens (rising multiples of 256; usual 1024, 2048, 3072):
+ *   "bytes a token at N, F"  by which the process grew since the point before (limit: the format's own)
+ *   "attention at N, F"      ms, all layers of one token (limit: the cache's bytes over the memory's rate)
+ *   "token at N, F"          ms, all of a decoded token
+ *   "KL to f16, F"           with a text: windows of 4096 tokens, scored from position 1536 on; rows have
+ *                            "read_sealed" (share of attended tokens), "ppl_ratio" and "same_best"
+ * Rows have "bench", "at", "kv" and "f16_ratio" (times better than f16). INVALID: a point out of range. */
+squish_status bench_kv(const bench_options *o, json_t *rows, squish_error *err);
+
 /* The tokenizer of a model, one thread, MB/s of UTF-8: "encode whole" (one call), "encode 1 kB pieces" and
  * "decode tokens". The text is repeated to 4 MB. INVALID: it is empty or no UTF-8, or the model has no
  * tokenizer. */

@@ -64,7 +64,7 @@ static size_t carve(layer *l, char *p) {
     }
     for (int32_t t = 0; t < l->tiles; t++, at += g.page_bytes)
         if (p) l->pages[t] = (uint8_t *)p + at;
-    l->shape.k_off = g.k_off, l->shape.v_off = g.v_off, l->shape.head_stride = g.head_stride;
+    l->shape.open = (sq_attn_page){g.k_off, g.v_off, g.head_stride};
     const size_t half = (size_t)STEP * (size_t)(s->head_dim / 2) * sizeof(float);
     if (p) l->cos = (float *)(p + at), l->noise = (float *)(p + at + 2 * half);
     if (p) l->topics = l->noise + NOISE;
@@ -103,7 +103,7 @@ static void store_step(layer *l, int32_t pos0, uint64_t *rng) {
     sq_rows q = l->q;
     q.f += (size_t)pos0 * sq_rows_ld(&q);
     q.m = l->k.m = l->v.m = STEP;
-    const sq_attn_seg seg = {0, STEP, pos0, true, l->pages};
+    const sq_attn_seg seg = {0, STEP, pos0, true, l->pages, NULL};
     sq_be_attn_prepare(l->b[0], s, &seg, 1, &q, &l->k, &l->v);
 }
 
@@ -114,7 +114,7 @@ static double prompt_seconds(layer *l, sq_backend *b) {
         sq_rows q = l->q;
         q.f += (size_t)pos0 * sq_rows_ld(&q);
         q.m = STEP;
-        const sq_attn_seg seg = {0, STEP, pos0, true, l->pages};
+        const sq_attn_seg seg = {0, STEP, pos0, true, l->pages, NULL};
         sq_be_attend(b, &l->shape, &seg, 1, &q, false, &l->out);
     }
     return (double)(sq_os_now_ns() - begin) / 1e9;

@@ -11,7 +11,7 @@ static void add_matrix(const sq_weight *w, double *bytes, double *dots, double *
     *(sq_wtype_wants_q8((sq_wtype)w->wtype) ? dots : fmas) += ops;
 }
 
-bench_cost bench_cost_of(const sq_model *m, sq_kv_format f) {
+bench_cost bench_cost_of(const sq_model *m, const sq_kv_policy *kv) {
     const sq_config *c = &m->cfg;
     const sq_kv_shape shape = {c->n_layers, c->n_kv_heads, c->head_dim};
     bench_cost k = {0};
@@ -20,7 +20,8 @@ bench_cost bench_cost_of(const sq_model *m, sq_kv_format f) {
         if (!w.vector && w.layer >= 0)
             add_matrix(sq_model_matrix(m, &w), &k.layer_bytes, &k.layer_dots, &k.layer_fmas);
     add_matrix(&m->head, &k.head_bytes, &k.head_dots, &k.head_fmas);
-    k.kv_bytes = (double)sq_kv_bytes(&shape, f, SQ_KV_TILE) / SQ_KV_TILE;
+    k.kv_bytes =
+        (double)(kv->seals ? sq_kv_sealed_bytes(&shape, kv) : sq_kv_open_bytes(&shape, kv)) / SQ_KV_TILE;
     k.attn_fmas = 4.0 * c->n_heads * c->head_dim * c->n_layers;
     return k;
 }

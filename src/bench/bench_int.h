@@ -17,7 +17,7 @@ typedef struct {
     double head_dots, head_fmas;
     double attn_fmas; /* of a token for each position it sees */
 } bench_cost;
-bench_cost bench_cost_of(const sq_model *m, sq_kv_format f);
+bench_cost bench_cost_of(const sq_model *m, const sq_kv_policy *kv);
 
 /* A step of `tokens` rows, `heads` of them with logits. seen: positions seen, summed over the rows; cached:
  * positions read, each once for its timeline. */
@@ -69,6 +69,9 @@ squish_status bench_measure(const bench_options *o, int32_t ctx, int32_t done, i
                             squish_status (*take)(bench_speed *b, const bench_points *p, squish_error *err),
                             const bench_points *p, json_t *rows, squish_error *err);
 
+/* (bench_kv_quality.c) A row per format: KL to f16 over o->text, the share of attended tokens that were read
+ * sealed, the ratio of perplexities. */
+squish_status bench_kv_quality(const bench_options *o, squish_model *m, json_t *rows, squish_error *err);
 /* What a greedy answer would go on with, found as the sampler finds it; 0 if a logit is NaN. */
 int32_t bench_likeliest(const float *logits, int32_t n);
 /* One run of each kind, at a context of depth or a prompt of n tokens. */

@@ -215,7 +215,7 @@ static squish_status speed_open(bench_speed *b, int32_t ctx, squish_error *err) 
     SQ_TRY(sq_engine_new(&b->e, b->m, &eo, err));
     SQ_TRY(sq_seq_new(&b->s, b->e, err));
     SQ_TRY(bench_limits_new(&b->limits, b->o->threads, b->o->isa, err));
-    b->cost = bench_cost_of(b->m, sq_kv_pool_format(b->e->kv));
+    b->cost = bench_cost_of(b->m, sq_kv_pool_policy(b->e->kv));
     b->prompt = sq_alloc_new(&b->m->alloc, (size_t)b->ctx * sizeof *b->prompt);
     if (!b->prompt) return sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory");
     uint64_t random = 1;

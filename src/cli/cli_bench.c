@@ -13,8 +13,9 @@ static const struct {
 } benches[] = {{"limits", bench_limits_rows, false, false}, {"load", bench_load, true, true},
                {"decode", bench_decode, true, true},        {"prefill", bench_prefill, true, true},
                {"batch", bench_batch, true, true},          {"threads", bench_threads, true, true},
-               {"attention", bench_attention, true, true},  {"tokenizer", bench_tokenizer, true, false},
-               {"grammar", bench_grammar, true, false},     {"quant", bench_quant, false, false}};
+               {"attention", bench_attention, true, true},  {"kv", bench_kv, true, true},
+               {"tokenizer", bench_tokenizer, true, false}, {"grammar", bench_grammar, true, false},
+               {"quant", bench_quant, false, false}};
 
 enum { ALL = (1u << SQ_COUNT(benches)) - 1 };
 

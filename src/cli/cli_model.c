@@ -181,7 +181,7 @@ int cli_open_session(cli *c, const char *name, cli_session *s) {
     o.threads = (int32_t)cli_int(c, OPT_THREADS);
     o.ctx_tokens = (int32_t)cli_int(c, OPT_CTX);
     o.chunk_tokens = (int32_t)cli_int(c, OPT_CHUNK);
-    o.kv = strcmp(cli_text(c, OPT_KV), "f32") == 0 ? SQUISH_KV_F32 : SQUISH_KV_F16;
+    squish_kv_from_name(cli_text(c, OPT_KV), &o.kv);
     o.attention = cli_attention(c);
     o.isa_max = cli_text(c, OPT_ISA);
     squish_status st = squish_engine_new(&s->engine, s->model, &o, &err);

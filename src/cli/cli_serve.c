@@ -106,7 +106,7 @@ static int take_options(cli *c, sq_api_options *o) {
     o->parallel = (int32_t)cli_int(c, OPT_PARALLEL);
     o->threads = (int32_t)cli_int(c, OPT_THREADS);
     o->isa_max = cli_text(c, OPT_ISA);
-    o->kv = strcmp(cli_text(c, OPT_KV), "f32") == 0 ? SQUISH_KV_F32 : SQUISH_KV_F16;
+    squish_kv_from_name(cli_text(c, OPT_KV), &o->kv);
     o->attention = cli_attention(c);
     o->queue_max = (int32_t)cli_int(c, OPT_MAX_QUEUE);
     o->key_limit = (int32_t)cli_int(c, OPT_KEY_LIMIT);

@@ -45,6 +45,17 @@
  *      / 64. norm[t] = the sum over c of fma(x, x, .); inv[t] = norm > 0 ? 1 / sqrt(norm) : 0. unit[c] = the
  *      same lanes and tree over x * inv[t]; alike = R1(unit, unit) / 4096.
  *
+ *  R5  sealed tiles (quant_kv.h). n weights w become integers of 15 bits: A = max |w|; A < 2^-100 or not
+ *      finite: step = 0 and all W = 0; else step = A / 16256, W[i] = rint(w[i] * (16256 / A)), nearest even.
+ *      With any set of codes u [n] of b bits, dot = sum of W * u and sum = sum of W, both exact in int32:
+ *          base  = fma(-(step * c), (float)sum, zdot)         c = (2^b - 1) / 2
+ *      scores   s[t] = fma(step, (float)dot, base)            over channels: w = q * s_k, zdot = R1(q, z_k)
+ *      values   o[c] = fma(step, (float)dot, o[c] + base)     over the 32 tokens of a tile, per group of 64
+ *               channels: w = p * s_v, zdot = R1(p, z_v); tiles in rising order, o from +0
+ *      m, l and the +0 at the end as in R4.
+ *  R6  sealing: z = f16((min + max) / 2 + 0); step = max(max - z, z - min) / c + 0; s = step rounded up (K:
+ * to 5 + 3 bits, V: to f16); u = rint(fma(x - z, 1 / s, c)), held within [0, 2 c]; s = 0 (V): 1 / s is 0.
+ *
  * sq_exp(x): x < -87 (also -inf) gives +0; x > 88 is taken as 88; NaN stays NaN (any payload). Otherwise
  *      n = rint(x * 0x1.715476p+0f)                    one rounded multiply, then round to nearest even
  *      r = fma(n, -0x1.62e4p-1f, x);  r = fma(n, -0x1.7f7d1cp-20f, r)
@@ -61,6 +72,7 @@
 #define SQ_KERNELS_H
 
 #include "quant/quant.h"
+#include "quant/quant_kv.h"
 
 /* M rows of activations, in both forms a matrix may want. Columns are padded with zeros to ld, a multiple
  * of 64. */
@@ -119,13 +131,15 @@ typedef void sq_glu_fn(const float *g, const float *u, int32_t n, float *h);
 /* ---- attention over tiles of 32 tokens ------------------------------------------------------- */
 
 enum {
-    SQ_KV_TILE = 32, SQ_ATTN_CHUNK = 256, SQ_POOL_KEYS = 64, /* tokens */
+    SQ_ATTN_CHUNK = 256, SQ_POOL_KEYS = 64, /* tokens */
     SQ_ATTN_TILES = SQ_ATTN_CHUNK / SQ_KV_TILE,
     SQ_ATTN_D_MAX = 512,
-    SQ_SAGE_ONE = 16256 /* 127 * 128: a probability of 1, in two planes of 7 bits where that is needed */
+    SQ_SAGE_ONE = 127 * 128, /* a probability of 1, in two planes of 7 bits where that is needed */
+    SQ_KV_PLANES = SQ_SAGE_ONE /* integers of R5 are 128 hi + lo, hi and lo of 7 bits and a sign */
 };
 _Static_assert(255 * 127 * SQ_ATTN_D_MAX < 1 << 24, "a dot product of R7 is exact as a float");
 _Static_assert(255 * (int64_t)SQ_SAGE_ONE * SQ_ATTN_CHUNK <= INT32_MAX, "and those of its values fit int32");
+_Static_assert(255 * (int64_t)SQ_KV_PLANES * SQ_ATTN_D_MAX <= INT32_MAX, "a dot product of R5 fits int32");
 
 /* Keys or values of a chunk in 8 bits: a view of what seal_keys or seal_values wrote. */
 typedef struct {
@@ -138,8 +152,9 @@ typedef struct {
  *   k[j]  tile j of the chunk, channel-major f16 [d][32];  v[j] token-major f16 [32][d];
  *         a tile whose k[j] is NULL is seen by no row
  *   row i sees tokens [lo[i], hi[i]) of the chunk, 0 <= lo <= hi <= 256; none: m = -inf, l = 0, o = 0
- * attn_f32 reads tiles of the same shape whose elements are f32 (the pointers are cast). attn_sage reads
- * sealed_k and sealed_v; k[j] then only says which tiles are seen.
+ * attn_f32 reads tiles of the same shape whose elements are f32, attn_codes sealed tiles of k_fmt and v_fmt
+ * (the pointers are cast; none that lies between tiles that rows see is NULL). attn_sage reads sealed_k
+ * and sealed_v; k[j] then only says which tiles are seen.
  * Results: m [n_q] largest score, l [n_q] sum of exp(s - m), o [n_q][d] sum of exp(s - m) * v; row i at
  * o + i * ldo. d is a multiple of 16, at most 512. Slots a row may not see are finite numbers. */
 typedef struct {
@@ -153,6 +168,7 @@ typedef struct {
     const float *m_run;                  /* [n_q] running maxima that tiles are dropped against, or NULL */
     float skip;                          /* by how much; >= 0 */
     sq_sealed sealed_k, sealed_v;        /* attn_sage only */
+    sq_kv_format k_fmt, v_fmt;           /* attn_codes only */
 } sq_attn_args;
 typedef void sq_attn_fn(const sq_attn_args *a);
 
@@ -175,6 +191,16 @@ typedef void sq_attn_merge_fn(float *m, float *l, float *o, float mc, float lc, 
  * nearest even; values past the range of f16 become +-65504 (never inf). kv_put_f32 stores f32 as is. */
 typedef void sq_kv_put_fn(const float *krow, const float *vrow, int32_t d, int32_t t, uint16_t *k,
                           uint16_t *v);
+
+/* An open f16 tile into a sealed one (R6). k [d][32], v [32][d] f16, all finite; k_out, v_out:
+ * sq_kv_k_bytes(k_fmt, d), sq_kv_v_bytes(v_fmt, d), 64-byte aligned, all of them written. */
+typedef struct {
+    int32_t d;
+    sq_kv_format k_fmt, v_fmt;
+    const uint16_t *k, *v;
+    uint8_t *k_out, *v_out;
+} sq_kv_seal_args;
+typedef void sq_kv_seal_fn(const sq_kv_seal_args *a);
 
 /* ---- making tiles, judging them ----------------------------------------------------------------- */
 

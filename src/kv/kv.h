@@ -7,17 +7,18 @@
  *
  *   page:  | header 64 B | head 0: K tile | V tile | head 1: K tile | V tile | ...      parts 64-byte aligned
  *
- *   F16 tile of a head of d channels, 2 * 64 * d bytes:
- *       K channel-major [d][32]     lanes of a score vector are tokens
- *       V token-major   [32][d]     lanes of an output row are channels
- *   F32 tile: the same order, 4-byte elements.
+ * A column has up to two *forms*, each in its own range of address space: open while it is written and read
+ * as it was computed, and sealed, in fewer bits (tile formats: quant_kv.h). Which form a query reads depends
+ * on its position alone (sq_kv_sealed_tiles), so text does not depend on how it was computed. The open form
+ * of a tile goes when nobody reads it any more; prefixes keep theirs while there is room, for sequences that
+ * will begin there.
  *
- * Columns come from one reserved range of address space; memory is touched only as tokens arrive, and a
- * column given back waits in a free list. Slots beyond a sequence's length hold finite numbers (zeros or old
- * values), never NaN: attention multiplies them by zero.
+ * Memory is touched only as tokens arrive, and a column given back waits in a free list. Slots beyond a
+ * sequence's length hold finite numbers (zeros or old values), never NaN: attention multiplies them by zero.
  *
  * Sharing: the unit is the column. Columns count their holders (tables of sequences, and the prefix tree);
- * one with several is read-only, and a sequence that goes on writing in it gets a copy first.
+ * one with several is read-only, and a sequence that goes on writing in it gets a copy first. To seal a
+ * shared column is no writing: the sealed form is a function of the open one.
  *
  * Threads: one owner thread calls these functions; kernels read and write pages of running steps meanwhile.
  * sq_kv_pool_bytes_used may be asked from anywhere.
@@ -25,12 +26,9 @@
 #ifndef SQ_KV_H
 #define SQ_KV_H
 
-#include "quant/quant.h"
+#include "quant/quant_kv.h"
 
-enum { SQ_KV_TILE_TOKENS = 32, SQ_KV_PAGE_MAGIC = 0x3150564B /* "KVP1" */ };
-
-/* F32 is for verification: the cache then adds no error of its own. */
-typedef enum { SQ_KV_F16, SQ_KV_F32 } sq_kv_format;
+enum { SQ_KV_TILE_TOKENS = SQ_KV_TILE, SQ_KV_PAGE_MAGIC = 0x3150564B /* "KVP1" */, SQ_KV_LAYERS_MAX = 1024 };
 
 typedef struct {
     uint32_t magic;
@@ -45,38 +43,86 @@ typedef struct {
     int32_t n_layers, n_kv_heads, head_dim; /* head_dim is padded to 16 inside */
 } sq_kv_shape;
 
-/* Where things lie in a page of this shape. */
+/* ---- policy (kv_policy.c): which tiles are kept in which format ------------------------------- */
+
+/* Decided once, when the pool is made. {.open = SQ_KV_F16} alone: nothing is ever sealed. */
+typedef struct {
+    sq_kv_format open; /* F16, F32 */
+    bool seals;        /* old tiles are sealed, as k and v say */
+    sq_kv_format k, v;
+    bool rotate_v;                           /* values are kept in a Walsh-Hadamard basis */
+    int32_t step_tokens;                     /* most tokens of one step: they are all open at once */
+    uint64_t k_floor[SQ_KV_LAYERS_MAX / 64]; /* bit of a layer: its keys take Q8 at least */
+} sq_kv_policy;
+
+/* What squish_kv_name and squish_kv_from_name are; and a format of the enum, without floors. */
+const char *sq_kv_name(squish_kv kv);
+bool sq_kv_from_name(const char *name, squish_kv *out);
+sq_kv_policy sq_kv_policy_of(squish_kv kv);
+/* Format of sealed keys of a layer. */
+sq_kv_format sq_kv_policy_k(const sq_kv_policy *p, int32_t layer);
+/* A number that differs where pages differ in form. */
+uint64_t sq_kv_policy_hash(const sq_kv_policy *p);
+
+/* Where things lie in a page. */
 typedef struct {
     size_t page_bytes, k_off, v_off, head_stride;
 } sq_kv_geometry;
-sq_kv_geometry sq_kv_geometry_of(const sq_kv_shape *s, sq_kv_format f);
-/* Bytes a sequence of n tokens takes. */
-uint64_t sq_kv_bytes(const sq_kv_shape *s, sq_kv_format f, int32_t n_tokens);
+sq_kv_geometry sq_kv_geometry_of(const sq_kv_shape *s, sq_kv_format f); /* of an open page */
+sq_kv_geometry sq_kv_geometry_sealed(const sq_kv_shape *s, const sq_kv_policy *p, int32_t layer);
+/* Bytes of a column in either form; sealed: 0 where nothing is sealed. */
+size_t sq_kv_open_bytes(const sq_kv_shape *s, const sq_kv_policy *p);
+size_t sq_kv_sealed_bytes(const sq_kv_shape *s, const sq_kv_policy *p);
+/* The most bytes a sequence of n tokens takes at any time. */
+uint64_t sq_kv_bytes(const sq_kv_shape *s, const sq_kv_policy *p, int32_t n_tokens);
+
+/* ---- pool (kv_pool.c) ------------------------------------------------------------------------ */
 
 typedef struct sq_kv_pool sq_kv_pool;
 typedef struct sq_kv_seq sq_kv_seq;
 
-/* bytes_max: ceiling on page memory, reserved at once as address space. NO_MEMORY. */
-squish_status sq_kv_pool_new(sq_kv_pool **out, const sq_kv_shape *shape, sq_kv_format f, uint64_t bytes_max,
-                             const squish_alloc *a, squish_error *err);
+/* bytes_max: ceiling on page memory; address space is reserved at once. NO_MEMORY. */
+squish_status sq_kv_pool_new(sq_kv_pool **out, const sq_kv_shape *shape, const sq_kv_policy *policy,
+                             uint64_t bytes_max, const squish_alloc *a, squish_error *err);
 void sq_kv_pool_free(sq_kv_pool *p); /* sequences first */
 uint64_t sq_kv_pool_bytes_used(const sq_kv_pool *p);
 uint64_t sq_kv_pool_bytes_max(const sq_kv_pool *p);
+uint64_t sq_kv_pool_bytes_free(const sq_kv_pool *p);
+/* Bytes that make_room could free: what only prefixes hold, and open forms kept for them. */
+uint64_t sq_kv_pool_bytes_evictable(const sq_kv_pool *p);
 const sq_kv_geometry *sq_kv_pool_geometry(const sq_kv_pool *p);
-sq_kv_format sq_kv_pool_format(const sq_kv_pool *p);
+const sq_kv_policy *sq_kv_pool_policy(const sq_kv_pool *p);
 void sq_kv_pool_shape(const sq_kv_pool *p, sq_kv_shape *out);
 const squish_alloc *sq_kv_pool_alloc(const sq_kv_pool *p);
 
+/* Columns there can be, and new ones, open, that there is room for. */
 int32_t sq_kv_pool_columns(const sq_kv_pool *p);
 int32_t sq_kv_pool_columns_free(const sq_kv_pool *p);
+/* Bytes that a sequence of n tokens needs beside the first `tiles` tiles, which it shares, and one open
+ * column for each of `others`. */
+uint64_t sq_kv_pool_needs(const sq_kv_pool *p, int32_t n, int32_t tiles, int32_t others);
+/* See to it that so many bytes are free: open forms kept for prefixes go first, then prefixes. False: it
+ * could not be done. */
+bool sq_kv_pool_make_room(sq_kv_pool *p, uint64_t bytes);
 
-/* A new column for tokens [32 tile, 32 tile + 32), headers written, held once; -1: the pool is full. */
+/* A new column, open, for tokens [32 tile, 32 tile + 32), headers written, held once; -1: the pool is full.
+ */
 int32_t sq_kv_column_take(sq_kv_pool *p, int32_t tile);
 /* One holder more, one less; the last one gives it back. */
 void sq_kv_column_hold(sq_kv_pool *p, int32_t column);
 void sq_kv_column_drop(sq_kv_pool *p, int32_t column);
 int32_t sq_kv_column_holders(const sq_kv_pool *p, int32_t column);
-uint8_t *sq_kv_column_page(const sq_kv_pool *p, int32_t column, int32_t layer);
+uint8_t *sq_kv_column_page(const sq_kv_pool *p, int32_t column, int32_t layer); /* open */
+uint8_t *sq_kv_column_sealed_page(const sq_kv_pool *p, int32_t column, int32_t layer);
+bool sq_kv_column_is_open(const sq_kv_pool *p, int32_t column);
+bool sq_kv_column_is_sealed(const sq_kv_pool *p, int32_t column);
+/* A column in the forms wished, whose memory must be there; the caller writes the pages, all but their
+ * headers.
+ */
+enum { SQ_KV_FORM_OPEN = 1, SQ_KV_FORM_SEALED = 2 };
+int32_t sq_kv_column_new(sq_kv_pool *p, int32_t tile, uint32_t forms);
+
+/* ---- sequences (kv_seq.c) -------------------------------------------------------------------- */
 
 /* An empty sequence of at most tokens_max tokens. Its page table is allocated here, so that growing never
  * allocates from the heap. */
@@ -86,12 +132,25 @@ void sq_kv_seq_free(sq_kv_seq *s);
  * the positions behind the length before: if these begin inside a shared column, it is copied. NO_MEMORY: the
  * pool is full; the sequence is unchanged. INVALID: n > tokens_max. */
 squish_status sq_kv_seq_reserve(sq_kv_seq *s, int32_t n, squish_error *err);
-/* Columns a reserve of n would take from the pool. */
-int32_t sq_kv_seq_missing(const sq_kv_seq *s, int32_t n);
-/* Forget positions from n on; columns that hold none of the rest are dropped. */
-void sq_kv_seq_truncate(sq_kv_seq *s, int32_t n);
-/* pages[t] of a layer; valid until the sequence is freed, entries up to what was reserved. */
+/* Bytes a reserve of n would take from the pool. It is the beginning of a reserve: open tiles that only
+ * queries before the length read are let go of. */
+uint64_t sq_kv_seq_missing(sq_kv_seq *s, int32_t n);
+/* Forget positions from n on; columns that hold none of the rest are dropped. Returns the new length: n, or 0
+ * where the open tiles that a query at n reads are gone. That is never so for an n that was the length before
+ * the last reserve, or lies in the same cell of 128. */
+int32_t sq_kv_seq_truncate(sq_kv_seq *s, int32_t n);
+/* Append a column that is held for the table: it holds the next tile, all computed. It is read in no form,
+ * but for the first, which must be open: such a sequence carries columns to the tree. */
+void sq_kv_seq_append(sq_kv_seq *s, int32_t column);
+/* pages[t] of a layer; valid until the sequence is freed, entries up to what was reserved. Open pages stay
+ * where they are after their memory was given back; sealed: NULL where nothing is sealed. */
 uint8_t *const *sq_kv_seq_pages(const sq_kv_seq *s, int32_t layer);
+uint8_t *const *sq_kv_seq_sealed_pages(const sq_kv_seq *s, int32_t layer);
+/* Tiles that have to be sealed before a query at position p, which was reserved for, attends: the first one
+ * counts as sealed now, and is returned; -1: no more. At most SQ_KV_SEAL_MAX, and one for each whole tile
+ * between the length before the reserve and p. */
+enum { SQ_KV_SEAL_MAX = 16 };
+int32_t sq_kv_seq_seal_next(sq_kv_seq *s, int32_t p);
 int32_t sq_kv_seq_length(const sq_kv_seq *s); /* positions reserved and not forgotten */
 int32_t sq_kv_seq_column(const sq_kv_seq *s, int32_t tile);
 
@@ -112,9 +171,13 @@ typedef struct {
     int32_t idle;   /* of these tiles, those nobody uses now */
     int32_t node;   /* of the last whole tile; -1: none */
     int32_t part;   /* node whose first tokens - 32 tiles tokens are the rest; -1: none */
+    int32_t open_from;   /* tiles from here on, and the first, are open */
+    uint64_t idle_bytes; /* that would no longer be evictable */
 } sq_kv_match;
-/* The longest beginning of ids[0..n) that is there. Changes nothing. */
+/* The longest beginning of ids[0..n) that is there with all that its continuation reads. Changes nothing. */
 sq_kv_match sq_kv_tree_match(const sq_kv_tree *t, uint64_t salt, const int32_t *ids, int32_t n);
+/* The same, whether or not one can go on there: nothing but the first tile is taken to be open. */
+sq_kv_match sq_kv_tree_path(const sq_kv_tree *t, uint64_t salt, const int32_t *ids, int32_t n);
 /* Give an empty sequence what was found; returns its length, less than m->tokens if the pool had no column
  * left to copy the rest into. Nothing may have changed since the match. */
 int32_t sq_kv_tree_acquire(sq_kv_tree *t, const sq_kv_match *m, sq_kv_seq *s);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * kv_int.h - what pool and prefix tree share: columns and tables of sequences. */
+ * kv_int.h - what pool, sequences and prefix tree share: columns and tables of sequences. */
 #ifndef SQ_KV_INT_H
 #define SQ_KV_INT_H
 
@@ -9,39 +9,73 @@
 #include <stdatomic.h>
 
 typedef struct {
-    int32_t holders;   /* 0: free */
-    int32_t next_free; /* while it is free; -1: the last */
-    int32_t node;      /* of the prefix tree; -1: none */
+    int32_t holders;      /* 0: free */
+    int32_t next_free;    /* while it is free; -1: the last */
+    int32_t node;         /* of the prefix tree; -1: none */
+    int32_t readers;      /* sequences that read the open form */
+    int32_t newer, older; /* among the spare; -1: none */
+    bool is_open;         /* its memory is there */
+    bool has_sealed;      /* likewise; what it holds is valid if is_sealed */
+    bool is_sealed;
+    bool is_spare; /* the open form is kept for the prefix tree alone, beside a sealed one */
 } sq_kv_column;
 
 struct sq_kv_pool {
     squish_alloc alloc;
     sq_kv_shape shape;
-    sq_kv_format format;
-    sq_kv_geometry geo;
-    uint8_t *base;          /* column c at c * column_bytes: its pages, layer by layer */
-    size_t column_bytes;
-    int32_t n_columns;
-    int32_t carved;         /* columns handed out at least once: [0, carved) */
-    int32_t free_list;      /* columns given back; -1: none */
-    _Atomic int32_t n_used; /* read from elsewhere, too */
-    sq_kv_column *columns;  /* [n_columns], valid up to carved */
-    sq_kv_tree *tree;       /* NULL: none */
+    sq_kv_policy policy;
+    sq_kv_geometry geo; /* of open pages */
+    void *open_map;
+    uint8_t *open, *sealed; /* column c at c * open_stride, c * sealed_bytes: its pages, layer by layer */
+    size_t open_bytes, open_stride, sealed_bytes;
+    size_t *sealed_at; /* [n_layers] of a layer's page in a sealed column; NULL: nothing is sealed */
+    uint64_t bytes_max, bytes_evictable;
+    _Atomic uint64_t bytes_used; /* read from elsewhere, too */
+    int32_t n_columns, n_taken;
+    int32_t carved;    /* columns handed out at least once: [0, carved) */
+    int32_t free_list; /* columns given back; -1: none */
+    int32_t spare_newest, spare_oldest;
+    sq_kv_column *columns; /* [n_columns], valid up to carved */
+    sq_kv_tree *tree;      /* NULL: none */
 };
 
 struct sq_kv_seq {
     sq_kv_pool *pool;
     int32_t tokens_max, tiles_max, n_tiles, length;
+    int32_t open_from;       /* tiles from here on are read open; so is the first */
+    int32_t sealed_to;       /* tiles [1, here) are sealed */
     int32_t *columns;        /* [tiles_max] */
     uint8_t **pages;         /* [n_layers][tiles_max] */
+    uint8_t **sealed_pages;  /* the same; NULL: nothing is sealed */
     int32_t node, n_in_tree; /* last tile that is in the tree, and how many are */
 };
 
+/* Bytes of a column that make_room could free. */
+uint64_t sq_kv_column_evictable(const sq_kv_pool *p, int32_t column);
+void sq_kv_column_set_node(sq_kv_pool *p, int32_t column, int32_t node);
+/* A sequence begins to read the open form, which is there; or is done with it. */
+void sq_kv_column_read_open(sq_kv_pool *p, int32_t column);
+void sq_kv_column_leave_open(sq_kv_pool *p, int32_t column);
+/* An open form beside a sealed one, read by nobody, is kept for the tree or goes. */
+void sq_kv_column_nobody_reads(sq_kv_pool *p, int32_t column);
+/* Add a form, of memory that is there; the caller writes the pages. Memory for a sealed form still to be
+ * made.
+ */
+void sq_kv_column_add_open(sq_kv_pool *p, int32_t column, int32_t tile);
+void sq_kv_column_add_sealed(sq_kv_pool *p, int32_t column, int32_t tile);
+void sq_kv_column_reserve_sealed(sq_kv_pool *p, int32_t column, int32_t tile);
+/* What is sealed of a column is no longer true: it is being written again. */
+void sq_kv_column_unseal(sq_kv_pool *p, int32_t column);
+/* Give `to` the forms it lacks and `from` has: the same tokens. */
+void sq_kv_column_complete(sq_kv_pool *p, int32_t to, int32_t from, int32_t tile);
+
 /* Write column c, held for the table already, or nothing (-1), into the table. */
 void sq_kv_seq_set(sq_kv_seq *s, int32_t tile, int32_t column);
-/* The same in place of what is there, which is dropped. */
+/* The same in place of what is there, an equal one, which is dropped. */
 void sq_kv_seq_put(sq_kv_seq *s, int32_t tile, int32_t column);
-/* Append a copy of the first rows (1..32) of a column; the length is a whole number of tiles. NO_MEMORY. */
+bool sq_kv_seq_reads_open(const sq_kv_seq *s, int32_t tile);
+/* Append a copy of the first rows (1..32) of an open column; the length is a whole number of tiles.
+ * NO_MEMORY. */
 squish_status sq_kv_seq_copy(sq_kv_seq *s, int32_t column, int32_t rows, squish_error *err);
 /* (kv_tree.c) A column of a node lost its last holder but the tree, or found one. */
 void sq_kv_tree_rests(sq_kv_tree *t, int32_t node);

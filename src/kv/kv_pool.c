@@ -1,61 +1,79 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * kv_pool.c - the arena behind the columns, who holds them, and the page tables of sequences.
+ * kv_pool.c - the arena behind the columns, who holds them, and in which forms they are there.
  *
- * The arena is one reservation of address space. A column is carved from it once; given back it goes to a
- * free list beside the arena, so that its tiles stay finite numbers.
+ * Two reservations of address space, one for each form, and one budget of bytes for both. A column has its
+ * place in either from the beginning; a form that is not there is address space without memory:
  *
- * One thread owns a pool and its sequences; only the count of used columns is read from elsewhere. */
+ *   open     | 0: memory | 1: -      | 2: memory | 3: never touched ...
+ *   sealed   | 0: -      | 1: memory | 2: memory | 3: never touched ...
+ *
+ * Columns given back go to a free list beside the arena. Where nothing is sealed they keep their memory; else
+ * it returns to the system at once, since the other form may need it.
+ *
+ * One thread owns a pool and its sequences; only the bytes used are read from elsewhere. */
 #include "kv/kv_int.h"
 
 #include <assert.h>
 #include <string.h>
 
-sq_kv_geometry sq_kv_geometry_of(const sq_kv_shape *s, sq_kv_format f) {
-    size_t d = sq_align_up((size_t)s->head_dim, 16);
-    size_t tile = d * SQ_KV_TILE_TOKENS * (f == SQ_KV_F32 ? sizeof(float) : sizeof(uint16_t));
-    sq_kv_geometry g;
-    g.k_off = sizeof(sq_kv_page_header);
-    g.v_off = g.k_off + tile;
-    g.head_stride = 2 * tile;
-    g.page_bytes = sq_align_up(g.k_off + (size_t)s->n_kv_heads * g.head_stride, 64);
-    return g;
-}
-
-uint64_t sq_kv_bytes(const sq_kv_shape *s, sq_kv_format f, int32_t n_tokens) {
-    uint64_t tiles = (uint64_t)sq_div_up(n_tokens, SQ_KV_TILE_TOKENS);
-    return tiles * (uint64_t)s->n_layers * sq_kv_geometry_of(s, f).page_bytes;
-}
+enum { OS_PAGE = 1 << 14 }; /* the largest of a system we know; memory is given back in wholes of it */
 
 /* ---- pool ------------------------------------------------------------------------------------ */
 
-squish_status sq_kv_pool_new(sq_kv_pool **out, const sq_kv_shape *shape, sq_kv_format f, uint64_t bytes_max,
-                             const squish_alloc *a, squish_error *err) {
+static squish_status make_arena(sq_kv_pool *p, squish_error *err) {
+    const squish_alloc *a = &p->alloc;
+    const size_t n = (size_t)p->n_columns;
+    p->columns = sq_alloc_new(a, n * sizeof *p->columns);
+    p->open_map = sq_os_reserve(n * p->open_stride + OS_PAGE);
+    p->open = p->open_map ? (uint8_t *)sq_align_up((uintptr_t)p->open_map, OS_PAGE) : NULL;
+    if (p->policy.seals) {
+        p->sealed = sq_os_reserve(n * p->sealed_bytes);
+        p->sealed_at = sq_alloc_new(a, (size_t)p->shape.n_layers * sizeof *p->sealed_at);
+    }
+    if (!p->columns || !p->open || (p->policy.seals && (!p->sealed || !p->sealed_at)))
+        return sq_fail(err, SQUISH_NO_MEMORY, "kv cache: cannot reserve %llu bytes of address space",
+                       (unsigned long long)(n * (p->open_stride + p->sealed_bytes)));
+    /* What is given back piece by piece is not to be taken by the large page. */
+    if (p->policy.seals)
+        sq_os_huge_pages(p->sealed, n * p->sealed_bytes);
+    else
+        sq_os_huge_pages(p->open, n * p->open_stride);
+    size_t at = 0;
+    for (int32_t l = 0; p->sealed_at && l < p->shape.n_layers; l++) {
+        p->sealed_at[l] = at;
+        at += sq_kv_geometry_sealed(&p->shape, &p->policy, l).page_bytes;
+    }
+    return SQUISH_OK;
+}
+
+squish_status sq_kv_pool_new(sq_kv_pool **out, const sq_kv_shape *shape, const sq_kv_policy *policy,
+                             uint64_t bytes_max, const squish_alloc *a, squish_error *err) {
     *out = NULL;
-    const sq_kv_geometry geo = sq_kv_geometry_of(shape, f);
-    const uint64_t column = geo.page_bytes * (uint64_t)shape->n_layers;
-    uint64_t n = bytes_max / column;
-    if (n == 0)
-        return sq_fail(err, SQUISH_NO_MEMORY, "kv cache: %llu bytes hold no page column of %llu bytes",
-                       (unsigned long long)bytes_max, (unsigned long long)column);
+    const size_t open = sq_kv_open_bytes(shape, policy), sealed = sq_kv_sealed_bytes(shape, policy);
+    uint64_t n = bytes_max / (policy->seals ? sealed : open);
+    if (bytes_max < open)
+        return sq_fail(err, SQUISH_NO_MEMORY, "kv cache: %llu bytes hold no page column of %zu bytes",
+                       (unsigned long long)bytes_max, open);
     if (n > INT32_MAX / 2) n = INT32_MAX / 2;
     sq_kv_pool *p = sq_alloc_zero(a, sizeof *p);
     if (!p) return sq_fail(err, SQUISH_NO_MEMORY, "kv pool: out of memory");
     *p = (sq_kv_pool){.alloc = *a,
                       .shape = *shape,
-                      .format = f,
-                      .geo = geo,
-                      .column_bytes = (size_t)column,
+                      .policy = *policy,
+                      .geo = sq_kv_geometry_of(shape, policy->open),
+                      .open_bytes = open,
+                      .open_stride = policy->seals ? sq_align_up(open, OS_PAGE) : open,
+                      .sealed_bytes = sealed,
+                      .bytes_max = policy->seals ? bytes_max : n * open,
                       .n_columns = (int32_t)n,
-                      .free_list = -1};
-    p->columns = sq_alloc_new(a, (size_t)n * sizeof *p->columns);
-    p->base = sq_os_reserve((size_t)(n * column));
-    sq_os_huge_pages(p->base, (size_t)(n * column));
-    if (!p->columns || !p->base) {
-        sq_fail(err, SQUISH_NO_MEMORY, "kv cache: cannot reserve %llu bytes of address space",
-                (unsigned long long)(n * column));
+                      .free_list = -1,
+                      .spare_newest = -1,
+                      .spare_oldest = -1};
+    const squish_status st = make_arena(p, err);
+    if (st != SQUISH_OK) {
         sq_kv_pool_free(p);
-        return SQUISH_NO_MEMORY;
+        return st;
     }
     *out = p;
     return SQUISH_OK;
@@ -63,43 +81,210 @@ squish_status sq_kv_pool_new(sq_kv_pool **out, const sq_kv_shape *shape, sq_kv_f
 
 void sq_kv_pool_free(sq_kv_pool *p) {
     if (!p) return;
-    if (p->base) sq_os_release(p->base, (size_t)p->n_columns * p->column_bytes);
+    const size_t n = (size_t)p->n_columns;
     squish_alloc a = p->alloc;
-    sq_alloc_free(&a, p->columns, p->columns ? (size_t)p->n_columns * sizeof *p->columns : 0);
+    sq_os_release(p->open_map, n * p->open_stride + OS_PAGE);
+    sq_os_release(p->sealed, n * p->sealed_bytes);
+    sq_alloc_free(&a, p->sealed_at, p->sealed_at ? (size_t)p->shape.n_layers * sizeof *p->sealed_at : 0);
+    sq_alloc_free(&a, p->columns, p->columns ? n * sizeof *p->columns : 0);
     sq_alloc_free(&a, p, sizeof *p);
 }
 
 uint64_t sq_kv_pool_bytes_used(const sq_kv_pool *p) {
-    return (uint64_t)atomic_load_explicit(&p->n_used, memory_order_relaxed) * p->column_bytes;
+    return atomic_load_explicit(&p->bytes_used, memory_order_relaxed);
 }
-uint64_t sq_kv_pool_bytes_max(const sq_kv_pool *p) { return (uint64_t)p->n_columns * p->column_bytes; }
+uint64_t sq_kv_pool_bytes_max(const sq_kv_pool *p) { return p->bytes_max; }
+uint64_t sq_kv_pool_bytes_free(const sq_kv_pool *p) {
+    const uint64_t used = sq_kv_pool_bytes_used(p);
+    return used < p->bytes_max ? p->bytes_max - used : 0;
+}
+uint64_t sq_kv_pool_bytes_evictable(const sq_kv_pool *p) { return p->bytes_evictable; }
 const sq_kv_geometry *sq_kv_pool_geometry(const sq_kv_pool *p) { return &p->geo; }
-sq_kv_format sq_kv_pool_format(const sq_kv_pool *p) { return p->format; }
+const sq_kv_policy *sq_kv_pool_policy(const sq_kv_pool *p) { return &p->policy; }
 void sq_kv_pool_shape(const sq_kv_pool *p, sq_kv_shape *out) { *out = p->shape; }
 const squish_alloc *sq_kv_pool_alloc(const sq_kv_pool *p) { return &p->alloc; }
 int32_t sq_kv_pool_columns(const sq_kv_pool *p) { return p->n_columns; }
-int32_t sq_kv_pool_columns_free(const sq_kv_pool *p) { return p->n_columns - p->n_used; }
-
-/* ---- columns --------------------------------------------------------------------------------- */
-
-uint8_t *sq_kv_column_page(const sq_kv_pool *p, int32_t column, int32_t layer) {
-    return p->base + (size_t)column * p->column_bytes + (size_t)layer * p->geo.page_bytes;
+int32_t sq_kv_pool_columns_free(const sq_kv_pool *p) {
+    const uint64_t room = sq_kv_pool_bytes_free(p) / p->open_bytes;
+    const int32_t left = p->n_columns - p->n_taken;
+    return room < (uint64_t)left ? (int32_t)room : left;
 }
 
-static void write_headers(sq_kv_pool *p, int32_t column, int32_t tile) {
+uint64_t sq_kv_pool_needs(const sq_kv_pool *p, int32_t n, int32_t tiles, int32_t others) {
+    const uint64_t all = sq_kv_bytes(&p->shape, &p->policy, n);
+    const uint64_t shared = (uint64_t)tiles * (p->policy.seals ? p->sealed_bytes : p->open_bytes);
+    return (all > shared ? all - shared : 0) + (uint64_t)others * p->open_bytes;
+}
+
+/* ---- forms of a column ----------------------------------------------------------------------- */
+
+uint8_t *sq_kv_column_page(const sq_kv_pool *p, int32_t column, int32_t layer) {
+    return p->open + (size_t)column * p->open_stride + (size_t)layer * p->geo.page_bytes;
+}
+
+uint8_t *sq_kv_column_sealed_page(const sq_kv_pool *p, int32_t column, int32_t layer) {
+    return p->sealed + (size_t)column * p->sealed_bytes + p->sealed_at[layer];
+}
+
+bool sq_kv_column_is_open(const sq_kv_pool *p, int32_t c) { return p->columns[c].is_open; }
+bool sq_kv_column_is_sealed(const sq_kv_pool *p, int32_t c) { return p->columns[c].is_sealed; }
+
+static void use_bytes(sq_kv_pool *p, uint64_t bytes) {
+    atomic_fetch_add_explicit(&p->bytes_used, bytes, memory_order_relaxed);
+}
+
+static void free_bytes(sq_kv_pool *p, uint64_t bytes) {
+    atomic_fetch_sub_explicit(&p->bytes_used, bytes, memory_order_relaxed);
+}
+
+/* The whole pages of the system inside [at, at + bytes). */
+static void discard(uint8_t *at, size_t bytes) {
+    uint8_t *from = at + (sq_align_up((uintptr_t)at, OS_PAGE) - (uintptr_t)at);
+    const size_t skipped = (size_t)(from - at);
+    if (bytes > skipped) sq_os_discard(from, (bytes - skipped) / OS_PAGE * OS_PAGE);
+}
+
+static sq_kv_page_header header_of(const sq_kv_pool *p, int32_t layer, int32_t tile, bool sealed) {
+    return (sq_kv_page_header){.magic = SQ_KV_PAGE_MAGIC,
+                               .k_fmt =
+                                   (uint8_t)(sealed ? sq_kv_policy_k(&p->policy, layer) : p->policy.open),
+                               .v_fmt = (uint8_t)(sealed ? p->policy.v : p->policy.open),
+                               .n_kv_heads = (uint8_t)p->shape.n_kv_heads,
+                               .d = (uint16_t)p->shape.head_dim,
+                               .layer = (uint16_t)layer,
+                               .pos0 = (uint32_t)tile * SQ_KV_TILE_TOKENS};
+}
+
+void sq_kv_column_add_open(sq_kv_pool *p, int32_t column, int32_t tile) {
+    sq_kv_column *c = &p->columns[column];
+    if (c->is_open) return;
+    p->bytes_evictable -= sq_kv_column_evictable(p, column);
+    c->is_open = true;
+    use_bytes(p, p->open_bytes);
     for (int32_t l = 0; l < p->shape.n_layers; l++) {
-        const sq_kv_page_header h = {.magic = SQ_KV_PAGE_MAGIC,
-                                     .k_fmt = (uint8_t)p->format,
-                                     .v_fmt = (uint8_t)p->format,
-                                     .n_kv_heads = (uint8_t)p->shape.n_kv_heads,
-                                     .d = (uint16_t)p->shape.head_dim,
-                                     .layer = (uint16_t)l,
-                                     .pos0 = (uint32_t)tile * SQ_KV_TILE_TOKENS};
+        const sq_kv_page_header h = header_of(p, l, tile, false);
         memcpy(sq_kv_column_page(p, column, l), &h, sizeof h);
+    }
+    p->bytes_evictable += sq_kv_column_evictable(p, column);
+}
+
+void sq_kv_column_reserve_sealed(sq_kv_pool *p, int32_t column, int32_t tile) {
+    sq_kv_column *c = &p->columns[column];
+    if (c->has_sealed) return;
+    p->bytes_evictable -= sq_kv_column_evictable(p, column);
+    c->has_sealed = true;
+    use_bytes(p, p->sealed_bytes);
+    for (int32_t l = 0; l < p->shape.n_layers; l++) {
+        const sq_kv_page_header h = header_of(p, l, tile, true);
+        memcpy(sq_kv_column_sealed_page(p, column, l), &h, sizeof h);
+    }
+    p->bytes_evictable += sq_kv_column_evictable(p, column);
+}
+
+void sq_kv_column_add_sealed(sq_kv_pool *p, int32_t column, int32_t tile) {
+    sq_kv_column_reserve_sealed(p, column, tile);
+    p->columns[column].is_sealed = true;
+}
+
+static void drop_open(sq_kv_pool *p, int32_t column) {
+    sq_kv_column *c = &p->columns[column];
+    if (!c->is_open) return;
+    c->is_open = false;
+    free_bytes(p, p->open_bytes);
+    if (p->policy.seals) discard(sq_kv_column_page(p, column, 0), p->open_stride);
+}
+
+void sq_kv_column_unseal(sq_kv_pool *p, int32_t column) { p->columns[column].is_sealed = false; }
+
+static void drop_sealed(sq_kv_pool *p, int32_t column) {
+    sq_kv_column *c = &p->columns[column];
+    c->is_sealed = false;
+    if (!c->has_sealed) return;
+    c->has_sealed = false;
+    free_bytes(p, p->sealed_bytes);
+    discard(sq_kv_column_sealed_page(p, column, 0), p->sealed_bytes);
+}
+
+void sq_kv_column_complete(sq_kv_pool *p, int32_t to, int32_t from, int32_t tile) {
+    if (p->columns[from].is_open && !p->columns[to].is_open) {
+        sq_kv_column_add_open(p, to, tile);
+        memcpy(sq_kv_column_page(p, to, 0), sq_kv_column_page(p, from, 0), p->open_bytes);
+    }
+    if (p->columns[from].is_sealed && !p->columns[to].is_sealed) {
+        sq_kv_column_add_sealed(p, to, tile);
+        memcpy(sq_kv_column_sealed_page(p, to, 0), sq_kv_column_sealed_page(p, from, 0), p->sealed_bytes);
     }
 }
 
-int32_t sq_kv_column_take(sq_kv_pool *p, int32_t tile) {
+/* ---- open forms kept for prefixes: the spare ------------------------------------------------- */
+
+uint64_t sq_kv_column_evictable(const sq_kv_pool *p, int32_t column) {
+    const sq_kv_column *c = &p->columns[column];
+    if (c->node >= 0 && c->holders == 1)
+        return (c->is_open ? p->open_bytes : 0) + (c->has_sealed ? p->sealed_bytes : 0);
+    return c->is_spare ? p->open_bytes : 0;
+}
+
+static void spare_remove(sq_kv_pool *p, int32_t column) {
+    sq_kv_column *c = &p->columns[column];
+    if (!c->is_spare) return;
+    p->bytes_evictable -= sq_kv_column_evictable(p, column);
+    *(c->newer < 0 ? &p->spare_newest : &p->columns[c->newer].older) = c->older;
+    *(c->older < 0 ? &p->spare_oldest : &p->columns[c->older].newer) = c->newer;
+    c->is_spare = false;
+    p->bytes_evictable += sq_kv_column_evictable(p, column);
+}
+
+static void spare_add(sq_kv_pool *p, int32_t column) {
+    sq_kv_column *c = &p->columns[column];
+    p->bytes_evictable -= sq_kv_column_evictable(p, column);
+    c->newer = -1;
+    c->older = p->spare_newest;
+    *(c->older < 0 ? &p->spare_oldest : &p->columns[c->older].newer) = column;
+    p->spare_newest = column;
+    c->is_spare = true;
+    p->bytes_evictable += sq_kv_column_evictable(p, column);
+}
+
+void sq_kv_column_read_open(sq_kv_pool *p, int32_t column) {
+    assert(p->columns[column].is_open);
+    if (p->columns[column].readers++ == 0) spare_remove(p, column);
+}
+
+void sq_kv_column_leave_open(sq_kv_pool *p, int32_t column) {
+    sq_kv_column *c = &p->columns[column];
+    assert(c->readers > 0);
+    c->readers--;
+    sq_kv_column_nobody_reads(p, column);
+}
+
+void sq_kv_column_nobody_reads(sq_kv_pool *p, int32_t column) {
+    const sq_kv_column *c = &p->columns[column];
+    if (c->readers > 0 || !c->is_open || !c->is_sealed || c->is_spare) return;
+    if (c->node >= 0)
+        spare_add(p, column);
+    else
+        drop_open(p, column);
+}
+
+bool sq_kv_pool_make_room(sq_kv_pool *p, uint64_t bytes) {
+    while (sq_kv_pool_bytes_free(p) < bytes) {
+        const int32_t spare = p->spare_oldest;
+        if (spare >= 0) {
+            spare_remove(p, spare);
+            p->bytes_evictable -= sq_kv_column_evictable(p, spare);
+            drop_open(p, spare);
+            p->bytes_evictable += sq_kv_column_evictable(p, spare);
+        } else if (!p->tree || sq_kv_tree_evict(p->tree, 1) == 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- holders --------------------------------------------------------------------------------- */
+
+int32_t sq_kv_column_new(sq_kv_pool *p, int32_t tile, uint32_t forms) {
     int32_t c = p->free_list;
     if (c >= 0)
         p->free_list = p->columns[c].next_free;
@@ -108,136 +293,44 @@ int32_t sq_kv_column_take(sq_kv_pool *p, int32_t tile) {
     else
         return -1;
     p->columns[c] = (sq_kv_column){.holders = 1, .next_free = -1, .node = -1};
-    atomic_fetch_add_explicit(&p->n_used, 1, memory_order_relaxed);
-    write_headers(p, c, tile);
+    p->n_taken++;
+    if (forms & SQ_KV_FORM_OPEN) sq_kv_column_add_open(p, c, tile);
+    if (forms & SQ_KV_FORM_SEALED) sq_kv_column_add_sealed(p, c, tile);
     return c;
+}
+
+int32_t sq_kv_column_take(sq_kv_pool *p, int32_t tile) {
+    return sq_kv_pool_bytes_free(p) < p->open_bytes ? -1 : sq_kv_column_new(p, tile, SQ_KV_FORM_OPEN);
 }
 
 void sq_kv_column_hold(sq_kv_pool *p, int32_t column) {
     sq_kv_column *c = &p->columns[column];
     assert(c->holders > 0);
+    p->bytes_evictable -= sq_kv_column_evictable(p, column);
     if (c->holders++ == 1 && c->node >= 0) sq_kv_tree_wakes(p->tree, c->node);
+    p->bytes_evictable += sq_kv_column_evictable(p, column);
 }
 
 void sq_kv_column_drop(sq_kv_pool *p, int32_t column) {
     sq_kv_column *c = &p->columns[column];
     assert(c->holders > 0);
+    p->bytes_evictable -= sq_kv_column_evictable(p, column);
     if (--c->holders == 1 && c->node >= 0) sq_kv_tree_rests(p->tree, c->node);
+    p->bytes_evictable += sq_kv_column_evictable(p, column);
     if (c->holders > 0) return;
+    assert(c->readers == 0);
+    spare_remove(p, column);
+    drop_open(p, column);
+    drop_sealed(p, column);
     c->next_free = p->free_list;
     p->free_list = column;
-    atomic_fetch_sub_explicit(&p->n_used, 1, memory_order_relaxed);
+    p->n_taken--;
 }
 
 int32_t sq_kv_column_holders(const sq_kv_pool *p, int32_t column) { return p->columns[column].holders; }
 
-/* ---- sequences ------------------------------------------------------------------------------- */
-
-static size_t table_bytes(const sq_kv_seq *s) {
-    return (size_t)s->tiles_max * (size_t)s->pool->shape.n_layers * sizeof *s->pages;
-}
-
-squish_status sq_kv_seq_new(sq_kv_seq **out, sq_kv_pool *p, int32_t tokens_max, squish_error *err) {
-    *out = NULL;
-    sq_kv_seq *s = sq_alloc_zero(&p->alloc, sizeof *s);
-    if (!s) return sq_fail(err, SQUISH_NO_MEMORY, "kv sequence: out of memory");
-    s->pool = p;
-    s->tokens_max = tokens_max;
-    s->tiles_max = sq_div_up(tokens_max, SQ_KV_TILE_TOKENS);
-    s->node = -1;
-    s->pages = sq_alloc_zero(&p->alloc, table_bytes(s));
-    s->columns = sq_alloc_new(&p->alloc, (size_t)s->tiles_max * sizeof *s->columns);
-    if (!s->pages || !s->columns) {
-        sq_kv_seq_free(s);
-        return sq_fail(err, SQUISH_NO_MEMORY, "kv sequence: out of memory for the page table of %d tokens",
-                       tokens_max);
-    }
-    *out = s;
-    return SQUISH_OK;
-}
-
-void sq_kv_seq_free(sq_kv_seq *s) {
-    if (!s) return;
-    const squish_alloc *a = &s->pool->alloc;
-    sq_kv_seq_truncate(s, 0);
-    sq_alloc_free(a, s->pages, s->pages ? table_bytes(s) : 0);
-    sq_alloc_free(a, s->columns, s->columns ? (size_t)s->tiles_max * sizeof *s->columns : 0);
-    sq_alloc_free(a, s, sizeof *s);
-}
-
-void sq_kv_seq_set(sq_kv_seq *s, int32_t tile, int32_t c) {
-    s->columns[tile] = c;
-    for (int32_t l = 0; l < s->pool->shape.n_layers; l++)
-        s->pages[(size_t)l * (size_t)s->tiles_max + (size_t)tile] =
-            c < 0 ? NULL : sq_kv_column_page(s->pool, c, l);
-}
-
-void sq_kv_seq_put(sq_kv_seq *s, int32_t tile, int32_t column) {
-    const int32_t old = s->columns[tile];
-    sq_kv_seq_set(s, tile, column);
-    sq_kv_column_drop(s->pool, old);
-}
-
-/* The column that the next position falls into, if it is there and others hold it too; -1. */
-static int32_t shared_tail(const sq_kv_seq *s, int32_t n) {
-    const int32_t tile = s->length / SQ_KV_TILE_TOKENS;
-    if (n <= s->length || tile >= s->n_tiles) return -1;
-    return s->pool->columns[s->columns[tile]].holders > 1 ? tile : -1;
-}
-
-int32_t sq_kv_seq_missing(const sq_kv_seq *s, int32_t n) {
-    const int32_t grow = sq_div_up(n, SQ_KV_TILE_TOKENS) - s->n_tiles;
-    return (grow > 0 ? grow : 0) + (shared_tail(s, n) >= 0);
-}
-
-static void copy_column(sq_kv_pool *p, int32_t to, int32_t from) {
-    memcpy(sq_kv_column_page(p, to, 0), sq_kv_column_page(p, from, 0), p->column_bytes);
-}
-
-squish_status sq_kv_seq_reserve(sq_kv_seq *s, int32_t n, squish_error *err) {
-    sq_kv_pool *p = s->pool;
-    if (n > s->tokens_max)
-        return sq_fail(err, SQUISH_INVALID, "%d tokens do not fit the sequence's %d", n, s->tokens_max);
-    if (sq_kv_seq_missing(s, n) > sq_kv_pool_columns_free(p))
-        return sq_fail(err, SQUISH_NO_MEMORY, "kv cache is full: %llu of %llu bytes used",
-                       (unsigned long long)sq_kv_pool_bytes_used(p),
-                       (unsigned long long)sq_kv_pool_bytes_max(p));
-    const int32_t tail = shared_tail(s, n);
-    if (tail >= 0) {
-        const int32_t own = sq_kv_column_take(p, tail);
-        copy_column(p, own, s->columns[tail]);
-        sq_kv_seq_put(s, tail, own);
-    }
-    for (const int32_t want = sq_div_up(n, SQ_KV_TILE_TOKENS); s->n_tiles < want; s->n_tiles++)
-        sq_kv_seq_set(s, s->n_tiles, sq_kv_column_take(p, s->n_tiles));
-    if (n > s->length) s->length = n;
-    return SQUISH_OK;
-}
-
-void sq_kv_seq_truncate(sq_kv_seq *s, int32_t n) {
-    if (n < 0) n = 0;
-    for (; s->n_in_tree * SQ_KV_TILE_TOKENS > n; s->n_in_tree--)
-        s->node = sq_kv_tree_parent(s->pool->tree, s->node);
-    for (const int32_t keep = sq_div_up(n, SQ_KV_TILE_TOKENS); s->n_tiles > keep;) {
-        const int32_t c = s->columns[--s->n_tiles];
-        sq_kv_seq_set(s, s->n_tiles, -1);
-        sq_kv_column_drop(s->pool, c);
-    }
-    if (n < s->length) s->length = n;
-}
-
-uint8_t *const *sq_kv_seq_pages(const sq_kv_seq *s, int32_t layer) {
-    return s->pages + (size_t)layer * (size_t)s->tiles_max;
-}
-
-int32_t sq_kv_seq_length(const sq_kv_seq *s) { return s->length; }
-int32_t sq_kv_seq_column(const sq_kv_seq *s, int32_t tile) { return s->columns[tile]; }
-int32_t sq_kv_seq_node(const sq_kv_seq *s) { return s->node; }
-
-squish_status sq_kv_seq_copy(sq_kv_seq *s, int32_t column, int32_t rows, squish_error *err) {
-    assert(s->length == s->n_tiles * SQ_KV_TILE_TOKENS);
-    const int32_t base = s->length;
-    SQ_TRY(sq_kv_seq_reserve(s, base + rows, err));
-    copy_column(s->pool, s->columns[base / SQ_KV_TILE_TOKENS], column);
-    return SQUISH_OK;
+void sq_kv_column_set_node(sq_kv_pool *p, int32_t column, int32_t node) {
+    p->bytes_evictable -= sq_kv_column_evictable(p, column);
+    p->columns[column].node = node;
+    p->bytes_evictable += sq_kv_column_evictable(p, column);
 }

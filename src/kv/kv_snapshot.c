@@ -9,7 +9,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-enum { VERSION = 1, TILE = SQ_KV_TILE_TOKENS, LAYERS_MAX = 1024, HEADS_MAX = 255, DIM_MAX = 1024 };
+enum { VERSION = 2, TILE = SQ_KV_TILE_TOKENS, HEADS_MAX = 255, DIM_MAX = 1024 };
 static const char magic[8] = {'S', 'Q', 'K', 'V', 'S', 'N', 'P', '1'};
 
 uint64_t sq_snapshot_chain(uint64_t identity, uint64_t salt, uint64_t chain, const int32_t *ids) {
@@ -35,17 +35,39 @@ static void put_u64(uint8_t *p, size_t at, uint64_t v) { memcpy(p + at, &v, size
 
 /* ---- where things lie ------------------------------------------------------------------------ */
 
+enum { FORMS = SQ_SNAPSHOT_TILES };
+
 static size_t ids_bytes(int32_t n_tiles) { return (size_t)n_tiles * TILE * sizeof(int32_t); }
-static size_t sums_bytes(int32_t n_tiles, int32_t n_layers) {
-    return (size_t)n_tiles * (size_t)n_layers * sizeof(uint64_t);
-}
-static size_t pages_at(int32_t n_tiles, int32_t n_layers) {
-    return sq_align_up(SQ_SNAPSHOT_HEADER + ids_bytes(n_tiles) + sums_bytes(n_tiles, n_layers), 64);
+static size_t sums_at(int32_t n_tiles) { return SQ_SNAPSHOT_HEADER + ids_bytes(n_tiles) + FORMS; }
+static size_t tables_end(int32_t n_tiles) { return sums_at(n_tiles) + (size_t)n_tiles * sizeof(uint64_t); }
+static size_t pages_at(int32_t n_tiles) { return sq_align_up(tables_end(n_tiles), 64); }
+
+static size_t form_bytes(const sq_snapshot_view *v, uint32_t form) {
+    return form == SQ_KV_FORM_OPEN ? sq_kv_open_bytes(&v->shape, &v->policy)
+                                   : sq_kv_sealed_bytes(&v->shape, &v->policy);
 }
 
-uint64_t sq_snapshot_bytes(const sq_kv_shape *s, sq_kv_format f, int32_t n_tiles) {
-    return pages_at(n_tiles, s->n_layers) +
-           (uint64_t)n_tiles * (uint64_t)s->n_layers * sq_kv_geometry_of(s, f).page_bytes;
+static size_t tile_bytes(const sq_snapshot_view *v, int32_t tile) {
+    size_t n = 0;
+    for (uint32_t f = SQ_KV_FORM_OPEN; f <= SQ_KV_FORM_SEALED; f++)
+        if (v->forms[tile] & f) n += form_bytes(v, f);
+    return n;
+}
+
+static size_t tile_at(const sq_snapshot_view *v, int32_t tile) {
+    size_t at = 0;
+    for (int32_t t = 0; t < tile; t++) at += tile_bytes(v, t);
+    return at;
+}
+
+uint64_t sq_snapshot_bytes(const sq_snapshot_view *v) {
+    return pages_at(v->n_tiles) + tile_at(v, v->n_tiles);
+}
+
+const uint8_t *sq_snapshot_form(const sq_snapshot_view *v, int32_t tile, uint32_t form) {
+    if (!(v->forms[tile] & form)) return NULL;
+    const bool behind = form == SQ_KV_FORM_SEALED && v->forms[tile] & SQ_KV_FORM_OPEN;
+    return v->pages + tile_at(v, tile) + (behind ? form_bytes(v, SQ_KV_FORM_OPEN) : 0);
 }
 
 /* ---- reading --------------------------------------------------------------------------------- */
@@ -54,7 +76,8 @@ static squish_status bad(squish_error *err, const char *field, uint64_t found) {
     return sq_fail(err, SQUISH_CORRUPT, "snapshot: %s is %llu", field, (unsigned long long)found);
 }
 
-squish_status sq_snapshot_header(const uint8_t *p, size_t n, sq_snapshot_view *v, squish_error *err) {
+squish_status sq_snapshot_header(const uint8_t *p, size_t n, const sq_kv_policy *policy, sq_snapshot_view *v,
+                                 squish_error *err) {
     *v = (sq_snapshot_view){0};
     if (n < SQ_SNAPSHOT_HEADER) return bad(err, "file size", n);
     if (memcmp(p, magic, sizeof magic) != 0) return sq_fail(err, SQUISH_CORRUPT, "snapshot: no magic");
@@ -62,13 +85,14 @@ squish_status sq_snapshot_header(const uint8_t *p, size_t n, sq_snapshot_view *v
     if (u32_at(p, 12) != SQ_SNAPSHOT_HEADER) return bad(err, "header size", u32_at(p, 12));
     if (u64_at(p, 248) != XXH3_64bits(p, 248)) return sq_fail(err, SQUISH_CORRUPT, "snapshot: header sum");
     const uint32_t first = u32_at(p, 48), tiles = u32_at(p, 52), layers = u32_at(p, 56);
-    const uint32_t heads = u32_at(p, 60), dim = u32_at(p, 64), format = u32_at(p, 68);
+    const uint32_t heads = u32_at(p, 60), dim = u32_at(p, 64);
     if (first > INT32_MAX / TILE || first % SQ_SNAPSHOT_TILES) return bad(err, "first tile", first);
     if (tiles < 1 || tiles > SQ_SNAPSHOT_TILES) return bad(err, "tiles", tiles);
-    if (layers < 1 || layers > LAYERS_MAX) return bad(err, "layers", layers);
+    if (layers < 1 || layers > SQ_KV_LAYERS_MAX) return bad(err, "layers", layers);
     if (heads < 1 || heads > HEADS_MAX) return bad(err, "heads", heads);
     if (dim < 1 || dim > DIM_MAX) return bad(err, "head dim", dim);
-    if (format != SQ_KV_F16 && format != SQ_KV_F32) return bad(err, "format", format);
+    if (u64_at(p, 72) != sq_kv_policy_hash(policy))
+        return sq_fail(err, SQUISH_CORRUPT, "snapshot: of another cache format");
     *v = (sq_snapshot_view){.identity = u64_at(p, 16),
                             .salt = u64_at(p, 24),
                             .parent = u64_at(p, 32),
@@ -76,61 +100,108 @@ squish_status sq_snapshot_header(const uint8_t *p, size_t n, sq_snapshot_view *v
                             .first_tile = (int32_t)first,
                             .n_tiles = (int32_t)tiles,
                             .shape = {(int32_t)layers, (int32_t)heads, (int32_t)dim},
-                            .format = (sq_kv_format)format};
-    v->page_bytes = sq_kv_geometry_of(&v->shape, v->format).page_bytes;
-    v->file_bytes = sq_snapshot_bytes(&v->shape, v->format, v->n_tiles);
-    if (u64_at(p, 72) != v->page_bytes) return bad(err, "page size", u64_at(p, 72));
-    if (u64_at(p, 80) != pages_at(v->n_tiles, v->shape.n_layers))
-        return bad(err, "pages offset", u64_at(p, 80));
-    if (u64_at(p, 88) != v->file_bytes) return bad(err, "file size", u64_at(p, 88));
+                            .policy = *policy,
+                            .file_bytes = u64_at(p, 88)};
+    if (u64_at(p, 80) != pages_at(v->n_tiles)) return bad(err, "pages offset", u64_at(p, 80));
+    if (v->file_bytes < pages_at(v->n_tiles)) return bad(err, "file size", v->file_bytes);
     return SQUISH_OK;
 }
 
-squish_status sq_snapshot_parse(sq_span file, sq_snapshot_view *v, squish_error *err) {
-    SQ_TRY(sq_snapshot_header(file.p, file.n, v, err));
+/* The forms a tile may have: one at least, sealed only where tiles are, and the first one open. */
+static squish_status check_forms(const sq_snapshot_view *v, squish_error *err) {
+    for (int32_t t = 0; t < FORMS; t++) {
+        const uint32_t f = v->forms[t];
+        const bool beyond = t >= v->n_tiles, first = v->first_tile + t == 0;
+        const bool ok = beyond ? f == 0 : first || !v->policy.seals ? f == SQ_KV_FORM_OPEN : f >= 1 && f <= 3;
+        if (!ok) return bad(err, "form of a tile", f);
+    }
+    return SQUISH_OK;
+}
+
+squish_status sq_snapshot_parse(sq_span file, const sq_kv_policy *policy, sq_snapshot_view *v,
+                                squish_error *err) {
+    SQ_TRY(sq_snapshot_header(file.p, file.n, policy, v, err));
     if (file.n != v->file_bytes) return bad(err, "file size", file.n);
-    const size_t tables = ids_bytes(v->n_tiles) + sums_bytes(v->n_tiles, v->shape.n_layers);
+    const size_t tables = tables_end(v->n_tiles) - SQ_SNAPSHOT_HEADER;
     if (u64_at(file.p, 240) != XXH3_64bits(file.p + SQ_SNAPSHOT_HEADER, tables))
         return sq_fail(err, SQUISH_CORRUPT, "snapshot: sum of ids");
     v->ids = file.p + SQ_SNAPSHOT_HEADER;
-    v->sums = v->ids + ids_bytes(v->n_tiles);
-    v->pages = file.p + pages_at(v->n_tiles, v->shape.n_layers);
-    return SQUISH_OK;
+    memcpy(v->forms, v->ids + ids_bytes(v->n_tiles), FORMS);
+    SQ_TRY(check_forms(v, err));
+    v->sums = file.p + sums_at(v->n_tiles);
+    v->pages = file.p + pages_at(v->n_tiles);
+    return file.n == sq_snapshot_bytes(v) ? SQUISH_OK : bad(err, "file size", file.n);
 }
 
 /* No exponent is all ones: attention multiplies what it may not see by zero. */
-static bool all_finite(const uint8_t *p, size_t n, sq_kv_format f) {
+static bool f16_finite(const uint8_t *p, size_t n) {
     uint32_t found = 0;
-    if (f == SQ_KV_F32)
-        for (size_t i = 0; i < n; i += 4) found |= (u32_at(p, i) & 0x7F800000u) == 0x7F800000u;
-    else
-        for (size_t i = 0; i < n; i += 2) {
-            uint16_t h;
-            memcpy(&h, p + i, sizeof h);
-            found |= (h & 0x7C00u) == 0x7C00u;
-        }
+    for (size_t i = 0; i < n; i += 2) {
+        uint16_t h;
+        memcpy(&h, p + i, sizeof h);
+        found |= (h & 0x7C00u) == 0x7C00u;
+    }
     return !found;
 }
 
-squish_status sq_snapshot_page(const sq_snapshot_view *v, int32_t i, squish_error *err) {
-    const uint8_t *page = v->pages + (size_t)i * v->page_bytes;
-    const int32_t tile = v->first_tile + i / v->shape.n_layers, layer = i % v->shape.n_layers;
-    if (u64_at(v->sums, (size_t)i * 8) != XXH3_64bits(page, v->page_bytes))
-        return sq_fail(err, SQUISH_CORRUPT, "snapshot: sum of page %d", i);
+static bool f32_finite(const uint8_t *p, size_t n) {
+    uint32_t found = 0;
+    for (size_t i = 0; i < n; i += 4) found |= (u32_at(p, i) & 0x7F800000u) == 0x7F800000u;
+    return !found;
+}
+
+/* Of a sealed page: the parameters of every head; codes are numbers whatever they are. */
+static bool params_finite(const uint8_t *page, const sq_snapshot_view *v, int32_t layer) {
+    const sq_kv_geometry g = sq_kv_geometry_sealed(&v->shape, &v->policy, layer);
+    const int32_t d = (int32_t)sq_align_up((size_t)v->shape.head_dim, 16);
+    const size_t k_z = sq_kv_code_bytes(sq_kv_policy_k(&v->policy, layer), d) + sq_kv_k_z(d);
+    const size_t v_s = sq_kv_code_bytes(v->policy.v, d);
+    for (int32_t h = 0; h < v->shape.n_kv_heads; h++) {
+        const uint8_t *head = page + (size_t)h * g.head_stride;
+        if (!f16_finite(head + g.k_off + k_z, (size_t)d * 2)) return false;
+        if (!f16_finite(head + g.v_off + v_s, 2 * sq_kv_v_z(d))) return false;
+    }
+    return true;
+}
+
+static squish_status check_page(const sq_snapshot_view *v, const uint8_t *page, size_t bytes, int32_t tile,
+                                int32_t layer, uint32_t form, squish_error *err) {
     sq_kv_page_header h;
     memcpy(&h, page, sizeof h);
     if (h.magic != SQ_KV_PAGE_MAGIC || h.layer != layer || h.pos0 != (uint32_t)tile * TILE)
-        return sq_fail(err, SQUISH_CORRUPT, "snapshot: page %d says it is layer %d, position %u", i, h.layer,
-                       h.pos0);
-    if (!all_finite(page + sizeof h, v->page_bytes - sizeof h, v->format))
-        return sq_fail(err, SQUISH_CORRUPT, "snapshot: page %d has values that are not numbers", i);
+        return sq_fail(err, SQUISH_CORRUPT,
+                       "snapshot: a page of layer %d, position %d says layer %d, position %u", layer,
+                       tile * TILE, h.layer, h.pos0);
+    const uint8_t *at = page + sizeof h;
+    const size_t n = bytes - sizeof h;
+    const bool finite = form == SQ_KV_FORM_SEALED     ? params_finite(page, v, layer)
+                        : v->policy.open == SQ_KV_F32 ? f32_finite(at, n)
+                                                      : f16_finite(at, n);
+    if (!finite)
+        return sq_fail(err, SQUISH_CORRUPT,
+                       "snapshot: page of layer %d, position %d has values that are not numbers", layer,
+                       tile * TILE);
+    return SQUISH_OK;
+}
+
+squish_status sq_snapshot_tile(const sq_snapshot_view *v, int32_t tile, squish_error *err) {
+    const uint8_t *page = v->pages + tile_at(v, tile);
+    if (u64_at(v->sums, (size_t)tile * 8) != XXH3_64bits(page, tile_bytes(v, tile)))
+        return sq_fail(err, SQUISH_CORRUPT, "snapshot: sum of tile %d", tile);
+    for (uint32_t f = SQ_KV_FORM_OPEN; f <= SQ_KV_FORM_SEALED; f++)
+        for (int32_t l = 0; v->forms[tile] & f && l < v->shape.n_layers; l++) {
+            const sq_kv_geometry g = f == SQ_KV_FORM_OPEN ? sq_kv_geometry_of(&v->shape, v->policy.open)
+                                                          : sq_kv_geometry_sealed(&v->shape, &v->policy, l);
+            SQ_TRY(check_page(v, page, g.page_bytes, v->first_tile + tile, l, f, err));
+            page += g.page_bytes;
+        }
     return SQUISH_OK;
 }
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
 void sq_snapshot_begin(uint8_t *file, const sq_snapshot_view *v) {
-    const size_t at = pages_at(v->n_tiles, v->shape.n_layers);
+    const size_t at = pages_at(v->n_tiles);
     memset(file, 0, at);
     memcpy(file, magic, sizeof magic);
     put_u32(file, 8, VERSION);
@@ -144,29 +215,36 @@ void sq_snapshot_begin(uint8_t *file, const sq_snapshot_view *v) {
     put_u32(file, 56, (uint32_t)v->shape.n_layers);
     put_u32(file, 60, (uint32_t)v->shape.n_kv_heads);
     put_u32(file, 64, (uint32_t)v->shape.head_dim);
-    put_u32(file, 68, (uint32_t)v->format);
-    put_u64(file, 72, sq_kv_geometry_of(&v->shape, v->format).page_bytes);
+    put_u64(file, 72, sq_kv_policy_hash(&v->policy));
     put_u64(file, 80, at);
-    put_u64(file, 88, sq_snapshot_bytes(&v->shape, v->format, v->n_tiles));
+    put_u64(file, 88, sq_snapshot_bytes(v));
+    memcpy(file + SQ_SNAPSHOT_HEADER + ids_bytes(v->n_tiles), v->forms, FORMS);
 }
 
-void sq_snapshot_put_tile(uint8_t *file, const sq_kv_pool *p, int32_t tile, const int32_t *ids,
-                          int32_t column) {
-    const size_t n_tiles = u32_at(file, 52), n_layers = u32_at(file, 56), page = u64_at(file, 72);
-    memcpy(file + SQ_SNAPSHOT_HEADER + (size_t)tile * TILE * sizeof *ids, ids, TILE * sizeof *ids);
-    memcpy(file + pages_at((int32_t)n_tiles, (int32_t)n_layers) + (size_t)tile * n_layers * page,
-           sq_kv_column_page(p, column, 0), n_layers * page);
+void sq_snapshot_put_tile(uint8_t *file, const sq_snapshot_view *v, const sq_kv_pool *p, int32_t tile,
+                          const int32_t *ids, int32_t column) {
+    uint8_t *at = file + pages_at(v->n_tiles) + tile_at(v, tile);
+    memcpy(file + SQ_SNAPSHOT_HEADER + ids_bytes(tile), ids, ids_bytes(1));
+    if (v->forms[tile] & SQ_KV_FORM_OPEN) {
+        memcpy(at, sq_kv_column_page(p, column, 0), form_bytes(v, SQ_KV_FORM_OPEN));
+        at += form_bytes(v, SQ_KV_FORM_OPEN);
+    }
+    if (v->forms[tile] & SQ_KV_FORM_SEALED)
+        memcpy(at, sq_kv_column_sealed_page(p, column, 0), form_bytes(v, SQ_KV_FORM_SEALED));
 }
 
-void sq_snapshot_mend_header(uint8_t *file) { put_u64(file, 248, XXH3_64bits(file, 248)); }
+void sq_snapshot_mend(uint8_t *file, size_t n) {
+    const uint32_t tiles = u32_at(file, 52);
+    if (tiles >= 1 && tiles <= SQ_SNAPSHOT_TILES && tables_end((int32_t)tiles) <= n)
+        put_u64(file, 240,
+                XXH3_64bits(file + SQ_SNAPSHOT_HEADER, tables_end((int32_t)tiles) - SQ_SNAPSHOT_HEADER));
+    put_u64(file, 248, XXH3_64bits(file, 248));
+}
 
-void sq_snapshot_seal(uint8_t *file) {
-    const int32_t n_tiles = (int32_t)u32_at(file, 52), n_layers = (int32_t)u32_at(file, 56);
-    const size_t page = u64_at(file, 72), tables = ids_bytes(n_tiles) + sums_bytes(n_tiles, n_layers);
-    uint8_t *sums = file + SQ_SNAPSHOT_HEADER + ids_bytes(n_tiles);
-    const uint8_t *pages = file + pages_at(n_tiles, n_layers);
-    for (int32_t i = 0; i < n_tiles * n_layers; i++)
-        put_u64(sums, (size_t)i * 8, XXH3_64bits(pages + (size_t)i * page, page));
-    put_u64(file, 240, XXH3_64bits(file + SQ_SNAPSHOT_HEADER, tables));
-    sq_snapshot_mend_header(file);
+void sq_snapshot_seal(uint8_t *file, const sq_snapshot_view *v) {
+    const uint8_t *pages = file + pages_at(v->n_tiles);
+    for (int32_t t = 0; t < v->n_tiles; t++)
+        put_u64(file, sums_at(v->n_tiles) + (size_t)t * 8,
+                XXH3_64bits(pages + tile_at(v, t), tile_bytes(v, t)));
+    sq_snapshot_mend(file, tables_end(v->n_tiles));
 }

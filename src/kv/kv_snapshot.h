@@ -5,13 +5,17 @@
  * One file holds up to 32 tiles in a row. It is addressed by a hash of everything from the first token to its
  * last, so prompts that begin the same share files:
  *
- *   header 256 B | ids [tiles][32] i32 | page sums [tiles][layers] u64 | pad to 64 | pages, tile by tile
+ *   header 256 B | ids [tiles][32] i32 | forms [32] u8 | sums [tiles] u64 | pad to 64 | pages, tile by tile
+ *
+ * A tile is there open, sealed or in both forms (1, 2, 3), all layers of the one before all of the other: in
+ * the forms that a sequence reads which goes on at the end of the file or of a later one.
  *
  *   header   0 magic "SQKVSNP1"   8 version u32   12 header bytes u32   16 identity u64   24 salt u64
  *           32 parent u64 (hash of the tokens before)   40 chain u64 (hash of all to the end)
  *           48 first tile u32     52 tiles u32    56 layers u32   60 KV heads u32   64 head dim u32
- *           68 format u32         72 page bytes u64   80 pages offset u64   88 file bytes u64
- *           96 zeros             240 sum of ids and page sums u64   248 sum of bytes 0..247 u64
+ *           68 zero               72 policy u64 (a hash of what formats pages have)
+ *           80 pages offset u64   88 file bytes u64   96 zeros
+ *          240 sum of ids, forms and sums u64   248 sum of bytes 0..247 u64
  *
  * Little-endian; sums are XXH3-64, as everywhere in this house. identity stands for the model. */
 #ifndef SQ_KV_SNAPSHOT_H
@@ -25,21 +29,25 @@ typedef struct {
     uint64_t identity, salt, parent, chain;
     int32_t first_tile, n_tiles;
     sq_kv_shape shape;
-    sq_kv_format format;
+    sq_kv_policy policy;
+    uint8_t forms[SQ_SNAPSHOT_TILES]; /* SQ_KV_FORM_OPEN, SEALED */
     const uint8_t *ids;   /* [32 * n_tiles] i32; 64-byte aligned if the file is */
-    const uint8_t *sums;  /* [n_tiles][n_layers] u64 */
-    const uint8_t *pages; /* [n_tiles][n_layers] pages */
-    size_t page_bytes;
+    const uint8_t *sums;  /* [n_tiles] u64 */
+    const uint8_t *pages;
     uint64_t file_bytes;
 } sq_snapshot_view;
 
-/* Check a header of SQ_SNAPSHOT_HEADER bytes. CORRUPT names the field. Only numbers of *out are set. */
-squish_status sq_snapshot_header(const uint8_t *p, size_t n, sq_snapshot_view *out, squish_error *err);
+/* Check a header of SQ_SNAPSHOT_HEADER bytes, of pages as `policy` has them. CORRUPT names the field. Only
+ * numbers of *out are set. */
+squish_status sq_snapshot_header(const uint8_t *p, size_t n, const sq_kv_policy *policy,
+                                 sq_snapshot_view *out, squish_error *err);
 /* Check a whole file but for its pages. CORRUPT. */
-squish_status sq_snapshot_parse(sq_span file, sq_snapshot_view *out, squish_error *err);
-/* Check page i = tile * n_layers + layer: its sum, its own header, and that all its numbers are finite.
- * CORRUPT. */
-squish_status sq_snapshot_page(const sq_snapshot_view *v, int32_t i, squish_error *err);
+squish_status sq_snapshot_parse(sq_span file, const sq_kv_policy *policy, sq_snapshot_view *out,
+                                squish_error *err);
+/* Check a tile: its sum, headers of its pages, and that all its numbers are finite. CORRUPT. */
+squish_status sq_snapshot_tile(const sq_snapshot_view *v, int32_t tile, squish_error *err);
+/* Its pages in one form, all layers; NULL: it is not there in that form. */
+const uint8_t *sq_snapshot_form(const sq_snapshot_view *v, int32_t tile, uint32_t form);
 /* Hash of 32 more tokens; chain 0 is the beginning. */
 uint64_t sq_snapshot_chain(uint64_t identity, uint64_t salt, uint64_t chain, const int32_t *ids);
 

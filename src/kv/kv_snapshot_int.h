@@ -6,15 +6,16 @@
 
 #include "kv/kv_snapshot.h"
 
-uint64_t sq_snapshot_bytes(const sq_kv_shape *s, sq_kv_format f, int32_t n_tiles);
+/* Bytes of a file of v's shape, policy, tiles and forms. */
+uint64_t sq_snapshot_bytes(const sq_snapshot_view *v);
 /* The header without its sums, and zeros up to the pages. file: sq_snapshot_bytes, 8-byte aligned. */
 void sq_snapshot_begin(uint8_t *file, const sq_snapshot_view *v);
-/* Copy tile 0..n_tiles - 1 of the file from a column. */
-void sq_snapshot_put_tile(uint8_t *file, const sq_kv_pool *p, int32_t tile, const int32_t *ids,
-                          int32_t column);
+/* Copy tile 0..n_tiles - 1 of the file from a column that has the forms v says. */
+void sq_snapshot_put_tile(uint8_t *file, const sq_snapshot_view *v, const sq_kv_pool *p, int32_t tile,
+                          const int32_t *ids, int32_t column);
 /* Sums: the slow part, for the thread that writes. */
-void sq_snapshot_seal(uint8_t *file);
-/* The sum of the header alone. */
-void sq_snapshot_mend_header(uint8_t *file);
+void sq_snapshot_seal(uint8_t *file, const sq_snapshot_view *v);
+/* The sums of header and tables alone, as far as there are tables in n bytes. */
+void sq_snapshot_mend(uint8_t *file, size_t n);
 
 #endif

@@ -28,8 +28,8 @@ typedef struct {
 /* A file to be written; its image follows. */
 typedef struct image {
     struct image *next;
-    uint64_t chain;
     size_t bytes;
+    sq_snapshot_view v;
 } image;
 
 struct sq_snapshots {
@@ -87,7 +87,7 @@ static void forget(sq_snapshots *s, entry *e) {
 static bool is_known(sq_snapshots *s, uint64_t chain) {
     if (s->writing == chain || find(s, chain)) return true;
     for (const image *q = s->queue; q; q = q->next)
-        if (q->chain == chain) return true;
+        if (q->v.chain == chain) return true;
     return false;
 }
 
@@ -118,8 +118,8 @@ static size_t image_bytes(const image *q) { return sq_align_up(sizeof *q, 64) + 
 static squish_status write_image(sq_snapshots *s, image *q, squish_error *err) {
     char path[PATH_MAX_];
     sq_newfile f;
-    path_of(s, q->chain, path);
-    sq_snapshot_seal(image_file(q));
+    path_of(s, q->v.chain, path);
+    sq_snapshot_seal(image_file(q), &q->v);
     SQ_TRY(sq_os_newfile_open(&f, path, q->bytes, err));
     squish_status st = SQUISH_OK;
     if (fchmod(f.fd, 0600) != 0) st = sq_fail(err, SQUISH_IO, "'%s' cannot be made private", path);
@@ -138,7 +138,7 @@ static void *writer_main(void *arg) {
         if (!q) break; /* to stop, and nothing is left */
         s->queue = q->next;
         if (!s->queue) s->queue_end = &s->queue;
-        s->writing = q->chain;
+        s->writing = q->v.chain;
         pthread_mutex_unlock(&s->lock);
         squish_error err = {0};
         const squish_status st = write_image(s, q, &err);
@@ -147,7 +147,7 @@ static void *writer_main(void *arg) {
         s->writing = 0;
         s->n_queued--;
         if (st == SQUISH_OK)
-            add_entry(s, q->chain, q->bytes), s->counts.written++;
+            add_entry(s, q->v.chain, q->bytes), s->counts.written++;
         else
             s->counts.dropped++;
         sq_alloc_free(&s->alloc, q, image_bytes(q));
@@ -168,28 +168,37 @@ static offer has_place(sq_snapshots *s, uint64_t chain, bool wait) {
     return o;
 }
 
+/* A tile in the forms that are read by whoever goes on behind `end` tiles, or further on. */
+static uint8_t forms_of(const sq_snapshots *s, int32_t column, int32_t tile, int32_t end) {
+    const bool sealed = sq_kv_column_is_sealed(s->pool, column), open = sq_kv_column_is_open(s->pool, column);
+    const bool tail = tile == 0 || tile >= sq_kv_sealed_tiles(end * TILE);
+    return (uint8_t)((open && (tail || !sealed) ? SQ_KV_FORM_OPEN : 0) | (sealed ? SQ_KV_FORM_SEALED : 0));
+}
+
 /* Tiles [first, first + n) of s->path. */
 static offer hand_over(sq_snapshots *s, int32_t first, int32_t n, uint64_t salt, bool wait) {
+    sq_kv_node_info info[SQ_SNAPSHOT_TILES];
     sq_snapshot_view v = {.identity = s->identity,
                           .salt = salt,
                           .parent = s->kept[first],
                           .chain = s->kept[first + n],
                           .first_tile = first,
-                          .n_tiles = n};
+                          .n_tiles = n,
+                          .policy = *sq_kv_pool_policy(s->pool)};
     sq_kv_pool_shape(s->pool, &v.shape);
-    v.format = sq_kv_pool_format(s->pool);
-    const size_t bytes = (size_t)sq_snapshot_bytes(&v.shape, v.format, n);
+    for (int32_t i = 0; i < n; i++) {
+        sq_kv_tree_node(s->tree, s->path[first + i], &info[i]);
+        v.forms[i] = forms_of(s, info[i].column, first + i, first + n);
+    }
+    const size_t bytes = (size_t)sq_snapshot_bytes(&v);
     const offer o = has_place(s, v.chain, wait);
     if (o != TAKEN || bytes > s->bytes_max) return o == NO_ROOM ? NO_ROOM : KNOWN;
     image *q = sq_alloc_new(&s->alloc, sq_align_up(sizeof *q, 64) + bytes);
     if (!q) return NO_ROOM;
-    *q = (image){.chain = v.chain, .bytes = bytes};
+    *q = (image){.v = v, .bytes = bytes};
     sq_snapshot_begin(image_file(q), &v);
-    for (int32_t i = 0; i < n; i++) {
-        sq_kv_node_info info;
-        sq_kv_tree_node(s->tree, s->path[first + i], &info);
-        sq_snapshot_put_tile(image_file(q), s->pool, i, info.ids, info.column);
-    }
+    for (int32_t i = 0; i < n; i++)
+        sq_snapshot_put_tile(image_file(q), &v, s->pool, i, info[i].ids, info[i].column);
     pthread_mutex_lock(&s->lock);
     *s->queue_end = q;
     s->queue_end = &q->next;
@@ -248,37 +257,44 @@ static squish_status check_view(const sq_snapshots *s, const sq_snapshot_view *v
     sq_kv_shape shape;
     sq_kv_pool_shape(s->pool, &shape);
     if (v->identity != s->identity) return sq_fail(err, SQUISH_CORRUPT, "snapshot: of another model");
-    if (v->format != sq_kv_pool_format(s->pool) || v->shape.n_layers != shape.n_layers ||
-        v->shape.n_kv_heads != shape.n_kv_heads || v->shape.head_dim != shape.head_dim)
-        return sq_fail(err, SQUISH_CORRUPT, "snapshot: of another shape or format");
+    if (v->shape.n_layers != shape.n_layers || v->shape.n_kv_heads != shape.n_kv_heads ||
+        v->shape.head_dim != shape.head_dim)
+        return sq_fail(err, SQUISH_CORRUPT, "snapshot: of another shape");
     if (v->salt != salt || v->first_tile != first || v->n_tiles != end - first ||
         v->parent != s->chains[first] || v->chain != s->chains[end] ||
         memcmp(v->ids, ids + (size_t)first * TILE, (size_t)v->n_tiles * TILE * sizeof *ids) != 0)
         return sq_fail(err, SQUISH_CORRUPT, "snapshot: of other tokens");
-    for (int32_t i = 0; i < v->n_tiles * shape.n_layers; i++) SQ_TRY(sq_snapshot_page(v, i, err));
+    for (int32_t t = 0; t < v->n_tiles; t++) SQ_TRY(sq_snapshot_tile(v, t, err));
     return SQUISH_OK;
 }
 
-static void fill_columns(sq_snapshots *s, const sq_snapshot_view *v) {
-    const size_t head = sizeof(sq_kv_page_header);
-    for (int32_t t = 0; t < v->n_tiles; t++)
-        for (int32_t l = 0; l < v->shape.n_layers; l++)
-            memcpy(sq_kv_seq_pages(s->scratch, l)[v->first_tile + t] + head,
-                   v->pages + (size_t)(t * v->shape.n_layers + l) * v->page_bytes + head,
-                   v->page_bytes - head);
+/* A tile of the file as a column; -1: the pool has none left. */
+static int32_t column_of(sq_snapshots *s, const sq_snapshot_view *v, int32_t t) {
+    const uint8_t *open = sq_snapshot_form(v, t, SQ_KV_FORM_OPEN),
+                  *sealed = sq_snapshot_form(v, t, SQ_KV_FORM_SEALED);
+    const uint64_t bytes = (open ? sq_kv_open_bytes(&v->shape, &v->policy) : 0) +
+                           (sealed ? sq_kv_sealed_bytes(&v->shape, &v->policy) : 0);
+    if (!sq_kv_pool_make_room(s->pool, bytes)) return -1;
+    const int32_t c = sq_kv_column_new(s->pool, v->first_tile + t, v->forms[t]);
+    if (c < 0) return -1;
+    if (open) memcpy(sq_kv_column_page(s->pool, c, 0), open, sq_kv_open_bytes(&v->shape, &v->policy));
+    if (sealed)
+        memcpy(sq_kv_column_sealed_page(s->pool, c, 0), sealed, sq_kv_sealed_bytes(&v->shape, &v->policy));
+    return c;
 }
 
 /* Pages of a file into the tree, behind tiles [0, first) that are there. False: no columns, or it broke. */
 static bool load(sq_snapshots *s, const sq_snapshot_view *v, uint64_t salt, const int32_t *ids, int32_t first,
                  int32_t end) {
-    const sq_kv_match m = sq_kv_tree_match(s->tree, salt, ids, first * TILE);
+    const sq_kv_match m = sq_kv_tree_path(s->tree, salt, ids, first * TILE);
     bool ok = m.tiles == first;
-    if (ok) sq_kv_tree_acquire(s->tree, &(sq_kv_match){m.tokens, m.tiles, m.idle, m.node, -1}, s->scratch);
-    const int32_t missing = (ok ? end - first : 0) - sq_kv_pool_columns_free(s->pool);
-    if (missing > 0) ok = sq_kv_tree_evict(s->tree, missing) == missing;
-    if (ok) ok = sq_kv_seq_reserve(s->scratch, end * TILE, NULL) == SQUISH_OK;
+    if (ok) sq_kv_tree_acquire(s->tree, &m, s->scratch);
+    for (int32_t t = 0; ok && t < v->n_tiles; t++) {
+        const int32_t c = column_of(s, v, t);
+        ok = c >= 0;
+        if (ok) sq_kv_seq_append(s->scratch, c);
+    }
     if (ok) {
-        fill_columns(s, v);
         sq_kv_tree_insert(s->tree, salt, s->scratch, ids, end * TILE);
         for (int32_t i = sq_kv_seq_node(s->scratch), t = end; t > first; t--) {
             sq_kv_node_info info;
@@ -309,7 +325,7 @@ static bool restore_file(sq_snapshots *s, uint64_t salt, const int32_t *ids, int
     path_of(s, s->chains[end], path);
     squish_status st = sq_os_map_open(&map, path, &err);
     if (st == SQUISH_OK) {
-        st = sq_snapshot_parse((sq_span){map.data, map.bytes}, &v, &err);
+        st = sq_snapshot_parse((sq_span){map.data, map.bytes}, sq_kv_pool_policy(s->pool), &v, &err);
         if (st == SQUISH_OK) st = check_view(s, &v, salt, ids, first, end, &err);
         const bool loaded = st == SQUISH_OK && load(s, &v, salt, ids, first, end);
         sq_os_map_close(&map);

@@ -177,20 +177,65 @@ static int32_t find_part(const sq_kv_tree *t, int32_t parent, uint64_t salt, con
     return best;
 }
 
-sq_kv_match sq_kv_tree_match(const sq_kv_tree *t, uint64_t salt, const int32_t *ids, int32_t n) {
+/* Along a path: where its last run of open tiles begins, and one past the sealed ones, which begin at 1. */
+typedef struct {
+    int32_t open_from, sealed_to;
+} forms;
+
+static void add_forms(const sq_kv_tree *t, forms *f, int32_t i) {
+    const sq_kv_column *c = &t->pool->columns[t->nodes[i].column];
+    const int32_t tile = t->nodes[i].tile;
+    if (!c->is_open) f->open_from = tile + 1;
+    if (c->is_sealed && f->sealed_to == tile) f->sealed_to++;
+}
+
+/* Is all there that a query at position p and those behind it read? Tiles that are not sealed yet can still
+ * be: a few, as a sequence does in a step. */
+static bool can_go_on(const forms *f, int32_t p) {
+    const int32_t sealed = sq_kv_sealed_tiles(p);
+    if (f->open_from == 0) return sealed - f->sealed_to <= SQ_KV_SEAL_MAX / 2;
+    return f->open_from <= sealed && f->open_from <= f->sealed_to &&
+           sealed - f->sealed_to <= SQ_KV_SEAL_MAX / 2;
+}
+
+/* One tile further, if it is there. */
+static bool step_down(const sq_kv_tree *t, uint64_t salt, const int32_t *ids, int32_t n, sq_kv_match *m) {
+    const int32_t *at = ids + (size_t)m->tiles * TILE;
+    if ((m->tiles + 1) * TILE > n) return false;
+    const int32_t i = find_child(t, m->node, salt, at, hash_of(t, m->node, salt, at));
+    if (i < 0) return false;
+    m->node = i;
+    m->tiles++;
+    m->tokens = m->tiles * TILE;
+    m->idle += is_idle(t, i);
+    m->idle_bytes += sq_kv_column_evictable(t->pool, t->nodes[i].column);
+    return true;
+}
+
+sq_kv_match sq_kv_tree_path(const sq_kv_tree *t, uint64_t salt, const int32_t *ids, int32_t n) {
     sq_kv_match m = {.node = -1, .part = -1};
-    while ((m.tiles + 1) * TILE <= n) {
-        const int32_t *at = ids + (size_t)m.tiles * TILE;
-        const int32_t i = find_child(t, m.node, salt, at, hash_of(t, m.node, salt, at));
-        if (i < 0) break;
-        m.node = i;
-        m.tiles++;
-        m.idle += is_idle(t, i);
-    }
-    int32_t shared;
-    m.part = find_part(t, m.node, salt, ids + (size_t)m.tiles * TILE, n - m.tiles * TILE, &shared);
-    m.tokens = m.tiles * TILE + shared;
+    while (step_down(t, salt, ids, n, &m)) {}
+    m.open_from = m.tiles;
     return m;
+}
+
+sq_kv_match sq_kv_tree_match(const sq_kv_tree *t, uint64_t salt, const int32_t *ids, int32_t n) {
+    sq_kv_match best = {.node = -1, .part = -1}, m = best;
+    const bool seals = t->pool->policy.seals;
+    forms f = {0, 1};
+    while (step_down(t, salt, ids, n, &m)) {
+        add_forms(t, &f, m.node);
+        m.open_from = f.open_from;
+        if (!seals || can_go_on(&f, m.tokens)) best = m;
+    }
+    if (best.node != m.node) return best;
+    int32_t shared;
+    const int32_t part =
+        find_part(t, m.node, salt, ids + (size_t)m.tiles * TILE, n - m.tiles * TILE, &shared);
+    if (part < 0 || !t->pool->columns[t->nodes[part].column].is_open) return best;
+    best.part = part;
+    best.tokens += shared;
+    return best;
 }
 
 static int32_t *first_child(sq_kv_tree *t, int32_t parent) {
@@ -219,27 +264,32 @@ static void touch(sq_kv_tree *t, int32_t i) {
 }
 
 /* From the last tile to the first: a node knows its place. */
-static void share_path(sq_kv_tree *t, int32_t last, sq_kv_seq *s) {
-    for (int32_t i = last; i >= 0; i = t->nodes[i].parent) {
+static void share_path(sq_kv_tree *t, const sq_kv_match *m, sq_kv_seq *s) {
+    s->open_from = m->open_from;
+    for (int32_t i = m->node; i >= 0; i = t->nodes[i].parent) {
         const node *n = &t->nodes[i];
         sq_kv_column_hold(t->pool, n->column);
         sq_kv_seq_set(s, n->tile, n->column);
+        if (sq_kv_seq_reads_open(s, n->tile)) sq_kv_column_read_open(t->pool, n->column);
         touch(t, i);
     }
-    s->node = last;
-    s->n_tiles = s->n_in_tree = t->nodes[last].tile + 1;
+    s->node = m->node;
+    s->n_tiles = s->n_in_tree = m->tiles;
     s->length = s->n_tiles * TILE;
+    while (s->sealed_to < s->n_tiles && t->pool->columns[s->columns[s->sealed_to]].is_sealed) s->sealed_to++;
 }
 
 int32_t sq_kv_tree_acquire(sq_kv_tree *t, const sq_kv_match *m, sq_kv_seq *s) {
     assert(s->n_tiles == 0);
-    if (m->node >= 0) share_path(t, m->node, s);
+    if (m->node >= 0) share_path(t, m, s);
     if (m->part < 0) return s->length;
     /* Held while it is copied: the room for the copy may have to come from the tree. */
     const int32_t column = t->nodes[m->part].column;
     sq_kv_column_hold(t->pool, column);
-    if (sq_kv_pool_columns_free(t->pool) == 0) sq_kv_tree_evict(t, 1);
+    sq_kv_column_read_open(t->pool, column);
+    sq_kv_pool_make_room(t->pool, sq_kv_seq_missing(s, m->tokens));
     if (sq_kv_seq_copy(s, column, m->tokens - m->tiles * TILE, NULL) == SQUISH_OK) touch(t, m->part);
+    sq_kv_column_leave_open(t->pool, column);
     sq_kv_column_drop(t->pool, column);
     return s->length;
 }
@@ -267,7 +317,7 @@ static int32_t add_node(sq_kv_tree *t, int32_t parent, uint64_t salt, const int3
     link_first(t, i);
     t->n_nodes++;
     sq_kv_column_hold(t->pool, column);
-    t->pool->columns[column].node = i;
+    sq_kv_column_set_node(t->pool, column, i);
     return i;
 }
 
@@ -280,8 +330,10 @@ void sq_kv_tree_insert(sq_kv_tree *t, uint64_t salt, sq_kv_seq *s, const int32_t
             i = add_node(t, s->node, salt, at, h, s->columns[tile]);
         } else if (t->nodes[i].column != s->columns[tile]) {
             sq_kv_column_hold(t->pool, t->nodes[i].column);
+            sq_kv_column_complete(t->pool, t->nodes[i].column, s->columns[tile], tile);
             sq_kv_seq_put(s, tile, t->nodes[i].column);
         }
+        sq_kv_column_nobody_reads(t->pool, s->columns[tile]);
         s->node = i;
         s->n_in_tree++;
     }
@@ -295,7 +347,7 @@ static void remove_leaf(sq_kv_tree *t, int32_t i) {
     int32_t *link = &t->buckets[n->hash & t->mask];
     while (*link != i) link = &t->nodes[*link].chain;
     *link = n->chain;
-    t->pool->columns[n->column].node = -1;
+    sq_kv_column_set_node(t->pool, n->column, -1);
     sq_kv_column_drop(t->pool, n->column);
     n->chain = t->free_list;
     t->free_list = i;

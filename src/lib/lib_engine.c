@@ -36,6 +36,9 @@ void squish_engine_get_info(const squish_engine *e, squish_engine_info *out) {
                                 .attn_density = sq_be_attn_density(e->b)};
 }
 
+const char *squish_kv_name(squish_kv kv) { return sq_kv_name(kv); }
+bool squish_kv_from_name(const char *name, squish_kv *out) { return sq_kv_from_name(name, out); }
+
 squish_status squish_seq_new(squish_seq **out, squish_engine *e, squish_error *err) {
     return sq_seq_new(out, e, err);
 }

@@ -154,6 +154,11 @@ const float *sq_model_vector(const sq_model *m, const sq_want *w);
 
 /* Have tensor i of sq_config_want in memory before the first step asks for it; false: past the last. */
 bool sq_model_populate(const sq_model *m, sq_backend *b, size_t i);
+
+/* The format of its cache: kv, but with keys of 8 bits in layers whose key bias asks for it. step_tokens:
+ * most tokens of a step. kv is one of the enum. */
+void sq_model_kv_policy(const sq_model *m, squish_kv kv, int32_t step_tokens, sq_kv_policy *out);
+
 /* A number that stands for what this model computes: configuration, adapters, and rows of every matrix and
  * vector, with the library's version. For keys of what is kept on disk. NO_MEMORY. */
 squish_status sq_model_fingerprint(const sq_model *m, const squish_alloc *a, uint64_t *out,
@@ -218,6 +223,9 @@ int32_t sq_tap_cols(const sq_config *c, sq_tap t);
  * matrices run. NULL: off, which costs nothing. */
 typedef void (*sq_tap_fn)(void *user, int32_t layer, sq_tap tap, const float *x, size_t ld, int32_t m);
 void sq_forward_set_tap(sq_forward *f, sq_tap_fn fn, void *user);
+
+/* How a layer attends; cos and sin are those of the last run. */
+sq_attn_shape sq_forward_attn_shape(const sq_forward *f, int32_t i_layer);
 
 /* Run ids [m] (host; each < n_vocab) through all layers and store keys and values. Cannot fail. Segments
  * cover the rows in order. */

@@ -17,8 +17,8 @@ struct sq_forward {
     squish_alloc alloc;
     const sq_model *m;
     sq_backend *b;
-    sq_kv_geometry geo;
-    sq_kv_format kv_format;
+    sq_kv_shape kv_shape;
+    sq_kv_policy kv;
     int32_t m_max, n_seg_max, out_max;
     sq_rows x, h, q, k, v, a, y, f;      /* m_max rows */
     sq_rows out, logits;                 /* out_max rows */
@@ -26,6 +26,8 @@ struct sq_forward {
     double *inv_freq[2], rope_factor[2]; /* [head_dim / 2], host */
     int32_t *pos;                        /* [m_max], host */
     sq_attn_seg *segs;                   /* [n_seg_max], host */
+    sq_attn_seal *seals;                 /* [seals_max], host: tiles that become sealed in this step */
+    int32_t n_seals;
     void *device;
     size_t device_bytes, host_bytes;
     void *host;
@@ -69,17 +71,24 @@ uint64_t sq_forward_bytes(const sq_model *m, int32_t m_max, int32_t out_max) {
     return plan_device(&f, NULL);
 }
 
+static size_t seals_max(const sq_forward *f) {
+    if (!f->kv.seals) return 0;
+    return (size_t)(f->m_max / SQ_KV_TILE) + (size_t)f->n_seg_max * SQ_KV_SEAL_MAX;
+}
+
 static squish_status plan_host(sq_forward *f, squish_error *err) {
     const size_t half = (size_t)(f->m->cfg.head_dim / 2);
     const size_t freq = 2 * half * sizeof(double), segs = (size_t)f->n_seg_max * sizeof *f->segs;
-    f->host_bytes = freq + segs + (size_t)f->m_max * sizeof *f->pos;
+    const size_t seals = seals_max(f) * sizeof *f->seals;
+    f->host_bytes = freq + segs + seals + (size_t)f->m_max * sizeof *f->pos;
     f->host = sq_alloc_zero(&f->alloc, f->host_bytes);
     if (!f->host) return sq_fail(err, SQUISH_NO_MEMORY, "forward pass: out of memory");
     char *p = f->host;
     f->inv_freq[0] = (double *)p;
     f->inv_freq[1] = f->inv_freq[0] + half;
     f->segs = (sq_attn_seg *)(p + freq);
-    f->pos = (int32_t *)(p + freq + segs);
+    f->seals = (sq_attn_seal *)(p + freq + segs);
+    f->pos = (int32_t *)(p + freq + segs + seals);
     for (int32_t i = 0; i < f->m->cfg.n_rope; i++)
         sq_rope_frequencies(&f->m->cfg.rope[i], (int32_t)half, f->inv_freq[i], &f->rope_factor[i]);
     if (f->m->rope_factors)
@@ -96,12 +105,12 @@ squish_status sq_forward_new(sq_forward **out, const sq_model *m, sq_backend *b,
     *f = (sq_forward){.alloc = *a,
                       .m = m,
                       .b = b,
-                      .geo = *sq_kv_pool_geometry(kv),
-                      .kv_format = sq_kv_pool_format(kv),
+                      .kv = *sq_kv_pool_policy(kv),
                       .m_max = m_max,
                       .n_seg_max = n_seg_max,
                       .out_max = out_max};
     squish_status st = SQUISH_OK;
+    sq_kv_pool_shape(kv, &f->kv_shape);
     f->device_bytes = plan_device(f, NULL);
     f->device = sq_backend_alloc(b, f->device_bytes);
     if (!f->device) {
@@ -139,6 +148,36 @@ static void show(sq_forward *f, int32_t i_layer, sq_tap tap, const sq_rows *r) {
 
 static bool wants_q8(const sq_weight *w) { return sq_wtype_wants_q8((sq_wtype)w->wtype); }
 
+static sq_attn_page page_of(const sq_kv_geometry *g) {
+    return (sq_attn_page){g->k_off, g->v_off, g->head_stride};
+}
+
+sq_attn_shape sq_forward_attn_shape(const sq_forward *f, int32_t i_layer) {
+    const sq_config *c = &f->m->cfg;
+    const sq_layer *l = &f->m->layers[i_layer];
+    const sq_kv_geometry open = sq_kv_geometry_of(&f->kv_shape, f->kv.open);
+    sq_attn_shape s = {.n_heads = c->n_heads,
+                       .n_kv_heads = c->n_kv_heads,
+                       .head_dim = c->head_dim,
+                       .scale = c->softmax_scale,
+                       .window = l->windowed ? c->window : 0,
+                       .q_norm = l->vec[SQ_ROLE_Q_NORM],
+                       .k_norm = l->vec[SQ_ROLE_K_NORM],
+                       .norm_eps = c->norm_eps,
+                       .pairs = c->rope_pairs,
+                       .cos = f->cos[l->rope],
+                       .sin = f->sin[l->rope],
+                       .open = page_of(&open),
+                       .kv_f32 = f->kv.open == SQ_KV_F32};
+    if (!f->kv.seals) return s;
+    const sq_kv_geometry sealed = sq_kv_geometry_sealed(&f->kv_shape, &f->kv, i_layer);
+    s.k_fmt = sq_kv_policy_k(&f->kv, i_layer);
+    s.v_fmt = f->kv.v;
+    s.sealed = page_of(&sealed);
+    s.rotate_v = f->kv.rotate_v;
+    return s;
+}
+
 static void attention(sq_forward *f, int32_t i_layer, const sq_step_seg *segs, int32_t n_segs) {
     const sq_config *c = &f->m->cfg;
     const sq_layer *l = &f->m->layers[i_layer];
@@ -151,23 +190,11 @@ static void attention(sq_forward *f, int32_t i_layer, const sq_step_seg *segs, i
     sq_be_linear(f->b, &f->h, qkv, 3);
     for (int32_t i = 0; i < n_segs; i++)
         f->segs[i] = (sq_attn_seg){segs[i].row0, segs[i].n_rows, segs[i].pos0, segs[i].prompt,
-                                   sq_kv_seq_pages(segs[i].kv, i_layer)};
-    const sq_attn_shape shape = {.n_heads = c->n_heads,
-                                 .n_kv_heads = c->n_kv_heads,
-                                 .head_dim = c->head_dim,
-                                 .scale = c->softmax_scale,
-                                 .window = l->windowed ? c->window : 0,
-                                 .q_norm = l->vec[SQ_ROLE_Q_NORM],
-                                 .k_norm = l->vec[SQ_ROLE_K_NORM],
-                                 .norm_eps = c->norm_eps,
-                                 .pairs = c->rope_pairs,
-                                 .cos = f->cos[l->rope],
-                                 .sin = f->sin[l->rope],
-                                 .k_off = f->geo.k_off,
-                                 .v_off = f->geo.v_off,
-                                 .head_stride = f->geo.head_stride,
-                                 .kv_f32 = f->kv_format == SQ_KV_F32};
+                                   sq_kv_seq_pages(segs[i].kv, i_layer),
+                                   sq_kv_seq_sealed_pages(segs[i].kv, i_layer)};
+    const sq_attn_shape shape = sq_forward_attn_shape(f, i_layer);
     sq_be_attn_prepare(f->b, &shape, f->segs, n_segs, &f->q, &f->k, &f->v);
+    if (f->n_seals > 0) sq_be_attn_seal(f->b, &shape, f->segs, f->seals, f->n_seals);
     const float *sub_norm = l->vec[SQ_ROLE_ATTN_SUB_NORM];
     const bool quant_o = wants_q8(&l->mat[SQ_ROLE_O]);
     sq_be_attend(f->b, &shape, f->segs, n_segs, &f->q, quant_o && !sub_norm, &f->a);
@@ -201,6 +228,13 @@ static void feed_forward(sq_forward *f, int32_t i_layer) {
     show(f, i_layer, SQ_TAP_FFN_MID, &f->f);
 }
 
+static void plan_seals(sq_forward *f, const sq_step_seg *segs, int32_t n_segs) {
+    f->n_seals = 0;
+    for (int32_t i = 0; f->kv.seals && i < n_segs; i++)
+        for (int32_t t; (t = sq_kv_seq_seal_next(segs[i].kv, segs[i].pos0 + segs[i].n_rows - 1)) >= 0;)
+            f->seals[f->n_seals++] = (sq_attn_seal){i, t};
+}
+
 void sq_forward_run(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_seg *segs, int32_t n_segs) {
     const sq_config *c = &f->m->cfg;
     for (int32_t i = 0; i < n_segs; i++)
@@ -208,6 +242,7 @@ void sq_forward_run(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_
     for (int32_t i = 0; i < c->n_rope; i++)
         sq_be_rope_table(f->b, f->pos, m, f->inv_freq[i], c->head_dim / 2, f->rope_factor[i], f->cos[i],
                          f->sin[i]);
+    plan_seals(f, segs, n_segs);
     sq_be_embed(f->b, &f->m->embed, ids, m, c->embed_scale, &f->x);
     for (int32_t i = 0; i < c->n_layers; i++) {
         const sq_layer *l = &f->m->layers[i];

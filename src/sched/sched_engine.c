@@ -22,8 +22,11 @@ static sq_kv_shape kv_shape(const sq_config *c) {
     return (sq_kv_shape){c->n_layers, c->n_kv_heads, c->head_dim};
 }
 
-static sq_kv_format kv_format(const squish_engine_options *o) {
-    return o->kv == SQUISH_KV_F32 ? SQ_KV_F32 : SQ_KV_F16;
+static uint64_t kv_bytes(const sq_model *m, const squish_engine_options *o) {
+    const sq_kv_shape shape = kv_shape(&m->cfg);
+    sq_kv_policy policy;
+    sq_model_kv_policy(m, o->kv, o->chunk_tokens, &policy);
+    return sq_kv_bytes(&shape, &policy, o->ctx_tokens);
 }
 
 static sq_backend_options backend_options(const sq_model *m, const squish_engine_options *o, sq_isa isa) {
@@ -48,8 +51,8 @@ static uint64_t scratch_bytes(const sq_model *m, const squish_engine_options *o)
 static squish_status check_attention(const squish_engine_options *o, squish_error *err) {
     const squish_attention *a = &o->attention;
     if ((a->sage || a->sparge) && o->kv != SQUISH_KV_F16)
-        return sq_fail(err, SQUISH_INVALID, "%s beside --kv f32: it reads f16 keys (use --kv f16)",
-                       a->sage ? "--sage-attention" : "--sparge-attn");
+        return sq_fail(err, SQUISH_INVALID, "%s beside --kv %s: it reads f16 keys (use --kv f16)",
+                       a->sage ? "--sage-attention" : "--sparge-attn", sq_kv_name(o->kv));
     if (a->sparge && a->sparge_min < 0)
         return sq_fail(err, SQUISH_INVALID, "sparge_min is %d, wanted 0 or more tokens", a->sparge_min);
     if (a->sparge && !(a->sparge_mass > 0 && a->sparge_mass <= 1))
@@ -64,8 +67,9 @@ static squish_status check_options(const squish_engine_options *o, const sq_conf
     if (o->chunk_tokens < 1 || o->chunk_tokens > SQ_CHUNK_MAX)
         return sq_fail(err, SQUISH_INVALID, "chunk is %d tokens, wanted 1 to %d", o->chunk_tokens,
                        SQ_CHUNK_MAX);
-    if (o->kv != SQUISH_KV_F16 && o->kv != SQUISH_KV_F32)
-        return sq_fail(err, SQUISH_INVALID, "kv format is %d, wanted f16 or f32", (int)o->kv);
+    if (!sq_kv_name(o->kv))
+        return sq_fail(err, SQUISH_INVALID, "kv format is %d, wanted %d (f16) to %d (q2)", (int)o->kv,
+                       SQUISH_KV_F16, SQUISH_KV_Q2);
     SQ_TRY(check_attention(o, err));
     if (o->ctx_tokens < 0 || o->ctx_tokens > ctx_limit(c))
         return sq_fail(err, SQUISH_INVALID, "ctx is %d tokens, wanted 0 (as much as fits) to the model's %d",
@@ -75,8 +79,7 @@ static squish_status check_options(const squish_engine_options *o, const sq_conf
 
 /* Do cache and scratch for o->ctx_tokens fit into `room` bytes, and the cache under its own cap? */
 static bool fits_room(const sq_model *m, const squish_engine_options *o, uint64_t room) {
-    const sq_kv_shape shape = kv_shape(&m->cfg);
-    const uint64_t kv = sq_kv_bytes(&shape, kv_format(o), o->ctx_tokens);
+    const uint64_t kv = kv_bytes(m, o);
     return (o->kv_bytes_max == 0 || kv <= o->kv_bytes_max) && kv + scratch_bytes(m, o) <= room;
 }
 
@@ -103,7 +106,6 @@ squish_status sq_engine_plan(const sq_model *m, const squish_engine_options *opt
                        m->info.path);
     SQ_TRY(check_options(opt, &m->cfg, err));
     if (r->threads == 0) r->threads = sq_os_cores();
-    const sq_kv_shape shape = kv_shape(&m->cfg);
     const int32_t limit = ctx_limit(&m->cfg);
     est->available_bytes = sq_os_memory_available();
     est->weight_bytes = m->info.weight_bytes;
@@ -115,8 +117,7 @@ squish_status sq_engine_plan(const sq_model *m, const squish_engine_options *opt
     r->ctx_tokens = most;
     if (!as_wished && (most == 0 || opt->ctx_tokens)) {
         r->ctx_tokens = opt->ctx_tokens ? opt->ctx_tokens : SQ_ATTN_CHUNK;
-        const double need = (double)(est->weight_bytes + sq_kv_bytes(&shape, kv_format(r), r->ctx_tokens) +
-                                     scratch_bytes(m, r));
+        const double need = (double)(est->weight_bytes + kv_bytes(m, r) + scratch_bytes(m, r));
         char fits[96] = "a smaller model or tier is needed";
         if (most > 0)
             snprintf(fits, sizeof fits, "--ctx %d fits", most);
@@ -127,7 +128,7 @@ squish_status sq_engine_plan(const sq_model *m, const squish_engine_options *opt
                        r->ctx_tokens, need / 1e9, (double)usable / 1e9, fits);
     }
     est->ctx_tokens = r->ctx_tokens;
-    est->kv_bytes = sq_kv_bytes(&shape, kv_format(r), r->ctx_tokens);
+    est->kv_bytes = kv_bytes(m, r);
     est->scratch_bytes = scratch_bytes(m, r);
     est->total_bytes = est->weight_bytes + est->kv_bytes + est->scratch_bytes;
     return SQUISH_OK;
@@ -155,8 +156,10 @@ squish_status sq_engine_new(sq_engine **out, const sq_model *m, const squish_eng
     squish_status st = SQUISH_OK;
     const sq_backend_options bo = backend_options(m, &o, isa);
     const sq_kv_shape shape = kv_shape(&m->cfg);
+    sq_kv_policy policy;
+    sq_model_kv_policy(m, o.kv, o.chunk_tokens, &policy);
     SQ_GUARD(sq_backend_cpu_new(&e->b, &bo, &e->alloc, err));
-    SQ_GUARD(sq_kv_pool_new(&e->kv, &shape, kv_format(&o), o.kv_bytes_max ? o.kv_bytes_max : est.kv_bytes,
+    SQ_GUARD(sq_kv_pool_new(&e->kv, &shape, &policy, o.kv_bytes_max ? o.kv_bytes_max : est.kv_bytes,
                             &e->alloc, err));
     SQ_GUARD(
         sq_forward_new(&e->f, m, e->b, e->kv, o.chunk_tokens, SQ_SEQS_MAX, SQ_LOGIT_ROWS, &e->alloc, err));

@@ -41,9 +41,8 @@ void sq_seq_free(sq_seq *s) {
 void sq_seq_truncate(sq_seq *s, int32_t n) {
     if (n < 0) n = 0;
     if (n >= s->n) return;
-    s->n = n;
     if (s->e->logits_of == s) s->e->logits_of = NULL;
-    sq_kv_seq_truncate(s->kv, n);
+    s->n = sq_kv_seq_truncate(s->kv, n);
 }
 
 static squish_status check_tokens(const sq_seq *s, const int32_t *tokens, size_t n, squish_error *err) {
@@ -88,9 +87,14 @@ squish_status sq_seq_logits_now(sq_seq *s, const float **out, squish_error *err)
     if (s->n == 0) return sq_fail(err, SQUISH_INVALID, "the timeline is empty");
     if (!sq_seq_logits(s)) {
         SQ_TRY(check_cancel(s, err)); /* before the last token is given up */
-        const int32_t last = s->tokens[s->n - 1];
-        sq_seq_truncate(s, s->n - 1);
-        SQ_TRY(sq_seq_append(s, &last, 1, err));
+        const int32_t all = s->n, reused = s->reused, n_prompt = s->n_prompt, last = s->tokens[all - 1];
+        sq_seq_truncate(s, all - 1);
+        if (s->n == all - 1) {
+            SQ_TRY(sq_seq_append(s, &last, 1, err));
+        } else { /* what a query there reads is sealed and gone: all of it again */
+            SQ_TRY(sq_seq_sync(s, s->tokens, (size_t)all, err));
+            s->reused = reused, s->n_prompt = n_prompt;
+        }
     }
     *out = sq_seq_logits(s);
     return SQUISH_OK;
@@ -105,9 +109,10 @@ squish_status sq_seq_sync(sq_seq *s, const int32_t *tokens, size_t n, squish_err
     s->reused = shared;
     if ((size_t)shared == n) return SQUISH_OK;
     sq_seq_truncate(s, shared);
+    s->reused = s->n;
     s->n_prompt = (int32_t)n;
     int32_t rows = 0;
-    for (size_t at = (size_t)shared; at < n; at += (size_t)rows) {
+    for (size_t at = (size_t)s->n; at < n; at += (size_t)rows) {
         rows = n - at < (size_t)s->e->chunk ? (int32_t)(n - at) : s->e->chunk;
         SQ_TRY(run_chunk(s, tokens + at, rows, err));
     }

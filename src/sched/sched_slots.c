@@ -43,12 +43,12 @@ static int32_t n_active(const sq_batch *b) {
     return n;
 }
 
-/* Columns for all its tokens and one more, and one for everybody who runs. */
+/* Room for all its tokens and one more column, and one for everybody who runs. */
 static bool has_room(const sq_batch *b, const sq_job *j, const sq_kv_match *m) {
+    const sq_kv_pool *p = b->e->kv;
     const int32_t running = n_active(b);
-    const int32_t need = sq_div_up(j->n, SQ_KV_TILE_TOKENS) + 1 - m->tiles + running;
-    const int32_t idle = b->tree ? sq_kv_tree_idle(b->tree) - m->idle : 0;
-    return running == 0 || need <= sq_kv_pool_columns_free(b->e->kv) + idle;
+    const uint64_t need = sq_kv_pool_needs(p, j->n + SQ_KV_TILE_TOKENS, m->tiles, running);
+    return running == 0 || need <= sq_kv_pool_bytes_free(p) + sq_kv_pool_bytes_evictable(p) - m->idle_bytes;
 }
 
 static sq_kv_match match(const sq_batch *b, const sq_job *j) {
@@ -189,8 +189,7 @@ static sq_job *who_yields(const sq_batch *b, uint64_t now) {
 static bool make_room(sq_batch *b, sq_job *j, int32_t n, uint64_t now) {
     squish_error err = {0};
     for (;;) {
-        const int32_t missing = sq_kv_seq_missing(j->kv, n) - sq_kv_pool_columns_free(b->e->kv);
-        if (missing <= 0 || (b->tree && sq_kv_tree_evict(b->tree, missing) == missing)) break;
+        if (sq_kv_pool_make_room(b->e->kv, sq_kv_seq_missing(j->kv, n))) break;
         sq_job *worst = who_yields(b, now);
         if (!worst) break;
         preempt(b, worst, now);

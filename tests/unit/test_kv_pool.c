@@ -15,7 +15,9 @@ static sq_kv_pool *pool_of(sq_kv_format f, int32_t columns) {
     sq_kv_pool *p = NULL;
     squish_error err = {0};
     const squish_alloc a = sq_alloc_default();
-    assert_ok(sq_kv_pool_new(&p, &shape, f, sq_kv_bytes(&shape, f, columns * 32), &a, &err), &err);
+    assert_ok(sq_kv_pool_new(&p, &shape, &(sq_kv_policy){.open = f},
+                             sq_kv_bytes(&shape, &(sq_kv_policy){.open = f}, columns * 32), &a, &err),
+              &err);
     return p;
 }
 
@@ -46,13 +48,13 @@ static void geometry_pads_heads_to_16_channels_and_parts_to_lines(void **state) 
 static void bytes_count_whole_columns(void **state) {
     (void)state;
     const uint64_t column = 3 * sq_kv_geometry_of(&shape, SQ_KV_F16).page_bytes;
-    assert_int_equal(sq_kv_bytes(&shape, SQ_KV_F16, 0), 0);
-    assert_int_equal(sq_kv_bytes(&shape, SQ_KV_F16, 1), column);
-    assert_int_equal(sq_kv_bytes(&shape, SQ_KV_F16, 32), column);
-    assert_int_equal(sq_kv_bytes(&shape, SQ_KV_F16, 33), 2 * column);
+    assert_int_equal(sq_kv_bytes(&shape, &(sq_kv_policy){.open = SQ_KV_F16}, 0), 0);
+    assert_int_equal(sq_kv_bytes(&shape, &(sq_kv_policy){.open = SQ_KV_F16}, 1), column);
+    assert_int_equal(sq_kv_bytes(&shape, &(sq_kv_policy){.open = SQ_KV_F16}, 32), column);
+    assert_int_equal(sq_kv_bytes(&shape, &(sq_kv_policy){.open = SQ_KV_F16}, 33), 2 * column);
     const sq_kv_shape huge = {1024, 255, 512};
-    assert_true(sq_kv_bytes(&huge, SQ_KV_F32, 1 << 24) > (uint64_t)1
-                                                             << 50); /* no 32-bit product on the way */
+    assert_true(sq_kv_bytes(&huge, &(sq_kv_policy){.open = SQ_KV_F32}, 1 << 24) >
+                (uint64_t)1 << 50); /* no 32-bit product on the way */
 }
 
 static void headers_say_layer_position_and_shape(void **state) {
@@ -182,7 +184,8 @@ static void a_pool_too_small_for_a_column_is_refused(void **state) {
     sq_kv_pool *p = NULL;
     squish_error err = {0};
     const squish_alloc a = sq_alloc_default();
-    assert_int_equal(sq_kv_pool_new(&p, &shape, SQ_KV_F16, 1000, &a, &err), SQUISH_NO_MEMORY);
+    assert_int_equal(sq_kv_pool_new(&p, &shape, &(sq_kv_policy){.open = SQ_KV_F16}, 1000, &a, &err),
+                     SQUISH_NO_MEMORY);
     assert_null(p);
     assert_non_null(strstr(err.text, "1000 bytes hold no page column"));
 }
@@ -194,7 +197,7 @@ static void failing_allocations_leave_nothing_behind(void **state) {
         const squish_alloc a = sq_test_alloc(&t);
         sq_kv_pool *p = NULL;
         sq_kv_seq *s = NULL;
-        squish_status st = sq_kv_pool_new(&p, &shape, SQ_KV_F16, 1 << 20, &a, NULL);
+        squish_status st = sq_kv_pool_new(&p, &shape, &(sq_kv_policy){.open = SQ_KV_F16}, 1 << 20, &a, NULL);
         if (st == SQUISH_OK) st = sq_kv_seq_new(&s, p, 300, NULL);
         sq_kv_seq_free(s);
         sq_kv_pool_free(p);
@@ -241,9 +244,7 @@ static void pages_stay_finite_whatever_a_model_computes(void **state) {
                                   .norm_eps = 1e-6f,
                                   .cos = one,
                                   .sin = zero,
-                                  .k_off = g->k_off,
-                                  .v_off = g->v_off,
-                                  .head_stride = g->head_stride};
+                                  .open = {g->k_off, g->v_off, g->head_stride}};
         const sq_attn_seg seg = {.n_rows = 32, .pages = sq_kv_seq_pages(s, 0)};
         sq_be_attn_prepare(b, &as, &seg, 1, &r[0], &r[1], &r[2]);
         const uint8_t *page = sq_kv_seq_pages(s, 0)[0];

@@ -21,7 +21,8 @@ static squish_status store_new(store *k, const squish_alloc *a, const char *dir,
     const sq_snapshots_options o = {
         .dir = dir, .bytes_max = 64 << 20, .identity = identity, .tokens_max = 3200};
     *k = (store){0};
-    SQ_TRY(sq_kv_pool_new(&k->p, &shape, SQ_KV_F16, sq_kv_bytes(&shape, SQ_KV_F16, 3200), a, NULL));
+    SQ_TRY(sq_kv_pool_new(&k->p, &shape, &(sq_kv_policy){.open = SQ_KV_F16},
+                          sq_kv_bytes(&shape, &(sq_kv_policy){.open = SQ_KV_F16}, 3200), a, NULL));
     SQ_TRY(sq_kv_tree_new(&k->t, k->p, NULL));
     return sq_snapshots_new(&k->s, k->p, k->t, &o, NULL);
 }
@@ -130,26 +131,35 @@ static void what_is_evicted_comes_back(void **state) {
     remove_tree(dir);
 }
 
-/* One file in memory. */
-static uint8_t *make_file(size_t *n) {
+/* One file in memory: open tiles, or the first open, the second sealed and the third both. */
+static uint8_t *make_file(squish_kv kv, sq_snapshot_view *v, size_t *n) {
     const squish_alloc a = sq_alloc_default();
     sq_kv_pool *p = NULL;
-    assert_int_equal(sq_kv_pool_new(&p, &shape, SQ_KV_F16, 1 << 20, &a, NULL), SQUISH_OK);
-    const sq_snapshot_view v = {
-        .identity = 1, .salt = 2, .parent = 3, .chain = 4, .n_tiles = 2, .shape = shape, .format = SQ_KV_F16};
+    *v = (sq_snapshot_view){.identity = 1,
+                            .salt = 2,
+                            .parent = 3,
+                            .chain = 4,
+                            .n_tiles = 3,
+                            .shape = shape,
+                            .policy = sq_kv_policy_of(kv),
+                            .forms = {1, 1, 1}};
+    if (v->policy.seals) v->forms[1] = 2, v->forms[2] = 3;
+    assert_int_equal(sq_kv_pool_new(&p, &shape, &v->policy, 1 << 20, &a, NULL), SQUISH_OK);
     int32_t ids[32] = {9, 8, 7};
-    *n = (size_t)sq_snapshot_bytes(&shape, SQ_KV_F16, 2);
+    *n = (size_t)sq_snapshot_bytes(v);
     uint8_t *file = aligned_alloc(64, sq_align_up(*n, 64));
-    sq_snapshot_begin(file, &v);
-    for (int32_t t = 0; t < 2; t++) {
-        const int32_t c = sq_kv_column_take(p, t);
-        sq_snapshot_put_tile(file, p, t, ids, c);
+    sq_snapshot_begin(file, v);
+    for (int32_t t = 0; t < 3; t++) {
+        const int32_t c = sq_kv_column_new(p, t, v->forms[t]);
+        sq_snapshot_put_tile(file, v, p, t, ids, c);
         sq_kv_column_drop(p, c);
     }
-    sq_snapshot_seal(file);
+    sq_snapshot_seal(file, v);
     sq_kv_pool_free(p);
     const char *seed = getenv("SQ_SNAPSHOT_SEED");
-    FILE *f = seed ? fopen(seed, "wb") : NULL;
+    char path[300];
+    snprintf(path, sizeof path, "%s.%s", seed ? seed : "", sq_kv_name(kv));
+    FILE *f = seed ? fopen(path, "wb") : NULL;
     if (f) {
         fwrite(file, 1, *n, f);
         fclose(f);
@@ -157,41 +167,63 @@ static uint8_t *make_file(size_t *n) {
     return file;
 }
 
-static bool accepted(const uint8_t *file, size_t n) {
+static bool accepted(const uint8_t *file, size_t n, const sq_kv_policy *policy) {
     sq_snapshot_view v;
-    if (sq_snapshot_parse((sq_span){file, n}, &v, NULL) != SQUISH_OK) return false;
-    for (int32_t i = 0; i < v.n_tiles * v.shape.n_layers; i++)
-        if (sq_snapshot_page(&v, i, NULL) != SQUISH_OK) return false;
+    if (sq_snapshot_parse((sq_span){file, n}, policy, &v, NULL) != SQUISH_OK) return false;
+    for (int32_t t = 0; t < v.n_tiles; t++)
+        if (sq_snapshot_tile(&v, t, NULL) != SQUISH_OK) return false;
     return true;
 }
 
+static const squish_kv formats[] = {SQUISH_KV_F16, SQUISH_KV_K8V4};
+
 static void every_flipped_bit_and_every_cut_is_found(void **state) {
     (void)state;
-    size_t n;
-    uint8_t *file = make_file(&n);
-    assert_true(accepted(file, n));
-    sq_snapshot_view v;
-    assert_int_equal(sq_snapshot_parse((sq_span){file, n}, &v, NULL), SQUISH_OK);
-    const size_t gap_end = (size_t)(v.pages - file), gap = (size_t)(v.sums - file) + 2 * 2 * 8;
-    for (size_t i = 0; i < n; i++) {
-        if (i >= gap && i < gap_end) continue; /* padding before the pages says nothing */
-        file[i] ^= (uint8_t)(1 << i % 8);
-        assert_false(accepted(file, n));
-        file[i] ^= (uint8_t)(1 << i % 8);
+    for (size_t f = 0; f < SQ_COUNT(formats); f++) {
+        size_t n;
+        sq_snapshot_view made, v;
+        uint8_t *file = make_file(formats[f], &made, &n);
+        const sq_kv_policy *policy = &made.policy;
+        assert_true(accepted(file, n, policy));
+        assert_int_equal(sq_snapshot_parse((sq_span){file, n}, policy, &v, NULL), SQUISH_OK);
+        const size_t gap_end = (size_t)(v.pages - file), gap = (size_t)(v.sums - file) + 3 * 8;
+        for (size_t i = 0; i < n; i++) {
+            if (i >= gap && i < gap_end) continue; /* padding before the pages says nothing */
+            file[i] ^= (uint8_t)(1 << i % 8);
+            assert_false(accepted(file, n, policy));
+            file[i] ^= (uint8_t)(1 << i % 8);
+        }
+        for (size_t cut = 0; cut < n; cut += 1 + cut / 16) assert_false(accepted(file, cut, policy));
+        assert_true(accepted(file, n, policy));
+        free(file);
     }
-    for (size_t cut = 0; cut < n; cut += 1 + cut / 16) assert_false(accepted(file, cut));
-    assert_true(accepted(file, n));
-    free(file);
 }
 
 static void numbers_that_are_none_never_reach_a_page(void **state) {
     (void)state;
+    for (size_t f = 0; f < SQ_COUNT(formats); f++) {
+        size_t n;
+        sq_snapshot_view v;
+        uint8_t *file = make_file(formats[f], &v, &n);
+        const uint16_t inf = 0x7C00;
+        memcpy(file + n - 64, &inf, sizeof inf); /* of a value, or of the middle of one */
+        sq_snapshot_seal(file, &v);              /* all sums are right */
+        assert_false(accepted(file, n, &v.policy));
+        free(file);
+    }
+}
+
+static void a_file_of_another_format_is_none(void **state) {
+    (void)state;
     size_t n;
-    uint8_t *file = make_file(&n);
-    const uint16_t inf = 0x7C00;
-    memcpy(file + n - 64, &inf, sizeof inf);
-    sq_snapshot_seal(file); /* all sums are right */
-    assert_false(accepted(file, n));
+    sq_snapshot_view v;
+    uint8_t *file = make_file(SQUISH_KV_K8V4, &v, &n);
+    sq_kv_policy other = sq_kv_policy_of(SQUISH_KV_Q8);
+    assert_false(accepted(file, n, &other));
+    other = v.policy;
+    other.k_floor[0] = 2; /* one layer's keys have more bits */
+    assert_false(accepted(file, n, &other));
+    assert_true(accepted(file, n, &v.policy));
     free(file);
 }
 
@@ -236,6 +268,7 @@ int main(void) {
         cmocka_unit_test(what_is_evicted_comes_back),
         cmocka_unit_test(every_flipped_bit_and_every_cut_is_found),
         cmocka_unit_test(numbers_that_are_none_never_reach_a_page),
+        cmocka_unit_test(a_file_of_another_format_is_none),
         cmocka_unit_test(failing_allocations_leave_nothing_behind),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,7 +18,8 @@ static store store_of(int32_t columns) {
     store k = {0};
     squish_error err = {0};
     const squish_alloc a = sq_alloc_default();
-    assert_ok(sq_kv_pool_new(&k.p, &shape, SQ_KV_F16, sq_kv_bytes(&shape, SQ_KV_F16, columns * 32), &a, &err),
+    assert_ok(sq_kv_pool_new(&k.p, &shape, &(sq_kv_policy){.open = SQ_KV_F16},
+                             sq_kv_bytes(&shape, &(sq_kv_policy){.open = SQ_KV_F16}, columns * 32), &a, &err),
               &err);
     assert_ok(sq_kv_tree_new(&k.t, k.p, &err), &err);
     return k;
@@ -152,16 +153,17 @@ static void writing_behind_a_shared_place_copies_first(void **state) {
     serve(&k, a, 0, ids, 64);
     const sq_kv_match m = sq_kv_tree_match(k.t, 0, ids, 64);
     assert_int_equal(sq_kv_tree_acquire(k.t, &m, b), 64);
+    const uint64_t column = sq_kv_bytes(&shape, &(sq_kv_policy){.open = SQ_KV_F16}, 32);
     sq_kv_seq_truncate(b, 40);
     ids[40] = 7777;
-    assert_int_equal(sq_kv_seq_missing(b, 50), 1);
+    assert_int_equal(sq_kv_seq_missing(b, 50), column);
     assert_ok(sq_kv_seq_reserve(b, 50, &err), &err);
     compute(b, 0, ids, 40, 50);
     check_rows(b, 0, ids, 50);
     ids[40] = 40;
     check_rows(a, 0, ids, 64);
     assert_int_equal(sq_kv_seq_missing(b, 60), 0); /* now it is its own */
-    assert_int_equal(sq_kv_seq_missing(b, 97), 2);
+    assert_int_equal(sq_kv_seq_missing(b, 97), 2 * column);
     sq_kv_seq_truncate(b, 32);
     assert_ok(sq_kv_seq_reserve(b, 128, &err), &err); /* at a border nothing is copied */
     assert_int_equal(sq_kv_pool_columns_free(k.p), 1);
@@ -303,7 +305,7 @@ static void random_operations_agree_with_a_plain_list(void **state) {
         } else if (sq_splitmix64(&rng) % 4) { /* go on, add */
             int32_t more = n[i] + 1 + (int32_t)(sq_splitmix64(&rng) % 70);
             if (more > TOKENS) more = TOKENS;
-            while (sq_kv_seq_missing(s[i], more) > sq_kv_pool_columns_free(k.p) && sq_kv_tree_evict(k.t, 1))
+            while (sq_kv_seq_missing(s[i], more) > sq_kv_pool_bytes_free(k.p) && sq_kv_tree_evict(k.t, 1))
                 evicted++;
             if (sq_kv_seq_reserve(s[i], more, NULL) != SQUISH_OK) continue;
             compute(s[i], salt[i], ids[i], n[i], more);
@@ -343,7 +345,7 @@ static void failing_allocations_leave_nothing_behind(void **state) {
         const squish_alloc a = sq_test_alloc(&alloc);
         sq_kv_pool *p = NULL;
         sq_kv_tree *t = NULL;
-        squish_status st = sq_kv_pool_new(&p, &shape, SQ_KV_F16, 1 << 20, &a, NULL);
+        squish_status st = sq_kv_pool_new(&p, &shape, &(sq_kv_policy){.open = SQ_KV_F16}, 1 << 20, &a, NULL);
         if (st == SQUISH_OK) st = sq_kv_tree_new(&t, p, NULL);
         sq_kv_tree_free(t);
         sq_kv_pool_free(p);

@@ -308,7 +308,7 @@ static void use(const sq_config *c) {
     }
     assert_true(total > 0);
     const sq_kv_shape s = {c->n_layers, c->n_kv_heads, c->head_dim};
-    assert_true(sq_kv_bytes(&s, SQ_KV_F32, c->ctx) > 0);
+    assert_true(sq_kv_bytes(&s, &(sq_kv_policy){.open = SQ_KV_F32}, c->ctx) > 0);
     double f[SQ_MAX_HEAD_DIM], factor;
     for (int32_t r = 0; r < c->n_rope; r++) {
         sq_rope_frequencies(&c->rope[r], c->head_dim / 2, f, &factor);

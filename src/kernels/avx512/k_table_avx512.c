@@ -20,5 +20,6 @@ void sq_kernels_avx512(sq_kernels *k, uint32_t features) {
     k->gemm_t2row = before.gemm_t2row;
     k->gemm_foreign = before.gemm_foreign;
     k->attn_sage = before.attn_sage;
+    k->attn_codes = before.attn_codes;
     k->probe_dots = before.probe_dots;
 }

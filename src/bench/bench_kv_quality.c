@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * bench_kv_quality.c - how far a cache in fewer bits is from f16: both read the same text, and from position
+ * 1536 on the next token of one is held against that of the other.
+ *
+ * A row whose tokens were mostly read in f16 would say nothing: the share of attended tokens that were read
+ * sealed is printed with every figure. */
+#include "bench/bench_int.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { FIRST = 1536, WINDOW = 4096, STRIP = SQ_LOGIT_ROWS };
+
+typedef struct {
+    squish_model *m;
+    sq_engine *e[2]; /* f16, the other */
+    sq_seq *s[2];
+    float *strip; /* [STRIP][n_vocab] of f16 */
+    int32_t kept, at;
+    const int32_t *next;
+    double kl, nats[2], sealed, attended;
+    int64_t n, same;
+} quality;
+
+static double log_sum(const float *v, int32_t n) {
+    double most = -INFINITY, sum = 0;
+    for (int32_t i = 0; i < n; i++) most = fmax(most, (double)v[i]);
+    for (int32_t i = 0; i < n; i++) sum += exp((double)v[i] - most);
+    return most + log(sum);
+}
+
+static bool keep(void *user, int32_t pos, const float *logits) {
+    quality *q = user;
+    const size_t n = (size_t)q->m->cfg.n_vocab;
+    if (pos >= FIRST) memcpy(q->strip + (size_t)q->kept++ * n, logits, n * sizeof *logits);
+    return true;
+}
+
+static bool compare(void *user, int32_t pos, const float *b) {
+    quality *q = user;
+    if (pos < FIRST) return true;
+    const int32_t n = q->m->info.n_vocab_tokens, next = q->next[pos];
+    const float *a = q->strip + (size_t)q->at++ * (size_t)q->m->cfg.n_vocab;
+    const double za = log_sum(a, n), zb = log_sum(b, n);
+    for (int32_t i = 0; i < n; i++) {
+        const double la = (double)a[i] - za;
+        q->kl += exp(la) * (la - ((double)b[i] - zb));
+    }
+    q->nats[0] += za - (double)a[next];
+    q->nats[1] += zb - (double)b[next];
+    q->same += bench_likeliest(a, n) == bench_likeliest(b, n);
+    q->attended += pos + 1;
+    q->sealed += (double)(sq_kv_sealed_tiles(pos) - 1) * SQ_KV_TILE;
+    q->n++;
+    return true;
+}
+
+/* A window of n tokens through both caches, strip by strip. */
+static squish_status window(quality *q, const int32_t *ids, int32_t n, squish_error *err) {
+    for (int i = 0; i < 2; i++) sq_seq_truncate(q->s[i], 0);
+    q->next = ids + 1;
+    for (int32_t at = 0, rows; at + 1 < n; at += rows) {
+        rows = n - 1 - at < STRIP ? n - 1 - at : STRIP;
+        q->kept = q->at = 0;
+        SQ_TRY(sq_seq_extend(q->s[0], ids + at, (size_t)rows, keep, q, err));
+        SQ_TRY(sq_seq_extend(q->s[1], ids + at, (size_t)rows, compare, q, err));
+    }
+    return SQUISH_OK;
+}
+
+static squish_status quality_row(const quality *q, json_t *rows, squish_kv kv, squish_error *err) {
+    char name[48];
+    double kl = q->kl / (double)q->n;
+    snprintf(name, sizeof name, "KL to f16, %s", squish_kv_name(kv));
+    SQ_TRY(bench_row(rows, name, "nats", &kl, 1, NAN, BENCH_SMALL_IS_GOOD, err));
+    json_t *more =
+        json_pack("{s:s, s:s, s:f, s:f, s:f, s:I}", "bench", "kv", "kv", squish_kv_name(kv), "read_sealed",
+                  q->sealed / q->attended, "ppl_ratio", exp((q->nats[1] - q->nats[0]) / (double)q->n),
+                  "same_best", (double)q->same / (double)q->n, "tokens", (json_int_t)q->n);
+    const int failed = json_object_update(json_array_get(rows, json_array_size(rows) - 1), more);
+    json_decref(more);
+    return failed ? sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory") : SQUISH_OK;
+}
+
+static squish_status one_format(const bench_options *o, squish_model *m, const squish_tokens *t, squish_kv kv,
+                                json_t *rows, squish_error *err) {
+    quality q = {.m = m};
+    squish_engine_options eo = squish_engine_options_default();
+    squish_status st = SQUISH_OK;
+    const size_t strip = (size_t)STRIP * (size_t)m->cfg.n_vocab * sizeof *q.strip;
+    eo.threads = o->threads;
+    eo.isa_max = o->isa;
+    eo.ctx_tokens = m->cfg.ctx < WINDOW ? m->cfg.ctx : WINDOW;
+    q.strip = sq_alloc_new(&m->alloc, strip);
+    if (!q.strip) return sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory");
+    for (int i = 0; i < 2; i++) {
+        eo.kv = i ? kv : SQUISH_KV_F16;
+        SQ_GUARD(sq_engine_new(&q.e[i], m, &eo, err));
+        SQ_GUARD(sq_seq_new(&q.s[i], q.e[i], err));
+    }
+    for (size_t at = 0; at + FIRST < t->count; at += (size_t)eo.ctx_tokens) {
+        const size_t left = t->count - at, n = left < (size_t)eo.ctx_tokens ? left : (size_t)eo.ctx_tokens;
+        SQ_GUARD(window(&q, t->ids + at, (int32_t)n, err));
+    }
+    if (q.n == 0)
+        st = sq_fail(err, SQUISH_INVALID, "bench kv: the text has %zu tokens, more than %d are wanted",
+                     t->count, FIRST);
+    else
+        st = quality_row(&q, rows, kv, err);
+fail:
+    for (int i = 0; i < 2; i++) {
+        sq_seq_free(q.s[i]);
+        sq_engine_free(q.e[i]);
+    }
+    sq_alloc_free(&m->alloc, q.strip, strip);
+    return st;
+}
+
+squish_status bench_kv_quality(const bench_options *o, squish_model *m, json_t *rows, squish_error *err) {
+    static const squish_kv formats[] = {SQUISH_KV_Q8, SQUISH_KV_K8V4, SQUISH_KV_Q4, SQUISH_KV_K4V2,
+                                        SQUISH_KV_Q2};
+    squish_tokens t = {0};
+    SQ_TRY(squish_tokenize(m, o->text, o->text_bytes, SQUISH_TOK_BOS_EOS, &t, err));
+    squish_status st = SQUISH_OK;
+    for (size_t i = 0; i < SQ_COUNT(formats) && st == SQUISH_OK; i++)
+        st = one_format(o, m, &t, formats[i], rows, err);
+    squish_tokens_free(&t);
+    return st;
+}
