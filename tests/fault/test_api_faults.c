@@ -101,7 +101,8 @@ static bool with_failure(size_t i, int64_t n, bool json) {
     const int status = talk(i);
     settle();
     const bool failed = (json ? json_memory.count : memory.count) >= at;
-    memory.fail_at = json_memory.fail_at = 0;
+    memory.fail_at = 0;
+    json_memory.fail_at = 0;
     if (!is_right(status, json))
         fail_msg("%s %s: %d with allocation %lld failing: %s", requests[i].method, requests[i].path, status,
                  (long long)n, last_body);
