@@ -25,7 +25,7 @@ OPT     ?= -O2 -g
 SAN     ?=
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wpointer-arith -Wwrite-strings -Wno-psabi
 HARDEN  := -fstack-protector-strong -fPIE
-CPPFLAGS += -Iinclude -Isrc -D_GNU_SOURCE -DSQ_COMMIT='"$(COMMIT)"'
+CPPFLAGS += -Iinclude -Isrc -D_GNU_SOURCE
 CFLAGS  += -std=c11 $(OPT) $(WARN) $(HARDEN) $(SAN) -fno-math-errno -ffp-contract=off -pthread -fvisibility=hidden
 ifdef WERROR
 CFLAGS  += -Werror
@@ -95,6 +95,9 @@ $$(BUILD)/src/kernels/$(1)/%.o: src/kernels/$(1)/%.c
 	$$(CC) $$(CPPFLAGS) $$(CFLAGS) $$(FLAGS_$(1)) -MMD -MP -c -o $$@ $$<
 endef
 $(foreach i,scalar avx2 avx512 neon,$(eval $(call isa_rule,$(i))))
+
+# The only file that says which commit it is: a compiler cache keeps all others over a commit.
+$(BUILD)/src/lib/lib_core.o: CPPFLAGS += -DSQ_COMMIT='"$(COMMIT)"'
 
 # The source with the least noise in its flags: conversions are checked where bytes from outside are read.
 $(BUILD)/src/base/%.o $(BUILD)/src/format/%.o $(BUILD)/src/http/%.o: CFLAGS += -Wconversion -Wno-sign-conversion
