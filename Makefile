@@ -128,7 +128,7 @@ TEST_SUPPORT := $(wildcard tests/support/*.c)
 TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
 TEST_SUPPORT_OBJ := $(TEST_SUPPORT:%.c=$(BUILD)/%.o)
 
-$(BUILD)/tests/support/%.o: tests/support/%.c
+$(BUILD)/tests/%.o: tests/%.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -fvisibility=default -MMD -MP -c -o $@ $<
 
@@ -137,10 +137,8 @@ $(BUILD)/tests/support.a: $(TEST_SUPPORT_OBJ)
 	@rm -f $@
 	$(AR) rcs $@ $(TEST_SUPPORT_OBJ)
 
-$(BUILD)/tests/%: tests/%.c $(BUILD)/tests/support.a $(SERVER_LIB) $(LIB)
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -fvisibility=default $(LDFLAGS) -MMD -MP -o $@ $< $(BUILD)/tests/support.a $(LINK_ALL) \
-	    -lcmocka -lutil
+$(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/tests/support.a $(SERVER_LIB) $(LIB)
+	$(CC) $(LDFLAGS) -o $@ $< $(BUILD)/tests/support.a $(LINK_ALL) -lcmocka -lutil
 
 # one test program, for work on a room
 unit: $(filter %/$(T),$(TEST_BIN))
@@ -151,14 +149,17 @@ unit: $(filter %/$(T),$(TEST_BIN))
 FUZZ_SRC := $(wildcard fuzz/fuzz_*.c)
 FUZZ_BIN := $(FUZZ_SRC:fuzz/%.c=$(BUILD)/fuzz/%)
 LIBFUZZER_BIN := $(FUZZ_SRC:fuzz/%.c=$(BUILD)/libfuzzer/%)
-$(BUILD)/fuzz/%: fuzz/%.c fuzz/replay.c $(SERVER_LIB) $(LIB)
+$(BUILD)/fuzz/%.o: fuzz/%.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -fvisibility=default $(LDFLAGS) -MMD -MP -o $@ $< fuzz/replay.c $(LINK_ALL)
-$(BUILD)/libfuzzer/%: fuzz/%.c $(SERVER_LIB) $(LIB)
+	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -fvisibility=default -MMD -MP -c -o $@ $<
+$(BUILD)/fuzz/%: $(BUILD)/fuzz/%.o $(BUILD)/fuzz/replay.o $(SERVER_LIB) $(LIB)
+	$(CC) $(LDFLAGS) -o $@ $< $(BUILD)/fuzz/replay.o $(LINK_ALL)
+$(BUILD)/libfuzzer/%: $(BUILD)/fuzz/%.o $(SERVER_LIB) $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -fvisibility=default $(LDFLAGS) -MMD -MP -o $@ $< -fsanitize=fuzzer $(LINK_ALL)
+	$(CC) $(LDFLAGS) -o $@ $< -fsanitize=fuzzer $(LINK_ALL)
+.SECONDARY: $(TEST_BIN:=.o) $(FUZZ_BIN:=.o) $(BUILD)/fuzz/replay.o
 
--include $(TEST_BIN:=.d) $(TEST_SUPPORT_OBJ:.o=.d) $(FUZZ_BIN:=.d) $(LIBFUZZER_BIN:=.d)
+-include $(TEST_BIN:=.d) $(TEST_SUPPORT_OBJ:.o=.d) $(FUZZ_BIN:=.d) $(BUILD)/fuzz/replay.d
 
 test:
 	@scripts/deps.sh test
