@@ -25,7 +25,8 @@ struct sq_api_call_core {
     int32_t holds;
     bool gone;              /* the client left */
     sq_api_error cancelled; /* why it shall end, while a worker owns `error` */
-    atomic_bool woken;
+    atomic_bool woken;       /* the note is on its way */
+    sq_http_note note;
     size_t first, submitted; /* answers [first, submitted) may be at work */
     int32_t in_flight, n_ended;
     uint64_t client;
@@ -204,10 +205,7 @@ static void visit(void *user);
 /* The batch's thread, or the one that submits. */
 static void wake(void *user) {
     sq_api_call *c = user;
-    if (atomic_exchange(&c->core->woken, true)) return;
-    if (sq_http_post(c->api->http, visit, c) == SQUISH_OK) return;
-    atomic_store(&c->api->missed, true);
-    atomic_store(&c->core->woken, false); /* last: the call may be gone after this */
+    if (!atomic_exchange(&c->core->woken, true)) sq_http_post_lent(c->api->http, &c->core->note, visit, c);
 }
 
 static void job_options(const sq_api_call *c, const sq_api_answer *a, squish_job_options *o) {
@@ -396,15 +394,6 @@ static void drained(void *user, sq_http_req *r) {
     c->core->holds++;
     pump(c);
     let_go(c);
-}
-
-void sq_api_calls_poll(sq_api *api) {
-    for (sq_api_call *c = api->calls, *next; c; c = next) {
-        next = c->core->next;
-        c->core->holds++;
-        pump(c);
-        let_go(c);
-    }
 }
 
 /* ---- from prompts to answers ----------------------------------------------------------------- */

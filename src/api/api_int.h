@@ -616,7 +616,6 @@ struct sq_api {
     int log_fd; /* -1: none */
     sq_api_counters count;
     char url[128], ollama_url[128];
-    atomic_bool missed;   /* a wake could not be posted: look at every call */
     uint64_t memory_used; /* by loaded models, as planned */
     struct sq_api_kept
         *kept; /* answers that clients asked to be kept (api_responses_kept.c); NULL: none yet */
@@ -628,7 +627,6 @@ void sq_api_models_changed(sq_api *api); /* a load ended: are we ready? */
 /* By x-request-id, or by id with or without its prefix; NULL. */
 sq_api_call *sq_api_call_find(sq_api *api, const char *id);
 void sq_api_call_cancel(sq_api_call *c, int status, const char *code, const char *why);
-void sq_api_calls_poll(sq_api *api);
 void sq_api_call_free(sq_api_call *c); /* http is done with the request */
 sq_api_call *sq_api_call_next(const sq_api_call *c);
 uint64_t sq_api_call_client(const sq_api_call *c);

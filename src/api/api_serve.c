@@ -190,7 +190,6 @@ static void watch(sq_api *api) {
 static void tick(void *user) {
     sq_api *api = user;
     sq_api_models_tick(api);
-    if (atomic_exchange(&api->missed, false)) sq_api_calls_poll(api);
     watch(api);
 }
 

@@ -123,6 +123,16 @@ void sq_http_stop(sq_http *h); /* any thread: sq_http_run returns soon */
 /* Any thread: run fn on the loop thread, in order of posting. NO_MEMORY. Posts that never ran because the
  * loop ended are run by sq_http_free. */
 squish_status sq_http_post(sq_http *h, void (*fn)(void *user), void *user);
+/* A message to the loop: fn runs there. With work, a worker runs that first. */
+typedef struct sq_http_note {
+    struct sq_http_note *next;
+    void (*work)(void *user);
+    void (*fn)(void *user);
+    void *user;
+    bool lent; /* memory of whoever posted it */
+} sq_http_note;
+/* The same in the caller's memory: cannot fail. The note is in use until fn is called. */
+void sq_http_post_lent(sq_http *h, sq_http_note *n, void (*fn)(void *user), void *user);
 /* Loop thread: run work on a worker, then done on the loop thread (always, in the end). NO_MEMORY:
  * neither. */
 squish_status sq_http_work(sq_http *h, void (*work)(void *user), void (*done)(void *user), void *user);

@@ -114,13 +114,6 @@ struct sq_http_req {
     uint64_t ping_ns;
 };
 
-/* A message to the loop: fn runs there. With work, a worker runs that first. */
-typedef struct sq_http_note {
-    struct sq_http_note *next;
-    void (*work)(void *user);
-    void (*fn)(void *user);
-    void *user;
-} sq_http_note;
 typedef struct {
     sq_http_note *first, **last;
 } sq_http_notes;

@@ -47,6 +47,11 @@ squish_status sq_http_post(sq_http *h, void (*fn)(void *user), void *user) {
     return SQUISH_OK;
 }
 
+void sq_http_post_lent(sq_http *h, sq_http_note *n, void (*fn)(void *user), void *user) {
+    *n = (sq_http_note){.fn = fn, .user = user, .lent = true};
+    post_note(h, n);
+}
+
 squish_status sq_http_work(sq_http *h, void (*work)(void *user), void (*done)(void *user), void *user) {
     sq_http_note *n = sq_alloc_zero(&h->alloc, sizeof *n);
     if (!n) return SQUISH_NO_MEMORY;
@@ -78,8 +83,8 @@ void sq_http_run_posted(sq_http *h) {
         sq_http_note *next = n->next;
         void (*fn)(void *) = n->fn;
         void *user = n->user;
-        sq_alloc_free(&h->alloc, n, sizeof *n);
-        fn(user);
+        if (!n->lent) sq_alloc_free(&h->alloc, n, sizeof *n);
+        fn(user); /* a lent note may be posted again in there, or be gone after it */
         n = next;
     }
 }

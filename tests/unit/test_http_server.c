@@ -2,6 +2,7 @@
  *
  * test_http_server.c - what needs more than request and answer: clients that leave or do not read, limits of
  * connections, posts from many threads, the end of a server. */
+#include "support/faults.h"
 #include "support/http_run.h"
 
 #include <setjmp.h>
@@ -439,6 +440,38 @@ static void posts_from_many_threads_all_run_in_their_order(void **state) {
     assert_int_equal(n_disorder, 0);
 }
 
+/* Notes that are posted again from where they run. */
+static struct {
+    sq_http_note note;
+    int n;
+} lent[POSTERS];
+
+static void post_again(void *user) {
+    const int i = *(int *)user;
+    n_posted++;
+    if (++lent[i].n < POSTS) sq_http_post_lent(s.h, &lent[i].note, post_again, user);
+}
+
+static void a_lent_note_runs_each_time_it_is_posted_and_takes_no_memory(void **state) {
+    (void)state;
+    struct sq_test_alloc_state m = {0};
+    const squish_alloc a = sq_test_alloc(&m);
+    sq_http_options o = http_test_options(&s);
+    o.alloc = &a;
+    start(&o);
+    n_posted = 0;
+    memset(lent, 0, sizeof lent);
+    const int64_t before = m.count;
+    for (int i = 0; i < POSTERS; i++) {
+        numbers[i][0] = i;
+        sq_http_post_lent(s.h, &lent[i].note, post_again, &numbers[i][0]);
+    }
+    assert_true(http_until(&n_posted, POSTERS * POSTS));
+    assert_int_equal(m.count, before);
+    http_end(&s);
+    assert_int_equal(m.live_blocks, 0);
+}
+
 /* ---- the end --------------------------------------------------------------------------------- */
 
 static void close_listeners(void *user) {
@@ -502,6 +535,7 @@ int main(void) {
         TEST(timers_and_signals_are_told_to_the_loop),
         TEST(work_is_done_also_when_the_server_ends_first),
         TEST(posts_from_many_threads_all_run_in_their_order),
+        TEST(a_lent_note_runs_each_time_it_is_posted_and_takes_no_memory),
         TEST(a_drain_lets_requests_end_and_closes_the_rest),
         TEST(a_server_that_stops_with_requests_open_tells_their_handlers),
     };
