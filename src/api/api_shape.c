@@ -3,9 +3,10 @@
  * api_shape.c - what an answer must look like, as the dialects spell it:
  *
  *   OpenAI     response_format {type: text | json_object | json_schema}, in /v1/responses as text.format
- *   vLLM       guided_json, guided_regex, guided_choice, guided_grammar; structured_outputs {json, regex,
- * ...} llama.cpp  grammar, json_schema; response_format {type: json_object, schema} Ollama     format "json"
- * or a schema Anthropic  output_format, output_config.format {type: json_schema, schema}
+ *   vLLM       guided_json, guided_regex, guided_choice, guided_grammar; structured_outputs {json, ...}
+ *   llama.cpp  grammar, json_schema; response_format {type: json_object, schema}
+ *   Ollama     format "json" or a schema
+ *   Anthropic  output_format, output_config.format {type: json_schema, schema}
  *
  * All come down to a kind and a source in c->wish.shape. One request has one of them; two are a 400. */
 #include "api/api_int.h"
