@@ -197,6 +197,12 @@ static char *tools_text(sq_api_call *c) {
     return text;
 }
 
+/* Steps, text and values of a template have ceilings: trying again will not help. */
+static bool is_over_limit(const squish_error *err) {
+    return err->code == SQUISH_NO_MEMORY && strncmp(err->text, "template line ", 14) == 0 &&
+           !strstr(err->text, "out of memory");
+}
+
 static bool run_template(sq_api_call *c, json_t *messages, squish_text *out) {
     squish_template_options o = squish_template_options_default();
     squish_error err = {0};
@@ -212,7 +218,8 @@ static bool run_template(sq_api_call *c, json_t *messages, squish_text *out) {
     if (ok && squish_template_render(c->model->model, &o, out, &err) != SQUISH_OK) {
         ok = false;
         /* A template that came with the request is the client's to mend, the model's own is not. */
-        if (err.code == SQUISH_INVALID || (c->wish.template_source && err.code != SQUISH_NO_MEMORY))
+        if (err.code == SQUISH_INVALID || is_over_limit(&err) ||
+            (c->wish.template_source && err.code != SQUISH_NO_MEMORY))
             sq_api_refuse(&c->error, 400, "template_error", "messages", "%s", err.text);
         else
             sq_api_refuse_lib(&c->error, &err);

@@ -47,7 +47,10 @@ squish_status sq_tmpl_charge(sq_trun *r, uint64_t steps) {
 squish_status sq_tmpl_alloc(sq_trun *r, size_t n, size_t size, void **out) {
     *out = sq_arena_array(&r->arena, n ? n : 1, size, 8);
     if (*out) return SQUISH_OK;
-    return sq_tmpl_over(r, "values of more than %d MiB, or out of memory", SQ_TMPL_ARENA_MAX >> 20);
+    const size_t left = r->arena.bytes_max - r->arena.bytes_used; /* a block's head is well below 256 bytes */
+    if (left < 256 || (left - 256) / size < n)
+        return sq_tmpl_over(r, "values of more than %d MiB", SQ_TMPL_ARENA_MAX >> 20);
+    return sq_tmpl_over(r, "out of memory");
 }
 
 const char *sq_tmpl_type_name(const sq_tval *v) {
