@@ -237,10 +237,11 @@ test-clients: all $(VENV_CLIENTS)/.ready
 	    $(if $(CLIENTS),--only $(CLIENTS))
 
 # The server's targets: start, streams, company, prefixes, clients that leave, connections, load. PART: some of them;
-# SHAPE_MODEL: a folder in the 1.5B shape, to be spared making it; MINUTES of load (the bar was set for 60).
+# SHAPE_MODEL: a folder in the 1.5B shape, to be spared making it; MINUTES of load (the bar was set for 60), PAUSE before
+# each of its requests in seconds.
 bench-server: all $(BUILD)/tests/prop/test_answer_text
 	python3 scripts/targets_server.py --build $(BUILD) $(if $(PART),--part $(PART)) $(if $(MINUTES),--minutes $(MINUTES)) \
-	    $(if $(SHAPE_MODEL),--shape-model $(SHAPE_MODEL))
+	    $(if $(PAUSE),--pause $(PAUSE)) $(if $(SHAPE_MODEL),--shape-model $(SHAPE_MODEL))
 
 # The targets of grammars, beside xgrammar and llguidance from PyPI (needs network the first time). GRAMMAR_PARTS: some of
 # peers, oracle, generate, bombs, decode; SHAPE_MODEL: a folder in the 1.5B shape, for decode.

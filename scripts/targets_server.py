@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure the targets of the server into results/, and make the pages anew.
 
-    scripts/targets_server.py [--build build] [--part NAME,...] [--shape-model DIR] [--minutes N] [--print]
+    scripts/targets_server.py [--build build] [--part NAME,...] [--shape-model DIR] [--minutes N] [--pause S] [--second] [--print]
 
 Parts: start, stream, clients, prefix, disconnects, connections, attacks, soak (all of them unless named). The server runs in one
 process, the clients in another. Rows of the 1.5B shape need a folder made by scripts/make_shape.py with --random and
@@ -15,6 +15,7 @@ import argparse
 import json
 import pathlib
 import random
+import shutil
 import signal
 import socket
 import statistics
@@ -562,8 +563,22 @@ CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 STUCK_S = 300  # without a byte; the machine may have other work
 
 
-def soak_requests(rng):
-    """A request of the mix: (name, bytes, statuses that are right, leave after so many reads or 0)."""
+def weather_tool(name):
+    return {"type": "function", "function": {"name": name, "parameters": {
+        "type": "object", "properties": {"city": {"type": "string", "maxLength": 12}, "days": {"type": "integer"}}, "required": ["city"]}}}
+
+
+def soak_schema(rng):
+    """One of five, or one that nobody has asked for before."""
+    words = rng.choice((("sun", "rain"), ("a", "b", "c"), ("yes", "no"), ("1", "2"), ("red",), None)) or \
+        tuple(f"{rng.getrandbits(40):x}" for _ in range(rng.randint(1, 30)))
+    return {"type": "object", "properties": {"kind": {"enum": list(words)}, "n": {"type": "integer", "maximum": 99, "minimum": 0},
+                                             "text": {"type": "string", "maxLength": 20}}, "required": ["kind", "n"]}
+
+
+def soak_requests(rng, second=None):
+    """A request of the mix: (name, bytes, statuses that are right, leave after so many reads or 0). second: another
+    model to be asked now and then."""
     words = " ".join(rng.choice(("Tokyo", "sea", "why", "list", "日本", "🙂", "river", "of", "the")) for _ in range(rng.randint(1, 60)))
     said, n = [{"role": "user", "content": words}], rng.randint(1, 60)
     draw = {"temperature": rng.choice((0, 0.8, 1.2)), "stream": rng.random() < 0.5}
@@ -580,6 +595,15 @@ def soak_requests(rng):
         (1, "ollama embed", post("/api/embed", {"model": TINY_NAME, "input": words}), (200,), 0),
         (3, "anthropic", post("/v1/messages", {"model": TINY_NAME, "max_tokens": n, "messages": said, "stream": draw["stream"]}), (200,), 0),
         (2, "responses", post("/v1/responses", {"model": TINY_NAME, "input": words, "max_output_tokens": max(n, 16), "stream": draw["stream"]}), (200,), 0),
+        (2, "schema", post(CHAT, {"messages": said, "max_tokens": 60, **draw, "response_format": {
+            "type": "json_schema", "json_schema": {"name": "a", "schema": soak_schema(rng)}}}), (200,), 0),
+        (2, "tools", post(CHAT, {"messages": said, "max_tokens": 60, **draw, "tools": [weather_tool("weather"), weather_tool("climate")],
+                                 "tool_choice": rng.choice(("auto", "required"))}), (200,), 0),
+        (1, "ollama format", post("/api/chat", {"model": TINY_NAME, "messages": said, "format": soak_schema(rng),
+                                                "options": {"num_predict": 60}}), (200,), 0),
+        (1, "regex", post(TEXT, {"prompt": words, "guided_regex": "[a-z]{3,9}( [0-9]+)*", "max_tokens": n, **draw}), (200,), 0),
+        (2, "leaves a schema", post(CHAT, {"messages": said, "max_tokens": 300, "stream": True, "guided_json": {"type": "array", "items": soak_schema(rng)}}),
+         (200, 0), rng.randint(1, 20)),
         (4, "leaves while streaming", post(CHAT, {"messages": said, "ignore_eos": True, "max_tokens": 2000, "stream": True}), (200, 0), rng.randint(1, 20)),
         (2, "leaves at once", post(TEXT, {"prompt": long, "max_tokens": 100}), (0,), -1),
         (2, "no JSON", post(CHAT, b'{"messages": [' + words.encode()), (400,), 0),
@@ -593,20 +617,25 @@ def soak_requests(rng):
         (1, "slots", sc.get("/slots"), (200,), 0), (1, "models", sc.get("/v1/models"), (200,), 0),
         (1, "tokenize", post("/tokenize", {"prompt": words}), (200,), 0),
     )
+    if second:
+        mix += ((2, "another model", post("/api/chat", {"model": second, "messages": said, "options": {"num_predict": n},
+                                                        "keep_alive": rng.choice((0, "5m"))}), (200,), 0),)
     return rng.choices([m[1:] for m in mix], [m[0] for m in mix])[0]
 
 
 class Soak(threading.Thread):
     """One client after the other."""
 
-    def __init__(self, port, seed, until):
+    def __init__(self, port, seed, until, pause, second):
         super().__init__(daemon=True)
-        self.port, self.rng, self.until = port, random.Random(seed), until
+        self.port, self.rng, self.until, self.pause, self.second = port, random.Random(seed), until, pause, second
         self.n, self.stuck, self.wrong = 0, 0, []
 
     def run(self):
         while time.monotonic() < self.until:
-            name, data, right, leaves = soak_requests(self.rng)
+            if self.pause:
+                time.sleep(min(self.rng.expovariate(1 / self.pause), max(0, self.until - time.monotonic())))
+            name, data, right, leaves = soak_requests(self.rng, self.second)
             try:
                 status, text = self.one(data, leaves)
             except TimeoutError:
@@ -648,12 +677,15 @@ def slope(points):
 
 def soak(o):
     seconds = o.minutes * 60
-    with Server(o.build, TINY) as s:
+    second = "second" if o.second else None
+    with tempfile.TemporaryDirectory() as home, Server(o.build, TINY, home=home) as s:
+        if second:
+            shutil.copytree(TINY, pathlib.Path(home) / "models" / second)
         watch = Watch(s.port)
         fill_cache(s, watch, random.Random(6))
         watch.close()
         begin = time.monotonic()
-        workers = [Soak(s.port, i, begin + seconds) for i in range(12)]
+        workers = [Soak(s.port, i, begin + seconds, o.pause, second) for i in range(12)]
         for w in workers:
             w.start()
         points, files = [], []
@@ -674,13 +706,14 @@ def soak(o):
     wrong = [x for w in workers for x in w.wrong]
     for x in wrong[:10]:
         print(f"soak: {x}", file=sys.stderr)
-    kb, span = slope(points), max(p[1] for p in points) - min(p[1] for p in points)
-    minutes, most = f"{o.minutes:g} minutes", 1000 / 60 if o.minutes >= 60 else 100
+    kb, late, span = slope(points), slope([p for p in points if p[0] > seconds * 0.75]), max(p[1] for p in points) - min(p[1] for p in points)
+    minutes = f"{o.minutes:g} minutes" + (f" with pauses of {o.pause:g} s" if o.pause else "")
+    most = 1000 / 60 if o.minutes >= 60 else 100
     return [row("server, squish-tiny: mixed load of 12 clients: answers that were not what they should be", "0 stuck, 0 wrong",
                 f"{n} requests in {minutes}: {stuck} stuck, {len(wrong)} wrong; then {'well' if 'Tokyo' in text else 'WRONG'}, {h['inflight']} at work, {held} blocks held",
                 not stuck and not wrong and "Tokyo" in text and h["inflight"] == 0 and held == 0, command("soak")),
             row("server, squish-tiny: mixed load: anonymous memory, last three quarters", f"grows < {most:.0f} kB a minute",
-                f"{kb:+.0f} kB a minute, {points[-1][1] / 1024:.1f} MB at the end, range {span} kB", kb < most, command("soak")),
+                f"{kb:+.0f} kB a minute ({late:+.0f} in the last quarter), {points[-1][1] / 1024:.1f} MB at the end, range {span} kB", kb < most, command("soak")),
             row("server, squish-tiny: mixed load: open files", "constant",
                 f"{min(files)} to {max(files)}, {idle_files} when idle", max(files) <= idle_files + 24, command("soak"))]
 
@@ -710,6 +743,8 @@ def main():
     parser.add_argument("--shape-model", type=pathlib.Path)
     parser.add_argument("--models", default="squish-tiny,1.5b", help="one of them, where both are measured")
     parser.add_argument("--minutes", type=float, default=5, help="of the soak; the bar was set for 60")
+    parser.add_argument("--pause", type=float, default=0, help="of the soak: seconds a client waits before each request, on average")
+    parser.add_argument("--second", action="store_true", help="in the soak a second model comes and goes (memory is not flat then)")
     parser.add_argument("--print", action="store_true", help="write no results")
     o = parser.parse_args()
     parts = o.part.split(",")
