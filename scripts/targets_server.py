@@ -560,7 +560,7 @@ def attacks(o):
 # ---- soak -----------------------------------------------------------------------------------------------------------
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
-STUCK_S = 300  # without a byte; the machine may have other work
+STUCK_S = max(300, sc.HANG_S)  # without a byte; the machine may have other work
 
 
 def weather_tool(name):
@@ -681,9 +681,10 @@ def soak(o):
     with tempfile.TemporaryDirectory() as home, Server(o.build, TINY, home=home) as s:
         if second:
             shutil.copytree(TINY, pathlib.Path(home) / "models" / second)
-        watch = Watch(s.port)
-        fill_cache(s, watch, random.Random(6))
-        watch.close()
+        if not second:
+            watch = Watch(s.port)
+            fill_cache(s, watch, random.Random(6))
+            watch.close()
         begin = time.monotonic()
         workers = [Soak(s.port, i, begin + seconds, o.pause, second) for i in range(12)]
         for w in workers:
