@@ -109,7 +109,7 @@ static json_t *running(const sq_api_model *m) {
     const double s = sq_api_model_expires_s(m);
     const bool stays = s < 0 || s * 1e9 > (double)FOR_EVER_NS;
     sq_api_stamp(sq_os_unix_ns() + (stays ? FOR_EVER_NS : (uint64_t)(s * 1e9)), until);
-    sq_api_identity(m->info.path, identity);
+    sq_api_identity(m->path, identity); /* as tags has it */
     return json_pack("{s:o, s:o, s:I, s:s, s:o, s:s, s:i, s:i}", "name", tagged(m->name), "model",
                      tagged(m->name), "size", (json_int_t)m->bytes, "digest", identity, "details",
                      sq_api_ollama_details(&m->info, ""), "expires_at", until, "size_vram", 0,

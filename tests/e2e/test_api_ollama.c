@@ -378,6 +378,11 @@ static void tags_and_show_say_what_stands_in_the_files(void **state) {
     assert_int_equal(strlen(text_at(m, "digest")), 64);
     assert_true(int_at(m, "size") > 50000000);
     check_stamp(text_at(m, "modified_at"));
+    json_t *ps = ask_json(&server, "GET", "/api/ps", NULL, 200); /* clients tell models by it */
+    const json_t *loaded = entry(ps, "squish-tiny:latest");
+    assert_non_null(loaded);
+    assert_string_equal(text_at(loaded, "digest"), text_at(entry(tags, "squish-tiny:latest"), "digest"));
+    json_decref(ps);
     static const char *const asks[] = {"{\"model\":\"squish-tiny\"}",
                                        "{\"name\":\"tiny\"}"}; /* loaded, and not */
     for (size_t i = 0; i < 2; i++) {
