@@ -563,15 +563,22 @@ CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 STUCK_S = max(300, sc.HANG_S)  # without a byte; the machine may have other work
 
 
+def fill_grammars(s, rng):
+    """Use up what is kept of compiled grammars (64 of a model), with what they learn."""
+    for _ in range(96):
+        shape = {"type": "json_schema", "json_schema": {"name": "a", "schema": soak_schema(rng, True)}}
+        talk(s.port, post(CHAT, {"messages": QUESTION, "max_tokens": 60, "temperature": 1.2, "response_format": shape}))
+
+
 def weather_tool(name):
     return {"type": "function", "function": {"name": name, "parameters": {
         "type": "object", "properties": {"city": {"type": "string", "maxLength": 12}, "days": {"type": "integer"}}, "required": ["city"]}}}
 
 
-def soak_schema(rng):
+def soak_schema(rng, fresh=False):
     """One of five, or one that nobody has asked for before."""
-    words = rng.choice((("sun", "rain"), ("a", "b", "c"), ("yes", "no"), ("1", "2"), ("red",), None)) or \
-        tuple(f"{rng.getrandbits(40):x}" for _ in range(rng.randint(1, 30)))
+    known = (("sun", "rain"), ("a", "b", "c"), ("yes", "no"), ("1", "2"), ("red",), None)
+    words = (None if fresh else rng.choice(known)) or tuple(f"{rng.getrandbits(40):x}" for _ in range(rng.randint(1, 30)))
     return {"type": "object", "properties": {"kind": {"enum": list(words)}, "n": {"type": "integer", "maximum": 99, "minimum": 0},
                                              "text": {"type": "string", "maxLength": 20}}, "required": ["kind", "n"]}
 
@@ -685,6 +692,7 @@ def soak(o):
             watch = Watch(s.port)
             fill_cache(s, watch, random.Random(6))
             watch.close()
+            fill_grammars(s, random.Random(7))
         begin = time.monotonic()
         workers = [Soak(s.port, i, begin + seconds, o.pause, second) for i in range(12)]
         for w in workers:
@@ -714,7 +722,7 @@ def soak(o):
                 f"{n} requests in {minutes}: {stuck} stuck, {len(wrong)} wrong; then {'well' if 'Tokyo' in text else 'WRONG'}, {h['inflight']} at work, {held} blocks held",
                 not stuck and not wrong and "Tokyo" in text and h["inflight"] == 0 and held == 0, command("soak")),
             row("server, squish-tiny: mixed load: anonymous memory, last three quarters", f"grows < {most:.0f} kB a minute",
-                f"{kb:+.0f} kB a minute ({late:+.0f} in the last quarter), {points[-1][1] / 1024:.1f} MB at the end, range {span} kB", kb < most, command("soak")),
+                f"{kb:+.0f} kB a minute ({late:+.0f} in the last quarter of {minutes}), {points[-1][1] / 1024:.1f} MB at the end, range {span} kB", kb < most, command("soak")),
             row("server, squish-tiny: mixed load: open files", "constant",
                 f"{min(files)} to {max(files)}, {idle_files} when idle", max(files) <= idle_files + 24, command("soak"))]
 
