@@ -269,6 +269,10 @@ test-schemathesis: $(VENV_SCHEMATHESIS)/.ready
 	$(VENV_SCHEMATHESIS)/bin/python scripts/check_schemathesis.py --build $(BUILD)/asan-server \
 	    --schemathesis $(VENV_SCHEMATHESIS)/bin/schemathesis $(if $(MINUTES),--minutes $(MINUTES))
 
+# The server under valgrind (Debian: valgrind): does an answer depend on memory that nobody wrote? Takes some minutes.
+test-memory: all
+	python3 scripts/check_memory.py --build $(BUILD)
+
 check-rooms:
 	@scripts/check_rooms.sh
 check-style:
@@ -305,4 +309,4 @@ clean:
 -include mk/arm.mk
 -include mk/page.mk
 
-.PHONY: all run deps test test-interop test-clients test-schemathesis test-build libfuzzer-build check check-rooms check-style bench-peers bench-check grammar-peer bench-server bench-grammar man install clean unit
+.PHONY: all run deps test test-interop test-clients test-schemathesis test-memory test-build libfuzzer-build check check-rooms check-style bench-peers bench-check grammar-peer bench-server bench-grammar man install clean unit

@@ -85,7 +85,7 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(40)
+            return self.process.wait(HANG_S / 3)
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()
