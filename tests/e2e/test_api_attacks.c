@@ -159,8 +159,9 @@ static void grammars_that_explode_are_refused_or_kept_to_and_nothing_stands_stil
     for (size_t i = 0; i < SQ_COUNT(grammars); i++) {
         char *source = source_of(grammars[i].before, grammars[i].open, grammars[i].middle, grammars[i].close,
                                  grammars[i].after, grammars[i].n);
-        char *body = malloc(strlen(source) + 1024);
-        sprintf(body, "%s%s%s", grammars[i].begin, source, grammars[i].end);
+        const size_t size = strlen(source) + 1024;
+        char *body = malloc(size);
+        snprintf(body, size, "%s%s%s", grammars[i].begin, source, grammars[i].end);
         const double begin = now_ms();
         const api_reply *r = ask(&server, "POST", grammars[i].route, body);
         const double ms = now_ms() - begin;

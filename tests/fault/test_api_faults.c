@@ -5,8 +5,8 @@
  * the end of the connection; nothing hangs, and the same request afterwards is answered as ever. At the end
  * nothing has leaked. (libevent's and PCRE2's own memory is malloc's.)
  *
- * The model has two layers of random weights behind squish-tiny's tokenizer: its answers mean nothing, and cost
- * next to nothing. */
+ * The model has two layers of random weights behind squish-tiny's tokenizer: its answers mean nothing, and
+ * cost next to nothing. */
 #include "support/api_run.h"
 #include "support/faults.h"
 #include "support/tiny_model.h"
