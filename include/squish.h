@@ -172,7 +172,7 @@ typedef struct {
     uint64_t n_params;        /* weights of the network, tied tables counted once */
     uint64_t weight_bytes;    /* bytes mapped for weights */
     double bits_per_weight;
-    int32_t n_layers, hidden, ffn, n_heads, n_kv_heads, head_dim;
+    int32_t n_layers, hidden, ffn, n_heads, n_kv_heads, head_dim, n_experts, n_experts_used;
     int32_t n_vocab;          /* rows of the embedding: logits per position */
     int32_t n_vocab_tokens;   /* ids the tokenizer knows; higher logits are padding and never sampled */
     int32_t ctx_train;        /* positions the model was trained for */

@@ -42,6 +42,39 @@ typedef struct {
 
 typedef enum { SQ_ACT_SILU, SQ_ACT_GELU_TANH, SQ_ACT_RELU2 } sq_activation;
 
+enum { SQ_EXPERTS_MAX = 4096 };
+
+/* One expert: h = act(gate x) * (up x), y = down h. */
+typedef struct {
+    sq_weight gate, up, down;
+} sq_expert;
+
+/* How rows choose among experts. */
+typedef struct {
+    int32_t n, used;             /* experts, and how many a row takes */
+    int32_t n_group, topk_group; /* the chosen are of the topk_group groups with the largest best score */
+    bool norm;                   /* weights are divided by their sum, else multiplied by scale */
+    float scale;
+} sq_route_rule;
+
+/* The choice of m rows, on the host, ordered twice: by row, and by expert. */
+typedef struct {
+    int32_t m, m_max;
+    sq_route_rule rule;
+    int32_t *expert; /* [m][used] in rising order */
+    float *weight;   /* [m][used] */
+    int32_t *slot;   /* [m][used]: where this row stands among those gathered by expert */
+    int32_t *first;  /* [n + 1]: slots of expert e are [first[e], first[e + 1]) */
+    int32_t *row;    /* [m * used]: the row of a slot */
+    int32_t *active; /* [n]: scratch of run */
+    float *p;        /* [n]: probabilities of a row */
+} sq_routes;
+
+/* Memory of a block of experts; slots are rows gathered by expert, m_max * used of them. */
+typedef struct {
+    sq_rows in, mid, out; /* [slots][hidden], [slots][ffn], [slots][hidden] */
+} sq_expert_rows;
+
 /* What prompts leave out of their past. Both are off by default, and both are functions of positions, keys
  * and queries alone: neither threads nor other sequences of a step show in the result.
  *   sage    a row at position p reads whole chunks before its own, those below 256 floor(p / 256), in 8
@@ -137,6 +170,22 @@ void sq_be_linear(sq_backend *b, const sq_rows *x, const sq_linear *l, int32_t n
 /* h = act(Wg x) * (Wu x), quantised if asked. gate_bias and up_bias may be NULL. */
 void sq_be_gated(sq_backend *b, const sq_rows *x, const sq_weight *wg, const float *gate_bias,
                  const sq_weight *wu, const float *up_bias, sq_activation act, bool quantise, sq_rows *h);
+/* Bytes of sq_routes for m_max rows, and the carving of such a block of host memory. */
+size_t sq_routes_bytes(const sq_route_rule *rule, int32_t m_max);
+void sq_routes_carve(sq_routes *r, const sq_route_rule *rule, int32_t m_max, void *memory);
+/* Softmax over the scores [m][n] and the choice of each row: the largest, of equal ones the first. */
+void sq_be_route(sq_backend *b, const sq_rows *scores, sq_routes *r);
+/* A block of experts in three parts, so that experts may come in any order, some at a time:
+ *   gather   the rows of x, expert by expert, into e->in (quantised if x is)
+ *   run      experts[i - from] for i in [from, to): e->out of their slots
+ *   sum      y[i] += sum over the chosen in rising order of weight * out, then (shared != NULL) shared[i],
+ *            times the sigmoid of `gate` [m][1] if that is not NULL
+ * What a row gets does not depend on the other rows, nor on how experts are spread over calls of run. */
+void sq_be_experts_gather(sq_backend *b, const sq_rows *x, const sq_routes *r, sq_expert_rows *e);
+void sq_be_experts_run(sq_backend *b, const sq_routes *r, const sq_expert *experts, int32_t from, int32_t to,
+                       sq_activation act, sq_expert_rows *e);
+void sq_be_experts_sum(sq_backend *b, const sq_routes *r, const sq_expert_rows *e, const sq_rows *shared,
+                       const sq_rows *gate, sq_rows *y);
 /* x += y */
 void sq_be_add(sq_backend *b, sq_rows *x, const sq_rows *y);
 /* cos[i][j] = A cos(pos[i] * inv_freq[j]), sin alike; angles in double (an f32 angle is off in the third

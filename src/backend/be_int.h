@@ -112,6 +112,7 @@ void sq_be_attn_chunk(const sq_backend *b, const sq_attn_shape *shape, const sq_
 void sq_be_hadamard(float *x, int32_t n);
 /* Run fn over items, on the pool or, if the work is small, on the caller alone. */
 void sq_be_run(sq_backend *b, sq_pool_fn fn, void *ctx, int32_t n_items, int64_t work);
+sq_glu_fn *sq_be_glu(const sq_backend *b, sq_activation act);
 /* Quantise rows [0, r->m) and set r->quantised. */
 void sq_be_quantise(sq_backend *b, sq_rows *r);
 /* Low-rank terms of a matrix. Floats that V x takes for m rows (0: no terms); V x of all terms into t; and

@@ -137,7 +137,7 @@ static void gated_item(void *ctx, int32_t item, int32_t thread) {
     }
 }
 
-static sq_glu_fn *glu_of(const sq_backend *b, sq_activation act) {
+sq_glu_fn *sq_be_glu(const sq_backend *b, sq_activation act) {
     switch (act) {
     case SQ_ACT_SILU: return b->k.silu_mul;
     case SQ_ACT_RELU2: return b->k.relu2_mul;
@@ -148,7 +148,7 @@ static sq_glu_fn *glu_of(const sq_backend *b, sq_activation act) {
 void sq_be_gated(sq_backend *b, const sq_rows *x, const sq_weight *wg, const float *gate_bias,
                  const sq_weight *wu, const float *up_bias, sq_activation act, bool quantise, sq_rows *h) {
     float *low_u = b->low ? b->low + sq_be_lowrank_floats(wg, x->m) : NULL;
-    gated_ctx c = {b, sq_be_act(x), wg,    wu, gate_bias, up_bias, glu_of(b, act), quantise,
+    gated_ctx c = {b, sq_be_act(x), wg,    wu, gate_bias, up_bias, sq_be_glu(b, act), quantise,
                    h, b->low,       low_u, {0}};
     if (wg->low) sq_be_lowrank_down(b, wg, &c.x, b->low);
     if (wu->low) sq_be_lowrank_down(b, wu, &c.x, low_u);

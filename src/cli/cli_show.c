@@ -114,6 +114,10 @@ static json_t *facts_json(const squish_model *model, const squish_model_info *m)
                           "vocab_tokens", m->n_vocab_tokens, "ctx_train", m->ctx_train, "window", m->window,
                           "tied_head", m->tied_head, "tokenizer", m->has_tokenizer, "template",
                           m->has_template, "load_ms", m->load_ms, "quality", squish_quality_name(m->quality));
+    if (o && m->n_experts) {
+        json_object_set_new(o, "experts", json_integer(m->n_experts));
+        json_object_set_new(o, "experts_used", json_integer(m->n_experts_used));
+    }
     const char *config = squish_model_config_json(model), *generation = squish_model_generation_json(model);
     if (o && config) json_object_set_new(o, "config", json_loads(config, 0, NULL));
     if (o && generation) json_object_set_new(o, "generation", json_loads(generation, 0, NULL));
@@ -151,6 +155,7 @@ static void print_facts(const squish_model_info *m, const squish_mem_estimate *e
                cli_bytes(m->weight_bytes, bytes), m->bits_per_weight);
         printf("parameters    %s (%llu)\n", count, (unsigned long long)m->n_params);
         printf("layers        %d of %d wide, feed-forward %d\n", m->n_layers, m->hidden, m->ffn);
+        if (m->n_experts) printf("experts       %d of %d for each token\n", m->n_experts_used, m->n_experts);
         printf("heads         %d of %d, %d for keys and values\n", m->n_heads, m->head_dim, m->n_kv_heads);
     }
     if (m->n_vocab)

@@ -54,7 +54,7 @@ typedef struct {
     sq_wtype type;
     sq_scale_type scale;
     sq_quant_method method;
-    const char *reason; /* of the report: "Q", "P_NORM", "P_BIAS", "P_POLICY", "P_RANGE" */
+    const char *reason; /* of the report: "Q", "P_NORM", "P_BIAS", "P_ROUTER", "P_POLICY", "P_RANGE" */
     sq_make_by by;      /* QUANTISE of 2 to 4 bits */
     int32_t rank;       /* of the compensator */
 } sq_recipe;

@@ -95,6 +95,14 @@ static sq_unit_kind unit_of(sq_role r) {
     case SQ_ROLE_FINAL_NORM: return SQ_UNIT_HEAD;
     case SQ_ROLE_ROPE_FACTORS: return SQ_UNIT_MISC;
     case SQ_ROLE_ATTN_SUB_NORM: return SQ_UNIT_ATTN;
+    case SQ_ROLE_ROUTER:
+    case SQ_ROLE_SHARED_SWITCH:
+    case SQ_ROLE_SHARED_GATE:
+    case SQ_ROLE_SHARED_UP:
+    case SQ_ROLE_SHARED_DOWN: return SQ_UNIT_SHARED;
+    case SQ_ROLE_EXPERT_GATE:
+    case SQ_ROLE_EXPERT_UP:
+    case SQ_ROLE_EXPERT_DOWN: return SQ_UNIT_EXPERT;
     default: return r < SQ_ROLE_FFN_NORM ? SQ_UNIT_ATTN : SQ_UNIT_FFN;
     }
 }
@@ -110,7 +118,8 @@ static squish_status declare_tensors(sq_build *b, squish_error *err) {
                            .dims = {(uint64_t)w.rows, w.vector ? 0 : (uint64_t)w.cols},
                            .wtype = (uint16_t)r.type,
                            .role = (uint16_t)w.role,
-                           .layer = w.layer < 0 ? 0xFFFF : (uint16_t)w.layer};
+                           .layer = w.layer < 0 ? 0xFFFF : (uint16_t)w.layer,
+                           .expert = w.expert < 0 ? 0 : (uint32_t)w.expert};
         const sq_wtype_info *info = sq_wtype_get(r.type);
         t.group = info->layout == SQ_LAYOUT_T16X4 ? (uint32_t)info->sub : 0;
         sq_build_parts parts;

@@ -394,7 +394,7 @@ static squish_status put_factors(job *j, size_t index, squish_error *err) {
 static squish_status write_all(job *j, const char *assets, squish_progress_fn progress, void *user,
                                squish_error *err) {
     const sq_want factors = {
-        .vector = true, .rows = j->m->cfg.head_dim / 2, .gguf_name = "rope_freqs.weight"};
+        .vector = true, .expert = -1, .rows = j->m->cfg.head_dim / 2, .gguf_name = "rope_freqs.weight"};
     const bool llama3 = j->m->cfg.rope[0].type == SQ_ROPE_LLAMA3;
     sq_want w;
     for (size_t i = 0; i < j->n && sq_config_want(&j->m->cfg, i, &w); i++)
@@ -418,6 +418,9 @@ squish_status sq_export_gguf(const sq_model *m, const char *assets, const char *
                              squish_error *err) {
     *r = (sq_export_result){0};
     if (!m->has_weights) return sq_fail(err, SQUISH_INVALID, "%s has no weights", m->info.path);
+    if (m->cfg.moe.n > 0)
+        return sq_fail(err, SQUISH_UNSUPPORTED,
+                       "%s has experts: these are exported as safetensors only, not as GGUF", m->info.path);
     if (sq_os_exists(out))
         return sq_fail(err, SQUISH_INVALID, "%s is there already (name another file)", out);
     job j = {.alloc = m->alloc, .m = m, .r = r};

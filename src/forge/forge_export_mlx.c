@@ -282,7 +282,7 @@ static squish_status run(job *j, const char *assets, const char *out, squish_pro
     snprintf(path, sizeof path, "%s/model.safetensors", out);
     SQ_TRY(sq_st_writer_new(&j->w, path, &j->alloc, err));
     SQ_TRY(sq_st_writer_meta(j->w, "format", "mlx", err));
-    j->body = form_of(&j->m->layers[0].mat[SQ_ROLE_Q]);
+    j->body = form_of(&j->m->layers[0].mat[SQ_ROLE_O]);
     while (sq_export_next(j->m, &at, &w)) SQ_TRY(declare_one(j, &w, err));
     SQ_TRY(sq_st_writer_layout(j->w, &j->r->bytes, err));
     SQ_TRY(write_tensors(j, progress, user, err));
@@ -299,6 +299,9 @@ squish_status sq_export_mlx(const sq_model *m, const char *assets, const char *o
     char config[1200];
     *r = (sq_export_result){0};
     if (!m->has_weights) return sq_fail(err, SQUISH_INVALID, "%s has no weights", m->info.path);
+    if (m->cfg.moe.n > 0)
+        return sq_fail(err, SQUISH_UNSUPPORTED,
+                       "%s has experts: these are exported as safetensors only, not as MLX", m->info.path);
     if (strlen(out) > 1000 || snprintf(config, sizeof config, "%s/config.json", out) >= (int)sizeof config)
         return sq_fail(err, SQUISH_INVALID, "%.100s...: path too long", out);
     if (sq_os_exists(config))

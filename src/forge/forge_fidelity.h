@@ -6,10 +6,10 @@
  * by row (low-rank terms included) and compared in f64. Where the two files order the rows of q and k
  * differently (neighbouring or half-split rotary pairs), rows are matched by what they mean.
  *
- * Reason codes: Q quantised; P_NORM, P_BIAS vectors kept exactly; P_POLICY a matrix kept in the source's own
- * type; P_RANGE kept in a wider type because the target could not hold it; ALIAS the head is the embedding;
- * FOLDED scales were folded in (method awq), so that the source's weights are not what it stands for: the
- * measures are those of the build, against the scaled tensor, and count in no mean. */
+ * Reason codes: Q quantised; P_NORM, P_BIAS vectors kept exactly; P_ROUTER a router; P_POLICY a matrix kept
+ * in the source's own type; P_RANGE kept in a wider type because the target could not hold it; ALIAS the head
+ * is the embedding; FOLDED scales were folded in (method awq), so that the source's weights are not what it
+ * stands for: the measures are those of the build, against the scaled tensor, and count in no mean. */
 #ifndef SQ_FORGE_FIDELITY_H
 #define SQ_FORGE_FIDELITY_H
 

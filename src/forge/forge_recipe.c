@@ -94,13 +94,19 @@ sq_recipe sq_recipe_for(const squish_compress_options *o, const sq_config *c, ui
     sq_recipe r = copied(SQ_W_F32, SQ_SCALE_F32, w->norm ? "P_NORM" : "P_BIAS");
     if (w->vector) return r;
     if (!o->requantise && kept(src, &r)) return r;
+    /* Whom a token chooses flips with the last bits of these, and they are small. */
+    const bool router = w->role == SQ_ROLE_ROUTER || w->role == SQ_ROLE_SHARED_SWITCH;
+    if (router && sq_wtype_get((sq_wtype)src->wtype)->layout == SQ_LAYOUT_ROWS)
+        return copied((sq_wtype)src->wtype, SQ_SCALE_F16, "P_ROUTER");
     const bool table = w->role == SQ_ROLE_EMBED || w->role == SQ_ROLE_HEAD;
     if (!table && (c->ternary || o->bits == 1)) return quantised(SQ_W_T2_ROW, SQ_SCALE_F32, SQ_QUANT_RTN);
+    /* What feeds a router is held finer: it is a small share, and each flip is a large error. */
+    if (o->bits == 8 && c->moe.n > 0 && !table && w->expert < 0 && o->group == SQ_GROUP) return eight(32);
     if (o->bits == 8) return eight(o->group);
     const bool stays_8 = w->role == SQ_ROLE_EMBED && !c->tied;
     if (table && (stays_8 || n_params < SMALL_MODEL)) return eight(o->group == 32 ? 32 : SQ_GROUP);
     r = affine(o, table ? 4 : o->bits);
     if (!table && o->method == SQUISH_METHOD_GPTQ) r.by = SQ_BY_GPTQ;
-    if (!table && o->method == SQUISH_METHOD_MILO) r.by = SQ_BY_MILO;
+    if (!table && w->expert < 0 && o->method == SQUISH_METHOD_MILO) r.by = SQ_BY_MILO;
     return r;
 }

@@ -6,8 +6,9 @@
  *   checkpoint or .sqw  -> sq_model     every matrix bound to its role; only vectors of a checkpoint copied
  *   sq_model + backend  -> sq_forward   tokens of one step in, hidden states and logits out
  *
- * The dense families differ in few places, and those are data, not code paths: biases, head norms, norms
- * after a block, the activation, rope per layer type, windows, norms inside a block (BitNet). */
+ * The families differ in few places, and those are data, not code paths: biases, head norms, norms after a
+ * block, the activation, rope per layer type, windows, norms inside a block (BitNet), experts instead of one
+ * feed-forward block. */
 #ifndef SQ_MODEL_H
 #define SQ_MODEL_H
 
@@ -17,6 +18,8 @@
 #include "format/limits.h"
 #include "kv/kv.h"
 #include "text/text.h"
+
+#include <stddef.h>
 
 /* ---- configuration --------------------------------------------------------------------------- */
 
@@ -33,8 +36,21 @@ typedef struct {
     double beta_fast, beta_slow, attention_factor, mscale, mscale_all_dim; /* yarn; 0: not given */
 } sq_rope_params;
 
-enum { SQ_LAYER_WINDOWED = 1, SQ_LAYER_ROPE1 = 2 }; /* SQ_LAYER_ROPE1: uses rope[1] */
+enum { SQ_LAYER_WINDOWED = 1, SQ_LAYER_ROPE1 = 2, SQ_LAYER_MOE = 4 }; /* SQ_LAYER_ROPE1: uses rope[1] */
 enum { SQ_CONFIG_VERSION = 2 };
+
+/* A choice among experts in the place of a feed-forward block (Shazeer et al., arXiv:1701.06538), in layers
+ * with SQ_LAYER_MOE. Scores are a softmax over all experts. */
+typedef struct {
+    int32_t n, used;             /* experts, and how many of them a token takes; n = 0: a dense model */
+    int32_t ffn;                 /* of one expert */
+    int32_t shared_ffn;          /* of the block that every token takes besides; 0: there is none */
+    int32_t shared_switch;       /* 1: a sigmoid of the input scales what that block gives (Qwen2-MoE) */
+    int32_t norm_topk;           /* 1: weights of the chosen are divided by their sum */
+    int32_t n_group, topk_group; /* the chosen are of the topk_group best of n_group groups; 1, 1: of all */
+    float scale;                 /* of the weights, where they are not divided */
+    int32_t reserved;
+} sq_moe_config;
 
 /* Normalised configuration; also the NCFG section of a .sqw, byte by byte. Everything checked by
  * sq_config_check. */
@@ -55,7 +71,13 @@ typedef struct {
     float norm_eps, embed_scale, softmax_scale;
     sq_rope_params rope[2];
     uint8_t layer_flags[SQ_MAX_LAYERS];
+    sq_moe_config moe; /* files made before there were experts end before it: all zero */
 } sq_config;
+/* Bytes of the section before moe was there. */
+#define SQ_CONFIG_DENSE_BYTES offsetof(sq_config, moe)
+static inline bool sq_config_is_moe(const sq_config *c, int32_t layer) {
+    return c->layer_flags[layer] & SQ_LAYER_MOE;
+}
 
 /* From config.json. UNSUPPORTED names the architecture and the list of those we run, or the field we do not;
  * CORRUPT a missing or absurd field with its value. */
@@ -78,12 +100,40 @@ void sq_rope_frequencies(const sq_rope_params *p, int32_t half, double *inv_freq
 
 /* What a tensor does. Numbers are on disk (.sqw): append only. */
 typedef enum {
-    SQ_ROLE_EMBED, SQ_ROLE_HEAD, SQ_ROLE_FINAL_NORM,
-    SQ_ROLE_ATTN_NORM, SQ_ROLE_Q, SQ_ROLE_K, SQ_ROLE_V, SQ_ROLE_O,
-    SQ_ROLE_Q_BIAS, SQ_ROLE_K_BIAS, SQ_ROLE_V_BIAS, SQ_ROLE_O_BIAS, SQ_ROLE_Q_NORM, SQ_ROLE_K_NORM,
-    SQ_ROLE_ATTN_POST_NORM, SQ_ROLE_FFN_NORM, SQ_ROLE_GATE, SQ_ROLE_UP, SQ_ROLE_DOWN,
-    SQ_ROLE_GATE_BIAS, SQ_ROLE_UP_BIAS, SQ_ROLE_DOWN_BIAS, SQ_ROLE_FFN_POST_NORM,
-    SQ_ROLE_ATTN_SUB_NORM, SQ_ROLE_FFN_SUB_NORM, SQ_ROLE_ROPE_FACTORS,
+    SQ_ROLE_EMBED,
+    SQ_ROLE_HEAD,
+    SQ_ROLE_FINAL_NORM,
+    SQ_ROLE_ATTN_NORM,
+    SQ_ROLE_Q,
+    SQ_ROLE_K,
+    SQ_ROLE_V,
+    SQ_ROLE_O,
+    SQ_ROLE_Q_BIAS,
+    SQ_ROLE_K_BIAS,
+    SQ_ROLE_V_BIAS,
+    SQ_ROLE_O_BIAS,
+    SQ_ROLE_Q_NORM,
+    SQ_ROLE_K_NORM,
+    SQ_ROLE_ATTN_POST_NORM,
+    SQ_ROLE_FFN_NORM,
+    SQ_ROLE_GATE,
+    SQ_ROLE_UP,
+    SQ_ROLE_DOWN,
+    SQ_ROLE_GATE_BIAS,
+    SQ_ROLE_UP_BIAS,
+    SQ_ROLE_DOWN_BIAS,
+    SQ_ROLE_FFN_POST_NORM,
+    SQ_ROLE_ATTN_SUB_NORM,
+    SQ_ROLE_FFN_SUB_NORM,
+    SQ_ROLE_ROPE_FACTORS,
+    SQ_ROLE_ROUTER,
+    SQ_ROLE_SHARED_SWITCH,
+    SQ_ROLE_SHARED_GATE,
+    SQ_ROLE_SHARED_UP,
+    SQ_ROLE_SHARED_DOWN,
+    SQ_ROLE_EXPERT_GATE,
+    SQ_ROLE_EXPERT_UP,
+    SQ_ROLE_EXPERT_DOWN,
     SQ_ROLE_COUNT
 } sq_role;
 
@@ -92,12 +142,13 @@ typedef enum {
 typedef struct {
     sq_role role;
     int32_t layer;            /* -1: not in a layer */
+    int32_t expert;           /* -1: not of an expert */
     bool vector, norm;        /* vector: [rows]; norm: norm_plus_one applies */
     int32_t rows, cols;       /* vector: cols = 1 */
     int32_t row0, parent_rows;
     char hf_name[96];         /* of the tensor or its fused parent */
     char name[96];            /* its own name, unique: what messages and reports say */
-    char gguf_name[48];       /* "blk.3.attn_q.weight" */
+    char gguf_name[48];       /* "blk.3.attn_q.weight"; of an expert: all of the layer */
 } sq_want;
 /* The i-th tensor of the model in execution order; false past the last. A tied model
  * has no tensor of role HEAD. */
@@ -110,6 +161,7 @@ typedef struct {
     const float *vec[SQ_ROLE_COUNT];    /* f32, norm offset folded in; NULL: absent */
     bool windowed;
     int32_t rope;
+    sq_expert *experts; /* [moe.n] or NULL: a dense layer */
 } sq_layer;
 
 typedef struct squish_model sq_model; /* the public handle is this struct */

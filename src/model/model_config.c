@@ -5,7 +5,7 @@
  * Both spellings in the wild are read: rope_theta + rope_scaling + torch_dtype, and rope_parameters + dtype;
  * where both stand, rope_parameters wins. What a family implies without saying (Qwen2 has biases on q, k, v)
  * is in one table. */
-#include "model/model.h"
+#include "model/model_int.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -16,6 +16,7 @@ typedef struct {
     const char *model_type;
     bool qkv_bias, qk_norm, fused;
     bool gemma;            /* four norms meaning 1 + w, scaled embedding, GELU, two ropes */
+    bool moe;              /* experts (model_config_moe.c) */
     bool bitnet;           /* ternary weights, norms before o and before down, squared ReLU */
     bool window_default;   /* sliding_window applies unless use_sliding_window is false */
     int32_t window;        /* where config.json has no sliding_window */
@@ -29,6 +30,8 @@ static const family families[] = {
     {"mistral", .window_default = true, .window = 4096},
     {"phi3", .fused = true, .window_default = true},
     {"bitnet", .bitnet = true, .window_default = false},
+    {"qwen2_moe", .qkv_bias = true, .moe = true, .window_default = false, .window = 4096, .from = 28},
+    {"qwen3_moe", .qk_norm = true, .moe = true, .window_default = false, .window = 4096, .from = 28},
     {"gemma3_text", .qk_norm = true, .gemma = true, .window_default = true, .window = 4096},
 };
 
@@ -253,6 +256,7 @@ static squish_status from_object(const json_t *o, sq_config *c, squish_error *er
     SQ_TRY(rope_all(o, f, c->ctx, c, err));
     SQ_TRY(windows(o, f, c, err));
     SQ_TRY(ours(o, c, err));
+    if (f->moe) SQ_TRY(sq_config_moe_read(o, c, err));
     bool tied = f->gemma, bias = f->qkv_bias, mlp_bias = false;
     SQ_TRY(sq_json_bool(o, "tie_word_embeddings", false, &tied, what, err));
     if (!f->qkv_bias) SQ_TRY(sq_json_bool(o, "attention_bias", false, &bias, what, err));
@@ -342,6 +346,7 @@ static json_t *config_object(const sq_config *c, const family *f, const char *po
                           "attention_bias", c->qkv_bias, "mlp_bias", c->mlp_bias);
     if (!o) return NULL;
     windows_json(c, f, o);
+    if (f->moe) sq_config_moe_json(c, o);
     json_t *rope = rope_json(&c->rope[0]);
     if (f->gemma) {
         rope = json_pack("{s:o, s:o}", "full_attention", rope, "sliding_attention", rope_json(&c->rope[1]));
@@ -422,6 +427,7 @@ squish_status sq_config_check(const sq_config *c, squish_error *err) {
         return sq_fail(err, SQUISH_CORRUPT, "config: %d attention heads over %d key/value heads", c->n_heads,
                        c->n_kv_heads);
     if (c->head_dim % 2 != 0) return sq_fail(err, SQUISH_CORRUPT, "config: head_dim %d is odd", c->head_dim);
+    SQ_TRY(sq_config_moe_check(c, err));
     for (int32_t i = 0; i < c->n_rope; i++)
         if (!rope_ok(&c->rope[i]))
             return sq_fail(err, SQUISH_CORRUPT, "config: rope parameters out of range");

@@ -13,11 +13,17 @@
 /* What every reader below needs. */
 typedef struct {
     const sq_gguf *g;
-    char arch[24];
+    char arch[24], ours[24]; /* as the file calls it; sq_config.arch */
     squish_error *err;
 } keys;
 
-static const char *const archs[] = {"llama", "qwen2", "qwen3"};
+static const struct {
+    const char *gguf, *ours;
+} archs[] = {{"llama", "llama"},
+             {"qwen2", "qwen2"},
+             {"qwen3", "qwen3"},
+             {"qwen2moe", "qwen2_moe"},
+             {"qwen3moe", "qwen3_moe"}};
 
 /* The full key, "qwen2.block_count", in text of the caller. */
 typedef struct {
@@ -33,8 +39,9 @@ static squish_status read_arch(keys *k) {
     if (!sq_gguf_str(k->g, "general.architecture", &s))
         return sq_fail(k->err, SQUISH_CORRUPT, "gguf: key 'general.architecture' is missing");
     for (size_t i = 0; i < SQ_COUNT(archs); i++) {
-        if (strlen(archs[i]) != s.n || memcmp(archs[i], s.p, s.n) != 0) continue;
-        snprintf(k->arch, sizeof k->arch, "%s", archs[i]);
+        if (strlen(archs[i].gguf) != s.n || memcmp(archs[i].gguf, s.p, s.n) != 0) continue;
+        snprintf(k->arch, sizeof k->arch, "%s", archs[i].gguf);
+        snprintf(k->ours, sizeof k->ours, "%s", archs[i].ours);
         return SQUISH_OK;
     }
     char shown[41] = "";
@@ -42,7 +49,9 @@ static squish_status read_arch(keys *k) {
         shown[i] = s.p[i] > ' ' && s.p[i] < 127 ? (char)s.p[i] : '?';
     return sq_fail(
         k->err, SQUISH_UNSUPPORTED,
-        "gguf: architecture '%s' is not one this version runs from such a file (llama, qwen2, qwen3)", shown);
+        "gguf: architecture '%s' is not one this version runs from such a file (llama, qwen2, qwen3, "
+        "qwen2moe, qwen3moe)",
+        shown);
 }
 
 /* An integer in [lo, hi]. Absent: *out stays, or an error if required. */
@@ -105,17 +114,18 @@ static squish_status sizes(const keys *k, sq_config *c) {
     SQ_TRY(kv_heads(k, c));
     c->head_dim = c->hidden / c->n_heads;
     SQ_TRY(get_int(k, "attention.key_length", false, 1, SQ_MAX_HEAD_DIM, &c->head_dim));
-    int32_t value = c->head_dim, rotated = c->head_dim, experts = 0;
+    int32_t value = c->head_dim, rotated = c->head_dim;
     SQ_TRY(get_int(k, "attention.value_length", false, 1, SQ_MAX_HEAD_DIM, &value));
     SQ_TRY(get_int(k, "rope.dimension_count", false, 1, SQ_MAX_HEAD_DIM, &rotated));
-    SQ_TRY(get_int(k, "expert_count", false, 0, SQ_MAX_EXPERTS, &experts));
     if (value != c->head_dim || rotated != c->head_dim)
         return sq_fail(
             k->err, SQUISH_UNSUPPORTED,
             "gguf: heads of %d for keys, %d for values and %d of them rotated: all three must be equal",
             c->head_dim, value, rotated);
-    if (experts > 0)
-        return sq_fail(k->err, SQUISH_UNSUPPORTED, "gguf: a mixture of %d experts is not run", experts);
+    return SQUISH_OK;
+}
+
+static squish_status vocabulary(const keys *k, sq_config *c) {
     /* The rows of the embedding are what counts; files without weights still name their tokens. */
     int64_t vocab = 0;
     key_text t;
@@ -129,6 +139,37 @@ static squish_status sizes(const keys *k, sq_config *c) {
         return sq_fail(k->err, SQUISH_CORRUPT, "gguf: token_embd.weight: rows missing or not 1 to %d",
                        SQ_MAX_VOCAB);
     c->n_vocab = (int32_t)vocab;
+    return SQUISH_OK;
+}
+
+/* Layers with a router have experts. The weights of the chosen are divided by their sum where the file says
+ * so, or says nothing and the family does. */
+static squish_status experts(const keys *k, sq_config *c) {
+    sq_moe_config *m = &c->moe;
+    int32_t n = 0;
+    SQ_TRY(get_int(k, "expert_count", false, 0, SQ_MAX_EXPERTS, &n));
+    const bool qwen2 = strcmp(k->ours, "qwen2_moe") == 0, qwen3 = strcmp(k->ours, "qwen3_moe") == 0;
+    if (n > 0 && !qwen2 && !qwen3)
+        return sq_fail(k->err, SQUISH_UNSUPPORTED, "gguf: %d experts in architecture '%s' are not run", n,
+                       k->arch);
+    if (!qwen2 && !qwen3) return SQUISH_OK;
+    *m = (sq_moe_config){.n_group = 1, .topk_group = 1, .scale = 1.0f, .norm_topk = qwen3};
+    SQ_TRY(get_int(k, "expert_count", true, 1, SQ_MAX_EXPERTS, &m->n));
+    SQ_TRY(get_int(k, "expert_used_count", true, 1, SQ_MAX_EXPERTS_USED, &m->used));
+    m->ffn = c->ffn;
+    SQ_TRY(get_int(k, "expert_feed_forward_length", false, 1, SQ_MAX_FFN, &m->ffn));
+    key_text t;
+    bool norm;
+    if (sq_gguf_bool(k->g, full(k, "expert_weights_norm", &t), &norm)) m->norm_topk = norm;
+    if (qwen2) {
+        SQ_TRY(get_int(k, "expert_shared_feed_forward_length", true, 1, SQ_MAX_FFN, &m->shared_ffn));
+        m->shared_switch = 1;
+    }
+    for (int32_t i = 0; i < c->n_layers; i++) {
+        char name[48];
+        snprintf(name, sizeof name, "blk.%d.ffn_gate_inp.weight", i);
+        if (sq_gguf_find(k->g, name)) c->layer_flags[i] |= SQ_LAYER_MOE;
+    }
     return SQUISH_OK;
 }
 
@@ -205,8 +246,10 @@ squish_status sq_config_from_gguf(const sq_gguf *g, sq_config *out, squish_error
     SQ_TRY(read_arch(&k));
     out->version = SQ_CONFIG_VERSION;
     out->bytes = sizeof *out;
-    memcpy(out->arch, k.arch, sizeof out->arch);
+    memcpy(out->arch, k.ours, sizeof out->arch);
     SQ_TRY(sizes(&k, out));
+    SQ_TRY(experts(&k, out));
+    SQ_TRY(vocabulary(&k, out));
     SQ_TRY(rope(&k, out));
     presence(g, out);
     out->rope_pairs = strcmp(k.arch, "llama") == 0;

@@ -8,32 +8,11 @@
  *   x [m][hidden]  residual stream        q [m][heads*d]  k, v [m][kv_heads*d]
  *   h [m][hidden]  normalised             a [m][heads*d]  attention output
  *   f [m][ffn]     gated                  y [m][hidden]   a block's output where a norm comes before the sum
- */
-#include "model/model.h"
+ *
+ * Experts: model_moe.c. */
+#include "model/model_forward_int.h"
 
 #include <string.h>
-
-struct sq_forward {
-    squish_alloc alloc;
-    const sq_model *m;
-    sq_backend *b;
-    sq_kv_shape kv_shape;
-    sq_kv_policy kv;
-    int32_t m_max, n_seg_max, out_max;
-    sq_rows x, h, q, k, v, a, y, f;      /* m_max rows */
-    sq_rows out, logits;                 /* out_max rows */
-    float *cos[2], *sin[2];              /* [m_max][head_dim / 2], device */
-    double *inv_freq[2], rope_factor[2]; /* [head_dim / 2], host */
-    int32_t *pos;                        /* [m_max], host */
-    sq_attn_seg *segs;                   /* [n_seg_max], host */
-    sq_attn_seal *seals;                 /* [seals_max], host: tiles that become sealed in this step */
-    int32_t n_seals;
-    void *device;
-    size_t device_bytes, host_bytes;
-    void *host;
-    sq_tap_fn tap;                       /* NULL: nobody listens */
-    void *tap_user;
-};
 
 /* ---- planning -------------------------------------------------------------------------------- */
 
@@ -55,6 +34,7 @@ static size_t plan_device(sq_forward *f, char *memory) {
         if (memory) sq_rows_carve(rows[i].r, rows[i].m, rows[i].cols, rows[i].q, memory + at);
         at += sq_rows_bytes(rows[i].m, rows[i].cols, rows[i].q);
     }
+    at += sq_moe_plan_device(c, f->m_max, &f->moe, memory ? memory + at : NULL);
     const size_t table = sq_align_up((size_t)f->m_max * (size_t)(c->head_dim / 2) * sizeof(float), 64);
     for (int32_t i = 0; i < c->n_rope; i++) {
         if (memory) {
@@ -80,7 +60,8 @@ static squish_status plan_host(sq_forward *f, squish_error *err) {
     const size_t half = (size_t)(f->m->cfg.head_dim / 2);
     const size_t freq = 2 * half * sizeof(double), segs = (size_t)f->n_seg_max * sizeof *f->segs;
     const size_t seals = seals_max(f) * sizeof *f->seals;
-    f->host_bytes = freq + segs + seals + (size_t)f->m_max * sizeof *f->pos;
+    const size_t routes = sq_align_up(freq + segs + seals + (size_t)f->m_max * sizeof *f->pos, 64);
+    f->host_bytes = routes + sq_moe_plan_host(&f->m->cfg, f->m_max, &f->moe, NULL);
     f->host = sq_alloc_zero(&f->alloc, f->host_bytes);
     if (!f->host) return sq_fail(err, SQUISH_NO_MEMORY, "forward pass: out of memory");
     char *p = f->host;
@@ -89,6 +70,7 @@ static squish_status plan_host(sq_forward *f, squish_error *err) {
     f->segs = (sq_attn_seg *)(p + freq);
     f->seals = (sq_attn_seal *)(p + freq + segs);
     f->pos = (int32_t *)(p + freq + segs + seals);
+    sq_moe_plan_host(&f->m->cfg, f->m_max, &f->moe, p + routes);
     for (int32_t i = 0; i < f->m->cfg.n_rope; i++)
         sq_rope_frequencies(&f->m->cfg.rope[i], (int32_t)half, f->inv_freq[i], &f->rope_factor[i]);
     if (f->m->rope_factors)
@@ -141,12 +123,10 @@ void sq_forward_set_tap(sq_forward *f, sq_tap_fn fn, void *user) {
     f->tap_user = user;
 }
 
-/* Show the input of a matrix to whoever records it. Rows keep their f32 form when they are quantised too. */
-static void show(sq_forward *f, int32_t i_layer, sq_tap tap, const sq_rows *r) {
+/* Rows keep their f32 form when they are quantised too. */
+void sq_forward_show(sq_forward *f, int32_t i_layer, sq_tap tap, const sq_rows *r) {
     if (f->tap) f->tap(f->tap_user, i_layer, tap, sq_be_host(f->b, r), sq_rows_ld(r), r->m);
 }
-
-static bool wants_q8(const sq_weight *w) { return sq_wtype_wants_q8((sq_wtype)w->wtype); }
 
 static sq_attn_page page_of(const sq_kv_geometry *g) {
     return (sq_attn_page){g->k_off, g->v_off, g->head_stride};
@@ -184,9 +164,10 @@ static void attention(sq_forward *f, int32_t i_layer, const sq_step_seg *segs, i
     const sq_linear qkv[] = {{&l->mat[SQ_ROLE_Q], l->vec[SQ_ROLE_Q_BIAS], &f->q, false},
                              {&l->mat[SQ_ROLE_K], l->vec[SQ_ROLE_K_BIAS], &f->k, false},
                              {&l->mat[SQ_ROLE_V], l->vec[SQ_ROLE_V_BIAS], &f->v, false}};
-    const bool quant = wants_q8(qkv[0].w) || wants_q8(qkv[1].w) || wants_q8(qkv[2].w);
+    const bool quant =
+        sq_forward_wants_q8(qkv[0].w) || sq_forward_wants_q8(qkv[1].w) || sq_forward_wants_q8(qkv[2].w);
     sq_be_rmsnorm(f->b, &f->x, NULL, f->x.m, l->vec[SQ_ROLE_ATTN_NORM], c->norm_eps, quant, &f->h);
-    show(f, i_layer, SQ_TAP_ATTN_IN, &f->h);
+    sq_forward_show(f, i_layer, SQ_TAP_ATTN_IN, &f->h);
     sq_be_linear(f->b, &f->h, qkv, 3);
     for (int32_t i = 0; i < n_segs; i++)
         f->segs[i] = (sq_attn_seg){segs[i].row0, segs[i].n_rows, segs[i].pos0, segs[i].prompt,
@@ -196,10 +177,10 @@ static void attention(sq_forward *f, int32_t i_layer, const sq_step_seg *segs, i
     sq_be_attn_prepare(f->b, &shape, f->segs, n_segs, &f->q, &f->k, &f->v);
     if (f->n_seals > 0) sq_be_attn_seal(f->b, &shape, f->segs, f->seals, f->n_seals);
     const float *sub_norm = l->vec[SQ_ROLE_ATTN_SUB_NORM];
-    const bool quant_o = wants_q8(&l->mat[SQ_ROLE_O]);
+    const bool quant_o = sq_forward_wants_q8(&l->mat[SQ_ROLE_O]);
     sq_be_attend(f->b, &shape, f->segs, n_segs, &f->q, quant_o && !sub_norm, &f->a);
     if (sub_norm) sq_be_rmsnorm(f->b, &f->a, NULL, f->a.m, sub_norm, c->norm_eps, quant_o, &f->a);
-    show(f, i_layer, SQ_TAP_ATTN_OUT, &f->a);
+    sq_forward_show(f, i_layer, SQ_TAP_ATTN_OUT, &f->a);
 }
 
 /* x += [post_norm](W in (+ bias)): the end of both blocks. */
@@ -218,14 +199,14 @@ static void feed_forward(sq_forward *f, int32_t i_layer) {
     const sq_layer *l = &f->m->layers[i_layer];
     const sq_weight *gate = &l->mat[SQ_ROLE_GATE], *up = &l->mat[SQ_ROLE_UP];
     sq_be_rmsnorm(f->b, &f->x, NULL, f->x.m, l->vec[SQ_ROLE_FFN_NORM], c->norm_eps,
-                  wants_q8(gate) || wants_q8(up), &f->h);
-    show(f, i_layer, SQ_TAP_FFN_IN, &f->h);
+                  sq_forward_wants_q8(gate) || sq_forward_wants_q8(up), &f->h);
+    sq_forward_show(f, i_layer, SQ_TAP_FFN_IN, &f->h);
     const float *sub_norm = l->vec[SQ_ROLE_FFN_SUB_NORM];
-    const bool quant_down = wants_q8(&l->mat[SQ_ROLE_DOWN]);
+    const bool quant_down = sq_forward_wants_q8(&l->mat[SQ_ROLE_DOWN]);
     sq_be_gated(f->b, &f->h, gate, l->vec[SQ_ROLE_GATE_BIAS], up, l->vec[SQ_ROLE_UP_BIAS],
                 (sq_activation)c->activation, quant_down && !sub_norm, &f->f);
     if (sub_norm) sq_be_rmsnorm(f->b, &f->f, NULL, f->f.m, sub_norm, c->norm_eps, quant_down, &f->f);
-    show(f, i_layer, SQ_TAP_FFN_MID, &f->f);
+    sq_forward_show(f, i_layer, SQ_TAP_FFN_MID, &f->f);
 }
 
 static void plan_seals(sq_forward *f, const sq_step_seg *segs, int32_t n_segs) {
@@ -248,6 +229,10 @@ void sq_forward_run(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_
         const sq_layer *l = &f->m->layers[i];
         attention(f, i, segs, n_segs);
         close_block(f, l, SQ_ROLE_O, SQ_ROLE_O_BIAS, SQ_ROLE_ATTN_POST_NORM, &f->a);
+        if (l->experts) {
+            sq_moe_block(f, i);
+            continue;
+        }
         feed_forward(f, i);
         close_block(f, l, SQ_ROLE_DOWN, SQ_ROLE_DOWN_BIAS, SQ_ROLE_FFN_POST_NORM, &f->f);
     }
@@ -255,7 +240,8 @@ void sq_forward_run(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_
 
 const float *sq_forward_logits(sq_forward *f, const int32_t *rows, int32_t n) {
     const sq_weight *head = &f->m->head;
-    sq_be_rmsnorm(f->b, &f->x, rows, n, f->m->final_norm, f->m->cfg.norm_eps, wants_q8(head), &f->out);
+    sq_be_rmsnorm(f->b, &f->x, rows, n, f->m->final_norm, f->m->cfg.norm_eps, sq_forward_wants_q8(head),
+                  &f->out);
     const sq_linear lin = {head, NULL, &f->logits, false};
     sq_be_linear(f->b, &f->out, &lin, 1);
     return sq_be_host(f->b, &f->logits);

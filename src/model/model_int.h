@@ -6,11 +6,22 @@
 
 #include "model/model.h"
 
+/* ---- configuration of experts (model_config_moe.c) -------------------------------------------- */
+
+/* What config.json says about experts, into c->moe and the flags of layers. */
+squish_status sq_config_moe_read(const json_t *o, sq_config *c, squish_error *err);
+void sq_config_moe_json(const sq_config *c, json_t *o); /* the same, back */
+squish_status sq_config_moe_check(const sq_config *c, squish_error *err);
+
+/* ---- opening ---------------------------------------------------------------------------------- */
+
 /* An empty model with its arena and layers not yet made. */
 squish_status sq_model_new(sq_model **out, const squish_model_options *opt, squish_error *err);
 /* Make layers for m->cfg and the tensor list; both in the load arena. */
 squish_status sq_model_make_layers(sq_model *m, squish_error *err);
 /* Put a matrix or vector in its place. w is a view that outlives m; vec [rows] f32. */
+/* The place of a matrix in m. */
+sq_weight *sq_model_place(sq_model *m, const sq_want *want);
 void sq_model_bind_matrix(sq_model *m, const sq_want *want, const sq_weight *w);
 void sq_model_bind_vector(sq_model *m, const sq_want *want, const float *vec);
 /* After binding: flags of layers, tied head, counts and the info struct. */
@@ -34,6 +45,10 @@ squish_status sq_model_check_tensor(const sq_want *w, const sq_ftensor *t, const
 /* Bind a tensor that passed the check: a matrix as a view, a vector as f32 in the load arena. */
 squish_status sq_model_bind_tensor(sq_model *m, const sq_want *w, const sq_ftensor *t, sq_wtype type,
                                    squish_error *err);
+/* The slice of an expert in a tensor that holds all n of its layer [n][rows][cols]; CORRUPT: it is no such.
+ */
+squish_status sq_model_expert_slice(const sq_ftensor *all, int32_t expert, int32_t n, sq_ftensor *out,
+                                    squish_error *err);
 /* A tensor of m->st; checkpoints saved from the bare model have names without "model." in front. */
 const sq_ftensor *sq_model_st_find(const sq_model *m, const char *name);
 

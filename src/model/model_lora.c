@@ -212,10 +212,10 @@ static squish_status add_term(adapter *a, const sq_want *w, const place *p, sq_w
 }
 
 /* The matrix a term may hang on. The embedding is looked up, not multiplied: its adapters have another form.
- */
+ * Experts run without terms. */
 static sq_weight *slot_of(sq_model *m, const sq_want *w) {
-    if (w->vector || w->role == SQ_ROLE_EMBED) return NULL;
-    return w->role == SQ_ROLE_HEAD ? &m->head : &m->layers[w->layer].mat[w->role];
+    if (w->vector || w->role == SQ_ROLE_EMBED || w->expert >= 0) return NULL;
+    return sq_model_place(m, w);
 }
 
 static squish_status hang(adapter *a, const sq_want *w, squish_error *err) {
@@ -300,6 +300,7 @@ static squish_status open_gguf(adapter *a, squish_error *err) {
 static sq_want tied_head(const sq_config *c) {
     return (sq_want){.role = SQ_ROLE_HEAD,
                      .layer = -1,
+                     .expert = -1,
                      .rows = c->n_vocab,
                      .parent_rows = c->n_vocab,
                      .cols = c->hidden,

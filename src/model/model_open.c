@@ -48,8 +48,13 @@ squish_status sq_model_make_layers(sq_model *m, squish_error *err) {
     while (sq_config_want(&m->cfg, n, &w)) n++;
     m->layers = SQ_ARENA_ARRAY(&m->load, sq_layer, (size_t)m->cfg.n_layers);
     m->tensors = SQ_ARENA_ARRAY(&m->load, squish_tensor_info, n);
-    if (!m->layers || !m->tensors)
-        return sq_fail(err, SQUISH_NO_MEMORY, "model: out of memory for its layers");
+    bool whole = m->layers && m->tensors;
+    for (int32_t l = 0; whole && l < m->cfg.n_layers; l++) {
+        if (!sq_config_is_moe(&m->cfg, l)) continue;
+        m->layers[l].experts = SQ_ARENA_ARRAY(&m->load, sq_expert, (size_t)m->cfg.moe.n);
+        whole = m->layers[l].experts != NULL;
+    }
+    if (!whole) return sq_fail(err, SQUISH_NO_MEMORY, "model: out of memory for its layers");
     return SQUISH_OK;
 }
 
@@ -85,14 +90,17 @@ static const char *type_name(sq_model *m, const sq_weight *w) {
     return sq_arena_strndup(&m->load, text, (size_t)n);
 }
 
+sq_weight *sq_model_place(sq_model *m, const sq_want *w) {
+    if (w->role == SQ_ROLE_EMBED) return &m->embed;
+    if (w->role == SQ_ROLE_HEAD) return &m->head;
+    if (w->expert < 0) return &m->layers[w->layer].mat[w->role];
+    sq_expert *e = &m->layers[w->layer].experts[w->expert];
+    return w->role == SQ_ROLE_EXPERT_GATE ? &e->gate : w->role == SQ_ROLE_EXPERT_UP ? &e->up : &e->down;
+}
+
 void sq_model_bind_matrix(sq_model *m, const sq_want *w, const sq_weight *view) {
     list_tensor(m, w, type_name(m, view), matrix_bytes(view));
-    if (w->role == SQ_ROLE_EMBED)
-        m->embed = *view;
-    else if (w->role == SQ_ROLE_HEAD)
-        m->head = *view;
-    else
-        m->layers[w->layer].mat[w->role] = *view;
+    *sq_model_place(m, w) = *view;
 }
 
 void sq_model_bind_vector(sq_model *m, const sq_want *w, const float *vec) {
@@ -107,9 +115,7 @@ void sq_model_bind_vector(sq_model *m, const sq_want *w, const float *vec) {
 
 const sq_weight *sq_model_matrix(const sq_model *m, const sq_want *w) {
     if (!m->layers || w->vector) return NULL;
-    const sq_weight *found = w->role == SQ_ROLE_EMBED  ? &m->embed
-                             : w->role == SQ_ROLE_HEAD ? &m->head
-                                                       : &m->layers[w->layer].mat[w->role];
+    const sq_weight *found = sq_model_place((sq_model *)(uintptr_t)m, w);
     return found->rows > 0 ? found : NULL;
 }
 
@@ -139,7 +145,9 @@ int32_t sq_model_rank_of(const sq_model *m) {
     static const sq_role together[][3] = {{SQ_ROLE_Q, SQ_ROLE_K, SQ_ROLE_V},
                                           {SQ_ROLE_O, SQ_ROLE_COUNT, SQ_ROLE_COUNT},
                                           {SQ_ROLE_GATE, SQ_ROLE_UP, SQ_ROLE_COUNT},
-                                          {SQ_ROLE_DOWN, SQ_ROLE_COUNT, SQ_ROLE_COUNT}};
+                                          {SQ_ROLE_DOWN, SQ_ROLE_COUNT, SQ_ROLE_COUNT},
+                                          {SQ_ROLE_SHARED_GATE, SQ_ROLE_SHARED_UP, SQ_ROLE_COUNT},
+                                          {SQ_ROLE_SHARED_DOWN, SQ_ROLE_COUNT, SQ_ROLE_COUNT}};
     int32_t most = rank_of(&m->head);
     for (int32_t l = 0; l < m->cfg.n_layers; l++)
         for (size_t i = 0; i < SQ_COUNT(together); i++) {
@@ -153,7 +161,7 @@ int32_t sq_model_rank_of(const sq_model *m) {
 
 /* "int4-g64, embedding int8-g64, head bf16": the body's type, and others where they differ. */
 static const char *weight_types(sq_model *m) {
-    const char *body = type_name(m, &m->layers[0].mat[SQ_ROLE_Q]);
+    const char *body = type_name(m, &m->layers[0].mat[SQ_ROLE_O]);
     const char *embed = type_name(m, &m->embed), *head = type_name(m, &m->head);
     if (!body || !embed || !head) return NULL;
     char text[96];
@@ -185,6 +193,7 @@ squish_status sq_model_finish(sq_model *m, const char *path, const char *tier, s
         i->n_layers = c->n_layers, i->hidden = c->hidden, i->ffn = c->ffn;
         i->n_heads = c->n_heads, i->n_kv_heads = c->n_kv_heads, i->head_dim = c->head_dim;
         i->n_vocab = c->n_vocab, i->ctx_train = c->ctx, i->window = c->window, i->tied_head = c->tied;
+        i->n_experts = c->moe.n, i->n_experts_used = c->moe.used;
         i->bits_per_weight = 8.0 * (double)i->weight_bytes / (double)i->n_params;
         if (m->tok && i->n_vocab_tokens > c->n_vocab)
             return sq_fail(err, SQUISH_CORRUPT, "%s: the tokenizer has %d ids, the embedding only %d rows",
@@ -247,6 +256,20 @@ squish_status sq_model_check_tensor(const sq_want *w, const sq_ftensor *t, const
     return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s' is %llu x %llu (%d dims), config.json wants %d x %d",
                    t->file, name, (unsigned long long)(t->n_dims > 0 ? t->dims[0] : 0),
                    (unsigned long long)(t->n_dims > 1 ? t->dims[1] : 1), t->n_dims, w->parent_rows, w->cols);
+}
+
+squish_status sq_model_expert_slice(const sq_ftensor *all, int32_t expert, int32_t n, sq_ftensor *out,
+                                    squish_error *err) {
+    if (all->n_dims != 3 || all->dims[0] != (uint64_t)n || all->bytes % (uint64_t)n != 0)
+        return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s' has %d dims, the first %llu: wanted %d experts",
+                       all->file, all->name, all->n_dims, (unsigned long long)all->dims[0], n);
+    *out = *all;
+    out->n_dims = 2;
+    out->dims[0] = all->dims[1];
+    out->dims[1] = all->dims[2];
+    out->bytes = all->bytes / (uint64_t)n;
+    out->data = all->data + (size_t)expert * (size_t)out->bytes;
+    return SQUISH_OK;
 }
 
 squish_status sq_model_bind_tensor(sq_model *m, const sq_want *w, const sq_ftensor *t, sq_wtype type,

@@ -44,8 +44,15 @@ static squish_status bind_all(sq_model *m, const char *path, squish_error *err) 
         const sq_ftensor *t = sq_gguf_find(m->gguf, w.gguf_name);
         sq_wtype type = SQ_W_F32;
         if (!t) return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s' is missing", path, w.gguf_name);
-        SQ_TRY(sq_model_check_tensor(&w, t, w.gguf_name, &type, err));
-        SQ_TRY(sq_model_bind_tensor(m, &w, t, type, err));
+        sq_ftensor own = *t;
+        if (w.expert >= 0) SQ_TRY(sq_model_expert_slice(t, w.expert, m->cfg.moe.n, &own, err));
+        if (w.role == SQ_ROLE_SHARED_SWITCH && t->n_dims == 1) { /* one row may come without its dimension */
+            own.n_dims = 2;
+            own.dims[1] = t->dims[0];
+            own.dims[0] = 1;
+        }
+        SQ_TRY(sq_model_check_tensor(&w, &own, w.gguf_name, &type, err));
+        SQ_TRY(sq_model_bind_tensor(m, &w, &own, type, err));
     }
     return SQUISH_OK;
 }

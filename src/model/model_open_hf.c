@@ -82,10 +82,62 @@ const sq_ftensor *sq_model_st_find(const sq_model *m, const char *name) {
     return t;
 }
 
-/* *used: tensors of the checkpoint that stand for w; of a fused parent only the first slice counts. */
+/* An expert of a checkpoint that has all experts of a layer in one tensor: names[0] as MLX stacks them,
+ * names[1] as newer checkpoints do, with gate and up in one. Changes *w to be a slice of what was found;
+ * NULL: there is no such tensor, and *w is as it was. */
+static const sq_ftensor *stacked(const sq_model *m, sq_want *w) {
+    static const char *const parts[] = {"gate", "up", "down"};
+    const char *part = parts[w->role - SQ_ROLE_EXPERT_GATE];
+    const bool down = w->role == SQ_ROLE_EXPERT_DOWN;
+    char name[sizeof w->hf_name];
+    snprintf(name, sizeof name, "model.layers.%d.mlp.switch_mlp.%s_proj.weight", w->layer, part);
+    const sq_ftensor *t = sq_model_st_find(m, name);
+    if (!t) {
+        snprintf(name, sizeof name, "model.layers.%d.mlp.experts.%s_proj", w->layer,
+                 down ? "down" : "gate_up");
+        t = sq_model_st_find(m, name);
+        if (t && !down) {
+            w->row0 = w->role == SQ_ROLE_EXPERT_UP ? w->rows : 0;
+            w->parent_rows = 2 * w->rows;
+        }
+    }
+    if (t) memcpy(w->hf_name, name, sizeof name);
+    return t;
+}
+
+/* A square parent could as well be the other way round; which it is cannot be told from its shape. */
+static squish_status refuse_square(const sq_want *w, const sq_ftensor *t, squish_error *err) {
+    if (strstr(w->hf_name, ".switch_mlp.") || w->parent_rows != w->cols) return SQUISH_OK;
+    return sq_fail(err, SQUISH_UNSUPPORTED,
+                   "%s: tensor '%s': experts of %d x %d in one tensor may be either way round", t->file,
+                   w->hf_name, w->cols, w->cols);
+}
+
+/* An expert without a tensor of its own. *used: 1 if the slice begins its parent's rows. */
+static squish_status bind_expert(sq_model *m, const char *dir, const sq_want *want, size_t *used,
+                                 squish_error *err) {
+    sq_want w = *want;
+    const sq_ftensor *t = stacked(m, &w);
+    sq_ftensor own;
+    sq_wtype type = SQ_W_F32;
+    if (!t) return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s' is missing", dir, w.hf_name);
+    SQ_TRY(refuse_square(&w, t, err));
+    SQ_TRY(sq_model_expert_slice(t, w.expert, m->cfg.moe.n, &own, err));
+    SQ_TRY(sq_model_check_tensor(&w, &own, w.hf_name, &type, err));
+    SQ_TRY(sq_model_bind_tensor(m, &w, &own, type, err));
+    *used = w.row0 == 0;
+    return SQUISH_OK;
+}
+
+/* *used: tensors of the checkpoint that stand for w; of a parent only the first slice counts. */
 static squish_status bind_one(sq_model *m, const char *dir, const sq_source_quant *q, const sq_want *w,
                               size_t *used, squish_error *err) {
     SQ_TRY(sq_source_quant_bind(m, q, w, used, err));
+    if (w->expert >= 0 && !sq_model_st_find(m, w->hf_name)) {
+        if (*used == 0) SQ_TRY(bind_expert(m, dir, w, used, err));
+        if (w->expert > 0) *used = 0;
+        return SQUISH_OK;
+    }
     if (*used == 0) {
         const sq_ftensor *t = sq_model_st_find(m, w->hf_name);
         sq_wtype type = SQ_W_F32;
@@ -130,7 +182,8 @@ static void warn_unused(const sq_model *m, size_t n_bound, const squish_model_op
     const char *first = NULL;
     for (size_t i = 0; i < sq_st_count(m->st); i++) {
         const char *name = sq_st_at(m->st, i)->name;
-        bool used = strstr(name, "rotary_emb") || strcmp(name, "lm_head.weight") == 0;
+        bool used = strstr(name, "rotary_emb") || strcmp(name, "lm_head.weight") == 0 ||
+                    strstr(name, ".switch_mlp.") || strstr(name, ".experts.");
         sq_want w;
         for (size_t j = 0; !used && j < n_bound && sq_config_want(&m->cfg, j, &w); j++)
             used = belongs(name, &w);

@@ -4,6 +4,7 @@
  * they lie, and BitNet's packed ternary weights, which are laid out anew in the load arena.
  *
  *   MLX      PATH.weight U32 [N, K * bits / 32], PATH.scales and PATH.biases [N, K / group]
+ *            experts: PATH ends in switch_mlp.gate_proj ..., with [E] in front of each shape
  *   BitNet   PATH.weight U8 [N / 4, K], bits 2i..2i+1 of byte (r, k) = code of row i * N / 4 + r;
  *            PATH.weight_scale [1]
  *
@@ -103,15 +104,30 @@ static bool scale_type_of(sq_dtype t, sq_scale_type *out) {
     return t == SQ_DT_F32 || t == SQ_DT_F16 || t == SQ_DT_BF16;
 }
 
+/* Of three tensors that hold all experts of a layer, the slices of one: own [3]. */
+static squish_status slice_experts(const sq_model *m, const sq_want *w, const sq_ftensor **codes,
+                                   const sq_ftensor **scales, const sq_ftensor **biases, sq_ftensor *own,
+                                   squish_error *err) {
+    const sq_ftensor **all[3] = {codes, scales, biases};
+    for (size_t i = 0; i < 3; i++) {
+        SQ_TRY(sq_model_expert_slice(*all[i], w->expert, m->cfg.moe.n, &own[i], err));
+        *all[i] = &own[i];
+    }
+    return SQUISH_OK;
+}
+
 static squish_status bind_mlx(sq_model *m, const sq_source_quant *q, const sq_want *w,
                               const sq_ftensor *scales, squish_error *err) {
     const sq_ftensor *codes = sq_model_st_find(m, w->hf_name), *biases = beside(m, w, "biases");
+    sq_ftensor own[3];
     int64_t bits = 0, group = 0;
     sq_scale_type st = SQ_SCALE_F16;
     if (!codes || !biases)
         return sq_fail(err, SQUISH_CORRUPT, "%s: '%s' has scales, but no %s", scales->file, w->hf_name,
                        codes ? "biases" : "weight");
     SQ_TRY(settings(q, w, &bits, &group, err));
+    if (w->expert >= 0 && scales->n_dims == 3)
+        SQ_TRY(slice_experts(m, w, &codes, &scales, &biases, own, err));
     if (codes->dtype != SQ_DT_U32 || !scale_type_of(scales->dtype, &st) || biases->dtype != scales->dtype)
         return sq_fail(err, SQUISH_UNSUPPORTED,
                        "%s: '%s': weight %s, scales %s, biases %s, wanted U32 and one float type",
@@ -205,9 +221,16 @@ squish_status sq_source_quant_bind(sq_model *m, const sq_source_quant *q, const 
     *used = 0;
     if (w->vector) return SQUISH_OK;
     if (q->mlx) {
+        sq_want stacked = *w;
         const sq_ftensor *scales = beside(m, w, "scales");
+        if (!scales && w->expert >= 0) {
+            static const char *const parts[] = {"gate", "up", "down"};
+            snprintf(stacked.hf_name, sizeof stacked.hf_name, "model.layers.%d.mlp.switch_mlp.%s_proj.weight",
+                     w->layer, parts[w->role - SQ_ROLE_EXPERT_GATE]);
+            scales = beside(m, &stacked, "scales");
+        }
         if (!scales) return SQUISH_OK;
-        SQ_TRY(bind_mlx(m, q, w, scales, err));
+        SQ_TRY(bind_mlx(m, q, &stacked, scales, err));
         *used = 3;
         return SQUISH_OK;
     }

@@ -13,20 +13,22 @@ static squish_status read_config(sq_model *m, const char *path, squish_error *er
     const sq_span s = sq_sqw_section_of(m->sqw, SQ_SEC_NCFG);
     uint32_t version = 0;
     if (s.n >= sizeof version) memcpy(&version, s.p, sizeof version);
-    if (s.n != sizeof m->cfg || version != SQ_CONFIG_VERSION)
+    const bool whole = s.n == sizeof m->cfg || s.n == SQ_CONFIG_DENSE_BYTES;
+    if (!whole || version != SQ_CONFIG_VERSION)
         return sq_fail(
             err, SQUISH_CORRUPT,
             "%s: section NCFG is version %u with %zu bytes, wanted version %d with %zu (rebuild it with: "
             "squish compress)",
             path, version, s.n, SQ_CONFIG_VERSION, sizeof m->cfg);
-    memcpy(&m->cfg, s.p, sizeof m->cfg);
+    memcpy(&m->cfg, s.p, s.n);
+    if (m->cfg.bytes == s.n) m->cfg.bytes = sizeof m->cfg;
     return sq_config_check(&m->cfg, err);
 }
 
 static squish_status check_place(const sq_model *m, const char *path, const sq_sqw_tensor *t,
                                  const sq_want *w, squish_error *err) {
     const int32_t layer = t->layer == 0xFFFF ? -1 : t->layer;
-    if (t->role != w->role || layer != w->layer)
+    if (t->role != w->role || layer != w->layer || t->expert != (w->expert < 0 ? 0 : (uint32_t)w->expert))
         return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s' stands where '%s' belongs", path,
                        sq_sqw_name(m->sqw, t), w->name);
     const uint64_t rows = t->dims[0], cols = t->n_dims == 2 ? t->dims[1] : 1;
@@ -65,6 +67,9 @@ static squish_status check_record(const sq_model *m, const char *path, const sq_
     if (t->scale_type > (halves ? SQ_SCALE_BF16 : SQ_SCALE_F32))
         return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s': scale type %u with weight type %u", path,
                        w->name, t->scale_type, t->wtype);
+    if (t->rank > 0 && w->expert >= 0)
+        return sq_fail(err, SQUISH_UNSUPPORTED, "%s: tensor '%s': an expert with a low-rank term is not run",
+                       path, w->name);
     if (t->rank > SQ_MAX_RANK)
         return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s': rank %u, at most %d is read", path, w->name,
                        t->rank, SQ_MAX_RANK);
@@ -147,7 +152,7 @@ squish_status sq_model_open_sqw(sq_model **out, const char *path, const squish_m
         SQ_GUARD(bind(m, path, err));
     }
     const bool eight =
-        !opt->text_only && sq_wtype_get((sq_wtype)m->layers[0].mat[SQ_ROLE_Q].wtype)->bits == 8;
+        !opt->text_only && sq_wtype_get((sq_wtype)m->layers[0].mat[SQ_ROLE_O].wtype)->bits == 8;
     SQ_GUARD(sq_model_finish(m, path, eight ? "q8" : "0", err));
     m->info.quality = (squish_quality)sq_sqw_quality(m->sqw);
     *out = m;

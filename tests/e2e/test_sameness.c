@@ -86,19 +86,35 @@ static void the_source_gives_the_same_bits_every_way(void **state) {
     check_all_ways("models/squish-tiny", SQUISH_TIER_SOURCE);
 }
 
-static run compressed(squish_tier tier) {
-    return run_compressed("models/squish-tiny", tier, SQUISH_METHOD_RTN, NULL);
+static run compressed(const char *model, squish_tier tier) {
+    return run_compressed(model, tier, SQUISH_METHOD_RTN, NULL);
 }
 
-static void tiers_give_the_same_bits_every_way(void **state) {
-    (void)state;
+static void check_tiers(const char *model) {
     static const squish_tier tiers[] = {SQUISH_TIER_0, SQUISH_TIER_Q8};
     for (size_t i = 0; i < SQ_COUNT(tiers); i++) {
-        run x = compressed(tiers[i]);
+        run x = compressed(model, tiers[i]);
         squish_model_info info;
         squish_model_get_info(x.m, &info);
         check_all_ways(info.path, SQUISH_TIER_AUTO);
         run_close(&x);
+    }
+}
+
+static void tiers_give_the_same_bits_every_way(void **state) {
+    (void)state;
+    check_tiers("models/squish-tiny");
+}
+
+static const char *const with_experts[] = {"qwen2-moe", "qwen3-moe"};
+
+static void experts_give_the_same_bits_every_way(void **state) {
+    (void)state;
+    for (size_t i = 0; i < SQ_COUNT(with_experts); i++) {
+        char path[96];
+        snprintf(path, sizeof path, "tests/fixtures/architectures/%s", with_experts[i]);
+        check_all_ways(path, SQUISH_TIER_SOURCE);
+        check_tiers(path);
     }
 }
 
@@ -161,6 +177,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_source_gives_the_same_bits_every_way),
         cmocka_unit_test(tiers_give_the_same_bits_every_way),
+        cmocka_unit_test(experts_give_the_same_bits_every_way),
         cmocka_unit_test(a_reused_prefix_gives_the_bits_of_a_cold_run),
         cmocka_unit_test(timelines_taking_turns_do_not_disturb_each_other),
     };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_architectures.c - every dense family against transformers: logits of the last 72 of 200 positions and
+ * test_architectures.c - every family against transformers: logits of the last 72 of 200 positions and
  * 24 greedy tokens. The references were made in float32 from the bf16 weights; see
  * tests/fixtures/architectures/README.md. */
 #include "support/model_run.h"
@@ -8,8 +8,13 @@
 #include <math.h>
 #include <stdio.h>
 
-static const char *const families[] = {"qwen2", "qwen2-untied-yarn", "qwen3", "llama3", "mistral-window",
-                                       "phi3",  "gemma3-text"};
+/* int8: least cosine of the logits. With experts it is lower: a router that flips takes another path. */
+static const struct {
+    const char *name;
+    double int8;
+} families[] = {{"qwen2", 0.997},       {"qwen2-untied-yarn", 0.997}, {"qwen3", 0.997},
+                {"llama3", 0.997},      {"mistral-window", 0.997},    {"phi3", 0.997},
+                {"gemma3-text", 0.997}, {"qwen2-moe", 0.99},          {"qwen3-moe", 0.99}};
 
 typedef struct {
     sq_safetensors *st;
@@ -89,13 +94,13 @@ static void source_logits_are_transformers_and_greedy_tokens_are_equal(void **st
     for (size_t i = 0; i < SQ_COUNT(families); i++) {
         reference r = {0};
         char path[256];
-        open_reference(families[i], &r);
-        snprintf(path, sizeof path, "tests/fixtures/architectures/%s", families[i]);
+        open_reference(families[i].name, &r);
+        snprintf(path, sizeof path, "tests/fixtures/architectures/%s", families[i].name);
         squish_engine_options exact = squish_engine_options_default();
         exact.kv = SQUISH_KV_F32;
         run x = run_open(path, SQUISH_TIER_SOURCE, &exact);
         const compare c = score(&x, &r);
-        print_message("%-18s max |error| / absmax %.2e, cosine %.8f\n", families[i],
+        print_message("%-18s max |error| / absmax %.2e, cosine %.8f\n", families[i].name,
                       (double)(c.worst / r.absmax), c.dot / sqrt(c.aa * c.bb));
         assert_true(c.worst <= 2e-4f * r.absmax);
         int32_t next[24];
@@ -111,13 +116,13 @@ static void int8_logits_keep_their_direction(void **state) {
     for (size_t i = 0; i < SQ_COUNT(families); i++) {
         reference r = {0};
         char path[256];
-        open_reference(families[i], &r);
-        snprintf(path, sizeof path, "tests/fixtures/architectures/%s", families[i]);
+        open_reference(families[i].name, &r);
+        snprintf(path, sizeof path, "tests/fixtures/architectures/%s", families[i].name);
         run x = run_compressed(path, SQUISH_TIER_Q8, SQUISH_METHOD_LSQ, NULL);
         const compare c = score(&x, &r);
-        print_message("%-18s int8 cosine over all positions %.6f, worst position %.6f\n", families[i],
+        print_message("%-18s int8 cosine over all positions %.6f, worst position %.6f\n", families[i].name,
                       c.dot / sqrt(c.aa * c.bb), c.worst_row_cos);
-        assert_true(c.dot / sqrt(c.aa * c.bb) >= 0.997);
+        assert_true(c.dot / sqrt(c.aa * c.bb) >= families[i].int8);
         run_close(&x);
         sq_st_close(r.st);
     }

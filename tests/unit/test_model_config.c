@@ -206,10 +206,9 @@ static void shapes_that_do_not_divide_are_refused(void **state) {
 
 static void unknown_architectures_list_those_that_run(void **state) {
     (void)state;
-    assert_refused(
-        "{\"model_type\":\"mamba\"}", SQUISH_UNSUPPORTED,
-        "model_type 'mamba' is not one this version runs (qwen2, "
-        "qwen3, llama, mistral, phi3, bitnet, gemma3_text)");
+    assert_refused("{\"model_type\":\"mamba\"}", SQUISH_UNSUPPORTED,
+                   "model_type 'mamba' is not one this version runs (qwen2, "
+                   "qwen3, llama, mistral, phi3, bitnet, qwen2_moe, qwen3_moe, gemma3_text)");
     assert_refused("{\"model_type\":\"-\"}", SQUISH_CORRUPT, "'model_type' is missing");
     assert_refused("{\"model_type\":7}", SQUISH_CORRUPT, "'model_type' is 7, wanted a string");
     assert_refused("{\"model_type\":\"\"}", SQUISH_UNSUPPORTED, "model_type ''");
@@ -270,6 +269,34 @@ static void features_we_do_not_compute_are_refused(void **state) {
     assert_refused("{\"rms_norm_eps\":-1e-6}", SQUISH_CORRUPT, "'rms_norm_eps' is ");
     assert_refused("{\"tie_word_embeddings\":1}", SQUISH_CORRUPT,
                    "'tie_word_embeddings' is 1, wanted true or false");
+}
+
+#define MOE(rest)                                                                                            \
+    "{\"model_type\":\"qwen3_moe\",\"num_experts\":16,\"num_experts_per_tok\":4,\"moe_intermediate_size\":"  \
+    "96" rest "}"
+
+static void experts_are_read_and_checked(void **state) {
+    (void)state;
+    sq_config c = assert_read(MOE(",\"mlp_only_layers\":[0]"));
+    assert_int_equal(c.moe.n, 16);
+    assert_int_equal(c.moe.used, 4);
+    assert_int_equal(c.moe.ffn, 96);
+    assert_int_equal(c.moe.norm_topk, 0);
+    assert_int_equal(c.moe.shared_ffn, 0);
+    assert_false(sq_config_is_moe(&c, 0));
+    assert_true(sq_config_is_moe(&c, 1));
+    c = assert_read(MOE(",\"decoder_sparse_step\":2,\"norm_topk_prob\":true"));
+    assert_int_equal(c.moe.norm_topk, 1);
+    assert_false(sq_config_is_moe(&c, 0));
+    assert_true(sq_config_is_moe(&c, 1));
+    assert_refused(MOE(",\"num_experts_per_tok\":17"), SQUISH_CORRUPT,
+                   "num_experts_per_tok is 17, wanted 1 to 16");
+    assert_refused(MOE(",\"num_experts\":5000"), SQUISH_CORRUPT, "'num_experts' is 5000");
+    assert_refused(MOE(",\"mlp_only_layers\":[99]"), SQUISH_CORRUPT, "mlp_only_layers[0] is not a layer");
+    assert_refused(MOE(",\"mlp_only_layers\":3"), SQUISH_CORRUPT, "mlp_only_layers is not an array");
+    assert_refused("{\"model_type\":\"qwen2_moe\",\"num_experts\":4,\"num_experts_per_tok\":2,"
+                   "\"moe_intermediate_size\":96}",
+                   SQUISH_CORRUPT, "'shared_expert_intermediate_size' is missing");
 }
 
 static void texts_that_are_no_config_are_refused(void **state) {
@@ -358,6 +385,7 @@ int main(void) {
         cmocka_unit_test(unknown_architectures_list_those_that_run),
         cmocka_unit_test(rope_that_is_not_understood_is_refused),
         cmocka_unit_test(layer_types_are_checked_whether_windows_are_used_or_not),
+        cmocka_unit_test(experts_are_read_and_checked),
         cmocka_unit_test(features_we_do_not_compute_are_refused),
         cmocka_unit_test(texts_that_are_no_config_are_refused),
         cmocka_unit_test(random_bit_flips_are_refused_or_harmless),

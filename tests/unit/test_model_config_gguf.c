@@ -246,7 +246,7 @@ static void missing_and_absurd_keys_are_named(void **state) {
     assert_refused(&f, SQUISH_UNSUPPORTED, "8 of them rotated");
     begin_model(&f, "llama");
     key_u32(&f, "llama.expert_count", 8);
-    assert_refused(&f, SQUISH_UNSUPPORTED, "mixture of 8 experts");
+    assert_refused(&f, SQUISH_UNSUPPORTED, "8 experts in architecture '");
     begin_model(&f, "llama");
     key_str(&f, "llama.rope.scaling.type", "longrope");
     tensor(&f, "token_embd.weight", 40, 64);

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * model_forward_int.h - the forward pass's inside: model_forward.c, model_moe.c. */
+#ifndef SQ_MODEL_FORWARD_INT_H
+#define SQ_MODEL_FORWARD_INT_H
+
+#include "model/model.h"
+
+/* ---- experts (model_moe.c) ------------------------------------------------------------------- */
+
+typedef struct {
+    sq_rows scores, gate;       /* [m][n], [m][1] */
+    sq_rows shared_mid, shared; /* [m][shared_ffn], [m][hidden] */
+    sq_expert_rows e;
+    sq_routes routes; /* host */
+} sq_moe_rows;
+
+struct sq_forward {
+    squish_alloc alloc;
+    const sq_model *m;
+    sq_backend *b;
+    sq_kv_shape kv_shape;
+    sq_kv_policy kv;
+    int32_t m_max, n_seg_max, out_max;
+    sq_rows x, h, q, k, v, a, y, f;      /* m_max rows */
+    sq_rows out, logits;                 /* out_max rows */
+    float *cos[2], *sin[2];              /* [m_max][head_dim / 2], device */
+    double *inv_freq[2], rope_factor[2]; /* [head_dim / 2], host */
+    int32_t *pos;                        /* [m_max], host */
+    sq_attn_seg *segs;                   /* [n_seg_max], host */
+    sq_attn_seal *seals;                 /* [seals_max], host: tiles that become sealed in this step */
+    int32_t n_seals;
+    void *device;
+    size_t device_bytes, host_bytes;
+    void *host;
+    sq_moe_rows moe; /* empty without experts */
+    sq_tap_fn tap;   /* NULL: nobody listens */
+    void *tap_user;
+};
+
+static inline bool sq_forward_wants_q8(const sq_weight *w) { return sq_wtype_wants_q8((sq_wtype)w->wtype); }
+/* Show the input of a matrix to whoever records it. */
+void sq_forward_show(sq_forward *f, int32_t i_layer, sq_tap tap, const sq_rows *r);
+
+/* Device and host memory for steps of m_max rows: carved from `memory`, or only counted if it is NULL. */
+size_t sq_moe_plan_device(const sq_config *c, int32_t m_max, sq_moe_rows *r, char *memory);
+size_t sq_moe_plan_host(const sq_config *c, int32_t m_max, sq_moe_rows *r, char *memory);
+/* x += what the experts of the layer give for x. */
+void sq_moe_block(sq_forward *f, int32_t i_layer);
+
+#endif
