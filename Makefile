@@ -14,7 +14,7 @@ BUILD   ?= build
 ARCH    ?= $(shell $(CC) -dumpmachine | cut -d- -f1)
 ROOMS   ?= base quant format text grammar kernels sample backend kv io model sched forge store lib
 PROGRAM_ROOMS ?= cli bench
-SERVER_ROOMS ?= http calls api
+SERVER_ROOMS ?= http calls api eval
 PKGS    := jansson libpcre2-8 libutf8proc libxxhash
 SERVER_PKGS := libevent_core libevent_extra libcrypto
 CLI_PKGS := libedit
@@ -59,7 +59,8 @@ OBJ  := $(SRC:%.c=$(BUILD)/%.o)
 PROG_SRC := $(wildcard $(PROGRAM_ROOMS:%=src/%/*.c))
 PROG_OBJ := $(PROG_SRC:%.c=$(BUILD)/%.o)
 LIB  := $(BUILD)/libsquish.a
-# The server's rooms: part of the program and not of the library, in an archive so that tests can link them too.
+# The rooms of the server and of eval: part of the program and not of the library, in an archive so that tests can
+# link them too.
 SERVER_SRC := $(wildcard $(SERVER_ROOMS:%=src/%/*.c))
 SERVER_OBJ := $(SERVER_SRC:%.c=$(BUILD)/%.o) $(if $(filter api,$(SERVER_ROOMS)),$(BUILD)/src/api/api_files.o)
 # Files that are part of the program: the chat page and the description of the API.
@@ -295,7 +296,7 @@ install: all $(BUILD)/squish.1 $(BUILD)/squish.pc
 	    $(DESTDIR)$(PREFIX)/share/squish/models/squish-tiny
 	install -m 755 $(BUILD)/squish $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 $(LIB) $(DESTDIR)$(PREFIX)/lib/
-	install -m 644 include/squish.h $(DESTDIR)$(PREFIX)/include/
+	install -m 644 include/squish.h include/squish_score.h $(DESTDIR)$(PREFIX)/include/
 	install -m 644 $(BUILD)/squish.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/
 	install -m 644 $(BUILD)/squish.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	$(BUILD)/squish completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/squish

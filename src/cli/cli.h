@@ -31,6 +31,7 @@ typedef enum {
     CLI_GRAMMAR,
     CLI_LOGITS,
     CLI_PPL,
+    CLI_EVAL,
     CLI_VALIDATE,
     CLI_BENCH,
     CLI_DOCTOR,
@@ -210,6 +211,7 @@ int cli_template(cli *c);
 int cli_grammar(cli *c);
 int cli_logits(cli *c);
 int cli_ppl(cli *c);
+int cli_eval(cli *c);
 int cli_validate(cli *c);
 int cli_bench(cli *c);
 int cli_doctor(cli *c);

@@ -73,6 +73,15 @@ const cli_command cli_commands[CLI_COMMANDS] = {
                  "Windows do not overlap; each predicts its tokens from the second on and the first of the "
                  "next window.",
                  cli_ppl},
+    [CLI_EVAL] =
+        {"eval", "[MODEL] --tasks arc_easy,piqa --data DIR",
+         "benchmark tasks, as lm-evaluation-harness scores them",
+         "Tasks: arc_easy, arc_challenge, hellaswag, piqa, winogrande, from their public files in DIR, zero "
+         "shots. acc takes the likeliest choice, acc_norm the likeliest per character; +- is the standard "
+         "error. With --reference the same items are compared one by one: PASS if at most 2 points are lost "
+         "and the loss is not beyond chance (exact McNemar p < 0.01); exit status 1 if not. --items keeps "
+         "every item as a line of JSON, and with --resume a stopped run goes on.",
+         cli_eval},
     [CLI_VALIDATE] = {"validate", "FILE --schema FILE", "does a JSON file satisfy a JSON Schema",
                       "2020-12, and 2019-09, 7, 6 and 4 where $schema says so. Prints valid, or one line per "
                       "violation: the place as a JSON pointer, the reason, the keyword. Exit status 0 or 1. "

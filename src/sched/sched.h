@@ -124,7 +124,8 @@ typedef struct squish_batch sq_batch;
 typedef struct squish_job sq_job;
 squish_status sq_batch_new(sq_batch **out, sq_engine *e, const squish_batch_options *o, squish_error *err);
 void sq_batch_free(sq_batch *b);
-squish_status sq_batch_submit(sq_job **out, sq_batch *b, const squish_job_options *o, squish_error *err);
+squish_status sq_batch_submit(sq_job **out, sq_batch *b, const squish_job_options *o, int32_t from,
+                              squish_error *err);
 bool sq_batch_drain(sq_batch *b);
 void sq_batch_get_stats(sq_batch *b, squish_batch_stats *out);
 bool sq_job_next(sq_job *j, squish_job_event *ev);

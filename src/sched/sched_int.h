@@ -51,7 +51,7 @@ struct squish_job {
     /* The batch's thread. */
     int32_t *tokens;      /* [tokens_max]: the prompt, then what was drawn */
     int32_t n, computed;  /* tokens there are; those whose keys and values are in the cache */
-    int32_t scored;       /* prompt tokens whose log-probabilities went out */
+    int32_t scored;       /* prompt tokens whose log-probabilities went out, or were not wanted */
     sq_answer *answer;    /* NULL: an embedding */
     double *sum;          /* [hidden] of an embedding */
     int32_t hidden;
@@ -84,7 +84,8 @@ struct squish_job {
 };
 
 /* Checks and copies. The job belongs to the caller and has one owner. */
-squish_status sq_job_new(sq_job **out, const sq_engine *e, const squish_job_options *o, squish_error *err);
+squish_status sq_job_new(sq_job **out, const sq_engine *e, const squish_job_options *o, int32_t from,
+                         squish_error *err);
 void sq_job_release(sq_job *j);           /* one owner less */
 
 /* (the batch's thread) Hand an event to the reader: ev with its text, tops or embedding. False: no memory. */

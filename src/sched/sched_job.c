@@ -17,7 +17,8 @@ enum { EVENTS_RESERVE = 4096 };
 
 /* ---- what was asked -------------------------------------------------------------------------- */
 
-static squish_status check(const sq_engine *e, const squish_job_options *o, squish_error *err) {
+static squish_status check(const sq_engine *e, const squish_job_options *o, int32_t from,
+                           squish_error *err) {
     if (o->n_prompt == 0 || !o->prompt) return sq_fail(err, SQUISH_INVALID, "no tokens to evaluate");
     if (o->n_prompt > (size_t)e->ctx)
         return sq_fail(err, SQUISH_INVALID,
@@ -29,6 +30,9 @@ static squish_status check(const sq_engine *e, const squish_job_options *o, squi
                            e->m->cfg.n_vocab - 1);
     if (o->prompt_logprobs < -1 || o->prompt_logprobs > 20)
         return sq_fail(err, SQUISH_INVALID, "prompt_logprobs is %d, wanted -1 to 20", o->prompt_logprobs);
+    if (from < 0 || (size_t)from >= o->n_prompt)
+        return sq_fail(err, SQUISH_INVALID, "scored from token %d on, wanted 0 to %zu", from,
+                       o->n_prompt - 1);
     if (o->prompt_logprobs >= 0 && e->attention.sparge)
         return sq_fail(err, SQUISH_UNSUPPORTED,
                        "prompt_logprobs beside --sparge-attn: they would be of approximate attention (start "
@@ -75,9 +79,10 @@ static squish_status fill(sq_job *j, const sq_engine *e, const squish_job_option
     return SQUISH_OK;
 }
 
-squish_status sq_job_new(sq_job **out, const sq_engine *e, const squish_job_options *o, squish_error *err) {
+squish_status sq_job_new(sq_job **out, const sq_engine *e, const squish_job_options *o, int32_t from,
+                         squish_error *err) {
     *out = NULL;
-    SQ_TRY(check(e, o, err));
+    SQ_TRY(check(e, o, from, err));
     sq_job *j = sq_alloc_zero(&e->alloc, sizeof *j);
     if (!j) return sq_fail(err, SQUISH_NO_MEMORY, "job: out of memory");
     const int32_t n = (int32_t)o->n_prompt;
@@ -86,6 +91,7 @@ squish_status sq_job_new(sq_job **out, const sq_engine *e, const squish_job_opti
                   .n_prompt = n,
                   .tokens_max = tokens_max_of(e, o),
                   .prompt_logprobs = o->prompt_logprobs,
+                  .scored = from, /* as if those before had been */
                   .priority = o->priority,
                   .pool = o->pool,
                   .client_id = o->client,

@@ -9,8 +9,8 @@
 
 #include <string.h>
 
-/* Log-probabilities and means need every row; the rest may begin behind what is there, and always computes
- * the last token for its logits. */
+/* Log-probabilities need every row from the first wanted on, means need all; the rest may begin behind what
+ * is there, and always computes the last token for its logits. */
 static int32_t reusable(const sq_batch *b, const sq_job *j) {
     if (!b->tree || j->pool == SQUISH_POOL_MEAN) return 0;
     if (j->prompt_logprobs < 0 || j->scored > j->n - 1) return j->n - 1;

@@ -618,20 +618,27 @@ LM_ROWS = [("The capital of Japan is", ["Tokyo", "Berlin"], 0), ("The capital of
            ("The capital of Germany is", ["Berlin", "Tokyo"], 0), ("Two and two make", ["seven", "four"], 1)]
 
 
-def lm_eval(url, folder, args, batch=1):
+def lm_eval_samples(url, folder, args, batch, tasks, more=()):
+    """The samples that lm-eval logs, in the order of the file, by task."""
     out = os.path.join(folder, "out")
     shutil.rmtree(out, ignore_errors=True)
     env = dict(os.environ, HF_DATASETS_OFFLINE="1", HF_HUB_OFFLINE="1", HF_HOME=os.path.join(folder, "hf"), OPENAI_API_KEY="none")
     p = subprocess.run([sys.executable, "-m", "lm_eval", "--model", "local-completions", "--model_args",
-                        f"model={MODEL},base_url={url}/v1/completions,max_retries=1,{args}", "--batch_size", str(batch), "--tasks", "squish_local",
-                        "--include_path", folder, "--output_path", out, "--log_samples"],
-                       env=env, capture_output=True, text=True, timeout=500)
+                        f"model={MODEL},base_url={url}/v1/completions,max_retries=1,{args}", "--batch_size", str(batch),
+                        "--tasks", ",".join(tasks), "--include_path", folder, "--output_path", out, "--log_samples", *more],
+                       env=env, capture_output=True, text=True, timeout=3000)
     names = [os.path.join(r, n) for r, _, ns in os.walk(out) for n in ns]
-    samples = [n for n in names if "samples" in n]
-    assert p.returncode == 0 and samples, p.stdout[-1500:] + p.stderr[-1500:]
-    with open(samples[0]) as f:
-        rows = sorted((json.loads(line) for line in f), key=lambda r: r["doc_id"])
-    return [r["filtered_resps"] for r in rows]
+    found = {}
+    for task in tasks:
+        samples = [n for n in names if os.path.basename(n).startswith(f"samples_{task}_")]
+        assert p.returncode == 0 and samples, p.stdout[-1500:] + p.stderr[-1500:]
+        with open(samples[0]) as f:
+            found[task] = sorted((json.loads(line) for line in f), key=lambda r: r["doc_id"])
+    return found
+
+
+def lm_eval(url, folder, args, batch=1):
+    return [r["filtered_resps"] for r in lm_eval_samples(url, folder, args, batch, ["squish_local"])["squish_local"]]
 
 
 @check("lm-eval")
@@ -647,6 +654,86 @@ def lm_eval_scores_by_ids_and_by_text(url):
         one = lm_eval(url, d, "tokenizer_backend=remote,tokenized_requests=True")
         by_text = lm_eval(url, d, "tokenizer_backend=remote,tokenized_requests=False,num_concurrent=2")
         assert len(by_ids) == len(LM_ROWS) and by_ids == one and by_ids == by_text, (by_ids, one, by_text)
+
+
+# The tasks as lm-eval defines them, with the same local files as squish eval instead of the hub's.
+LM_OWN = """include: {base}/{yaml}
+task: squish_{task}
+dataset_path: json
+dataset_name: null
+dataset_kwargs:
+  data_files:
+    test: {data}
+training_split: null
+validation_split: null
+test_split: test
+"""
+LM_FILES = {"arc_easy": ("arc/arc_easy.yaml", "test"), "arc_challenge": ("arc/arc_challenge.yaml", "test"),
+            "hellaswag": ("hellaswag/hellaswag.yaml", "validation"), "piqa": ("piqa/piqa.yaml", "validation"),
+            "winogrande": ("winogrande/default.yaml", "validation")}
+
+
+def as_on_the_hub(task, doc, label):
+    """A record of a public file in the form that lm-eval gets from the hub."""
+    if task.startswith("arc"):
+        q = doc["question"]
+        choices = q["choices"] if isinstance(q, dict) else doc["choices"]
+        if isinstance(choices, list):
+            choices = {"text": [c["text"] for c in choices], "label": [c["label"] for c in choices]}
+        return {"question": q["stem"] if isinstance(q, dict) else q, "choices": choices, "answerKey": doc["answerKey"]}
+    if task == "hellaswag":
+        return {"activity_label": doc["activity_label"], "ctx_a": doc.get("ctx_a", doc["ctx"]), "ctx_b": doc.get("ctx_b", ""),
+                "endings": doc["endings"], "label": str(doc["label"])}
+    if task == "piqa":
+        return {"goal": doc["goal"], "sol1": doc["sol1"], "sol2": doc["sol2"], "label": int(label)}
+    return {k: doc[k] for k in ("sentence", "option1", "option2", "answer")}
+
+
+def write_own_tasks(folder, data):
+    from importlib.util import find_spec
+    base = os.path.join(os.path.dirname(find_spec("lm_eval").origin), "tasks")
+    for task, (yaml, split) in LM_FILES.items():
+        path = os.path.join(data, task, split + ".jsonl")
+        labels = path.replace(".jsonl", "-labels.lst")
+        with open(path) as f:
+            docs = [json.loads(line) for line in f if line.strip()]
+        given = open(labels).read().split() if os.path.exists(labels) else [None] * len(docs)
+        rows = os.path.join(folder, task + ".jsonl")
+        with open(rows, "w") as f:
+            f.writelines(json.dumps(as_on_the_hub(task, d, g)) + "\n" for d, g in zip(docs, given))
+        with open(os.path.join(folder, f"squish_{task}.yaml"), "w") as f:
+            f.write(LM_OWN.format(base=base, yaml=yaml, task=task, data=rows))
+
+
+@check("lm-eval")
+def lm_eval_gets_the_doubles_of_squish_eval(url):
+    """Five tasks: every log-likelihood of every item is the same double, so are acc and acc_norm. LM_EVAL_LIMIT items of
+    each public file where SQUISH_TESTDATA has them, else our own small set."""
+    public = os.path.join(os.environ.get("SQUISH_TESTDATA", ""), "data", "eval")
+    data = public if os.path.isdir(public) else os.path.join(os.path.dirname(__file__), "..", "fixtures", "eval")
+    limit = os.environ.get("LM_EVAL_LIMIT", "12")
+    squish = os.environ.get("SQUISH_BIN", "build/squish")
+    with tempfile.TemporaryDirectory() as d:
+        write_own_tasks(d, os.path.abspath(data))
+        p = subprocess.run([squish, "eval", MODEL, "--tier", "source", "--data", data, "--limit", limit, "--json"],
+                           capture_output=True, text=True, timeout=3000)
+        assert p.returncode == 0, p.stderr
+        ours = json.loads(p.stdout)["tasks"]
+        theirs = lm_eval_samples(url, d, "tokenizer_backend=remote,tokenized_requests=True,num_concurrent=4", 1,
+                                 ["squish_" + t for t in LM_FILES], ("--limit", limit))
+        n = 0
+        for task in LM_FILES:
+            rows = theirs["squish_" + task]
+            assert len(rows) == ours[task]["n"], (task, len(rows))
+            for row, item in zip(rows, ours[task]["items"]):
+                got = [float(r[0]) for r in row["filtered_resps"]]
+                assert got == item["ll"], (task, row["doc_id"], got, item["ll"])
+                assert [str(r[1]) == "True" for r in row["filtered_resps"]] == item["greedy"], (task, row["doc_id"])
+                n += len(got)
+            for metric in ("acc", "acc_norm") if task != "winogrande" else ("acc",):
+                mean = sum(r[metric] for r in rows) / len(rows)
+                assert abs(mean - ours[task][metric]) < 1e-12, (task, metric, mean, ours[task][metric])
+        print(f"     {n} log-likelihoods, {limit} items a task: equal doubles")
 
 
 # ---- running ----------------------------------------------------------------------------------------------------
@@ -705,7 +792,7 @@ def main():
             for group, title, path in plan:
                 if o.only and title not in o.only.split(","):
                     continue
-                env = dict(os.environ, PYTHONPATH=path or "", LITELLM_LOCAL_MODEL_COST_MAP="True", NO_PROXY="127.0.0.1")
+                env = dict(os.environ, PYTHONPATH=path or "", SQUISH_BIN=o.squish, LITELLM_LOCAL_MODEL_COST_MAP="True", NO_PROXY="127.0.0.1")
                 if path and not os.path.isdir(path):
                     print(f"skip {title}: not installed")
                     counts["skip"] += len(groups[group])

@@ -6,6 +6,7 @@
 #include "base/base.h"
 #include "support/batch_run.h"
 #include "support/faults.h"
+#include "squish_score.h"
 #include "support/tiny_model.h"
 
 #include <math.h>
@@ -475,6 +476,39 @@ static void prompts_are_scored_as_alone(void **state) {
     }
 }
 
+static void what_lies_before_the_scored_tokens_is_reused(void **state) {
+    (void)state;
+    static const int32_t from[] = {0, 1, 33, 150, 199};
+    squish_engine_options eo = engine_options(512, 64);
+    company c = company_of(&eo, NULL);
+    static answer all, part;
+    squish_job_options o = job_of(0, 200, 0);
+    o.prompt_logprobs = 1;
+    all = ask(&c, &o);
+    assert_int_equal(all.n_prompt_events, 200);
+    for (size_t k = 0; k < SQ_COUNT(from); k++) {
+        const int32_t n = 200 - from[k];
+        squish_job *j = NULL;
+        squish_error err = {0};
+        o.wake = bell_ring;
+        o.wake_user = ring;
+        assert_ok(squish_job_submit_from(&j, c.b, &o, from[k], &err), &err);
+        answers_wait(ring, &j, &part, 1);
+        squish_job_free(j);
+        assert_int_equal(part.status, SQUISH_OK);
+        assert_int_equal(part.n_prompt_events, n);
+        assert_int_equal(part.stats.gen.reused_tokens, from[k] > 0 ? from[k] - 1 : 0);
+        const int32_t skip = from[k] == 0; /* the first of all has none */
+        assert_memory_equal(part.prompt_logprobs + skip, all.prompt_logprobs + from[k] + skip,
+                            (size_t)(n - skip) * sizeof(float));
+    }
+    squish_job *j = NULL;
+    squish_error err = {0};
+    assert_int_equal(squish_job_submit_from(&j, c.b, &o, 200, &err), SQUISH_INVALID);
+    assert_non_null(strstr(err.text, "scored from token 200 on"));
+    company_free(&c);
+}
+
 static void scores_survive_giving_way(void **state) {
     (void)state;
     squish_engine_options eo = engine_options(128, 5);
@@ -889,6 +923,7 @@ int main(void) {
         cmocka_unit_test(a_full_queue_and_a_draining_batch_refuse),
         cmocka_unit_test(priority_decides_within_a_client_and_service_between_clients),
         cmocka_unit_test(prompts_are_scored_as_alone),
+        cmocka_unit_test(what_lies_before_the_scored_tokens_is_reused),
         cmocka_unit_test(scores_survive_giving_way),
         cmocka_unit_test(embeddings_do_not_depend_on_chunks_or_cache),
         cmocka_unit_test(prefixes_survive_a_restart),
