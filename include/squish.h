@@ -378,8 +378,26 @@ squish_sampling squish_sampling_default(void);
 /* The defaults overridden by what the model's generation_config.json says. */
 squish_sampling squish_sampling_for(const squish_model *m);
 
+/* Speculation: tokens an answer may go on with are guessed and tried in the step that evaluates the last
+ * one; those that are what would have been drawn are kept. It never changes an answer, only how many steps it
+ * takes. */
+typedef enum {
+    SQUISH_SPEC_AUTO,  /* what there is, where it pays */
+    SQUISH_SPEC_OFF,
+    SQUISH_SPEC_NGRAM, /* what followed the last time the text ended like this */
+    SQUISH_SPEC_COUNT
+} squish_spec_mode;
+const char *squish_spec_name(squish_spec_mode m); /* "auto", "off", "ngram"; NULL: none */
+bool squish_spec_from_name(const char *name, squish_spec_mode *out);
+typedef struct {
+    squish_spec_mode mode;
+    int32_t guesses;           /* in a step: 0: as many as pay, by what was measured; 1..31: always so many,
+                                  where there is something to guess */
+} squish_spec;
+
 typedef struct {
     squish_sampling sampling;
+    squish_spec spec;
     int32_t max_tokens;        /* -1: to the end of the context */
     const char *const *stop;   /* up to 16 strings of 1..256 bytes; copied */
     int32_t n_stop;
@@ -423,6 +441,7 @@ squish_status squish_gen_next(squish_gen *g, squish_gen_event *ev, squish_error 
 typedef struct {
     int32_t prompt_tokens, reused_tokens, completion_tokens;
     int32_t forced_tokens; /* of the completion: the only ones a grammar left, so no step was made for them */
+    int32_t guessed_tokens, right_tokens; /* speculation: tried, and of these, kept */
     int64_t seed;
     double prefill_ms, ttft_ms, decode_ms; /* decode_ms: from the first token to the last */
     double prefill_tok_s, decode_tok_s;    /* 0 where there is nothing to divide */
@@ -544,6 +563,7 @@ typedef struct {
     uint64_t kv_bytes, kv_bytes_max;
     uint64_t jobs, finished, cancelled, failed, preemptions, steps; /* since the start */
     uint64_t prompt_tokens, cached_tokens, evaluated_tokens, generated_tokens;
+    uint64_t guessed_tokens, right_tokens; /* speculation: tried, and of these, kept */
     uint64_t prefix_hits, snapshot_hits, snapshots_written, snapshots_dropped;
     double solo_step_ms;      /* of one answer alone, as measured; 0: not yet */
     double attn_density;      /* as in squish_engine_info */

@@ -53,6 +53,7 @@ typedef struct {
     const char *isa_max;
     squish_kv kv;
     squish_attention attention;
+    squish_spec spec;   /* of answers that do not say */
     uint64_t memory_limit; /* weights, caches and scratch of all models; 0: what is available */
     double keep_alive_s;   /* of models loaded on demand; < 0: for ever */
     int32_t queue_max;     /* waiting answers per model */

@@ -414,6 +414,8 @@ static void settle_sampling(sq_api_call *c) {
     g.grammar = wish.grammar;
     g.special_text = wish.special_text;
     g.logprobs = wish.logprobs;
+    g.spec = c->api->opt.spec;
+    if (c->wish.spec_set) g.spec.mode = wish.spec.mode;
     g.sampling.bias_ids = wish.sampling.bias_ids;
     g.sampling.bias_values = wish.sampling.bias_values;
     g.sampling.n_bias = wish.sampling.n_bias;
@@ -686,6 +688,8 @@ void sq_api_call_totals(const sq_api_call *c, sq_api_totals *t) {
         t->thought_tokens += a->n_thought;
         if (!a->ended) continue;
         if (a->i_choice == 0) t->cached_tokens += a->stats.gen.reused_tokens;
+        t->guessed_tokens += a->stats.gen.guessed_tokens;
+        t->right_tokens += a->stats.gen.right_tokens;
         if (a->stats.queue_ms > t->queue_ms) t->queue_ms = a->stats.queue_ms;
         if (a->stats.gen.prefill_ms > t->prompt_ms) t->prompt_ms = a->stats.gen.prefill_ms;
         if (a->stats.gen.decode_ms > t->predicted_ms) t->predicted_ms = a->stats.gen.decode_ms;

@@ -12,6 +12,7 @@
 #include <string.h>
 
 enum { STOP_BYTES_MAX = 256, TOKENS_MAX = 1 << 24 };
+#define SPEC_WANTED "auto, off or ngram"
 
 /* ---- saying what was found ------------------------------------------------------------------- */
 
@@ -242,6 +243,14 @@ static uint64_t hash_text(const char *s) {
     return h;
 }
 
+bool sq_api_get_spec(sq_api_call *c, const json_t *o, const char *path) {
+    const char *name = NULL;
+    if (!sq_api_get_text(&c->error, o, path, "spec", &name)) return false;
+    c->wish.spec_set = name != NULL;
+    if (!name || squish_spec_from_name(name, &c->wish.gen.spec.mode)) return true;
+    return wrong(&c->error, "invalid_value", json_object_get(o, "spec"), path, "spec", SPEC_WANTED);
+}
+
 bool sq_api_get_sampling(sq_api_call *c, const json_t *o) {
     for (int f = 0; f < SQ_API_FIELDS; f++)
         if (!sq_api_get_field(c, o, "", table[f].name, (sq_api_field)f)) return false;
@@ -249,7 +258,7 @@ bool sq_api_get_sampling(sq_api_call *c, const json_t *o) {
     const char *salt = NULL;
     if (!sq_api_get_stops(c, o, "", "stop") || !get_bias(c, o) ||
         !sq_api_get_int(&c->error, o, "", "priority", -2, 2, &priority) ||
-        !sq_api_get_text(&c->error, o, "", "cache_salt", &salt))
+        !sq_api_get_text(&c->error, o, "", "cache_salt", &salt) || !sq_api_get_spec(c, o, ""))
         return false;
     c->wish.priority = (int32_t)priority;
     if (salt && *salt) c->wish.salt = hash_text(salt) | 1;

@@ -169,6 +169,7 @@ typedef struct {
     int32_t think_tokens;   /* budget of thoughts; 0: none */
     int32_t n;              /* answers per prompt */
     bool stream;
+    bool spec_set;           /* gen.spec was asked for */
     bool token_times;        /* frames of tokens say when each was drawn */
     bool whole_text;         /* collect sq_api_answer.text in streams as well */
     int32_t prompt_logprobs; /* -1: none (default) */
@@ -314,6 +315,7 @@ void sq_api_call_new(sq_api *api, sq_http_req *r, const sq_api_dialect *d);
 /* Totals over all answers, for usage and the log. cached: prompt tokens that were not evaluated. */
 typedef struct {
     int64_t prompt_tokens, completion_tokens, cached_tokens, thought_tokens;
+    int64_t guessed_tokens, right_tokens; /* speculation */
     double queue_ms, prompt_ms, predicted_ms, ttft_ms; /* of the slowest answer */
 } sq_api_totals;
 void sq_api_call_totals(const sq_api_call *c, sq_api_totals *out);
@@ -383,6 +385,8 @@ bool sq_api_get_sampling(sq_api_call *c, const json_t *o);
 /* Copy the fields that `set` names. */
 void sq_api_lay_sampling(squish_gen_options *onto, const squish_gen_options *from, uint32_t set);
 /* A string or an array of strings -> wish.gen.stop. */
+/* "spec": who guesses. */
+bool sq_api_get_spec(sq_api_call *c, const json_t *o, const char *path);
 bool sq_api_get_stops(sq_api_call *c, const json_t *o, const char *path, const char *name);
 /* A string, an array of strings, ids, or arrays of ids -> wish.inputs. */
 bool sq_api_get_inputs(sq_api_call *c, const json_t *o, const char *name);

@@ -60,6 +60,10 @@ static void add_call(json_t *o, const sq_api *api, const sq_api_call *c) {
     json_object_set_new(o, "prompt_tokens", json_integer((json_int_t)t.prompt_tokens));
     json_object_set_new(o, "cached_tokens", json_integer((json_int_t)t.cached_tokens));
     json_object_set_new(o, "completion_tokens", json_integer((json_int_t)t.completion_tokens));
+    if (t.guessed_tokens) {
+        json_object_set_new(o, "guessed_tokens", json_integer((json_int_t)t.guessed_tokens));
+        json_object_set_new(o, "right_tokens", json_integer((json_int_t)t.right_tokens));
+    }
     json_object_set_new(o, "queue_ms", ms(t.queue_ms));
     json_object_set_new(o, "prompt_ms", ms(t.prompt_ms));
     json_object_set_new(o, "predicted_ms", ms(t.predicted_ms));

@@ -121,6 +121,8 @@ static double preemptions(const model_stats *x) { return (double)x->s.preemption
 static double cancelled(const model_stats *x) { return (double)x->s.cancelled; }
 static double steps(const model_stats *x) { return (double)x->s.steps; }
 static double evaluated(const model_stats *x) { return (double)x->s.evaluated_tokens; }
+static double guessed(const model_stats *x) { return (double)x->s.guessed_tokens; }
+static double right(const model_stats *x) { return (double)x->s.right_tokens; }
 static double density(const model_stats *x) { return x->s.attn_density; }
 static double fairness(const model_stats *x) { return x->s.fairness; }
 static double load_s(const model_stats *x) { return x->m->load_ms / 1e3; }
@@ -142,6 +144,8 @@ static const model_row model_rows[] = {
     {"cancelled_total", "counter", "answers that were cancelled", cancelled},
     {"steps_total", "counter", "steps of the model", steps},
     {"evaluated_tokens_total", "counter", "tokens that went through the model", evaluated},
+    {"spec_guessed_tokens_total", "counter", "tokens that were guessed and tried", guessed},
+    {"spec_right_tokens_total", "counter", "and of these, right", right},
     {"fairness", "gauge", "Jain's index over clients with work", fairness},
 };
 

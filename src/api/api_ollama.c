@@ -163,7 +163,7 @@ bool sq_api_ollama_options(sq_api_call *c, const json_t *o, const char *path) {
     int64_t predict = -1, ctx = 0;
     if (!sq_api_get_int(&c->error, o, path, "num_predict", -2, 1 << 24, &predict) ||
         !sq_api_get_int(&c->error, o, path, "num_ctx", 0, INT32_MAX, &ctx) ||
-        !sq_api_get_stops(c, o, path, "stop"))
+        !sq_api_get_stops(c, o, path, "stop") || !sq_api_get_spec(c, o, path))
         return false;
     if (json_is_number(json_object_get(o, "num_predict"))) {
         c->wish.gen.max_tokens =

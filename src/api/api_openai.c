@@ -26,7 +26,8 @@ json_t *sq_api_openai_usage(const sq_api_call *c) {
                      "total_tokens", (json_int_t)(t.prompt_tokens + t.completion_tokens),
                      "prompt_tokens_details", "cached_tokens", (json_int_t)t.cached_tokens,
                      "completion_tokens_details", "reasoning_tokens", (int)t.thought_tokens,
-                     "accepted_prediction_tokens", 0, "rejected_prediction_tokens", 0);
+                     "accepted_prediction_tokens", (int)t.right_tokens, "rejected_prediction_tokens",
+                     (int)(t.guessed_tokens - t.right_tokens));
 }
 
 static double rate(int64_t n, double ms) { return ms > 0 ? (double)n * 1e3 / ms : 0; }
@@ -35,12 +36,13 @@ json_t *sq_api_openai_timings(const sq_api_call *c) {
     sq_api_totals t;
     sq_api_call_totals(c, &t);
     const int64_t evaluated = t.prompt_tokens - t.cached_tokens;
-    return json_pack("{s:I, s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "cache_n",
+    return json_pack("{s:I, s:I, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I}", "cache_n",
                      (json_int_t)t.cached_tokens, "prompt_n", (json_int_t)evaluated, "prompt_ms", t.prompt_ms,
                      "predicted_n", (json_int_t)t.completion_tokens, "predicted_ms", t.predicted_ms,
                      "prompt_per_second", rate(evaluated, t.prompt_ms), "predicted_per_second",
                      rate(t.completion_tokens > 0 ? t.completion_tokens - 1 : 0, t.predicted_ms), "ttft_ms",
-                     t.ttft_ms, "queue_ms", t.queue_ms, "load_ms", c->load_ms);
+                     t.ttft_ms, "queue_ms", t.queue_ms, "load_ms", c->load_ms, "draft_n",
+                     (json_int_t)t.guessed_tokens, "draft_n_accepted", (json_int_t)t.right_tokens);
 }
 
 void sq_api_openai_finish(sq_api_call *c, const char *prefix, const char *object, bool include_usage) {

@@ -174,6 +174,7 @@ squish_attention cli_attention(const cli *c); /* --sage-attention, --sparge-attn
 squish_status cli_build(cli *c, const char *src, const squish_compress_options *o, squish_compress_result *r,
                         int32_t *pid, squish_error *err);
 squish_tier cli_tier_named(const char *name); /* AUTO for a name that is none */ /* --tier */
+squish_spec cli_spec(const cli *c);
 squish_gen_options cli_gen_options(const cli *c, const cli_session *s);
 /* (cli_grammar.c) Does one of --schema, --regex, --gbnf, --ebnf, --lark, --tags name a grammar? */
 bool cli_names_grammar(const cli *c);

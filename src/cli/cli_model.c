@@ -206,9 +206,16 @@ void cli_close_session(cli_session *s) {
     memset(s, 0, sizeof *s);
 }
 
+squish_spec cli_spec(const cli *c) {
+    squish_spec s = {.guesses = (int32_t)cli_int(c, OPT_SPEC_GUESSES)};
+    squish_spec_from_name(cli_text(c, OPT_SPEC), &s.mode);
+    return s;
+}
+
 squish_gen_options cli_gen_options(const cli *c, const cli_session *s) {
     squish_gen_options g = squish_gen_options_default();
     g.sampling = s->sampling;
+    g.spec = cli_spec(c);
     g.max_tokens = (int32_t)cli_int(c, OPT_MAX_TOKENS);
     g.stop = c->values[OPT_STOP].list;
     g.n_stop = c->values[OPT_STOP].n_list;

@@ -89,19 +89,20 @@ static squish_status generate(cli *c, const cli_session *s, const squish_tokens 
 void cli_print_stats(const cli_session *s, const squish_gen_stats *t) {
     fprintf(stderr,
             "load %.1f ms, first token %.1f ms, prompt %d tokens (%d reused) %.0f tok/s, answer %d tokens "
-            "%.1f tok/s, seed %lld\n",
+            "%.1f tok/s, %d of %d guesses right, seed %lld\n",
             s->info.load_ms, t->ttft_ms, t->prompt_tokens, t->reused_tokens, t->prefill_tok_s,
-            t->completion_tokens, t->decode_tok_s, (long long)t->seed);
+            t->completion_tokens, t->decode_tok_s, t->right_tokens, t->guessed_tokens, (long long)t->seed);
 }
 
 static int print_json(const cli_session *s, answer *a) {
     const squish_gen_stats *t = &a->stats;
     squish_engine_info e;
     squish_engine_get_info(s->engine, &e);
-    json_t *o = json_pack("{s:s%, s:O, s:s, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:I, s:f}", "text",
+    json_t *o = json_pack("{s:s%, s:O, s:s, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:I, s:f}", "text",
                           a->text.data ? a->text.data : "", a->text.len, "tokens", a->ids, "finish_reason",
                           cli_finish_name(a->finish), "prompt_tokens", t->prompt_tokens, "reused_tokens",
-                          t->reused_tokens, "forced_tokens", t->forced_tokens, "load_ms", s->info.load_ms,
+                          t->reused_tokens, "forced_tokens", t->forced_tokens, "guessed_tokens",
+                          t->guessed_tokens, "right_tokens", t->right_tokens, "load_ms", s->info.load_ms,
                           "ttft_ms", t->ttft_ms, "decode_tok_s", t->decode_tok_s, "prefill_tok_s",
                           t->prefill_tok_s, "seed", (json_int_t)t->seed, "attn_density", e.attn_density);
     return cli_print_json(o);

@@ -108,6 +108,7 @@ static int take_options(cli *c, sq_api_options *o) {
     o->isa_max = cli_text(c, OPT_ISA);
     squish_kv_from_name(cli_text(c, OPT_KV), &o->kv);
     o->attention = cli_attention(c);
+    o->spec = cli_spec(c);
     o->queue_max = (int32_t)cli_int(c, OPT_MAX_QUEUE);
     o->key_limit = (int32_t)cli_int(c, OPT_KEY_LIMIT);
     o->request_timeout_s = cli_num(c, OPT_REQUEST_TIMEOUT);

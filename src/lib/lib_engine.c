@@ -62,6 +62,22 @@ squish_status squish_seq_score(squish_seq *s, const int32_t *tokens, size_t n, i
 
 /* ---- answers --------------------------------------------------------------------------------- */
 
+static const char *const spec_names[] = {"auto", "off", "ngram"};
+_Static_assert(SQ_COUNT(spec_names) == SQUISH_SPEC_COUNT, "every mode has a name");
+
+const char *squish_spec_name(squish_spec_mode m) {
+    return m >= 0 && m < SQUISH_SPEC_COUNT ? spec_names[m] : NULL;
+}
+
+bool squish_spec_from_name(const char *name, squish_spec_mode *out) {
+    for (int i = 0; i < SQUISH_SPEC_COUNT; i++)
+        if (strcmp(name, spec_names[i]) == 0) {
+            *out = (squish_spec_mode)i;
+            return true;
+        }
+    return false;
+}
+
 squish_sampling squish_sampling_default(void) {
     return (squish_sampling){.temperature = 0.7f,
                              .top_p = 0.9f,

@@ -14,7 +14,9 @@
 
 #include "model/model.h"
 #include "sample/sample.h"
+#include "sched/sched_cost.h"
 #include "sched/sched_masks.h"
+#include "sched/sched_spec.h"
 
 #include <stdatomic.h>
 
@@ -47,6 +49,8 @@ struct squish_engine {
     int32_t threads, ctx, chunk;
     uint64_t scratch_bytes;
     squish_attention attention;
+    sq_step_cost cost;       /* of timelines that take turns; a batch has its own */
+    sq_guess_rates rates;
     const sq_seq *logits_of; /* whose last position the forward pass's logits belong to; NULL: nobody's */
 };
 
@@ -56,6 +60,7 @@ struct squish_seq {
     int32_t *tokens;      /* [ctx] */
     int32_t n, reused;
     int32_t n_prompt;     /* of these, those that were given: tokens behind them were drawn */
+    int32_t n_guesses;    /* tokens [n, n + n_guesses) are in the cache and not part of the timeline */
     const float *logits; /* of position n-1, in the engine's forward pass; valid while e->logits_of is this */
     atomic_int cancel;
 };
@@ -78,6 +83,12 @@ const float *sq_seq_logits(const sq_seq *s);
 squish_status sq_seq_logits_now(sq_seq *s, const float **out, squish_error *err);
 /* Append n >= 1 tokens, at most a chunk, and evaluate them in one step; all or none. */
 squish_status sq_seq_append(sq_seq *s, const int32_t *ids, int32_t n, squish_error *err);
+/* The same, with guesses behind the last of them: ids [n + n_guesses], at most a chunk, n_guesses at most
+ * SQ_GUESS_MAX. They are no part of the timeline; the next call but sq_seq_confirm forgets them. */
+squish_status sq_seq_try(sq_seq *s, const int32_t *ids, int32_t n, int32_t n_guesses, squish_error *err);
+/* Append id, if it is the first guess and was evaluated: its logits are there. Else false, and all guesses
+ * are forgotten. */
+bool sq_seq_confirm(sq_seq *s, int32_t id);
 squish_status sq_seq_score(sq_seq *s, const int32_t *tokens, size_t n, int32_t first, squish_logits_fn fn,
                            void *user, squish_error *err);
 
@@ -93,6 +104,8 @@ squish_status sq_answer_new(sq_answer **out, const sq_model *m, int32_t ctx, con
                             const squish_alloc *alloc, squish_error *err);
 void sq_answer_free(sq_answer *a);
 void sq_answer_prompt(sq_answer *a, const int32_t *ids, size_t n); /* once, before the first token */
+/* How many of n guesses its grammar lets pass, one behind the other. */
+int32_t sq_answer_allows(sq_answer *a, const int32_t *ids, int32_t n);
 bool sq_answer_wants_token(const sq_answer *a); /* the next call needs logits */
 /* A forward pass for the next token begins: its mask is made beside it. */
 void sq_answer_prepare(sq_answer *a, sq_masks *w);
@@ -107,6 +120,7 @@ squish_status sq_answer_next(sq_answer *a, const float *logits, int32_t n, squis
 int64_t sq_answer_seed(const sq_answer *a);
 int32_t sq_answer_tokens(const sq_answer *a); /* drawn so far */
 int32_t sq_answer_forced(const sq_answer *a); /* of those, without logits */
+int32_t sq_answer_left(const sq_answer *a); /* tokens it may still have, by max_tokens */
 int32_t sq_answer_unmasked(const sq_answer *a); /* and drawn first, then checked: the mask was late */
 
 squish_status sq_gen_new(sq_gen **out, sq_seq *s, const int32_t *prompt, size_t n,

@@ -183,6 +183,9 @@ void sq_answer_prompt(sq_answer *a, const int32_t *ids, size_t n) {
 int64_t sq_answer_seed(const sq_answer *a) { return sq_sampler_seed(a->sampler); }
 int32_t sq_answer_tokens(const sq_answer *a) { return a->n_done; }
 int32_t sq_answer_forced(const sq_answer *a) { return a->n_forced; }
+int32_t sq_answer_left(const sq_answer *a) {
+    return a->max_tokens < 0 ? INT32_MAX : a->max_tokens - a->n_done;
+}
 int32_t sq_answer_unmasked(const sq_answer *a) { return a->n_unmasked; }
 bool sq_answer_wants_token(const sq_answer *a) { return !a->finished && a->max_tokens != 0; }
 
@@ -265,6 +268,17 @@ static squish_status follow(sq_answer *a, int32_t id, bool *ok, squish_error *er
     if (!sq_tok_is_eos(a->m->tok, id)) return sq_matcher_token(a->matcher, id, ok, err);
     *ok = sq_matcher_may_end(a->matcher);
     return SQUISH_OK;
+}
+
+int32_t sq_answer_allows(sq_answer *a, const int32_t *ids, int32_t n) {
+    if (!a->matcher) return n;
+    const size_t begin = sq_matcher_steps(a->matcher);
+    squish_error err = {0}; /* a guess less */
+    int32_t k = 0;
+    for (bool ok = true; k < n && !sq_tok_is_eos(a->m->tok, ids[k]); k++)
+        if (sq_matcher_token(a->matcher, ids[k], &ok, &err) != SQUISH_OK || !ok) break;
+    sq_matcher_rollback(a->matcher, sq_matcher_steps(a->matcher) - begin);
+    return k;
 }
 
 /* The mask is late: draw from everything, then ask the grammar, and again without what it refused. Where the

@@ -147,8 +147,8 @@ static void run_step(sq_batch *b) {
         const int32_t n = b->plan[i].n_rows;
         segs[i] = (sq_step_seg){j->kv, m, n, j->computed, j->computed + n <= j->n_prompt};
         memcpy(b->ids + m, j->tokens + j->computed, (size_t)n * sizeof *b->ids);
-        if (j->answer && j->computed + n == j->n) sq_answer_prepare(j->answer, b->e->masks);
-        n_streams += sq_job_streams(j);
+        if (j->answer && j->computed + n == j->n + j->n_guesses) sq_answer_prepare(j->answer, b->e->masks);
+        if (sq_job_streams(j)) n_streams += n;
         m += n;
     }
     const uint64_t begin = sq_os_now_ns();

@@ -153,6 +153,7 @@ squish_status sq_engine_new(sq_engine **out, const sq_model *m, const squish_eng
                      .chunk = o.chunk_tokens,
                      .attention = o.attention,
                      .scratch_bytes = est.scratch_bytes};
+    sq_guess_rates_init(&e->rates);
     squish_status st = SQUISH_OK;
     const sq_backend_options bo = backend_options(m, &o, isa);
     const sq_kv_shape shape = kv_shape(&m->cfg);

@@ -3,8 +3,11 @@
  * sched_gen.c - one answer on a timeline of its own.
  *
  * A drawn token is evaluated at the start of the next call, so the first token leaves as soon as the prompt
- * is done and the last one is never evaluated at all. After sq_gen_new nothing allocates. */
+ * is done and the last one is never evaluated at all. Behind it go guesses; as long as tokens are drawn that
+ * were guessed, the next calls find their logits there. After sq_gen_new nothing allocates. */
 #include "sched/sched.h"
+
+#include <string.h>
 
 struct squish_gen {
     sq_seq *s;
@@ -13,6 +16,8 @@ struct squish_gen {
     int32_t pending[SQ_JUMP_MAX], n_pending; /* not evaluated yet: one that was drawn, then forced ones */
     uint64_t t_begin, t_prefilled, t_first, t_last;
     int32_t n_prompt, n_reused;
+    sq_spec *spec;                    /* NULL: no guesses */
+    int32_t n_guesses, n_right;       /* in the last step: tried, and right so far */
 };
 
 squish_status sq_gen_new(sq_gen **out, sq_seq *s, const int32_t *prompt, size_t n,
@@ -24,9 +29,11 @@ squish_status sq_gen_new(sq_gen **out, sq_seq *s, const int32_t *prompt, size_t 
     *g = (sq_gen){.s = s, .alloc = *a, .t_begin = sq_os_now_ns(), .n_prompt = (int32_t)n};
     squish_status st = SQUISH_OK;
     SQ_GUARD(sq_answer_new(&g->answer, s->e->m, s->e->ctx, o, a, err));
+    SQ_GUARD(sq_spec_new(&g->spec, &o->spec, s->e->ctx, &s->e->rates, a, err));
     sq_answer_prepare(g->answer, s->e->masks);
     SQ_GUARD(sq_seq_sync(s, prompt, n, err));
     sq_answer_prompt(g->answer, prompt, n);
+    for (size_t i = 0; g->spec && i < n; i++) sq_spec_accept(g->spec, prompt[i]);
     g->n_reused = s->reused;
     g->t_prefilled = g->t_last = sq_os_now_ns();
     *out = g;
@@ -39,6 +46,7 @@ fail:
 void sq_gen_free(sq_gen *g) {
     if (!g) return;
     sq_answer_free(g->answer);
+    sq_spec_free(g->spec);
     squish_alloc a = g->alloc;
     sq_alloc_free(&a, g, sizeof *g);
 }
@@ -46,10 +54,49 @@ void sq_gen_free(sq_gen *g) {
 /* Tokens may wait as long as they fit one step. */
 static bool may_wait(const sq_gen *g) { return g->n_pending < SQ_JUMP_MAX && g->n_pending < g->s->e->chunk; }
 
-static squish_status evaluate(sq_gen *g, const float **logits, squish_error *err) {
-    sq_answer_prepare(g->answer, g->s->e->masks);
-    if (g->n_pending) SQ_TRY(sq_seq_append(g->s, g->pending, g->n_pending, err));
+/* ---- guesses --------------------------------------------------------------------------------- */
+
+/* Guesses behind the tokens that wait, into ids: as many as there is room for and the grammar allows. */
+static int32_t guess(sq_gen *g, int32_t *ids) {
+    const sq_engine *e = g->s->e;
+    int32_t room = e->ctx - g->s->n - g->n_pending;
+    if (!g->spec) return 0;
+    if (room > e->chunk - g->n_pending) room = e->chunk - g->n_pending;
+    if (room > sq_answer_left(g->answer) - 1) room = sq_answer_left(g->answer) - 1;
+    sq_spec_step at = {&e->cost, g->n_pending, 1};
+    const int32_t n = sq_answer_allows(g->answer, ids, sq_spec_guess(g->spec, &at, room, ids));
+    sq_spec_cut(g->spec, n);
+    return n;
+}
+
+/* The guesses of the last step are done with. */
+static void close_guesses(sq_gen *g) {
+    if (!g->spec || g->n_guesses == 0) return;
+    sq_spec_result(g->spec, g->n_right, &g->s->e->rates);
+    g->n_guesses = g->n_right = 0;
+}
+
+static squish_status step(sq_gen *g, squish_error *err) {
+    int32_t ids[SQ_JUMP_MAX + SQ_GUESS_MAX];
+    const int32_t n = g->n_pending;
+    memcpy(ids, g->pending, (size_t)n * sizeof *ids);
+    g->n_guesses = guess(g, ids + n);
+    const uint64_t begin = sq_os_now_ns();
+    SQ_TRY(sq_seq_try(g->s, ids, n, g->n_guesses, err));
+    sq_step_cost_add(&g->s->e->cost, n + g->n_guesses, 0, (double)(sq_os_now_ns() - begin) / 1e6);
     g->n_pending = 0;
+    return SQUISH_OK;
+}
+
+static squish_status evaluate(sq_gen *g, const float **logits, squish_error *err) {
+    if (g->n_pending == 1 && sq_seq_confirm(g->s, g->pending[0])) {
+        g->n_pending = 0;
+        g->n_right++;
+    } else {
+        close_guesses(g);
+        sq_answer_prepare(g->answer, g->s->e->masks);
+        if (g->n_pending) SQ_TRY(step(g, err));
+    }
     return sq_seq_logits_now(g->s, logits, err);
 }
 
@@ -61,6 +108,7 @@ squish_status sq_gen_next(sq_gen *g, squish_gen_event *ev, squish_error *err) {
     SQ_TRY(sq_answer_next(g->answer, logits, g->s->n + g->n_pending, ev, err));
     if (ev->id >= 0) {
         g->pending[g->n_pending++] = ev->id;
+        if (g->spec) sq_spec_accept(g->spec, ev->id);
         g->t_last = sq_os_now_ns();
         if (sq_answer_tokens(g->answer) == 1) g->t_first = g->t_last;
     }
@@ -72,6 +120,8 @@ void sq_gen_stats(const sq_gen *g, squish_gen_stats *o) {
                             .reused_tokens = g->n_reused,
                             .completion_tokens = sq_answer_tokens(g->answer),
                             .forced_tokens = sq_answer_forced(g->answer),
+                            .guessed_tokens = sq_spec_counts(g->spec).guessed + g->n_guesses,
+                            .right_tokens = sq_spec_counts(g->spec).right + g->n_right,
                             .seed = sq_answer_seed(g->answer)};
     o->prefill_ms = (double)(g->t_prefilled - g->t_begin) / 1e6;
     if (o->completion_tokens > 0) {

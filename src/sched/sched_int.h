@@ -4,7 +4,6 @@
  *
  *   sched_job.c     a job: what was asked, and the events on their way to its reader
  *   sched_plan.c    who is next, and how many tokens of whom the next step holds
- *   sched_cost.c    how many rows of prompts leave answers that stream enough of a step
  *   sched_slots.c   which jobs have a place in the cache: admission, preemption
  *   sched_rows.c    what the rows of a step become: tokens, scores, embeddings
  *   sched_batch.c   the thread, its life, submission, statistics
@@ -52,6 +51,8 @@ struct squish_job {
     int32_t *tokens;      /* [tokens_max]: the prompt, then what was drawn */
     int32_t n, computed;  /* tokens there are; those whose keys and values are in the cache */
     int32_t scored;       /* prompt tokens whose log-probabilities went out, or were not wanted */
+    sq_spec *spec;        /* NULL: no guesses */
+    int32_t n_guesses;    /* tokens [n, n + n_guesses) are rows of the present step too */
     sq_answer *answer;    /* NULL: an embedding */
     double *sum;          /* [hidden] of an embedding */
     int32_t hidden;
@@ -97,25 +98,9 @@ bool sq_job_is_behind(sq_job *j);
 /* (sched_plan.c) Its next rows are the last drawn token of an answer and what was forced behind it. */
 bool sq_job_streams(const sq_job *j);
 
-/* ---- what a step costs (sched_cost.c) -------------------------------------------------------- */
-
-typedef struct {
-    double alone_ms[SQ_SEQS_MAX + 1]; /* [n] of a step with n answers and no prompt; 0: never seen */
-    double row_ms;                    /* of one row of a prompt beside them */
-    int32_t rows;                     /* of prompts, in the last step with answers */
-    int32_t since_alone;              /* steps with answers since one was without prompts */
-} sq_step_cost;
-/* A step of n_streams answers and `rows` rows of prompts took ms. */
-void sq_step_cost_add(sq_step_cost *c, int32_t n_streams, int32_t rows, double ms);
-/* ms of n_streams answers without prompts, or the best guess; 0: nothing is known. */
-double sq_step_cost_alone(const sq_step_cost *c, int32_t n_streams);
-/* Rows of prompts for the next step beside n_streams > 0 answers; 0: this one without. target_ms 0: 1.75
- * times what it takes without. */
-int32_t sq_step_cost_rows(const sq_step_cost *c, int32_t n_streams, double target_ms);
-
 /* ---- the batch ------------------------------------------------------------------------------- */
 
-/* Rows of one job in the next step. */
+/* Rows of one job in the next step; the last n_guesses of the job are guesses. */
 typedef struct {
     sq_job *j;
     int32_t n_rows;

@@ -51,6 +51,7 @@ static squish_status check(const sq_engine *e, const squish_job_options *o, int3
 static void destroy(sq_job *j) {
     const squish_alloc a = j->alloc;
     sq_answer_free(j->answer);
+    sq_spec_free(j->spec);
     sq_alloc_free(&a, j->tokens, j->tokens ? (size_t)j->tokens_max * sizeof *j->tokens : 0);
     sq_alloc_free(&a, j->sum, j->sum ? (size_t)j->hidden * sizeof *j->sum : 0);
     for (int i = 0; i < 2; i++) sq_buf_deinit(&j->events[i]);
@@ -68,6 +69,8 @@ static squish_status fill(sq_job *j, const sq_engine *e, const squish_job_option
         SQ_TRY(sq_answer_new(&j->answer, e->m, e->ctx, &o->gen, &j->alloc, err));
         sq_answer_prompt(j->answer, o->prompt, o->n_prompt);
         j->stats.gen.seed = sq_answer_seed(j->answer);
+        SQ_TRY(sq_spec_new(&j->spec, &o->gen.spec, j->tokens_max, &e->rates, &j->alloc, err));
+        for (size_t i = 0; j->spec && i < o->n_prompt; i++) sq_spec_accept(j->spec, o->prompt[i]);
     } else if (!(j->sum = sq_alloc_zero(&j->alloc, (size_t)j->hidden * sizeof *j->sum))) {
         return sq_fail(err, SQUISH_NO_MEMORY, "job: out of memory");
     }

@@ -2,10 +2,12 @@
  *
  * sched_plan.c - who is next, and how many tokens of whom the next step holds.
  *
- * A step serves every answer that streams with one token, then prompts with what is left:
+ * A step serves every answer that streams with one token, then prompts with what is left; without prompts,
+ * guesses (sched_spec.h):
  *
  *   | a | b | c | prompt of d ............. | prompt of e ..... |      rows, at most the engine's chunk
  *     one each    as many as keep the step near the target
+ *   | a a'a'| b | c c'|
  *
  * Between clients the one served least goes first (start-time fair queueing, Goyal et al., 1996: unlike
  * deficit round robin it needs no quantum, which tokens of a step would have to be matched to). Within a
@@ -62,8 +64,8 @@ void sq_plan_charge(sq_batch *b, uint64_t now) {
     for (int32_t i = 0; i < b->n_clients; i++) b->clients[i].recent *= fade;
     for (int32_t i = 0; i < b->n_plan; i++) {
         const sq_share *s = &b->plan[i];
-        const bool decoded = s->j->n > s->j->n_prompt && s->n_rows == 1;
-        const double charge = decoded ? DECODE_CHARGE : s->n_rows;
+        const bool decoded = s->j->n > s->j->n_prompt && s->n_rows == 1 + s->j->n_guesses;
+        const double charge = decoded ? DECODE_CHARGE + s->j->n_guesses : s->n_rows;
         s->j->client->served += charge;
         s->j->client->recent += charge;
     }
@@ -114,11 +116,32 @@ static sq_job *next_prompt(sq_batch *b, uint64_t now) {
     return best;
 }
 
+/* Guesses behind the rows of streams, where they pay. Beside prompts there are none: rows are theirs. */
+static void plan_guesses(sq_batch *b, int32_t spare) {
+    sq_spec_step at = {&b->cost, 0, b->n_plan};
+    for (int32_t i = 0; i < b->n_plan; i++) at.rows += b->plan[i].n_rows;
+    for (int32_t i = 0; i < b->n_plan; i++) {
+        sq_job *j = b->plan[i].j;
+        if (!j->spec || b->plan[i].n_rows < j->n - j->computed) continue;
+        int32_t room = j->tokens_max - j->n - 1; /* the last token of a job is never evaluated */
+        if (room > spare) room = spare;
+        const int32_t n = sq_spec_guess(j->spec, &at, room, j->tokens + j->n);
+        j->n_guesses = sq_answer_allows(j->answer, j->tokens + j->n, n);
+        sq_spec_cut(j->spec, j->n_guesses);
+        at.rows -= n - j->n_guesses;
+        b->plan[i].n_rows += j->n_guesses;
+        spare -= j->n_guesses;
+    }
+}
+
 void sq_plan_step(sq_batch *b, uint64_t now) {
     int32_t n_running = 0;
     b->n_plan = 0;
     b->step++;
-    for (int32_t i = 0; i < b->opt.jobs_max; i++) n_running += runs(b->active[i]);
+    for (int32_t i = 0; i < b->opt.jobs_max; i++) {
+        n_running += runs(b->active[i]);
+        if (b->active[i]) b->active[i]->n_guesses = 0;
+    }
     if (n_running > b->e->chunk) {
         plan_turns(b);
         return;
@@ -131,6 +154,10 @@ void sq_plan_step(sq_batch *b, uint64_t now) {
         j->last_step = b->step;
         add_share(b, j, rows);
         spare -= rows - 1;
+    }
+    if (b->n_plan == n_running) {
+        plan_guesses(b, spare);
+        return;
     }
     int32_t left = spare + n_running - b->n_plan;
     if (b->n_plan > 0) {

@@ -171,6 +171,7 @@ static bool advance_one(sq_batch *b, sq_job *j, const float *logits) {
         }
     }
     if (g.finish == SQUISH_FINISH_NONE) {
+        if (j->spec) sq_spec_accept(j->spec, g.id);
         j->tokens[j->n++] = g.id; /* there is room: it ends at the context, and at max_tokens */
         return true;
     }
@@ -179,9 +180,45 @@ static bool advance_one(sq_batch *b, sq_job *j, const float *logits) {
     return false;
 }
 
-/* A token, and those that are forced behind it: rows of the next step. */
+/* What was computed joins what prompts can begin with. */
+static void keep(sq_batch *b, sq_job *j) {
+    if (b->tree) sq_kv_tree_insert(b->tree, j->salt, j->kv, j->tokens, j->computed);
+}
+
+static void count_guesses(sq_batch *b, sq_job *j, int32_t n, int32_t n_right) {
+    b->stats.guessed_tokens += (uint64_t)n;
+    b->stats.right_tokens += (uint64_t)n_right;
+    pthread_mutex_lock(&j->lock);
+    j->stats.gen.guessed_tokens += n;
+    j->stats.gen.right_tokens += n_right;
+    pthread_mutex_unlock(&j->lock);
+}
+
+/* A token from each row, as long as it is the one that was guessed there: row 0 is of the last token that was
+ * certain, rows of n guesses follow. False: the job has left, and may be gone. */
+static bool advance_rows(sq_batch *b, sq_job *j, const float *logits) {
+    const size_t ld = sq_forward_logits_ld(b->e->f);
+    const int32_t n = j->n_guesses;
+    int32_t n_right = 0;
+    if (n > 0) count_guesses(b, j, n, 0);
+    for (;; n_right++) {
+        const int32_t guess = n_right < n ? j->tokens[j->n] : -1;
+        if (!advance_one(b, j, logits ? logits + (size_t)n_right * ld : NULL)) return false;
+        if (j->tokens[j->n - 1] != guess) break;
+        count_guesses(b, j, 0, 1);
+        j->computed++;
+        keep(b, j);
+    }
+    if (n == 0) return true;
+    sq_spec_result(j->spec, n_right, &b->e->rates);
+    j->computed = sq_kv_seq_truncate(j->kv, j->computed);
+    j->n_guesses = 0;
+    return true;
+}
+
+/* Tokens, and those that are forced behind them: rows of the next step. */
 static void advance(sq_batch *b, sq_job *j, const float *logits) {
-    bool more = advance_one(b, j, logits);
+    bool more = advance_rows(b, j, logits);
     while (more && j->n - j->computed < SQ_JUMP_MAX && sq_answer_is_forced(j->answer))
         more = advance_one(b, j, NULL);
 }
@@ -195,14 +232,38 @@ static void prompt_done(sq_job *j) {
     pthread_mutex_unlock(&j->lock);
 }
 
+/* Jobs that want a token, and their rows: of the last token that is certain, and of guesses behind it. */
+typedef struct {
+    sq_job *jobs[SQ_SEQS_MAX];
+    int32_t n_jobs, rows[SQ_LOGIT_ROWS], n_rows;
+} ready;
+
+static void use_ready(sq_batch *b, ready *r) {
+    if (r->n_jobs == 0) return;
+    const float *logits = sq_forward_logits(b->e->f, r->rows, r->n_rows);
+    const size_t ld = sq_forward_logits_ld(b->e->f);
+    for (int32_t i = 0, at = 0; i < r->n_jobs; i++) {
+        const float *first = logits + (size_t)at * ld;
+        at += 1 + r->jobs[i]->n_guesses;
+        advance(b, r->jobs[i], first);
+    }
+    r->n_jobs = r->n_rows = 0;
+}
+
+static void add_ready(sq_batch *b, ready *r, sq_job *j, int32_t row) {
+    if (r->n_rows + 1 + j->n_guesses > SQ_LOGIT_ROWS) use_ready(b, r);
+    r->jobs[r->n_jobs++] = j;
+    for (int32_t i = 0; i <= j->n_guesses; i++) r->rows[r->n_rows++] = row + i;
+}
+
 void sq_rows_use(sq_batch *b) {
-    sq_job *ready[SQ_SEQS_MAX];
-    int32_t rows[SQ_SEQS_MAX], n_ready = 0, row0 = 0;
+    ready r = {.n_jobs = 0};
+    int32_t row0 = 0;
     for (int32_t i = 0; i < b->n_plan; i++) {
         sq_job *j = b->plan[i].j;
-        const int32_t n = b->plan[i].n_rows, pos0 = j->computed, first = row0;
+        const int32_t n = b->plan[i].n_rows - j->n_guesses, pos0 = j->computed, first = row0;
         squish_error err = {0};
-        row0 += n;
+        row0 += b->plan[i].n_rows;
         const bool scores = j->prompt_logprobs >= 0 && j->scored < j->n_prompt;
         if (scores && score(b, j, first, pos0, n, &err) != SQUISH_OK) {
             fail_job(b, j, err.code, &err);
@@ -210,19 +271,16 @@ void sq_rows_use(sq_batch *b) {
         }
         if (j->sum && (j->pool == SQUISH_POOL_MEAN || pos0 + n == j->n)) pool_rows(b, j, first, n);
         j->computed += n;
-        b->stats.evaluated_tokens += (uint64_t)n;
-        if (b->tree) sq_kv_tree_insert(b->tree, j->salt, j->kv, j->tokens, j->computed);
+        b->stats.evaluated_tokens += (uint64_t)b->plan[i].n_rows;
+        keep(b, j);
         if (j->computed < j->n) continue;
         prompt_done(j);
         if (j->answer && sq_answer_wants_token(j->answer))
-            rows[n_ready] = first + n - 1, ready[n_ready++] = j;
+            add_ready(b, &r, j, first + n - 1);
         else if (j->answer)
             advance(b, j, NULL);
         else
             push_embedding(b, j);
     }
-    if (n_ready == 0) return;
-    const float *logits = sq_forward_logits(b->e->f, rows, n_ready);
-    const size_t ld = sq_forward_logits_ld(b->e->f);
-    for (int32_t i = 0; i < n_ready; i++) advance(b, ready[i], logits + (size_t)i * ld);
+    use_ready(b, &r);
 }

@@ -4,7 +4,10 @@
  * is evaluated.
  *
  * Prompts run in chunks. Where a chunk ends never shows in the results (kernels.h), so a prompt may be cut
- * anywhere: by the chunk size, by a cancellation, by what was already there. */
+ * anywhere: by the chunk size, by a cancellation, by what was already there.
+ *
+ *   tokens   | timeline, n of them | guesses |        guesses are in the cache too, until the next step or
+ *                                                     truncate forgets them, or one is confirmed */
 #include "sched/sched.h"
 
 #include <string.h>
@@ -38,9 +41,15 @@ void sq_seq_free(sq_seq *s) {
     sq_alloc_free(&e->alloc, s, sizeof *s);
 }
 
+static void forget_guesses(sq_seq *s) {
+    if (s->n_guesses > 0) s->n = sq_kv_seq_truncate(s->kv, s->n);
+    s->n_guesses = 0;
+}
+
 void sq_seq_truncate(sq_seq *s, int32_t n) {
     if (n < 0) n = 0;
     if (n >= s->n) return;
+    forget_guesses(s);
     if (s->e->logits_of == s) s->e->logits_of = NULL;
     s->n = sq_kv_seq_truncate(s->kv, n);
 }
@@ -63,22 +72,35 @@ static squish_status check_cancel(const sq_seq *s, squish_error *err) {
     return sq_fail(err, SQUISH_CANCELLED, "stopped at %d tokens", s->n);
 }
 
-/* Evaluate n <= chunk tokens at the end of the timeline, all of its prompt or none. */
-static squish_status run_chunk(sq_seq *s, const int32_t *tokens, int32_t n, squish_error *err) {
+/* Evaluate n <= chunk tokens at the end of the timeline, all of its prompt or none; the last n_guesses of
+ * them are no part of it. */
+static squish_status run_rows(sq_seq *s, const int32_t *tokens, int32_t n, int32_t n_guesses,
+                              squish_error *err) {
     SQ_TRY(check_cancel(s, err));
+    forget_guesses(s);
     SQ_TRY(sq_kv_seq_reserve(s->kv, s->n + n, err));
     const sq_step_seg seg = {s->kv, 0, n, s->n, s->n + n <= s->n_prompt};
     s->e->logits_of = NULL;
     sq_forward_run(s->e->f, tokens, n, &seg, 1);
     memmove(s->tokens + s->n, tokens, (size_t)n * sizeof *tokens);
-    s->n += n;
+    s->n += n - n_guesses;
+    s->n_guesses = n_guesses;
     return SQUISH_OK;
 }
 
-static void last_logits(sq_seq *s, int32_t row) {
-    s->logits = sq_forward_logits(s->e->f, &row, 1);
+static squish_status run_chunk(sq_seq *s, const int32_t *tokens, int32_t n, squish_error *err) {
+    return run_rows(s, tokens, n, 0, err);
+}
+
+/* Logits of n rows from `row` on; those of the first are the timeline's. */
+static void make_logits(sq_seq *s, int32_t row, int32_t n) {
+    int32_t rows[SQ_LOGIT_ROWS];
+    for (int32_t i = 0; i < n; i++) rows[i] = row + i;
+    s->logits = sq_forward_logits(s->e->f, rows, n);
     s->e->logits_of = s;
 }
+
+static void last_logits(sq_seq *s, int32_t row) { make_logits(s, row, 1); }
 
 const float *sq_seq_logits(const sq_seq *s) { return s->n > 0 && s->e->logits_of == s ? s->logits : NULL; }
 
@@ -108,6 +130,7 @@ squish_status sq_seq_sync(sq_seq *s, const int32_t *tokens, size_t n, squish_err
     if ((size_t)shared == n && !(s->n == shared && sq_seq_logits(s))) shared--;
     s->reused = shared;
     if ((size_t)shared == n) return SQUISH_OK;
+    forget_guesses(s);
     sq_seq_truncate(s, shared);
     s->reused = s->n;
     s->n_prompt = (int32_t)n;
@@ -127,6 +150,26 @@ squish_status sq_seq_append(sq_seq *s, const int32_t *ids, int32_t n, squish_err
     SQ_TRY(run_chunk(s, ids, n, err));
     last_logits(s, n - 1);
     return SQUISH_OK;
+}
+
+squish_status sq_seq_try(sq_seq *s, const int32_t *ids, int32_t n, int32_t n_guesses, squish_error *err) {
+    if (n + n_guesses > s->e->ctx - s->n)
+        return sq_fail(err, SQUISH_INVALID, "context_length_exceeded: the context of %d tokens is full",
+                       s->e->ctx);
+    SQ_TRY(run_rows(s, ids, n + n_guesses, n_guesses, err));
+    make_logits(s, n - 1, n_guesses + 1);
+    return SQUISH_OK;
+}
+
+bool sq_seq_confirm(sq_seq *s, int32_t id) {
+    if (s->n_guesses == 0 || s->e->logits_of != s || s->tokens[s->n] != id) {
+        forget_guesses(s);
+        return false;
+    }
+    s->n++;
+    s->n_guesses--;
+    s->logits += sq_forward_logits_ld(s->e->f);
+    return true;
 }
 
 /* Hand out logits of rows [from, rows) of the chunk that starts at position pos0. */

@@ -201,12 +201,23 @@ static bool make_room(sq_batch *b, sq_job *j, int32_t n, uint64_t now) {
     return false;
 }
 
+/* Nobody gives way to guesses. */
+static void drop_guesses_without_room(const sq_batch *b, sq_share *s) {
+    sq_job *j = s->j;
+    if (j->n_guesses == 0) return;
+    if (sq_kv_pool_make_room(b->e->kv, sq_kv_seq_missing(j->kv, j->computed + s->n_rows))) return;
+    s->n_rows -= j->n_guesses;
+    j->n_guesses = 0;
+    sq_spec_cut(j->spec, 0);
+}
+
 void sq_slots_reserve(sq_batch *b, uint64_t now) {
     int32_t kept = 0;
     for (int32_t i = 0; i < b->n_plan; i++) {
-        const sq_share s = b->plan[i];
+        sq_share s = b->plan[i];
         bool there = false; /* it may have given way to one before it, or have ended */
         for (int32_t k = 0; k < b->opt.jobs_max; k++) there |= b->active[k] == s.j;
+        if (there) drop_guesses_without_room(b, &s);
         if (there && make_room(b, s.j, s.j->computed + s.n_rows, now)) b->plan[kept++] = s;
     }
     b->n_plan = 0;

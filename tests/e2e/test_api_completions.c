@@ -173,6 +173,27 @@ static void a_stream_says_the_prompt_first_where_it_is_echoed(void **state) {
     json_decref(f);
 }
 
+/* Who guesses is a field of a request; the text is the same. */
+static void guesses_change_nothing_but_how_many_were_tried(void **state) {
+    (void)state;
+#define ASK                                                                                      \
+    "{\"prompt\":\"one two, one two, one two, one\",\"max_tokens\":60,\"temperature\":0,\"ignore_eos\":" \
+    "true,"
+    json_t *off = complete(ASK "\"spec\":\"off\"}"), *on = complete(ASK "\"spec\":\"ngram\"}");
+    assert_string_equal(text_at(off, "choices[0].text"), text_at(on, "choices[0].text"));
+    assert_int_equal(int_at(off, "timings.draft_n"), 0);
+    assert_true(int_at(on, "timings.draft_n") >= int_at(on, "timings.draft_n_accepted"));
+    assert_int_equal(int_at(on, "usage.completion_tokens_details.accepted_prediction_tokens"),
+                     int_at(on, "timings.draft_n_accepted"));
+    json_decref(off);
+    json_decref(on);
+    json_t *bad = ask_json(&server, "POST", TEXT, ASK "\"spec\":\"magic\"}", 400);
+    assert_non_null(
+        strstr(text_at(bad, "error.message"), "'spec' is the string 'magic', wanted auto, off or"));
+    json_decref(bad);
+#undef ASK
+}
+
 static void what_a_completion_cannot_do_is_refused(void **state) {
     (void)state;
     static const struct {
@@ -302,6 +323,7 @@ int main(void) {
         cmocka_unit_test(many_prompts_in_one_call_all_answer),
         cmocka_unit_test(frames_say_when_their_token_was_drawn_where_asked),
         cmocka_unit_test(a_stream_says_the_prompt_first_where_it_is_echoed),
+        cmocka_unit_test(guesses_change_nothing_but_how_many_were_tried),
         cmocka_unit_test(what_a_completion_cannot_do_is_refused),
         cmocka_unit_test(a_remote_tokenizer_finds_what_it_probes_for),
         cmocka_unit_test(embeddings_have_length_one_in_both_encodings),

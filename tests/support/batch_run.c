@@ -41,6 +41,7 @@ void answer_alone(squish_seq *s, const int32_t *prompt, size_t n, const squish_g
         if (ev.stop_reason) snprintf(out->reason, sizeof out->reason, "%s", ev.stop_reason);
         out->finish = ev.finish;
     } while (ev.finish == SQUISH_FINISH_NONE);
+    squish_gen_get_stats(g, &out->stats.gen);
     squish_gen_free(g);
 }
 

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * sched_spec.h - guesses: tokens that an answer may go on with, tried in the step that evaluates the last
+ * token that is certain.
+ *
+ *   certain  a b c          step:  | c | d'| e'| f'|      rows: logits behind c, d', e', f'
+ *   guessed        d' e' f'          d   e   X            drawn from them, in order: X is not f'
+ *   then           d e X                                  three tokens by one step; f' is forgotten
+ *
+ * A guess never decides: every token is drawn from logits of exactly the tokens before it, with the noise of
+ * its position, by the same code as without guesses. So text does not depend on what is guessed, by whom, or
+ * whether it is right. What does depend on it is time, and sq_spec_guess weighs that: what a step of so many
+ * rows costs (sched_cost.h) against how often guesses of this kind were right.
+ *
+ * An sq_spec belongs to one answer, an sq_guess_rates to an engine; both to the thread that makes steps.
+ * After sq_spec_new nothing allocates. */
+#ifndef SQ_SCHED_SPEC_H
+#define SQ_SCHED_SPEC_H
+
+#include "base/base.h"
+#include "sched/sched_cost.h"
+
+enum {
+    SQ_GUESS_MAX = 31,     /* of one answer in one step: with the token before them 32 rows of logits */
+    SQ_GUESS_CLASSES = 16, /* kinds of guesses of a proposer that are right equally often */
+    SQ_NGRAM_MIN = 2       /* tokens that have to be equal before a continuation is looked at */
+};
+
+/* ---- n-grams (sched_ngram.c) ----------------------------------------------------------------- */
+
+/* What followed the last time the timeline ended like this. */
+typedef struct sq_ngram sq_ngram;
+squish_status sq_ngram_new(sq_ngram **out, int32_t tokens_max, const squish_alloc *a, squish_error *err);
+void sq_ngram_free(sq_ngram *g);
+void sq_ngram_accept(sq_ngram *g,
+                     int32_t id); /* the timeline is longer by one; past tokens_max: not recorded */
+/* Up to max tokens that followed the longest earlier place that ends as the timeline does (of several the
+ * latest); *length: how many tokens are equal there. 0: there is none. */
+int32_t sq_ngram_find(const sq_ngram *g, int32_t *ids, int32_t max, int32_t *length);
+
+/* ---- what pays (sched_spec.c) ---------------------------------------------------------------- */
+
+/* How often guesses of a class were right; shared by the answers of an engine as where they begin. */
+typedef struct {
+    float right[SQUISH_SPEC_COUNT][SQ_GUESS_CLASSES];
+} sq_guess_rates;
+void sq_guess_rates_init(sq_guess_rates *r);
+
+typedef struct sq_spec sq_spec;
+/* *out NULL where o asks for no guesses. tokens_max: longest timeline. INVALID: o is out of range, by name.
+ */
+squish_status sq_spec_new(sq_spec **out, const squish_spec *o, int32_t tokens_max,
+                          const sq_guess_rates *begin, const squish_alloc *a, squish_error *err);
+void sq_spec_free(sq_spec *s);
+/* A token of the timeline: given, drawn or forced. Each once, in order. */
+void sq_spec_accept(sq_spec *s, int32_t id);
+
+/* The step that guesses would join: rows of answers, and the tokens they are expected to give (a row that was
+ * drawn gives one). */
+typedef struct {
+    const sq_step_cost *cost;
+    int32_t rows;
+    double tokens;
+} sq_spec_step;
+/* Guesses behind the timeline, at most max, into ids; at is the step with them in it afterwards. */
+int32_t sq_spec_guess(sq_spec *s, sq_spec_step *at, int32_t max, int32_t *ids);
+/* Fewer of them were tried (a grammar refuses the rest, or there was no room). */
+void sq_spec_cut(sq_spec *s, int32_t n);
+/* Of those that were tried the first n_right were right. rates learn too. */
+void sq_spec_result(sq_spec *s, int32_t n_right, sq_guess_rates *rates);
+/* What came of it so far. */
+typedef struct {
+    int32_t guessed, right;
+} sq_spec_count;
+sq_spec_count sq_spec_counts(const sq_spec *s); /* s may be NULL */
+
+#endif

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_sched_spec.c - what is guessed, and when it pays, without a model. */
+#include "sched/sched_spec.h"
+#include "support/model_run.h"
+
+static const squish_alloc *alloc(void) {
+    static squish_alloc a;
+    a = sq_alloc_default();
+    return &a;
+}
+
+static sq_ngram *ngram(int32_t max, const char *text) {
+    sq_ngram *g;
+    squish_error err = {0};
+    assert_ok(sq_ngram_new(&g, max, alloc(), &err), &err);
+    for (; *text; text++) sq_ngram_accept(g, *text);
+    return g;
+}
+
+/* What is guessed behind a text, one token a byte. */
+static void assert_guess(const char *text, int32_t want_length, const char *want) {
+    int32_t ids[8], length;
+    sq_ngram *g = ngram(64, text);
+    const int32_t n = sq_ngram_find(g, ids, 8, &length);
+    assert_int_equal(n, *want ? 8 : 0);
+    for (int32_t i = 0; i < n; i++) assert_int_equal(ids[i], want[i]);
+    if (n) assert_int_equal(length, want_length);
+    sq_ngram_free(g);
+}
+
+static void the_longest_earlier_place_is_followed_and_of_several_the_latest(void **state) {
+    (void)state;
+    assert_guess("", 0, "");
+    assert_guess("a", 0, "");
+    assert_guess("abcdefgh", 0, "");
+    assert_guess("one two 12345678, a two 9 two", 4, " 9 two 9"); /* " two" came twice: the latest */
+    assert_guess("the cat sat; the dog ran off; the cat", 7,
+                 " sat; the");             /* "the cat" is longer than " cat" */
+    assert_guess("xyxyxy", 4, "xyxyxyxy"); /* a period goes on */
+    assert_guess("aaa", 2, "aaaaaaaa");
+}
+
+static void tokens_past_the_longest_timeline_are_not_recorded(void **state) {
+    (void)state;
+    int32_t ids[4], length;
+    sq_ngram *g = ngram(6, "abcabc");
+    sq_ngram_accept(g, 'z');
+    assert_int_equal(sq_ngram_find(g, ids, 4, &length), 4);
+    assert_int_equal(ids[0], 'a');
+    sq_ngram_free(g);
+}
+
+/* ---- what pays ------------------------------------------------------------------------------- */
+
+static sq_guess_rates rates;
+
+static sq_spec *spec_of(squish_spec_mode mode, int32_t guesses) {
+    sq_spec *s;
+    squish_error err = {0};
+    const squish_spec o = {.mode = mode, .guesses = guesses};
+    sq_guess_rates_init(&rates);
+    assert_ok(sq_spec_new(&s, &o, 4096, &rates, alloc(), &err), &err);
+    for (int i = 0; i < 6; i++)
+        for (const char *t = "It was a bright cold day in April."; *t; t++) sq_spec_accept(s, *t);
+    return s;
+}
+
+/* Guesses in a step of one answer that costs 1 and slope more for each row. */
+static int32_t guesses_at(sq_spec *s, double slope, int32_t seen) {
+    int32_t ids[SQ_GUESS_MAX];
+    sq_step_cost c = {.row_ms = 0};
+    for (int32_t n = 1; n <= seen; n++) sq_step_cost_add(&c, n, 0, 1 + slope * (n - 1));
+    sq_spec_step at = {&c, 1, 1};
+    const int32_t n = sq_spec_guess(s, &at, 31, ids);
+    assert_int_equal(at.rows, 1 + n);
+    assert_true(at.tokens >= 1);
+    return n;
+}
+
+static void cheap_rows_get_many_guesses_and_dear_ones_none(void **state) {
+    (void)state;
+    sq_spec *s = spec_of(SQUISH_SPEC_AUTO, 0);
+    assert_int_equal(guesses_at(s, 0, 0), 0); /* nothing was measured */
+    assert_true(guesses_at(s, 0.02, 32) > 10);
+    const int32_t some = guesses_at(s, 0.3, 32);
+    assert_true(some > 0 && some <= guesses_at(s, 0.1, 32));
+    for (int i = 0; i < 64; i++) guesses_at(s, 0.02, 32), sq_spec_result(s, 0, &rates); /* all wrong */
+    assert_int_equal(guesses_at(s, 0.3, 32), 0);
+    sq_spec_free(s);
+}
+
+static void rows_that_were_never_run_are_tried_by_and_by(void **state) {
+    (void)state;
+    sq_spec *s = spec_of(SQUISH_SPEC_NGRAM, 0);
+    int32_t ids[SQ_GUESS_MAX], last = 0;
+    sq_step_cost c = {.row_ms = 0};
+    sq_step_cost_add(&c, 1, 0, 1);
+    for (int i = 0; i < 6; i++) {
+        sq_spec_step at = {&c, 1, 1};
+        const int32_t n = sq_spec_guess(s, &at, 31, ids);
+        assert_true(n <= 2 * (last + 1) + 1);
+        sq_step_cost_add(&c, n + 1, 0, 1 + 0.01 * n);
+        sq_spec_result(s, n, &rates);
+        last = n;
+    }
+    assert_true(last > 16);
+    sq_spec_free(s);
+}
+
+static void what_no_longer_pays_is_tried_again_after_a_while(void **state) {
+    (void)state;
+    sq_spec *s = spec_of(SQUISH_SPEC_AUTO, 0);
+    int32_t tried = 0, steps = 0;
+    for (int i = 0; i < 64; i++) guesses_at(s, 0.02, 32), sq_spec_result(s, 0, &rates);
+    for (; steps < 640; steps++) {
+        tried += guesses_at(s, 0.5, 32);
+        sq_spec_result(s, 0, &rates);
+        sq_spec_accept(s, "It was a bright cold day in April."[steps % 34]);
+    }
+    assert_true(tried >= 5 && tried <= 11);
+    const sq_spec_count n = sq_spec_counts(s);
+    assert_true(n.guessed > tried && n.right == 0);
+    sq_spec_free(s);
+}
+
+static void a_number_of_guesses_that_was_asked_for_is_kept_to(void **state) {
+    (void)state;
+    sq_spec *s = spec_of(SQUISH_SPEC_NGRAM, 5);
+    assert_int_equal(guesses_at(s, 10, 32), 5);
+    sq_spec_cut(s, 2);
+    sq_spec_result(s, 2, &rates);
+    assert_int_equal(sq_spec_counts(s).guessed, 2);
+    assert_int_equal(sq_spec_counts(s).right, 2);
+    sq_spec_free(s);
+}
+
+static void options_out_of_range_are_refused_and_off_is_nothing(void **state) {
+    (void)state;
+    sq_spec *s;
+    squish_error err = {0};
+    const squish_spec off = {.mode = SQUISH_SPEC_OFF}, odd = {.mode = (squish_spec_mode)99},
+                      many = {.guesses = SQ_GUESS_MAX + 1};
+    assert_ok(sq_spec_new(&s, &off, 16, &rates, alloc(), &err), &err);
+    assert_null(s);
+    assert_int_equal(sq_spec_counts(s).guessed, 0);
+    assert_int_equal(sq_spec_new(&s, &odd, 16, &rates, alloc(), &err), SQUISH_INVALID);
+    assert_non_null(strstr(err.text, "mode is 99"));
+    err = (squish_error){0};
+    assert_int_equal(sq_spec_new(&s, &many, 16, &rates, alloc(), &err), SQUISH_INVALID);
+    assert_non_null(strstr(err.text, "guesses is 32"));
+}
+
+static void costs_between_two_that_were_seen_lie_between_them(void **state) {
+    (void)state;
+    sq_step_cost c = {.row_ms = 0};
+    assert_int_equal(sq_step_cost_seen(&c), 0);
+    sq_step_cost_add(&c, 1, 0, 10);
+    assert_true(sq_step_cost_alone(&c, 2) > 10);
+    sq_step_cost_add(&c, 9, 0, 18);
+    assert_int_equal(sq_step_cost_seen(&c), 9);
+    assert_true(sq_step_cost_alone(&c, 5) == 14);
+    assert_true(sq_step_cost_alone(&c, 10) == 19);
+    sq_step_cost_add(&c, 3, 0, 9); /* less than one row takes: noise */
+    assert_true(sq_step_cost_alone(&c, 2) >= 9 && sq_step_cost_alone(&c, 2) <= 10);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_longest_earlier_place_is_followed_and_of_several_the_latest),
+        cmocka_unit_test(tokens_past_the_longest_timeline_are_not_recorded),
+        cmocka_unit_test(cheap_rows_get_many_guesses_and_dear_ones_none),
+        cmocka_unit_test(rows_that_were_never_run_are_tried_by_and_by),
+        cmocka_unit_test(what_no_longer_pays_is_tried_again_after_a_while),
+        cmocka_unit_test(a_number_of_guesses_that_was_asked_for_is_kept_to),
+        cmocka_unit_test(options_out_of_range_are_refused_and_off_is_nothing),
+        cmocka_unit_test(costs_between_two_that_were_seen_lie_between_them),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
