@@ -22,6 +22,7 @@ typedef struct {
     int32_t threads;       /* 0: all */
     int32_t ctx;           /* longest context of bench_decode */
     squish_attention attention;
+    squish_spec spec; /* of bench_spec: how answers are guessed */
     const char *isa;  /* newest instruction set of the engine and of the probes; NULL: the best there is */
     const char *text; /* of bench_tokenizer, [text_bytes]; NULL: a built-in mix */
     size_t text_bytes;
@@ -93,6 +94,14 @@ squish_status bench_tokenizer(const bench_options *o, json_t *rows, squish_error
  * one and any JSON "compile" (ms), "mask", "mask p99", "cold mask p99" (of masks made for the first time),
  * "advance", "advance p99" (us). */
 squish_status bench_grammar(const bench_options *o, json_t *rows, squish_error *err);
+
+/* Speculation. Without o->text what rows of one answer cost: "step of N rows" in ms, logits of all included,
+ * with "cost" in units of the first (limit: bytes or operations, as for bench_decode). With o->text, lines of
+ * JSON {"prompt"} or {"messages"}: greedy answers of 128 tokens and sampled ones, o->runs a prompt, without
+ * guesses and with them (o->spec) in turns, "MODE, T t": the median over answers of time without over time
+ * with, and for all together "speedup", "tok_s", "tok_s_off", "tokens_per_step", "guessed", "right",
+ * "answers", and of these "differ", in which one token is another (0, or it is a bug). */
+squish_status bench_spec(const bench_options *o, json_t *rows, squish_error *err);
 
 /* What the machine can do at all, with o->threads: "read memory" (GB/s of 1 GiB of anonymous memory), "int8
  * dot products" and "f32 multiply-adds" (Gop/s). The same probes, one measurement a call, for benches that

@@ -15,13 +15,14 @@ static const struct {
                {"batch", bench_batch, true, true},          {"threads", bench_threads, true, true},
                {"attention", bench_attention, true, true},  {"kv", bench_kv, true, true},
                {"tokenizer", bench_tokenizer, true, false}, {"grammar", bench_grammar, true, false},
-               {"quant", bench_quant, false, false}};
+               {"spec", bench_spec, true, true},            {"quant", bench_quant, false, false}};
 
 enum { ALL = (1u << SQ_COUNT(benches)) - 1 };
 
 static void print_rows(const json_t *rows) {
     static const char *const key[] = {"noise", "min", "max", "limit"};
-    static const char *const more[] = {"speedup", "density", "worst", "same_token"};
+    static const char *const more[] = {"speedup", "density", "worst",     "same_token",     "cost",
+                                       "tok_s",   "tok_s_off", "tokens_per_step", "differ"};
     size_t i;
     const json_t *r;
     printf("%-24s %12s %-6s %10s %10s %10s %10s %8s\n", "", "median", "", "noise", "min", "max", "limit",
@@ -140,6 +141,7 @@ int cli_bench(cli *c) {
                        .threads = (int32_t)cli_int(c, OPT_THREADS),
                        .ctx = (int32_t)cli_int(c, OPT_BENCH_CTX),
                        .attention = cli_attention(c),
+                       .spec = cli_spec(c),
                        .isa = cli_text(c, OPT_ISA),
                        .program = sq_os_exe_path(program, sizeof program) ? program : NULL,
                        .progress = cli_progress,
