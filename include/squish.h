@@ -288,7 +288,31 @@ typedef struct {
                              results; prompts cut in other places may differ too */
     int32_t sparge_min;   /* position of a prompt from which on; default 8192 */
     float sparge_mass;    /* share of the predicted weight that is read, (0, 1]; default 0.95 */
+    int32_t sage_bits;    /* 8 (or 0); 4 bits are refused: no processor here multiplies them */
 } squish_attention;
+
+/* What becomes of old tokens beyond their format: docs/kv.md, "One policy". residual and sink are a matter of
+ * taste; pm and cocktail lose something that depends on the text, are off by default, and work where a prompt
+ * ends, in tiles that no other timeline reads. What does not go together is refused when an engine is made,
+ * by the names of both options. */
+typedef enum { SQUISH_KV_ROTATE_AUTO, SQUISH_KV_ROTATE_OFF, SQUISH_KV_ROTATE_KEYS } squish_kv_rotate;
+typedef struct {
+    int32_t residual;     /* tokens before a query that are read as computed: a multiple of 32; default 128 */
+    int32_t sink;         /* first tokens, likewise; default 32 */
+    squish_kv_rotate rotate; /* AUTO: values of 4 and 2 bits are stored rotated; KEYS is refused */
+    const char *floors;   /* "LAYER:RUNG,...", RUNG one of q2 q4 q8: a layer's fewest bits. NULL: none */
+    bool pm;              /* PM-KVQ: fewer bits with age */
+    int32_t pm_age[3];    /* in tokens: from when on 8 bits, 4 bits, pm_floor; default 256, 1024, 4096 */
+    int32_t pm_floor;     /* bits of the oldest, 4 or 2; default 2 */
+    uint64_t pm_budget;   /* bytes behind a prompt; beyond, the oldest go down before their age. 0: none */
+    bool mix; /* MixKVQ: keys of 4 and 2 bits have channels of 16, 4 and 2; heads of 256 at most */
+    bool cocktail;        /* CocktailKV: chunks of a prompt that its end looks at keep more bits */
+    float cocktail_high, cocktail_low; /* shares of chunks in 16 and in 2 bits, the rest takes 4; 0.15, 0.5 */
+    int32_t cocktail_chunk; /* tokens of a chunk: a multiple of 32; default 32 */
+    bool cocktail_embed;  /* chunks are judged by the mean of their embeddings, not by attention */
+    bool flash_mla;       /* attention on latents: only models that have them */
+} squish_kv_options;
+squish_kv_options squish_kv_options_default(void);
 
 typedef struct {
     int32_t threads;      /* 0: what the machine and its cgroup give */
@@ -296,6 +320,7 @@ typedef struct {
     int32_t chunk_tokens; /* prompt tokens per step, 1..2048; default 256. Never changes results */
     uint64_t kv_bytes_max;/* cap on cache memory; 0: what ctx_tokens needs */
     squish_kv kv;
+    squish_kv_options kv_options;
     squish_attention attention;
     const char *isa_max;  /* "scalar", "avx2", "avx512", "neon" or NULL: $SQUISH_ISA is *not* read here */
 } squish_engine_options;
@@ -325,6 +350,16 @@ typedef struct {
     double attn_density;      /* share of the keys that prompts read under sparge, so far; 1: all */
 } squish_engine_info;
 void squish_engine_get_info(const squish_engine *e, squish_engine_info *out);
+
+/* What a timeline's cache holds now: tokens and bytes (headers, codes and scales of all layers) in 16, 8, 4
+ * and 2 bits. */
+typedef struct {
+    int32_t tokens[4];
+    uint64_t bytes[4];
+    uint64_t bytes_f16;       /* of the same tiles in 16 bits */
+    int32_t chunks[3];        /* tiles found low, middling, high */
+} squish_kv_census;
+void squish_seq_get_census(const squish_seq *s, squish_kv_census *out);
 
 squish_status squish_seq_new(squish_seq **out, squish_engine *e, squish_error *err);
 void squish_seq_free(squish_seq *s);

@@ -52,6 +52,7 @@ typedef struct {
     int32_t threads;    /* 0: what the machine gives */
     const char *isa_max;
     squish_kv kv;
+    squish_kv_options kv_options;
     squish_attention attention;
     squish_spec spec;   /* of answers that do not say */
     uint64_t memory_limit; /* weights, caches and scratch of all models; 0: what is available */

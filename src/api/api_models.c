@@ -188,6 +188,7 @@ static squish_status plan(sq_api_model *m, squish_engine_options *o, squish_erro
     /* --ctx is about the command line's models; one that was made for less comes with its own window */
     o->ctx_tokens = m->pinned || opt->ctx_tokens <= m->info.ctx_train ? opt->ctx_tokens : 0;
     o->kv = opt->kv;
+    o->kv_options = opt->kv_options;
     o->attention = opt->attention;
     o->isa_max = opt->isa_max;
     SQ_TRY(squish_engine_estimate(m->model, o, &e, err));

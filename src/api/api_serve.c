@@ -41,6 +41,7 @@ sq_api_options sq_api_options_default(void) {
                             .queue_max = 256,
                             .request_timeout_s = 600,
                             .drain_timeout_s = 30,
+                            .kv_options = squish_kv_options_default(),
                             .handle_signals = true};
 }
 

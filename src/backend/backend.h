@@ -96,6 +96,8 @@ typedef struct {
     bool prompt;           /* all rows are of a prompt: they attend as sq_attn_prompt says, else exactly */
     uint8_t *const *pages; /* host table: pages[t] = open page of tokens [32t, 32t + 32) in this layer */
     uint8_t *const *sealed; /* the same of sealed pages, read as sq_kv_sealed_tiles says; NULL: all is open */
+    const uint8_t *reads; /* host table: how tile t is read, SQ_KV_READ_; then headers of sealed pages say in
+                             which formats. NULL: as sq_kv_sealed_tiles says, in those of the layer */
 } sq_attn_seg;
 
 /* A tile to be sealed before its layer attends. */
@@ -119,8 +121,10 @@ typedef struct {
     const float *cos, *sin;/* [m][head_dim / 2] of the step's rows */
     bool pairs;            /* rotate neighbours (2i, 2i + 1), else halves (i, i + head_dim / 2) */
     sq_attn_page open;
+    bool seals;                /* old tiles are read sealed */
     sq_kv_format k_fmt, v_fmt; /* of sealed tiles */
     sq_attn_page sealed;
+    sq_kv_window kept_open;    /* what is read open beside sealed tiles */
     bool rotate_v; /* values are stored in a Walsh-Hadamard basis; head_dim is a power of two */
 } sq_attn_shape;
 
@@ -198,6 +202,25 @@ void sq_be_attn_prepare(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg
 /* Make sealed tiles from open ones that are full: n of them, host list. */
 void sq_be_attn_seal(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *segs,
                      const sq_attn_seal *seals, int32_t n);
+/* A page on its way to fewer bits: of all heads of a layer. from is open, or sealed as its header says; the
+ * header of `to` says what it is to be. */
+typedef struct {
+    const uint8_t *from;
+    uint8_t *to;
+    bool from_open;
+    const float *weight; /* [n_kv_heads][head_dim] of queries, host; for keys with channels in classes */
+} sq_attn_move;
+/* Write the tiles of n pages from those of others; host list. (be_move.c) */
+void sq_be_attn_move(sq_backend *b, const sq_attn_shape *s, const sq_attn_move *moves, int32_t n);
+/* Let the queries of a segment's rows [row0, row0 + n_rows), prepared, count in a running mean of |q| by
+ * channel, weight [n_kv_heads][head_dim], over the heads that share keys. Host. (be_mix.c) */
+void sq_be_attn_weigh(const sq_attn_shape *s, const sq_attn_seg *seg, int32_t row0, int32_t n_rows,
+                      const sq_rows *q, float *weight);
+/* How much rows look at each tile: for the segment's rows [row0, row0 + n_rows), whose queries are prepared,
+ * mass[t] += the sum over rows and heads of the probability of tile t, for all tiles up to the last row's.
+ * scratch: 2 * n_rows * n_heads floats. Host. (be_mass.c) */
+void sq_be_attn_mass(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *seg, int32_t row0,
+                     int32_t n_rows, const sq_rows *q, float *scratch, float *mass);
 /* out[i] = attention of row i over its sequence's pages. out->cols = n_heads * head_dim. Quantised if asked.
  */
 void sq_be_attend(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *segs, int32_t n_segs,

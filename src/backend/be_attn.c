@@ -194,7 +194,7 @@ static bool open_attend(const attend_ctx *c, const query_block *qb, int32_t chun
 
 /* Results of one chunk for gathered rows in s->q, into s->mc, s->lc, oc. False: nothing of it is read. */
 static bool chunk_attend(const attend_ctx *c, const query_block *qb, int32_t chunk, sq_be_scratch *s) {
-    if (!qb->seg->sealed) return open_attend(c, qb, chunk, s);
+    if (!qb->seg->sealed || !(qb->seg->reads || c->s->seals)) return open_attend(c, qb, chunk, s);
     const sq_be_rows r = {qb->seg, qb->kvh, qb->tok0, qb->n_tok, c->group};
     sq_be_attn_chunk(c->b, c->s, &r, chunk, s);
     return true;

@@ -11,12 +11,18 @@
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
+static size_t mixed_bytes(const sq_backend_options *o) {
+    const int32_t d = (int32_t)sq_align_up((size_t)o->head_dim_max, 16);
+    return SQ_ATTN_TILES * sq_align_up(sq_kv_k_bytes(SQ_KV_Q8, d), 64);
+}
+
 static size_t scratch_per_thread(const sq_backend_options *o) {
     size_t tile = (size_t)o->m_max * SQ_GROUP * sizeof(float);
     size_t attn = (size_t)SQ_BE_ATTN_ROWS * (size_t)sq_align_up((size_t)o->head_dim_max, 16) * sizeof(float);
     const size_t tiles = o->rank_max ? 3 : 2;
     return sq_align_up(tiles * tile + 4 * attn + 8 * SQ_BE_ATTN_ROWS * sizeof(float) +
-                           sq_be_pooled_floats(o) * sizeof(float) + sq_be_keep_bytes(o),
+                           sq_be_pooled_floats(o) * sizeof(float) +
+                           sq_align_up(sq_be_keep_bytes(o), 64) + mixed_bytes(o) + 64,
                        64);
 }
 
@@ -58,6 +64,8 @@ static void scratch_carve(sq_backend *b) {
         s->hi = (int32_t *)p, p += SQ_BE_ATTN_ROWS;
         s->pooled = p, p += sq_be_pooled_floats(o);
         s->keep = (uint8_t *)p;
+        s->mixed = s->keep + sq_be_keep_bytes(o);
+        s->mixed += sq_align_up((uintptr_t)s->mixed, 64) - (uintptr_t)s->mixed;
     }
 }
 

@@ -5,6 +5,7 @@
 #define SQ_BE_INT_H
 
 #include "backend/backend.h"
+#include "quant/quant_mix.h"
 
 enum {
     SQ_BE_ATTN_ROWS = 64, /* query rows that share one pass over a tile */
@@ -20,6 +21,7 @@ typedef struct {
     float *m, *l, *mc, *lc; /* [SQ_BE_ATTN_ROWS] */
     float *run_m, *run_l, *run_o; /* of a run of tiles in a chunk, like mc, lc, oc */
     int32_t *lo, *hi;     /* [SQ_BE_ATTN_ROWS] */
+    uint8_t *mixed;       /* [SQ_ATTN_TILES] key tiles of Q8, in place of those with channels in classes */
     float *pooled;        /* sparge: [heads][d to 64] queries, then [heads][blocks] their scores */
     uint8_t *keep;        /* [blocks] of 64 keys that are read */
     uint64_t read, all;   /* of sparge: rows times blocks */
@@ -95,6 +97,12 @@ static inline int32_t sq_be_split_at(const sq_be_split *s, int32_t item, int32_t
 static inline int32_t sq_be_padded(const sq_attn_shape *s) {
     return (int32_t)sq_align_up((size_t)s->head_dim, 16);
 }
+/* Where tiles of these formats lie in a sealed page. */
+static inline sq_attn_page sq_be_sealed_page(sq_kv_format k, sq_kv_format v, int32_t d) {
+    const size_t k_bytes = sq_align_up(sq_kv_key_bytes(k, d), 64),
+                 v_bytes = sq_align_up(sq_kv_v_bytes(v, d), 64);
+    return (sq_attn_page){sizeof(sq_kv_page_header), sizeof(sq_kv_page_header) + k_bytes, k_bytes + v_bytes};
+}
 /* Positions [*lo, *hi) that the query at p sees. */
 static inline void sq_be_visible(const sq_attn_shape *s, int32_t p, int32_t *lo, int32_t *hi) {
     *lo = s->window > 0 && p - s->window + 1 > 0 ? p - s->window + 1 : 0;
@@ -108,6 +116,17 @@ typedef struct {
 /* Their attention over one chunk, into s->mc, s->lc, s->oc. All of them read the same tiles sealed. */
 void sq_be_attn_chunk(const sq_backend *b, const sq_attn_shape *shape, const sq_be_rows *r, int32_t chunk,
                       sq_be_scratch *s);
+/* Likewise over one tile alone, into s->mc and s->lc (and s->oc, which means nothing). */
+void sq_be_attn_tile(const sq_backend *b, const sq_attn_shape *shape, const sq_be_rows *r, int32_t tile,
+                     sq_be_scratch *s);
+/* (be_mix.c) An open K tile into one of SQ_KV_MIX or SQ_KV_LEAN, by a head's weights of queries [head_dim].
+ */
+void sq_be_mix_seal(const sq_kernels *kn, const sq_attn_shape *s, const uint16_t *k, int32_t f,
+                    const float *weight, uint8_t *out);
+/* Any sealed K tile as an open one [d][32], and one with channels in classes as one of Q8; d a multiple
+ * of 16. */
+void sq_be_mix_open(const uint8_t *tile, int32_t f, int32_t d, uint16_t *out);
+void sq_be_mix_to_q8(const sq_kernels *kn, const uint8_t *tile, int32_t f, int32_t d, uint8_t *out);
 /* x [n], n a power of two, in the orthonormal Walsh-Hadamard basis: its own inverse. */
 void sq_be_hadamard(float *x, int32_t n);
 /* Run fn over items, on the pool or, if the work is small, on the caller alone. */

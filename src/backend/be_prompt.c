@@ -84,7 +84,7 @@ static bool sparge_wanted(const sq_backend *b, const sq_attn_shape *s, int32_t e
 
 bool sq_be_past_wanted(const sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *seg) {
     const int32_t end = seg->pos0 + seg->n_rows;
-    if (!seg->prompt || s->kv_f32) return false;
+    if (!seg->prompt || s->kv_f32 || seg->reads) return false;
     return (b->opt.prompt.sage && end > SQ_ATTN_CHUNK) || sparge_wanted(b, s, end);
 }
 

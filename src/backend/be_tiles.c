@@ -2,7 +2,7 @@
  *
  * be_tiles.c - one chunk of attention over tiles in two forms, and the making of sealed ones.
  *
- *   chunk, 8 tiles   | open (the very first) | sealed ............ | open (near the query) |
+ *   chunk, 8 tiles   | open (the sink)       | sealed ............ | open (near the query) |
  *                         run                      run                   run
  *
  * Runs of one form go to the kernel of that form; their results are folded from left to right, as chunks are.
@@ -15,19 +15,42 @@
 typedef struct {
     int32_t from, to; /* tiles of the chunk */
     bool sealed;
+    sq_kv_format k, v; /* of sealed ones */
 } run;
 
 static int32_t within(int32_t x, int32_t lo, int32_t hi) { return x < lo ? lo : x > hi ? hi : x; }
 
-/* Returns the number of runs. */
-static int runs_of(const sq_be_rows *r, int32_t chunk, run out[3]) {
-    const int32_t first = chunk * SQ_ATTN_TILES, pos = r->seg->pos0 + r->tok0;
-    const int32_t end = r->seg->sealed ? within(sq_kv_sealed_tiles(pos) - first, 0, SQ_ATTN_TILES) : 0;
-    const int32_t begin = within(1 - first, 0, end);
+/* Runs of a sequence that says of each tile how it reads it. */
+static int runs_said(const sq_be_rows *r, int32_t chunk, run out[SQ_ATTN_TILES]) {
+    const int32_t first = chunk * SQ_ATTN_TILES, last = (r->seg->pos0 + r->tok0 + r->n_tok - 1) / SQ_KV_TILE;
     int n = 0;
-    if (begin > 0) out[n++] = (run){0, begin, false};
-    if (end > begin) out[n++] = (run){begin, end, true};
-    if (end < SQ_ATTN_TILES) out[n++] = (run){end, SQ_ATTN_TILES, false};
+    for (int32_t j = 0; j < SQ_ATTN_TILES && first + j <= last; j++) {
+        run u = {j, j + 1, r->seg->reads[first + j] == SQ_KV_READ_SEALED, SQ_KV_F16, SQ_KV_F16};
+        if (u.sealed) {
+            sq_kv_page_header h;
+            memcpy(&h, r->seg->sealed[first + j], sizeof h);
+            u.k = (sq_kv_format)h.k_fmt, u.v = (sq_kv_format)h.v_fmt;
+        }
+        if (n > 0 && out[n - 1].sealed == u.sealed && out[n - 1].k == u.k && out[n - 1].v == u.v)
+            out[n - 1].to++;
+        else
+            out[n++] = u;
+    }
+    return n;
+}
+
+/* Returns the number of runs. */
+static int runs_of(const sq_attn_shape *shape, const sq_be_rows *r, int32_t chunk, run out[SQ_ATTN_TILES]) {
+    if (r->seg->reads) return runs_said(r, chunk, out);
+    const sq_kv_window kept = shape->kept_open;
+    const sq_kv_format k = shape->k_fmt, v = shape->v_fmt;
+    const int32_t first = chunk * SQ_ATTN_TILES, pos = r->seg->pos0 + r->tok0;
+    const int32_t end = r->seg->sealed ? within(sq_kv_sealed_tiles(kept, pos) - first, 0, SQ_ATTN_TILES) : 0;
+    const int32_t begin = within(kept.sink - first, 0, end);
+    int n = 0;
+    if (begin > 0) out[n++] = (run){.to = begin};
+    if (end > begin) out[n++] = (run){begin, end, true, k, v};
+    if (end < SQ_ATTN_TILES) out[n++] = (run){.from = end, .to = SQ_ATTN_TILES};
     return n;
 }
 
@@ -51,14 +74,21 @@ static bool see(const sq_attn_shape *shape, const sq_be_rows *r, int32_t chunk, 
 static void attend_run(const sq_backend *b, const sq_attn_shape *shape, const sq_be_rows *r, int32_t chunk,
                        run u, int32_t lo, int32_t hi, sq_be_scratch *s, float *m, float *l, float *o) {
     const uint16_t *k[SQ_ATTN_TILES] = {0}, *v[SQ_ATTN_TILES] = {0};
-    const sq_attn_page *page = u.sealed ? &shape->sealed : &shape->open;
+    const int32_t dp = sq_be_padded(shape);
+    const sq_attn_page sealed = sq_be_sealed_page(u.k, u.v, dp);
+    const sq_attn_page *page = u.sealed ? &sealed : &shape->open;
     for (int32_t j = lo / SQ_KV_TILE; j * SQ_KV_TILE < hi; j++) {
         const uint8_t *head = (u.sealed ? r->seg->sealed : r->seg->pages)[chunk * SQ_ATTN_TILES + j] +
                               (size_t)r->kvh * page->head_stride;
         k[j] = (const uint16_t *)(head + page->k_off);
         v[j] = (const uint16_t *)(head + page->v_off);
+        if (!u.sealed || !sq_is_mix(u.k)) continue;
+        uint8_t *made = s->mixed + (size_t)j * sq_align_up(sq_kv_k_bytes(SQ_KV_Q8, dp), 64);
+        sq_be_mix_to_q8(&b->k, head + page->k_off, u.k, dp, made);
+        k[j] = (const uint16_t *)(const void *)made;
     }
-    const size_t d = (size_t)sq_be_padded(shape);
+    if (u.sealed && sq_is_mix(u.k)) u.k = SQ_KV_Q8;
+    const size_t d = (size_t)dp;
     const sq_attn_args a = {.q = s->q,
                             .ldq = d,
                             .n_q = r->n_tok * r->group,
@@ -71,8 +101,8 @@ static void attend_run(const sq_backend *b, const sq_attn_shape *shape, const sq
                             .l = l,
                             .o = o,
                             .ldo = d,
-                            .k_fmt = shape->k_fmt,
-                            .v_fmt = shape->v_fmt};
+                            .k_fmt = u.k,
+                            .v_fmt = u.v};
     (u.sealed ? b->k.attn_codes : shape->kv_f32 ? b->k.attn_f32 : b->k.attn_f16)(&a);
 }
 
@@ -85,8 +115,8 @@ static void attend_nothing(const sq_attn_shape *shape, const sq_be_rows *r, sq_b
 
 void sq_be_attn_chunk(const sq_backend *b, const sq_attn_shape *shape, const sq_be_rows *r, int32_t chunk,
                       sq_be_scratch *s) {
-    run runs[3];
-    const int n = runs_of(r, chunk, runs);
+    run runs[SQ_ATTN_TILES];
+    const int n = runs_of(shape, r, chunk, runs);
     const int32_t d = sq_be_padded(shape);
     bool any = false;
     for (int i = 0; i < n; i++) {
@@ -103,6 +133,22 @@ void sq_be_attn_chunk(const sq_backend *b, const sq_attn_shape *shape, const sq_
                             s->run_o + (size_t)q * d, d);
     }
     if (!any) attend_nothing(shape, r, s);
+}
+
+void sq_be_attn_tile(const sq_backend *b, const sq_attn_shape *shape, const sq_be_rows *r, int32_t tile,
+                     sq_be_scratch *s) {
+    run runs[SQ_ATTN_TILES];
+    const int32_t chunk = tile / SQ_ATTN_TILES, j = tile % SQ_ATTN_TILES;
+    const int n = r->seg->sealed && (r->seg->reads || shape->seals) ? runs_of(shape, r, chunk, runs) : 0;
+    run u = {.from = j, .to = j + 1};
+    for (int i = 0; i < n; i++)
+        if (runs[i].from <= j && j < runs[i].to) u = runs[i];
+    u.from = j, u.to = j + 1;
+    int32_t lo, hi;
+    if (see(shape, r, chunk, u, s, &lo, &hi))
+        attend_run(b, shape, r, chunk, u, lo, hi, s, s->mc, s->lc, s->oc);
+    else
+        attend_nothing(shape, r, s);
 }
 
 /* ---- sealing --------------------------------------------------------------------------------- */

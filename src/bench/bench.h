@@ -81,9 +81,17 @@ squish_status bench_attention(const bench_options *o, json_t *rows, squish_error
  *   "attention at N, F"      ms, all layers of one token (limit: the cache's bytes over the memory's rate)
  *   "token at N, F"          ms, all of a decoded token
  *   "KL to f16, F"           with a text: windows of 4096 tokens, scored from position 1536 on; rows have
- *                            "read_sealed" (share of attended tokens), "ppl_ratio" and "same_best"
+ *                            "read" (shares of attended tokens in 16, 8, 4 and 2 bits), "read_sealed" (those
+ *                            below 16), "ppl_ratio", "same_best", "bytes_ratio" (f16 to this, at the end
+ *                            of a window, headers and scales counted). F is a format, or features that work
+ *                            behind a prompt of 1536 tokens, which the rest of the window follows
  * Rows have "bench", "at", "kv" and "f16_ratio" (times better than f16). INVALID: a point out of range. */
 squish_status bench_kv(const bench_options *o, json_t *rows, squish_error *err);
+
+/* What fewer bits behind a prompt take, without a model: "PM-KVQ advance, a token" and "lookup, a tile" in
+ * ns, "seal a vector of 128, F" and "shrink a tile of 128, F to F" (of one head, keys or values) and
+ * "CocktailKV: judge and seal 512 tokens of 64" in us, one thread. */
+squish_status bench_kv_votes(const bench_options *o, json_t *rows, squish_error *err);
 
 /* The tokenizer of a model, one thread, MB/s of UTF-8: "encode whole" (one call), "encode 1 kB pieces" and
  * "decode tokens". The text is repeated to 4 MB. INVALID: it is empty or no UTF-8, or the model has no

@@ -103,7 +103,7 @@ static void store_step(layer *l, int32_t pos0, uint64_t *rng) {
     sq_rows q = l->q;
     q.f += (size_t)pos0 * sq_rows_ld(&q);
     q.m = l->k.m = l->v.m = STEP;
-    const sq_attn_seg seg = {0, STEP, pos0, true, l->pages, NULL};
+    const sq_attn_seg seg = {.n_rows = STEP, .pos0 = pos0, .prompt = true, .pages = l->pages};
     sq_be_attn_prepare(l->b[0], s, &seg, 1, &q, &l->k, &l->v);
 }
 
@@ -114,7 +114,7 @@ static double prompt_seconds(layer *l, sq_backend *b) {
         sq_rows q = l->q;
         q.f += (size_t)pos0 * sq_rows_ld(&q);
         q.m = STEP;
-        const sq_attn_seg seg = {0, STEP, pos0, true, l->pages, NULL};
+        const sq_attn_seg seg = {.n_rows = STEP, .pos0 = pos0, .prompt = true, .pages = l->pages};
         sq_be_attend(b, &l->shape, &seg, 1, &q, false, &l->out);
     }
     return (double)(sq_os_now_ns() - begin) / 1e9;

@@ -60,7 +60,7 @@ static void seal_page(const sq_kernels *k, const sq_kv_pool *p, const sq_kv_seq 
         uint8_t *to = sealed + (size_t)h * z.head_stride;
         const sq_kv_seal_args a = {.d = (int32_t)sq_align_up((size_t)shape.head_dim, 16),
                                    .k_fmt = sq_kv_policy_k(policy, layer),
-                                   .v_fmt = policy->v,
+                                   .v_fmt = sq_kv_policy_v(policy, layer),
                                    .k = (const uint16_t *)(const void *)(from + g->k_off),
                                    .v = (const uint16_t *)(const void *)(from + g->v_off),
                                    .k_out = to + z.k_off,
@@ -112,7 +112,7 @@ static squish_status decode(bench_kv_state *b, int32_t f, int32_t n, double *sec
     int32_t id = 1;
     const uint64_t begin = sq_os_now_ns();
     for (int32_t i = 0; i < STEPS; i++) {
-        const sq_step_seg seg = {b->kv[f], 0, 1, n + i, false};
+        const sq_step_seg seg = {.kv = b->kv[f], .n_rows = 1, .pos0 = n + i};
         const int32_t row = 0;
         SQ_TRY(sq_kv_seq_reserve(b->kv[f], n + i + 1, err));
         sq_forward_run(e->f, &id, 1, &seg, 1);
@@ -136,7 +136,8 @@ static double bytes_read(const bench_kv_state *b, int32_t f, int32_t n) {
     sq_kv_pool_shape(b->e[f]->kv, &shape);
     const sq_kv_policy *p = sq_kv_pool_policy(b->e[f]->kv);
     const double open = (double)sq_kv_open_bytes(&shape, p), sealed = (double)sq_kv_sealed_bytes(&shape, p);
-    const int32_t tiles = n / SQ_KV_TILE, old = p->seals ? sq_kv_sealed_tiles(n - 1) - 1 : 0;
+    const int32_t tiles = n / SQ_KV_TILE,
+                  old = p->seals ? sq_kv_sealed_tiles(p->window, n - 1) - p->window.sink : 0;
     return old * sealed + (tiles - old) * open;
 }
 

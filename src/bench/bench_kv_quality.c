@@ -3,9 +3,12 @@
  * bench_kv_quality.c - how far a cache in fewer bits is from f16: both read the same text, and from position
  * 1536 on the next token of one is held against that of the other.
  *
- * A row whose tokens were mostly read in f16 would say nothing: the share of attended tokens that were read
- * sealed is printed with every figure. */
+ * A row whose tokens were mostly read in f16 would say nothing: the shares of attended tokens that were read
+ * in 16, 8, 4 and 2 bits are printed with every figure. Features that work behind a prompt get the first 1536
+ * tokens of a window as one; the rest follows as an answer would. */
 #include "bench/bench_int.h"
+
+#include "kv/kv_private.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -20,7 +23,9 @@ typedef struct {
     float *strip; /* [STRIP][n_vocab] of f16 */
     int32_t kept, at;
     const int32_t *next;
-    double kl, nats[2], sealed, attended;
+    bool votes;
+    sq_kv_census now; /* of the other, while a strip is compared */
+    double kl, nats[2], read[SQ_RUNGS], attended, bytes[2];
     int64_t n, same;
 } quality;
 
@@ -52,41 +57,90 @@ static bool compare(void *user, int32_t pos, const float *b) {
     q->nats[1] += zb - (double)b[next];
     q->same += bench_likeliest(a, n) == bench_likeliest(b, n);
     q->attended += pos + 1;
-    q->sealed += (double)(sq_kv_sealed_tiles(pos) - 1) * SQ_KV_TILE;
+    for (int r = SQ_RUNG_Q2; r < SQ_RUNG_F16; r++) q->read[r] += q->now.tokens[r];
     q->n++;
     return true;
 }
 
+static void add_bytes(quality *q) {
+    sq_kv_seq_census(q->s[1]->kv, &q->now);
+    for (int r = 0; r < SQ_RUNGS; r++) q->bytes[1] += (double)q->now.bytes[r];
+    q->bytes[0] += (double)q->now.bytes_f16;
+}
+
+/* How the tokens before a strip will be read. */
+static void look(quality *q, int32_t at) {
+    if (q->votes) {
+        sq_votes_run(q->e[1], q->s[1]->kv);
+        sq_kv_seq_census(q->s[1]->kv, &q->now);
+        return;
+    }
+    const sq_kv_policy *p = sq_kv_pool_policy(q->e[1]->kv);
+    const sq_rung r = p->k == SQ_KV_Q8 ? SQ_RUNG_Q8 : p->k == SQ_KV_Q4 ? SQ_RUNG_Q4 : SQ_RUNG_Q2;
+    q->now = (sq_kv_census){0};
+    q->now.tokens[r] = (sq_kv_sealed_tiles(p->window, at) - p->window.sink) * SQ_KV_TILE;
+}
+
 /* A window of n tokens through both caches, strip by strip. */
 static squish_status window(quality *q, const int32_t *ids, int32_t n, squish_error *err) {
-    for (int i = 0; i < 2; i++) sq_seq_truncate(q->s[i], 0);
+    const int32_t first = q->votes ? FIRST : 0;
+    for (int i = 0; i < 2; i++) {
+        sq_seq_truncate(q->s[i], 0);
+        if (first) SQ_TRY(sq_seq_sync(q->s[i], ids, (size_t)first, err));
+    }
     q->next = ids + 1;
-    for (int32_t at = 0, rows; at + 1 < n; at += rows) {
+    for (int32_t at = first, rows; at + 1 < n; at += rows) {
         rows = n - 1 - at < STRIP ? n - 1 - at : STRIP;
         q->kept = q->at = 0;
+        look(q, at);
         SQ_TRY(sq_seq_extend(q->s[0], ids + at, (size_t)rows, keep, q, err));
         SQ_TRY(sq_seq_extend(q->s[1], ids + at, (size_t)rows, compare, q, err));
     }
+    add_bytes(q);
     return SQUISH_OK;
 }
 
-static squish_status quality_row(const quality *q, json_t *rows, squish_kv kv, squish_error *err) {
+static const struct {
+    const char *name;
+    squish_kv kv;
+    bool pm, cocktail, embed;
+    int32_t floor;
+    bool mix;
+} kinds[] = {{.name = "q8", .kv = SQUISH_KV_Q8},
+             {.name = "k8v4", .kv = SQUISH_KV_K8V4},
+             {.name = "q4", .kv = SQUISH_KV_Q4},
+             {.name = "k4v2", .kv = SQUISH_KV_K4V2},
+             {.name = "q2", .kv = SQUISH_KV_Q2},
+             {"pm", SQUISH_KV_F16, true, false, false, 2, false},
+             {"pm floor 4", SQUISH_KV_F16, true, false, false, 4, false},
+             {"cocktail", SQUISH_KV_F16, false, true, false, 2, false},
+             {"cocktail embeddings", SQUISH_KV_F16, false, true, true, 2, false},
+             {"pm + cocktail", SQUISH_KV_F16, true, true, false, 2, false},
+             {"mix beside q4", SQUISH_KV_Q4, false, false, false, 2, true},
+             {"mix beside q2", SQUISH_KV_Q2, false, false, false, 2, true},
+             {"pm + mix", SQUISH_KV_F16, true, false, false, 2, true},
+             {"pm + mix + cocktail", SQUISH_KV_F16, true, true, false, 2, true}};
+
+static squish_status quality_row(const quality *q, json_t *rows, size_t kind, squish_error *err) {
     char name[48];
-    double kl = q->kl / (double)q->n;
-    snprintf(name, sizeof name, "KL to f16, %s", squish_kv_name(kv));
+    double kl = q->kl / (double)q->n, share[4], sealed = 0;
+    for (int i = 1; i < 4; i++) sealed += share[i] = q->read[SQ_RUNG_F16 - i] / q->attended;
+    share[0] = 1 - sealed;
+    snprintf(name, sizeof name, "KL to f16, %s", kinds[kind].name);
     SQ_TRY(bench_row(rows, name, "nats", &kl, 1, NAN, BENCH_SMALL_IS_GOOD, err));
     json_t *more =
-        json_pack("{s:s, s:s, s:f, s:f, s:f, s:I}", "bench", "kv", "kv", squish_kv_name(kv), "read_sealed",
-                  q->sealed / q->attended, "ppl_ratio", exp((q->nats[1] - q->nats[0]) / (double)q->n),
-                  "same_best", (double)q->same / (double)q->n, "tokens", (json_int_t)q->n);
+        json_pack("{s:s, s:s, s:f, s:[f,f,f,f], s:f, s:f, s:f, s:I}", "bench", "kv", "kv", kinds[kind].name,
+                  "read_sealed", sealed, "read", share[0], share[1], share[2], share[3], "ppl_ratio",
+                  exp((q->nats[1] - q->nats[0]) / (double)q->n), "same_best", (double)q->same / (double)q->n,
+                  "bytes_ratio", q->bytes[0] / q->bytes[1], "tokens", (json_int_t)q->n);
     const int failed = json_object_update(json_array_get(rows, json_array_size(rows) - 1), more);
     json_decref(more);
     return failed ? sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory") : SQUISH_OK;
 }
 
-static squish_status one_format(const bench_options *o, squish_model *m, const squish_tokens *t, squish_kv kv,
-                                json_t *rows, squish_error *err) {
-    quality q = {.m = m};
+static squish_status one_kind(const bench_options *o, squish_model *m, const squish_tokens *t, size_t kind,
+                              json_t *rows, squish_error *err) {
+    quality q = {.m = m, .votes = kinds[kind].pm || kinds[kind].cocktail || kinds[kind].mix};
     squish_engine_options eo = squish_engine_options_default();
     squish_status st = SQUISH_OK;
     const size_t strip = (size_t)STRIP * (size_t)m->cfg.n_vocab * sizeof *q.strip;
@@ -96,7 +150,12 @@ static squish_status one_format(const bench_options *o, squish_model *m, const s
     q.strip = sq_alloc_new(&m->alloc, strip);
     if (!q.strip) return sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory");
     for (int i = 0; i < 2; i++) {
-        eo.kv = i ? kv : SQUISH_KV_F16;
+        eo.kv = i ? kinds[kind].kv : SQUISH_KV_F16;
+        eo.kv_options.pm = i && kinds[kind].pm;
+        eo.kv_options.cocktail = i && kinds[kind].cocktail;
+        eo.kv_options.mix = i && kinds[kind].mix;
+        eo.kv_options.cocktail_embed = i && kinds[kind].embed;
+        eo.kv_options.pm_floor = kinds[kind].floor ? kinds[kind].floor : 2;
         SQ_GUARD(sq_engine_new(&q.e[i], m, &eo, err));
         SQ_GUARD(sq_seq_new(&q.s[i], q.e[i], err));
     }
@@ -108,7 +167,7 @@ static squish_status one_format(const bench_options *o, squish_model *m, const s
         st = sq_fail(err, SQUISH_INVALID, "bench kv: the text has %zu tokens, more than %d are wanted",
                      t->count, FIRST);
     else
-        st = quality_row(&q, rows, kv, err);
+        st = quality_row(&q, rows, kind, err);
 fail:
     for (int i = 0; i < 2; i++) {
         sq_seq_free(q.s[i]);
@@ -119,13 +178,10 @@ fail:
 }
 
 squish_status bench_kv_quality(const bench_options *o, squish_model *m, json_t *rows, squish_error *err) {
-    static const squish_kv formats[] = {SQUISH_KV_Q8, SQUISH_KV_K8V4, SQUISH_KV_Q4, SQUISH_KV_K4V2,
-                                        SQUISH_KV_Q2};
     squish_tokens t = {0};
     SQ_TRY(squish_tokenize(m, o->text, o->text_bytes, SQUISH_TOK_BOS_EOS, &t, err));
     squish_status st = SQUISH_OK;
-    for (size_t i = 0; i < SQ_COUNT(formats) && st == SQUISH_OK; i++)
-        st = one_format(o, m, &t, formats[i], rows, err);
+    for (size_t i = 0; i < SQ_COUNT(kinds) && st == SQUISH_OK; i++) st = one_kind(o, m, &t, i, rows, err);
     squish_tokens_free(&t);
     return st;
 }

@@ -27,7 +27,7 @@ static squish_status company_new(company *c, bench_speed *b, int32_t most, squis
             sq_kv_seq_free(c->kv[c->n]);
             return st;
         }
-        const sq_step_seg seg = {c->kv[c->n], 0, BATCH_CTX, 0, true};
+        const sq_step_seg seg = {.kv = c->kv[c->n], .n_rows = BATCH_CTX, .prompt = true};
         sq_forward_run(b->e->f, b->prompt, BATCH_CTX, &seg, 1);
     }
     return SQUISH_OK;
@@ -42,7 +42,8 @@ static squish_status batch_run(bench_speed *b, int32_t n, double *seconds, void 
     for (int32_t i = 0; i < n; i++) ids[i] = b->prompt[i], rows[i] = i;
     const uint64_t begin = sq_os_now_ns();
     for (int32_t t = 0; t < BENCH_STEPS; t++) {
-        for (int32_t i = 0; i < n; i++) segs[i] = (sq_step_seg){c->kv[i], i, 1, BATCH_CTX + t, false};
+        for (int32_t i = 0; i < n; i++)
+            segs[i] = (sq_step_seg){.kv = c->kv[i], .row0 = i, .n_rows = 1, .pos0 = BATCH_CTX + t};
         sq_forward_run(b->e->f, ids, n, segs, n);
         const float *logits = sq_forward_logits(b->e->f, rows, n);
         for (int32_t i = 0; i < n; i++) ids[i] = bench_likeliest(logits + (size_t)i * ld, b->m->cfg.n_vocab);

@@ -168,6 +168,7 @@ int cli_read(cli *c, const char *path, bool text, squish_text *out);
 /* "1,2 3" or "[1, 2, 3]" to ids in the arena. False after saying, about `what`, which part is none. */
 bool cli_parse_ids(cli *c, const char *what, const char *text, int32_t **out, size_t *n);
 squish_tier cli_tier(const cli *c);
+squish_kv_options cli_kv_options(const cli *c); /* (cli_kv.c) all that is about old tokens, but --kv */
 squish_attention cli_attention(const cli *c); /* --sage-attention, --sparge-attn and theirs */
 /* (cli_refine.c) squish_compress, in two steps where --refine says so. *pid: the process that refines what
  * was built, or 0. */

@@ -14,6 +14,7 @@ static const struct {
                {"decode", bench_decode, true, true},        {"prefill", bench_prefill, true, true},
                {"batch", bench_batch, true, true},          {"threads", bench_threads, true, true},
                {"attention", bench_attention, true, true},  {"kv", bench_kv, true, true},
+               {"kv-votes", bench_kv_votes, false, false},
                {"tokenizer", bench_tokenizer, true, false}, {"grammar", bench_grammar, true, false},
                {"spec", bench_spec, true, true},            {"quant", bench_quant, false, false}};
 

@@ -169,7 +169,8 @@ squish_attention cli_attention(const cli *c) {
     return (squish_attention){.sage = cli_flag(c, OPT_SAGE),
                               .sparge = cli_flag(c, OPT_SPARGE),
                               .sparge_min = (int32_t)cli_int(c, OPT_SPARGE_MIN),
-                              .sparge_mass = (float)cli_num(c, OPT_SPARGE_MASS)};
+                              .sparge_mass = (float)cli_num(c, OPT_SPARGE_MASS),
+                              .sage_bits = *cli_text(c, OPT_SAGE_BITS) - '0'};
 }
 
 int cli_open_session(cli *c, const char *name, cli_session *s) {
@@ -182,6 +183,7 @@ int cli_open_session(cli *c, const char *name, cli_session *s) {
     o.ctx_tokens = (int32_t)cli_int(c, OPT_CTX);
     o.chunk_tokens = (int32_t)cli_int(c, OPT_CHUNK);
     squish_kv_from_name(cli_text(c, OPT_KV), &o.kv);
+    o.kv_options = cli_kv_options(c);
     o.attention = cli_attention(c);
     o.isa_max = cli_text(c, OPT_ISA);
     squish_status st = squish_engine_new(&s->engine, s->model, &o, &err);

@@ -13,7 +13,7 @@
 #define IN(cmd) (1u << CLI_##cmd)
 #define ALL ((1u << CLI_COMMANDS) - 1)
 const cli_option cli_options[OPT_COUNT] = {
-#define CLI_OPT(id, name, letter, kind, arg, initial, low, high, commands, hint, help) \
+#define CLI_OPT(id, name, letter, kind, arg, initial, low, high, commands, hint, help)                       \
     {name, letter, KIND_##kind, arg, initial, low, high, commands, CLI_HINT_##hint, help},
 #include "cli/cli_options.def"
 #undef CLI_OPT
@@ -50,8 +50,10 @@ static bool number_ok(const cli_option *o, const char *text, char *why, size_t n
     char *end = NULL;
     errno = 0;
     double v;
-    if (o->kind == KIND_INT) v = (double)strtoll(text, &end, 10);
-    else v = strtod(text, &end);
+    if (o->kind == KIND_INT)
+        v = (double)strtoll(text, &end, 10);
+    else
+        v = strtod(text, &end);
     const bool ok = end != text && *end == 0 && errno == 0 && v >= o->low && v <= o->high;
     if (!ok)
         snprintf(why, n, "a%s number from %.10g to %.10g", o->kind == KIND_INT ? " whole" : "", o->low,
@@ -78,10 +80,14 @@ bool cli_value_ok(const cli_option *o, const char *text, char *why, size_t n) {
 static const char *origin_text(cli_origin from, const cli_option *o, char out[96]) {
     char env[64];
     cli_env_name(o, env, sizeof env);
-    if (from == CLI_FROM_ENV) snprintf(out, 96, "%s", env);
-    else if (from == CLI_FROM_MADE) snprintf(out, 96, "the model's own %s", o->name);
-    else if (from == CLI_FROM_FILE) snprintf(out, 96, "squish.ini: %s", o->name);
-    else snprintf(out, 96, "--%s", o->name);
+    if (from == CLI_FROM_ENV)
+        snprintf(out, 96, "%s", env);
+    else if (from == CLI_FROM_MADE)
+        snprintf(out, 96, "the model's own %s", o->name);
+    else if (from == CLI_FROM_FILE)
+        snprintf(out, 96, "squish.ini: %s", o->name);
+    else
+        snprintf(out, 96, "--%s", o->name);
     return out;
 }
 
@@ -197,8 +203,10 @@ static bool unknown(const cli *c, const char *text) {
     char name[64];
     snprintf(name, sizeof name, "%.*s", (int)strcspn(text, "="), text);
     const char *near = nearest_option(c, name);
-    if (near) cli_fail_text(c, 2, "unknown option --%.60s (did you mean --%s?)", name, near);
-    else cli_fail_text(c, 2, "unknown option --%.60s (see: squish %s --help)", name, c->command->name);
+    if (near)
+        cli_fail_text(c, 2, "unknown option --%.60s (did you mean --%s?)", name, near);
+    else
+        cli_fail_text(c, 2, "unknown option --%.60s (see: squish %s --help)", name, c->command->name);
     return false;
 }
 
@@ -245,12 +253,19 @@ static bool short_option(cli *c, int argc, char **argv, int *i) {
 /* A flag that says how another one works does nothing without it. (squish bench attention measures both ways
  * unasked, squish config shows.) */
 static bool flags_have_their_flag(const cli *c) {
-    static const cli_option_id parts[] = {OPT_SPARGE_MIN, OPT_SPARGE_MASS};
+    static const struct {
+        cli_option_id part, of;
+    } parts[] = {{OPT_SPARGE_MIN, OPT_SPARGE},       {OPT_SPARGE_MASS, OPT_SPARGE},
+                 {OPT_SAGE_BITS, OPT_SAGE},          {OPT_PM_AGES, OPT_PM_KVQ},
+                 {OPT_PM_FLOOR, OPT_PM_KVQ},         {OPT_PM_BUDGET, OPT_PM_KVQ},
+                 {OPT_COCKTAIL_HIGH, OPT_COCKTAIL},  {OPT_COCKTAIL_LOW, OPT_COCKTAIL},
+                 {OPT_COCKTAIL_CHUNK, OPT_COCKTAIL}, {OPT_COCKTAIL_BY, OPT_COCKTAIL}};
     for (size_t i = 0; i < SQ_COUNT(parts); i++)
-        if (c->values[parts[i]].origin == CLI_FROM_FLAG && !cli_flag(c, OPT_SPARGE) &&
+        if (c->values[parts[i].part].origin == CLI_FROM_FLAG && !cli_flag(c, parts[i].of) &&
             c->id != CLI_BENCH && c->id != CLI_CONFIG) {
-            cli_fail_text(c, 2, "--%s says how --sparge-attn works, which is off (add --sparge-attn)",
-                          cli_options[parts[i]].name);
+            const char *of = cli_options[parts[i].of].name;
+            cli_fail_text(c, 2, "--%s says how --%s works, which is off (add --%s)",
+                          cli_options[parts[i].part].name, of, of);
             return false;
         }
     return true;
@@ -267,11 +282,16 @@ int cli_parse(cli *c, int argc, char **argv) {
     for (int i = 0; i < argc; i++) {
         const char *a = argv[i];
         bool ok = true;
-        if (!only_args && strcmp(a, "--") == 0) only_args = true;
-        else if (!only_args && a[0] == '-' && a[1] == '-') ok = long_option(c, argc, argv, &i);
-        else if (!only_args && a[0] == '-' && a[1]) ok = short_option(c, argc, argv, &i);
-        else if (c->n_args < CLI_ARGS_MAX) c->args[c->n_args++] = a;
-        else ok = false, cli_fail_text(c, 2, "more than %d arguments", CLI_ARGS_MAX);
+        if (!only_args && strcmp(a, "--") == 0)
+            only_args = true;
+        else if (!only_args && a[0] == '-' && a[1] == '-')
+            ok = long_option(c, argc, argv, &i);
+        else if (!only_args && a[0] == '-' && a[1])
+            ok = short_option(c, argc, argv, &i);
+        else if (c->n_args < CLI_ARGS_MAX)
+            c->args[c->n_args++] = a;
+        else
+            ok = false, cli_fail_text(c, 2, "more than %d arguments", CLI_ARGS_MAX);
         if (!ok) return 2;
     }
     if (!flags_have_their_flag(c)) return 2;

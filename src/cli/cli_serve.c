@@ -107,6 +107,7 @@ static int take_options(cli *c, sq_api_options *o) {
     o->threads = (int32_t)cli_int(c, OPT_THREADS);
     o->isa_max = cli_text(c, OPT_ISA);
     squish_kv_from_name(cli_text(c, OPT_KV), &o->kv);
+    o->kv_options = cli_kv_options(c);
     o->attention = cli_attention(c);
     o->spec = cli_spec(c);
     o->queue_max = (int32_t)cli_int(c, OPT_MAX_QUEUE);

@@ -56,6 +56,10 @@
  *  R6  sealing: z = f16((min + max) / 2 + 0); step = max(max - z, z - min) / c + 0; s = step rounded up (K:
  * to 5 + 3 bits, V: to f16); u = rint(fma(x - z, 1 / s, c)), held within [0, 2 c]; s = 0 (V): 1 / s is 0.
  *
+ *  R9  fewer bits from codes (the "equivalent right shift" of PM-KVQ, exact): z stays. With largest codes m
+ * of the old bits and n of the new, s' = s * (m / n) rounded up as in R6, r = s / s' (0 where s' is 0), and
+ *      u' = rint(fma(u - m / 2, r, n / 2)), held within [0, n].
+ *
  * sq_exp(x): x < -87 (also -inf) gives +0; x > 88 is taken as 88; NaN stays NaN (any payload). Otherwise
  *      n = rint(x * 0x1.715476p+0f)                    one rounded multiply, then round to nearest even
  *      r = fma(n, -0x1.62e4p-1f, x);  r = fma(n, -0x1.7f7d1cp-20f, r)
@@ -201,6 +205,15 @@ typedef struct {
     uint8_t *k_out, *v_out;
 } sq_kv_seal_args;
 typedef void sq_kv_seal_fn(const sq_kv_seal_args *a);
+
+/* A sealed tile in fewer bits (R9), or in as many: then a copy. All pointers 64-byte aligned. */
+typedef struct {
+    int32_t d;
+    sq_kv_format k_from, k_to, v_from, v_to;
+    const uint8_t *k, *v;
+    uint8_t *k_out, *v_out;
+} sq_kv_shrink_args;
+typedef void sq_kv_shrink_fn(const sq_kv_shrink_args *a);
 
 /* ---- making tiles, judging them ----------------------------------------------------------------- */
 

@@ -26,43 +26,15 @@
 #ifndef SQ_KV_H
 #define SQ_KV_H
 
-#include "quant/quant_kv.h"
+#include "kv/kv_policy.h"
 
-enum { SQ_KV_TILE_TOKENS = SQ_KV_TILE, SQ_KV_PAGE_MAGIC = 0x3150564B /* "KVP1" */, SQ_KV_LAYERS_MAX = 1024 };
-
-typedef struct {
-    uint32_t magic;
-    uint8_t k_fmt, v_fmt, n_kv_heads, flags;
-    uint16_t d, layer;
-    uint32_t pos0;        /* true position of slot 0 */
-    uint8_t reserved[48];
-} sq_kv_page_header;
-_Static_assert(sizeof(sq_kv_page_header) == 64, "page header is one line");
+enum { SQ_KV_TILE_TOKENS = SQ_KV_TILE, SQ_KV_PAGE_MAGIC = 0x3150564B /* "KVP1" */ };
 
 typedef struct {
     int32_t n_layers, n_kv_heads, head_dim; /* head_dim is padded to 16 inside */
 } sq_kv_shape;
 
-/* ---- policy (kv_policy.c): which tiles are kept in which format ------------------------------- */
-
-/* Decided once, when the pool is made. {.open = SQ_KV_F16} alone: nothing is ever sealed. */
-typedef struct {
-    sq_kv_format open; /* F16, F32 */
-    bool seals;        /* old tiles are sealed, as k and v say */
-    sq_kv_format k, v;
-    bool rotate_v;                           /* values are kept in a Walsh-Hadamard basis */
-    int32_t step_tokens;                     /* most tokens of one step: they are all open at once */
-    uint64_t k_floor[SQ_KV_LAYERS_MAX / 64]; /* bit of a layer: its keys take Q8 at least */
-} sq_kv_policy;
-
-/* What squish_kv_name and squish_kv_from_name are; and a format of the enum, without floors. */
-const char *sq_kv_name(squish_kv kv);
-bool sq_kv_from_name(const char *name, squish_kv *out);
-sq_kv_policy sq_kv_policy_of(squish_kv kv);
-/* Format of sealed keys of a layer. */
-sq_kv_format sq_kv_policy_k(const sq_kv_policy *p, int32_t layer);
-/* A number that differs where pages differ in form. */
-uint64_t sq_kv_policy_hash(const sq_kv_policy *p);
+/* ---- what a policy takes (kv_policy.c; what it is: kv_policy.h) -------------------------------- */
 
 /* Where things lie in a page. */
 typedef struct {
@@ -70,7 +42,10 @@ typedef struct {
 } sq_kv_geometry;
 sq_kv_geometry sq_kv_geometry_of(const sq_kv_shape *s, sq_kv_format f); /* of an open page */
 sq_kv_geometry sq_kv_geometry_sealed(const sq_kv_shape *s, const sq_kv_policy *p, int32_t layer);
-/* Bytes of a column in either form; sealed: 0 where nothing is sealed. */
+/* Of a private page on a rung Q2 to Q8. */
+sq_kv_geometry sq_kv_geometry_private(const sq_kv_shape *s, const sq_kv_policy *p, sq_rung r, int32_t layer);
+/* Bytes of a column in either form; sealed: 0 where nothing is sealed, private: 0 without votes. */
+size_t sq_kv_private_bytes(const sq_kv_shape *s, const sq_kv_policy *p, sq_rung r);
 size_t sq_kv_open_bytes(const sq_kv_shape *s, const sq_kv_policy *p);
 size_t sq_kv_sealed_bytes(const sq_kv_shape *s, const sq_kv_policy *p);
 /* The most bytes a sequence of n tokens takes at any time. */
@@ -140,7 +115,7 @@ uint64_t sq_kv_seq_missing(sq_kv_seq *s, int32_t n);
  * the last reserve, or lies in the same cell of 128. */
 int32_t sq_kv_seq_truncate(sq_kv_seq *s, int32_t n);
 /* Append a column that is held for the table: it holds the next tile, all computed. It is read in no form,
- * but for the first, which must be open: such a sequence carries columns to the tree. */
+ * but for the sink, which must be open: such a sequence carries columns to the tree. */
 void sq_kv_seq_append(sq_kv_seq *s, int32_t column);
 /* pages[t] of a layer; valid until the sequence is freed, entries up to what was reserved. Open pages stay
  * where they are after their memory was given back; sealed: NULL where nothing is sealed. */
@@ -171,12 +146,12 @@ typedef struct {
     int32_t idle;   /* of these tiles, those nobody uses now */
     int32_t node;   /* of the last whole tile; -1: none */
     int32_t part;   /* node whose first tokens - 32 tiles tokens are the rest; -1: none */
-    int32_t open_from;   /* tiles from here on, and the first, are open */
+    int32_t open_from;   /* tiles from here on, and the sink, are open */
     uint64_t idle_bytes; /* that would no longer be evictable */
 } sq_kv_match;
 /* The longest beginning of ids[0..n) that is there with all that its continuation reads. Changes nothing. */
 sq_kv_match sq_kv_tree_match(const sq_kv_tree *t, uint64_t salt, const int32_t *ids, int32_t n);
-/* The same, whether or not one can go on there: nothing but the first tile is taken to be open. */
+/* The same, whether or not one can go on there: nothing but the sink is taken to be open. */
 sq_kv_match sq_kv_tree_path(const sq_kv_tree *t, uint64_t salt, const int32_t *ids, int32_t n);
 /* Give an empty sequence what was found; returns its length, less than m->tokens if the pool had no column
  * left to copy the rest into. Nothing may have changed since the match. */

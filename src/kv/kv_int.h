@@ -8,6 +8,8 @@
 
 #include <stdatomic.h>
 
+enum { SQ_KV_CURSORS = 4, SQ_KV_UNJUDGED = 2 };
+
 typedef struct {
     int32_t holders;      /* 0: free */
     int32_t next_free;    /* while it is free; -1: the last */
@@ -17,6 +19,7 @@ typedef struct {
     bool is_open;         /* its memory is there */
     bool has_sealed;      /* likewise; what it holds is valid if is_sealed */
     bool is_sealed;
+    uint8_t rung;  /* of what is sealed: an sq_rung, where it is one sequence's own; 0: canonical */
     bool is_spare; /* the open form is kept for the prefix tree alone, beside a sealed one */
 } sq_kv_column;
 
@@ -29,6 +32,10 @@ struct sq_kv_pool {
     uint8_t *open, *sealed; /* column c at c * open_stride, c * sealed_bytes: its pages, layer by layer */
     size_t open_bytes, open_stride, sealed_bytes;
     size_t *sealed_at; /* [n_layers] of a layer's page in a sealed column; NULL: nothing is sealed */
+    /* Likewise of private columns, by rung Q2 to Q8; NULL, 0 without votes. */
+    uint8_t *private_map[SQ_RUNG_F16];
+    size_t private_bytes[SQ_RUNG_F16], private_stride[SQ_RUNG_F16];
+    size_t *private_at; /* [SQ_RUNG_F16][n_layers] */
     uint64_t bytes_max, bytes_evictable;
     _Atomic uint64_t bytes_used; /* read from elsewhere, too */
     int32_t n_columns, n_taken;
@@ -48,7 +55,21 @@ struct sq_kv_seq {
     uint8_t **pages;         /* [n_layers][tiles_max] */
     uint8_t **sealed_pages;  /* the same; NULL: nothing is sealed */
     int32_t node, n_in_tree; /* last tile that is in the tree, and how many are */
+    /* (kv_private.c) Behind the end of a prompt, where the policy has votes. */
+    bool departed;
+    uint8_t *reads;          /* [tiles_max] SQ_KV_READ_; NULL without votes */
+    int8_t *relevance;       /* [tiles_max] Cocktail's, or SQ_KV_UNJUDGED */
+    float *mass;             /* [tiles_max] NULL without Cocktail */
+    float *weight;           /* [n_layers][n_kv_heads][head_dim] what queries weigh; NULL without MixKVQ */
+    int32_t n_judged;        /* tiles before it were */
+    int32_t event_at;        /* length from which on there is something to look at */
+    int32_t cursor[SQ_KV_CURSORS];
 };
+
+/* Rung that canonical sealed tiles are on. */
+sq_rung sq_kv_canonical_rung(const sq_kv_policy *p);
+/* A column that holds a private form alone, whose memory must be there; held once; -1: none is left. */
+int32_t sq_kv_column_new_private(sq_kv_pool *p, int32_t tile, sq_rung r);
 
 /* Bytes of a column that make_room could free. */
 uint64_t sq_kv_column_evictable(const sq_kv_pool *p, int32_t column);

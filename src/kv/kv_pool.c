@@ -21,6 +21,27 @@ enum { OS_PAGE = 1 << 14 }; /* the largest of a system we know; memory is given 
 
 /* ---- pool ------------------------------------------------------------------------------------ */
 
+/* Address space for private columns, a range for each rung: nothing of it is memory until it is used. */
+static squish_status make_private(sq_kv_pool *p, squish_error *err) {
+    const int32_t n = p->shape.n_layers;
+    if (!p->policy.votes) return SQUISH_OK;
+    p->private_at = sq_alloc_zero(&p->alloc, SQ_RUNG_F16 * (size_t)n * sizeof *p->private_at);
+    bool there = p->private_at != NULL;
+    for (int r = SQ_RUNG_Q2; there && r < SQ_RUNG_F16; r++) {
+        p->private_stride[r] = sq_align_up(p->private_bytes[r], 4096);
+        p->private_map[r] = sq_os_reserve((size_t)p->n_columns * p->private_stride[r]);
+        there = p->private_map[r] != NULL;
+        for (int32_t l = 0, at = 0; l < n; l++) {
+            p->private_at[r * n + l] = (size_t)at;
+            at += (int32_t)sq_kv_geometry_private(&p->shape, &p->policy, (sq_rung)r, l).page_bytes;
+        }
+    }
+    return there ? SQUISH_OK
+                 : sq_fail(err, SQUISH_NO_MEMORY,
+                           "kv cache: cannot reserve address space for tiles in "
+                           "fewer bits");
+}
+
 static squish_status make_arena(sq_kv_pool *p, squish_error *err) {
     const squish_alloc *a = &p->alloc;
     const size_t n = (size_t)p->n_columns;
@@ -37,8 +58,9 @@ static squish_status make_arena(sq_kv_pool *p, squish_error *err) {
     /* What is given back piece by piece is not to be taken by the large page. */
     if (p->policy.seals)
         sq_os_huge_pages(p->sealed, n * p->sealed_bytes);
-    else
+    else if (!p->policy.votes)
         sq_os_huge_pages(p->open, n * p->open_stride);
+    SQ_TRY(make_private(p, err));
     size_t at = 0;
     for (int32_t l = 0; p->sealed_at && l < p->shape.n_layers; l++) {
         p->sealed_at[l] = at;
@@ -51,7 +73,9 @@ squish_status sq_kv_pool_new(sq_kv_pool **out, const sq_kv_shape *shape, const s
                              uint64_t bytes_max, const squish_alloc *a, squish_error *err) {
     *out = NULL;
     const size_t open = sq_kv_open_bytes(shape, policy), sealed = sq_kv_sealed_bytes(shape, policy);
-    uint64_t n = bytes_max / (policy->seals ? sealed : open);
+    const size_t least = policy->votes ? sq_kv_private_bytes(shape, policy, SQ_RUNG_Q2) : SIZE_MAX;
+    const size_t one = policy->seals ? sealed : open;
+    uint64_t n = bytes_max / (least < one ? least : one);
     if (bytes_max < open)
         return sq_fail(err, SQUISH_NO_MEMORY, "kv cache: %llu bytes hold no page column of %zu bytes",
                        (unsigned long long)bytes_max, open);
@@ -63,13 +87,15 @@ squish_status sq_kv_pool_new(sq_kv_pool **out, const sq_kv_shape *shape, const s
                       .policy = *policy,
                       .geo = sq_kv_geometry_of(shape, policy->open),
                       .open_bytes = open,
-                      .open_stride = policy->seals ? sq_align_up(open, OS_PAGE) : open,
+                      .open_stride = policy->seals || policy->votes ? sq_align_up(open, OS_PAGE) : open,
                       .sealed_bytes = sealed,
-                      .bytes_max = policy->seals ? bytes_max : n * open,
+                      .bytes_max = policy->seals || policy->votes ? bytes_max : n * open,
                       .n_columns = (int32_t)n,
                       .free_list = -1,
                       .spare_newest = -1,
                       .spare_oldest = -1};
+    for (int r = SQ_RUNG_Q2; r < SQ_RUNG_F16; r++)
+        p->private_bytes[r] = sq_kv_private_bytes(shape, policy, (sq_rung)r);
     const squish_status st = make_arena(p, err);
     if (st != SQUISH_OK) {
         sq_kv_pool_free(p);
@@ -85,6 +111,9 @@ void sq_kv_pool_free(sq_kv_pool *p) {
     squish_alloc a = p->alloc;
     sq_os_release(p->open_map, n * p->open_stride + OS_PAGE);
     sq_os_release(p->sealed, n * p->sealed_bytes);
+    for (int r = 0; r < SQ_RUNG_F16; r++) sq_os_release(p->private_map[r], n * p->private_stride[r]);
+    sq_alloc_free(&a, p->private_at,
+                  p->private_at ? SQ_RUNG_F16 * (size_t)p->shape.n_layers * sizeof *p->private_at : 0);
     sq_alloc_free(&a, p->sealed_at, p->sealed_at ? (size_t)p->shape.n_layers * sizeof *p->sealed_at : 0);
     sq_alloc_free(&a, p->columns, p->columns ? n * sizeof *p->columns : 0);
     sq_alloc_free(&a, p, sizeof *p);
@@ -123,7 +152,11 @@ uint8_t *sq_kv_column_page(const sq_kv_pool *p, int32_t column, int32_t layer) {
 }
 
 uint8_t *sq_kv_column_sealed_page(const sq_kv_pool *p, int32_t column, int32_t layer) {
-    return p->sealed + (size_t)column * p->sealed_bytes + p->sealed_at[layer];
+    const int32_t r = p->columns[column].rung;
+    if (r)
+        return p->private_map[r] + (size_t)column * p->private_stride[r] +
+               p->private_at[r * p->shape.n_layers + layer];
+    return p->sealed ? p->sealed + (size_t)column * p->sealed_bytes + p->sealed_at[layer] : NULL;
 }
 
 bool sq_kv_column_is_open(const sq_kv_pool *p, int32_t c) { return p->columns[c].is_open; }
@@ -144,15 +177,25 @@ static void discard(uint8_t *at, size_t bytes) {
     if (bytes > skipped) sq_os_discard(from, (bytes - skipped) / OS_PAGE * OS_PAGE);
 }
 
-static sq_kv_page_header header_of(const sq_kv_pool *p, int32_t layer, int32_t tile, bool sealed) {
+static sq_kv_page_header header_of(const sq_kv_pool *p, int32_t layer, int32_t tile, sq_kv_form f) {
     return (sq_kv_page_header){.magic = SQ_KV_PAGE_MAGIC,
-                               .k_fmt =
-                                   (uint8_t)(sealed ? sq_kv_policy_k(&p->policy, layer) : p->policy.open),
-                               .v_fmt = (uint8_t)(sealed ? p->policy.v : p->policy.open),
+                               .k_fmt = (uint8_t)f.k,
+                               .v_fmt = (uint8_t)f.v,
                                .n_kv_heads = (uint8_t)p->shape.n_kv_heads,
                                .d = (uint16_t)p->shape.head_dim,
                                .layer = (uint16_t)layer,
                                .pos0 = (uint32_t)tile * SQ_KV_TILE_TOKENS};
+}
+
+static sq_kv_form sealed_form(const sq_kv_pool *p, int32_t column, int32_t layer) {
+    const int32_t r = p->columns[column].rung;
+    return r ? sq_kv_form_of(&p->policy, (sq_rung)r, layer)
+             : (sq_kv_form){sq_kv_policy_k(&p->policy, layer), sq_kv_policy_v(&p->policy, layer)};
+}
+
+static size_t sealed_bytes(const sq_kv_pool *p, int32_t column) {
+    const int32_t r = p->columns[column].rung;
+    return r ? p->private_bytes[r] : p->sealed_bytes;
 }
 
 void sq_kv_column_add_open(sq_kv_pool *p, int32_t column, int32_t tile) {
@@ -162,7 +205,7 @@ void sq_kv_column_add_open(sq_kv_pool *p, int32_t column, int32_t tile) {
     c->is_open = true;
     use_bytes(p, p->open_bytes);
     for (int32_t l = 0; l < p->shape.n_layers; l++) {
-        const sq_kv_page_header h = header_of(p, l, tile, false);
+        const sq_kv_page_header h = header_of(p, l, tile, (sq_kv_form){p->policy.open, p->policy.open});
         memcpy(sq_kv_column_page(p, column, l), &h, sizeof h);
     }
     p->bytes_evictable += sq_kv_column_evictable(p, column);
@@ -173,9 +216,9 @@ void sq_kv_column_reserve_sealed(sq_kv_pool *p, int32_t column, int32_t tile) {
     if (c->has_sealed) return;
     p->bytes_evictable -= sq_kv_column_evictable(p, column);
     c->has_sealed = true;
-    use_bytes(p, p->sealed_bytes);
+    use_bytes(p, sealed_bytes(p, column));
     for (int32_t l = 0; l < p->shape.n_layers; l++) {
-        const sq_kv_page_header h = header_of(p, l, tile, true);
+        const sq_kv_page_header h = header_of(p, l, tile, sealed_form(p, column, l));
         memcpy(sq_kv_column_sealed_page(p, column, l), &h, sizeof h);
     }
     p->bytes_evictable += sq_kv_column_evictable(p, column);
@@ -191,7 +234,7 @@ static void drop_open(sq_kv_pool *p, int32_t column) {
     if (!c->is_open) return;
     c->is_open = false;
     free_bytes(p, p->open_bytes);
-    if (p->policy.seals) discard(sq_kv_column_page(p, column, 0), p->open_stride);
+    if (p->policy.seals || p->policy.votes) discard(sq_kv_column_page(p, column, 0), p->open_stride);
 }
 
 void sq_kv_column_unseal(sq_kv_pool *p, int32_t column) { p->columns[column].is_sealed = false; }
@@ -201,8 +244,11 @@ static void drop_sealed(sq_kv_pool *p, int32_t column) {
     c->is_sealed = false;
     if (!c->has_sealed) return;
     c->has_sealed = false;
-    free_bytes(p, p->sealed_bytes);
-    discard(sq_kv_column_sealed_page(p, column, 0), p->sealed_bytes);
+    free_bytes(p, sealed_bytes(p, column));
+    if (c->rung) /* has whole pages of the system to itself */
+        sq_os_discard(sq_kv_column_sealed_page(p, column, 0), p->private_stride[c->rung]);
+    else
+        discard(sq_kv_column_sealed_page(p, column, 0), p->sealed_bytes);
 }
 
 void sq_kv_column_complete(sq_kv_pool *p, int32_t to, int32_t from, int32_t tile) {
@@ -296,6 +342,14 @@ int32_t sq_kv_column_new(sq_kv_pool *p, int32_t tile, uint32_t forms) {
     p->n_taken++;
     if (forms & SQ_KV_FORM_OPEN) sq_kv_column_add_open(p, c, tile);
     if (forms & SQ_KV_FORM_SEALED) sq_kv_column_add_sealed(p, c, tile);
+    return c;
+}
+
+int32_t sq_kv_column_new_private(sq_kv_pool *p, int32_t tile, sq_rung r) {
+    const int32_t c = sq_kv_column_new(p, tile, 0);
+    if (c < 0) return -1;
+    p->columns[c].rung = (uint8_t)r;
+    sq_kv_column_add_sealed(p, c, tile);
     return c;
 }
 

@@ -2,11 +2,12 @@
  *
  * kv_seq.c - the page tables of sequences, and which tiles they read open or sealed.
  *
- *   tile      0        1 ..              open_from ..        n_tiles
+ *   tile      0 ..     sink ..           open_from ..        n_tiles
  *             open     sealed            open                          what the next query reads
  *
  * open_from follows the length at the next reserve, not before: until then the last step can be undone. */
 #include "kv/kv_int.h"
+#include "kv/kv_private.h"
 
 #include <assert.h>
 #include <string.h>
@@ -17,20 +18,31 @@ static size_t table_bytes(const sq_kv_seq *s) {
     return (size_t)s->tiles_max * (size_t)s->pool->shape.n_layers * sizeof *s->pages;
 }
 
+static size_t weight_bytes(const sq_kv_seq *s) {
+    const sq_kv_shape *shape = &s->pool->shape;
+    return (size_t)shape->n_layers * (size_t)(shape->n_kv_heads * shape->head_dim) * sizeof *s->weight;
+}
+
 squish_status sq_kv_seq_new(sq_kv_seq **out, sq_kv_pool *p, int32_t tokens_max, squish_error *err) {
     *out = NULL;
-    const bool seals = p->policy.seals;
+    const bool seals = p->policy.seals || p->policy.votes, votes = p->policy.votes;
     sq_kv_seq *s = sq_alloc_zero(&p->alloc, sizeof *s);
     if (!s) return sq_fail(err, SQUISH_NO_MEMORY, "kv sequence: out of memory");
     *s = (sq_kv_seq){.pool = p,
                      .tokens_max = tokens_max,
                      .tiles_max = sq_div_up(tokens_max, TILE),
-                     .sealed_to = 1,
+                     .sealed_to = p->policy.window.sink,
                      .node = -1};
     s->pages = sq_alloc_zero(&p->alloc, table_bytes(s));
     s->sealed_pages = seals ? sq_alloc_zero(&p->alloc, table_bytes(s)) : NULL;
     s->columns = sq_alloc_new(&p->alloc, (size_t)s->tiles_max * sizeof *s->columns);
-    if (!s->pages || (seals && !s->sealed_pages) || !s->columns) {
+    s->reads = votes ? sq_alloc_zero(&p->alloc, (size_t)s->tiles_max) : NULL;
+    const bool judges = p->policy.cocktail.on, mixes = p->policy.mix;
+    s->weight = mixes ? sq_alloc_zero(&p->alloc, weight_bytes(s)) : NULL;
+    s->mass = judges ? sq_alloc_zero(&p->alloc, (size_t)s->tiles_max * sizeof *s->mass) : NULL;
+    s->relevance = votes ? sq_alloc_zero(&p->alloc, (size_t)s->tiles_max) : NULL;
+    if (!s->pages || (seals && !s->sealed_pages) || !s->columns || (votes && (!s->reads || !s->relevance)) ||
+        (judges && !s->mass) || (mixes && !s->weight)) {
         sq_kv_seq_free(s);
         return sq_fail(err, SQUISH_NO_MEMORY, "kv sequence: out of memory for the page table of %d tokens",
                        tokens_max);
@@ -46,6 +58,10 @@ void sq_kv_seq_free(sq_kv_seq *s) {
     sq_alloc_free(a, s->pages, s->pages ? table_bytes(s) : 0);
     sq_alloc_free(a, s->sealed_pages, s->sealed_pages ? table_bytes(s) : 0);
     sq_alloc_free(a, s->columns, s->columns ? (size_t)s->tiles_max * sizeof *s->columns : 0);
+    sq_alloc_free(a, s->weight, s->weight ? weight_bytes(s) : 0);
+    sq_alloc_free(a, s->mass, s->mass ? (size_t)s->tiles_max * sizeof *s->mass : 0);
+    sq_alloc_free(a, s->reads, s->reads ? (size_t)s->tiles_max : 0);
+    sq_alloc_free(a, s->relevance, s->relevance ? (size_t)s->tiles_max : 0);
     sq_alloc_free(a, s, sizeof *s);
 }
 
@@ -63,7 +79,10 @@ int32_t sq_kv_seq_node(const sq_kv_seq *s) { return s->node; }
 
 /* ---- the table ------------------------------------------------------------------------------- */
 
-bool sq_kv_seq_reads_open(const sq_kv_seq *s, int32_t tile) { return tile == 0 || tile >= s->open_from; }
+bool sq_kv_seq_reads_open(const sq_kv_seq *s, int32_t tile) {
+    if (s->departed) return s->reads[tile] == SQ_KV_READ_OPEN;
+    return tile < s->pool->policy.window.sink || tile >= s->open_from;
+}
 
 void sq_kv_seq_set(sq_kv_seq *s, int32_t tile, int32_t c) {
     const sq_kv_pool *p = s->pool;
@@ -99,14 +118,17 @@ static bool is_shared(const sq_kv_seq *s, int32_t tile) {
 
 /* One past the last tile that has to be sealed when [0, n) is there. */
 static int32_t seal_end(const sq_kv_seq *s, int32_t n) {
-    return s->pool->policy.seals && n > 0 ? sq_kv_sealed_tiles(n - 1) : 1;
+    const sq_kv_policy *p = &s->pool->policy;
+    return p->seals && n > 0 && !s->departed ? sq_kv_sealed_tiles(p->window, n - 1) : p->window.sink;
 }
 
 /* Be done with open tiles that no query from the present end on reads. */
 static void leave_open(sq_kv_seq *s) {
+    if (s->departed) return; /* it says for itself */
     const int32_t needed = seal_end(s, s->length + 1);
     for (; s->open_from < needed && s->open_from < s->sealed_to; s->open_from++)
-        if (s->open_from > 0) sq_kv_column_leave_open(s->pool, s->columns[s->open_from]);
+        if (s->open_from >= s->pool->policy.window.sink)
+            sq_kv_column_leave_open(s->pool, s->columns[s->open_from]);
 }
 
 uint64_t sq_kv_seq_missing(sq_kv_seq *s, int32_t n) {
@@ -146,6 +168,7 @@ squish_status sq_kv_seq_reserve(sq_kv_seq *s, int32_t n, squish_error *err) {
     if (at >= 0) own_tail(s, at);
     for (const int32_t want = sq_div_up(n, TILE); s->n_tiles < want; s->n_tiles++) {
         sq_kv_seq_set(s, s->n_tiles, sq_kv_column_take(p, s->n_tiles));
+        if (s->departed) s->reads[s->n_tiles] = SQ_KV_READ_OPEN, s->relevance[s->n_tiles] = SQ_KV_UNJUDGED;
         sq_kv_column_read_open(p, s->columns[s->n_tiles]);
     }
     for (int32_t t = s->sealed_to; t < end; t++) sq_kv_column_reserve_sealed(p, s->columns[t], t);
@@ -171,15 +194,36 @@ void sq_kv_seq_append(sq_kv_seq *s, int32_t column) {
     s->open_from = s->n_tiles;
     s->length = s->n_tiles * TILE;
     sq_kv_seq_set(s, t, column);
-    if (t == 0) sq_kv_column_read_open(s->pool, column);
+    if (t < s->pool->policy.window.sink) sq_kv_column_read_open(s->pool, column);
 }
 
 /* ---- shrinking ------------------------------------------------------------------------------- */
 
+/* A sequence that departed is cut: empty, it begins anew. */
+static void stay_departed(sq_kv_seq *s) {
+    for (int i = 0; i < SQ_KV_CURSORS; i++)
+        if (s->cursor[i] > s->n_tiles) s->cursor[i] = s->n_tiles;
+    if (s->n_judged > s->n_tiles) s->n_judged = s->n_tiles;
+    s->event_at = 0;
+    s->departed = s->length > 0;
+    if (s->departed) return;
+    s->open_from = 0;
+    s->sealed_to = s->pool->policy.window.sink;
+}
+
+/* Of a sequence that has departed: are all tiles from position n on open? */
+static bool open_behind(const sq_kv_seq *s, int32_t n) {
+    for (int32_t t = n / TILE; t < s->n_tiles; t++)
+        if (!sq_kv_seq_reads_open(s, t)) return false;
+    return true;
+}
+
 int32_t sq_kv_seq_truncate(sq_kv_seq *s, int32_t n) {
     if (n < 0) n = 0;
     if (n >= s->length) return s->length;
-    if (s->open_from > 1 && s->open_from > seal_end(s, n + 1)) n = 0;
+    const int32_t sink = s->pool->policy.window.sink;
+    if (s->departed && !open_behind(s, n)) n = 0;
+    if (!s->departed && s->open_from > sink && s->open_from > seal_end(s, n + 1)) n = 0;
     for (; s->n_in_tree * TILE > n; s->n_in_tree--) s->node = sq_kv_tree_parent(s->pool->tree, s->node);
     for (const int32_t keep = sq_div_up(n, TILE); s->n_tiles > keep;) {
         const int32_t t = --s->n_tiles, c = s->columns[t];
@@ -188,8 +232,11 @@ int32_t sq_kv_seq_truncate(sq_kv_seq *s, int32_t n) {
         sq_kv_column_drop(s->pool, c);
     }
     if (s->open_from > s->n_tiles) s->open_from = s->n_tiles;
-    if (s->sealed_to > n / TILE) s->sealed_to = n / TILE > 1 ? n / TILE : 1;
-    return s->length = n;
+    if (s->sealed_to > n / TILE) s->sealed_to = n / TILE > sink ? n / TILE : sink;
+    s->length = n;
+    if (n == 0 && s->weight) memset(s->weight, 0, weight_bytes(s));
+    if (s->departed) stay_departed(s);
+    return n;
 }
 
 squish_status sq_kv_seq_copy(sq_kv_seq *s, int32_t column, int32_t rows, squish_error *err) {

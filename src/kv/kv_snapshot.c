@@ -111,7 +111,7 @@ squish_status sq_snapshot_header(const uint8_t *p, size_t n, const sq_kv_policy 
 static squish_status check_forms(const sq_snapshot_view *v, squish_error *err) {
     for (int32_t t = 0; t < FORMS; t++) {
         const uint32_t f = v->forms[t];
-        const bool beyond = t >= v->n_tiles, first = v->first_tile + t == 0;
+        const bool beyond = t >= v->n_tiles, first = v->first_tile + t < v->policy.window.sink;
         const bool ok = beyond ? f == 0 : first || !v->policy.seals ? f == SQ_KV_FORM_OPEN : f >= 1 && f <= 3;
         if (!ok) return bad(err, "form of a tile", f);
     }
@@ -155,7 +155,7 @@ static bool params_finite(const uint8_t *page, const sq_snapshot_view *v, int32_
     const sq_kv_geometry g = sq_kv_geometry_sealed(&v->shape, &v->policy, layer);
     const int32_t d = (int32_t)sq_align_up((size_t)v->shape.head_dim, 16);
     const size_t k_z = sq_kv_code_bytes(sq_kv_policy_k(&v->policy, layer), d) + sq_kv_k_z(d);
-    const size_t v_s = sq_kv_code_bytes(v->policy.v, d);
+    const size_t v_s = sq_kv_code_bytes(sq_kv_policy_v(&v->policy, layer), d);
     for (int32_t h = 0; h < v->shape.n_kv_heads; h++) {
         const uint8_t *head = page + (size_t)h * g.head_stride;
         if (!f16_finite(head + g.k_off + k_z, (size_t)d * 2)) return false;

@@ -171,7 +171,8 @@ static offer has_place(sq_snapshots *s, uint64_t chain, bool wait) {
 /* A tile in the forms that are read by whoever goes on behind `end` tiles, or further on. */
 static uint8_t forms_of(const sq_snapshots *s, int32_t column, int32_t tile, int32_t end) {
     const bool sealed = sq_kv_column_is_sealed(s->pool, column), open = sq_kv_column_is_open(s->pool, column);
-    const bool tail = tile == 0 || tile >= sq_kv_sealed_tiles(end * TILE);
+    const sq_kv_window window = sq_kv_pool_policy(s->pool)->window;
+    const bool tail = tile < window.sink || tile >= sq_kv_sealed_tiles(window, end * TILE);
     return (uint8_t)((open && (tail || !sealed) ? SQ_KV_FORM_OPEN : 0) | (sealed ? SQ_KV_FORM_SEALED : 0));
 }
 

@@ -177,7 +177,8 @@ static int32_t find_part(const sq_kv_tree *t, int32_t parent, uint64_t salt, con
     return best;
 }
 
-/* Along a path: where its last run of open tiles begins, and one past the sealed ones, which begin at 1. */
+/* Along a path: where its last run of open tiles begins, and one past the sealed ones, which begin behind the
+ * sink. */
 typedef struct {
     int32_t open_from, sealed_to;
 } forms;
@@ -191,8 +192,8 @@ static void add_forms(const sq_kv_tree *t, forms *f, int32_t i) {
 
 /* Is all there that a query at position p and those behind it read? Tiles that are not sealed yet can still
  * be: a few, as a sequence does in a step. */
-static bool can_go_on(const forms *f, int32_t p) {
-    const int32_t sealed = sq_kv_sealed_tiles(p);
+static bool can_go_on(const sq_kv_tree *t, const forms *f, int32_t p) {
+    const int32_t sealed = sq_kv_sealed_tiles(t->pool->policy.window, p);
     if (f->open_from == 0) return sealed - f->sealed_to <= SQ_KV_SEAL_MAX / 2;
     return f->open_from <= sealed && f->open_from <= f->sealed_to &&
            sealed - f->sealed_to <= SQ_KV_SEAL_MAX / 2;
@@ -222,11 +223,11 @@ sq_kv_match sq_kv_tree_path(const sq_kv_tree *t, uint64_t salt, const int32_t *i
 sq_kv_match sq_kv_tree_match(const sq_kv_tree *t, uint64_t salt, const int32_t *ids, int32_t n) {
     sq_kv_match best = {.node = -1, .part = -1}, m = best;
     const bool seals = t->pool->policy.seals;
-    forms f = {0, 1};
+    forms f = {0, t->pool->policy.window.sink};
     while (step_down(t, salt, ids, n, &m)) {
         add_forms(t, &f, m.node);
         m.open_from = f.open_from;
-        if (!seals || can_go_on(&f, m.tokens)) best = m;
+        if (!seals || can_go_on(t, &f, m.tokens)) best = m;
     }
     if (best.node != m.node) return best;
     int32_t shared;
@@ -322,6 +323,7 @@ static int32_t add_node(sq_kv_tree *t, int32_t parent, uint64_t salt, const int3
 }
 
 void sq_kv_tree_insert(sq_kv_tree *t, uint64_t salt, sq_kv_seq *s, const int32_t *ids, int32_t n) {
+    if (s->departed) return; /* its tiles are no function of ids any more */
     while ((s->n_in_tree + 1) * TILE <= n) {
         const int32_t tile = s->n_in_tree, *at = ids + (size_t)tile * TILE;
         const uint64_t h = hash_of(t, s->node, salt, at);

@@ -1,13 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * lib_engine.c - engines, timelines and answers: defaults in front of src/sched. */
+#include "kv/kv_private.h"
 #include "sched/sched.h"
 
 #include <string.h>
 
 squish_engine_options squish_engine_options_default(void) {
     return (squish_engine_options){.chunk_tokens = 256,
-                                   .attention = {.sparge_min = 8192, .sparge_mass = 0.95f}};
+                                   .kv_options = squish_kv_options_default(),
+                                   .attention = {.sparge_min = 8192, .sparge_mass = 0.95f, .sage_bits = 8}};
+}
+
+squish_kv_options squish_kv_options_default(void) {
+    return (squish_kv_options){.residual = 128,
+                               .sink = 32,
+                               .pm_age = {256, 1024, 4096},
+                               .pm_floor = 2,
+                               .cocktail_high = 0.15f,
+                               .cocktail_low = 0.5f,
+                               .cocktail_chunk = 32};
 }
 
 squish_status squish_engine_estimate(const squish_model *m, const squish_engine_options *opt,
@@ -43,6 +55,15 @@ squish_status squish_seq_new(squish_seq **out, squish_engine *e, squish_error *e
     return sq_seq_new(out, e, err);
 }
 void squish_seq_free(squish_seq *s) { sq_seq_free(s); }
+
+void squish_seq_get_census(const squish_seq *s, squish_kv_census *out) {
+    sq_kv_census c;
+    sq_kv_seq_census(s->kv, &c);
+    *out = (squish_kv_census){.bytes_f16 = c.bytes_f16};
+    for (int i = 0; i < 4; i++)
+        out->tokens[i] = c.tokens[SQ_RUNG_F16 - i], out->bytes[i] = c.bytes[SQ_RUNG_F16 - i];
+    for (int i = 0; i < 3; i++) out->chunks[i] = c.judged[i];
+}
 
 squish_status squish_seq_sync(squish_seq *s, const int32_t *tokens, size_t n, squish_error *err) {
     return sq_seq_sync(s, tokens, n, err);

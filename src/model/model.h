@@ -207,9 +207,11 @@ const float *sq_model_vector(const sq_model *m, const sq_want *w);
 /* Have tensor i of sq_config_want in memory before the first step asks for it; false: past the last. */
 bool sq_model_populate(const sq_model *m, sq_backend *b, size_t i);
 
-/* The format of its cache: kv, but with keys of 8 bits in layers whose key bias asks for it. step_tokens:
- * most tokens of a step. kv is one of the enum. */
-void sq_model_kv_policy(const sq_model *m, squish_kv kv, int32_t step_tokens, sq_kv_policy *out);
+/* What its cache does: o->kv and o->kv_options, but with keys of 8 bits in layers whose key bias asks for it.
+ * step_tokens: most tokens of a step. Options have passed the check: INVALID, UNSUPPORTED (kv_rules.c). */
+squish_status sq_model_kv_check(const sq_model *m, const squish_engine_options *o, squish_error *err);
+void sq_model_kv_policy(const sq_model *m, const squish_engine_options *o, int32_t step_tokens,
+                        sq_kv_policy *out);
 
 /* A number that stands for what this model computes: configuration, adapters, and rows of every matrix and
  * vector, with the library's version. For keys of what is kept on disk. NO_MEMORY. */
@@ -255,6 +257,7 @@ typedef struct {
     sq_kv_seq *kv;         /* pages for [0, pos0 + n_rows) are reserved */
     int32_t row0, n_rows, pos0;
     bool prompt;           /* none of the rows was drawn: see sq_attn_prompt */
+    bool observe;          /* the last rows end a prompt: what they look at is kept (sq_kv_seq_mass) */
 } sq_step_seg;
 
 /* Plan and allocate everything for steps of at most m_max rows, n_seg_max sequences and out_max rows of

@@ -10,9 +10,15 @@
  *   f [m][ffn]     gated                  y [m][hidden]   a block's output where a norm comes before the sum
  *
  * Experts: model_moe.c. */
+#include "kv/kv_private.h"
 #include "model/model_forward_int.h"
 
 #include <string.h>
+
+enum {
+    OBSERVE_ROWS = 32, /* last tokens of a prompt whose attention is looked at */
+    OBSERVE_FROM = 2   /* layer */
+};
 
 /* ---- planning -------------------------------------------------------------------------------- */
 
@@ -60,7 +66,9 @@ static squish_status plan_host(sq_forward *f, squish_error *err) {
     const size_t half = (size_t)(f->m->cfg.head_dim / 2);
     const size_t freq = 2 * half * sizeof(double), segs = (size_t)f->n_seg_max * sizeof *f->segs;
     const size_t seals = seals_max(f) * sizeof *f->seals;
-    const size_t routes = sq_align_up(freq + segs + seals + (size_t)f->m_max * sizeof *f->pos, 64);
+    const size_t seen_at = freq + segs + seals + (size_t)f->m_max * sizeof *f->pos;
+    const size_t seen = 2 * OBSERVE_ROWS * (size_t)f->m->cfg.n_heads * sizeof *f->seen;
+    const size_t routes = sq_align_up(seen_at + (f->kv.cocktail.on ? seen : 0), 64);
     f->host_bytes = routes + sq_moe_plan_host(&f->m->cfg, f->m_max, &f->moe, NULL);
     f->host = sq_alloc_zero(&f->alloc, f->host_bytes);
     if (!f->host) return sq_fail(err, SQUISH_NO_MEMORY, "forward pass: out of memory");
@@ -70,6 +78,7 @@ static squish_status plan_host(sq_forward *f, squish_error *err) {
     f->segs = (sq_attn_seg *)(p + freq);
     f->seals = (sq_attn_seal *)(p + freq + segs);
     f->pos = (int32_t *)(p + freq + segs + seals);
+    f->seen = (float *)(p + seen_at);
     sq_moe_plan_host(&f->m->cfg, f->m_max, &f->moe, p + routes);
     for (int32_t i = 0; i < f->m->cfg.n_rope; i++)
         sq_rope_frequencies(&f->m->cfg.rope[i], (int32_t)half, f->inv_freq[i], &f->rope_factor[i]);
@@ -148,14 +157,41 @@ sq_attn_shape sq_forward_attn_shape(const sq_forward *f, int32_t i_layer) {
                        .cos = f->cos[l->rope],
                        .sin = f->sin[l->rope],
                        .open = page_of(&open),
-                       .kv_f32 = f->kv.open == SQ_KV_F32};
+                       .kv_f32 = f->kv.open == SQ_KV_F32,
+                       .rotate_v = f->kv.rotate_v,
+                       .kept_open = f->kv.window,
+                       .seals = f->kv.seals};
     if (!f->kv.seals) return s;
     const sq_kv_geometry sealed = sq_kv_geometry_sealed(&f->kv_shape, &f->kv, i_layer);
     s.k_fmt = sq_kv_policy_k(&f->kv, i_layer);
-    s.v_fmt = f->kv.v;
+    s.v_fmt = sq_kv_policy_v(&f->kv, i_layer);
     s.sealed = page_of(&sealed);
-    s.rotate_v = f->kv.rotate_v;
     return s;
+}
+
+/* What queries weigh by channel: the last ones of a step stand for it. */
+static void weigh(sq_forward *f, int32_t i_layer, const sq_attn_shape *shape, const sq_step_seg *segs,
+                  int32_t n_segs) {
+    for (int32_t i = 0; f->kv.mix && i < n_segs; i++) {
+        const int32_t rows = segs[i].n_rows < OBSERVE_ROWS ? segs[i].n_rows : OBSERVE_ROWS;
+        sq_be_attn_weigh(shape, &f->segs[i], segs[i].n_rows - rows, rows, &f->q,
+                         sq_kv_seq_weight(segs[i].kv, i_layer));
+    }
+}
+
+/* What the last tokens of a prompt look at, for whoever decides by that. The first layers look at everything.
+ */
+static void observe(sq_forward *f, int32_t i_layer, const sq_attn_shape *shape, const sq_step_seg *segs,
+                    int32_t n_segs) {
+    const int32_t layers = f->m->cfg.n_layers, first = layers > OBSERVE_FROM ? OBSERVE_FROM : 0;
+    for (int32_t i = 0; i < n_segs; i++) {
+        float *mass = segs[i].observe ? sq_kv_seq_mass(segs[i].kv) : NULL;
+        const int32_t rows = segs[i].n_rows < OBSERVE_ROWS ? segs[i].n_rows : OBSERVE_ROWS;
+        if (!mass || i_layer < first) continue;
+        const int32_t tiles = (segs[i].pos0 + segs[i].n_rows - 1) / SQ_KV_TILE + 1;
+        if (i_layer == first) memset(mass, 0, (size_t)tiles * sizeof *mass);
+        sq_be_attn_mass(f->b, shape, &f->segs[i], segs[i].n_rows - rows, rows, &f->q, f->seen, mass);
+    }
 }
 
 static void attention(sq_forward *f, int32_t i_layer, const sq_step_seg *segs, int32_t n_segs) {
@@ -172,10 +208,13 @@ static void attention(sq_forward *f, int32_t i_layer, const sq_step_seg *segs, i
     for (int32_t i = 0; i < n_segs; i++)
         f->segs[i] = (sq_attn_seg){segs[i].row0, segs[i].n_rows, segs[i].pos0, segs[i].prompt,
                                    sq_kv_seq_pages(segs[i].kv, i_layer),
-                                   sq_kv_seq_sealed_pages(segs[i].kv, i_layer)};
+                                   sq_kv_seq_sealed_pages(segs[i].kv, i_layer),
+                                   sq_kv_seq_reads(segs[i].kv)};
     const sq_attn_shape shape = sq_forward_attn_shape(f, i_layer);
     sq_be_attn_prepare(f->b, &shape, f->segs, n_segs, &f->q, &f->k, &f->v);
     if (f->n_seals > 0) sq_be_attn_seal(f->b, &shape, f->segs, f->seals, f->n_seals);
+    weigh(f, i_layer, &shape, segs, n_segs);
+    observe(f, i_layer, &shape, segs, n_segs);
     const float *sub_norm = l->vec[SQ_ROLE_ATTN_SUB_NORM];
     const bool quant_o = sq_forward_wants_q8(&l->mat[SQ_ROLE_O]);
     sq_be_attend(f->b, &shape, f->segs, n_segs, &f->q, quant_o && !sub_norm, &f->a);

@@ -30,6 +30,7 @@ struct sq_forward {
     sq_attn_seg *segs;                   /* [n_seg_max], host */
     sq_attn_seal *seals;                 /* [seals_max], host: tiles that become sealed in this step */
     int32_t n_seals;
+    float *seen; /* [2][last rows of a prompt][heads], host: scratch of who observes them */
     void *device;
     size_t device_bytes, host_bytes;
     void *host;

@@ -34,20 +34,37 @@ static int32_t rank_of(const float *x, int32_t n, int32_t i) {
     return rank;
 }
 
-static void add_floors(const sq_model *m, sq_kv_policy *p) {
+static void add_floors(const sq_model *m, uint64_t *flagged) {
     float most[SQ_KV_LAYERS_MAX], median = 0;
     const int32_t n = m->cfg.n_layers;
     for (int32_t l = 0; l < n; l++) most[l] = fast_bias(m, l);
     for (int32_t l = 0; l < n; l++)
         if (rank_of(most, n, l) == n / 2) median = most[l];
     for (int32_t l = 0; l < n; l++)
-        if (most[l] > RATIO * median) p->k_floor[l / 64] |= (uint64_t)1 << (l % 64);
+        if (most[l] > RATIO * median) flagged[l / 64] |= (uint64_t)1 << (l % 64);
 }
 
-void sq_model_kv_policy(const sq_model *m, squish_kv kv, int32_t step_tokens, sq_kv_policy *out) {
+squish_status sq_model_kv_check(const sq_model *m, const squish_engine_options *o, squish_error *err) {
+    uint64_t flagged[SQ_KV_LAYERS_MAX / 64] = {0};
+    sq_kv_wish w = {.kv = o->kv,
+                    .options = &o->kv_options,
+                    .attention = &o->attention,
+                    .n_layers = m->cfg.n_layers,
+                    .head_dim = m->cfg.head_dim,
+                    .mix = o->kv_options.mix,
+                    .flagged = flagged};
+    for (int32_t l = 0; l < m->cfg.n_layers; l++) w.windowed += m->layers[l].windowed;
+    if (o->kv_options.floors && m->cfg.n_layers <= SQ_KV_LAYERS_MAX) add_floors(m, flagged);
+    return sq_kv_rules_check(&w, err);
+}
+
+void sq_model_kv_policy(const sq_model *m, const squish_engine_options *o, int32_t step_tokens,
+                        sq_kv_policy *out) {
     const int32_t d = m->cfg.head_dim;
-    *out = sq_kv_policy_of(kv);
+    *out = sq_kv_policy_of(o->kv);
+    const bool below = out->seals && out->k != SQ_KV_Q8;
+    sq_kv_policy_add(out, o->kv, &o->kv_options);
     out->step_tokens = step_tokens;
     if (d & (d - 1)) out->rotate_v = false; /* such a basis there is for powers of two */
-    if (out->seals && out->k != SQ_KV_Q8 && m->cfg.n_layers <= SQ_KV_LAYERS_MAX) add_floors(m, out);
+    if ((below || out->votes) && m->cfg.n_layers <= SQ_KV_LAYERS_MAX) add_floors(m, out->k_floor);
 }

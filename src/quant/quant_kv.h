@@ -46,10 +46,16 @@ enum {
 typedef enum { SQ_KV_F16, SQ_KV_F32, SQ_KV_Q8, SQ_KV_Q4, SQ_KV_Q2, SQ_KV_FORMATS } sq_kv_format;
 
 static inline bool sq_kv_is_sealed(sq_kv_format f) { return f >= SQ_KV_Q8; }
-/* What is read sealed depends on position alone: a query at position p reads tiles [1, n) sealed, and open
- * the first one, where attention likes to rest, and all of its own cell and the cell before. */
-static inline int32_t sq_kv_sealed_tiles(int32_t p) {
-    return p < 2 * SQ_KV_CELL ? 1 : (p / SQ_KV_CELL - 1) * (SQ_KV_CELL / SQ_KV_TILE);
+/* What is read open, in tiles: the first ones, where attention likes to rest (the sink), and before the cell
+ * of a query (the residual window of KIVI). */
+typedef struct {
+    int32_t sink, residual;
+} sq_kv_window;
+/* What is read sealed depends on position alone: a query at position p reads tiles [sink, n) sealed, and open
+ * the sink, its own cell, and the residual before that. */
+static inline int32_t sq_kv_sealed_tiles(sq_kv_window w, int32_t p) {
+    const int32_t n = p / SQ_KV_CELL * (SQ_KV_CELL / SQ_KV_TILE) - w.residual;
+    return n < w.sink ? w.sink : n;
 }
 /* Bits of an element, or of a code. */
 static inline int32_t sq_kv_bits(sq_kv_format f) {
@@ -71,6 +77,18 @@ static inline size_t sq_kv_k_bytes(sq_kv_format f, int32_t d) {
 static inline size_t sq_kv_v_bytes(sq_kv_format f, int32_t d) {
     return sq_kv_code_bytes(f, d) + (sq_kv_is_sealed(f) ? 2 * sq_kv_v_z(d) : 0);
 }
+
+/* How a sequence reads a tile, where that is not a matter of position. */
+enum { SQ_KV_READ_OPEN = 1, SQ_KV_READ_SEALED = 2 };
+/* A page holds the tiles of all heads of one layer; before them a line that says what they are. */
+typedef struct {
+    uint32_t magic;
+    uint8_t k_fmt, v_fmt, n_kv_heads, flags;
+    uint16_t d, layer;
+    uint32_t pos0;        /* true position of slot 0 */
+    uint8_t reserved[48];
+} sq_kv_page_header;
+_Static_assert(sizeof(sq_kv_page_header) == 64, "page header is one line");
 
 /* Where a code lies: byte of the tile, and its lowest bit. */
 typedef struct {

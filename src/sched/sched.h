@@ -96,6 +96,15 @@ squish_status sq_seq_score(sq_seq *s, const int32_t *tokens, size_t n, int32_t f
 squish_status sq_seq_extend(sq_seq *s, const int32_t *tokens, size_t n, squish_logits_fn fn, void *user,
                             squish_error *err);
 
+/* ---- old tiles (sched_votes.c) --------------------------------------------------------------- */
+
+/* Let a sequence's tiles go down as their votes say; before every step. Nearly free where there are none. */
+void sq_votes_run(sq_engine *e, sq_kv_seq *kv);
+/* Do the last rows of a prompt have to be observed? */
+bool sq_votes_observe(const sq_engine *e);
+/* The prompt ids[0..n), all computed, has ended. */
+void sq_votes_prompt_end(sq_engine *e, sq_kv_seq *kv, const int32_t *ids, int32_t n);
+
 /* ---- answers --------------------------------------------------------------------------------- */
 
 /* From logits to events (sched_answer.c): draws, detokenises, stops. o is copied. */

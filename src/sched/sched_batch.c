@@ -10,6 +10,7 @@
  * step is longer than the engine's chunk. With nothing to do the thread sleeps on a condition; nothing spins.
  *
  * Locks are told in sched_int.h. */
+#include "kv/kv_private.h"
 #include "sched/sched_int.h"
 
 #include <signal.h>
@@ -145,7 +146,9 @@ static void run_step(sq_batch *b) {
     for (int32_t i = 0; i < b->n_plan; i++) {
         sq_job *j = b->plan[i].j;
         const int32_t n = b->plan[i].n_rows;
-        segs[i] = (sq_step_seg){j->kv, m, n, j->computed, j->computed + n <= j->n_prompt};
+        segs[i] = (sq_step_seg){j->kv, m, n, j->computed, j->computed + n <= j->n_prompt,
+                                j->computed + n == j->n && !sq_kv_seq_departed(j->kv) &&
+                                    sq_votes_observe(b->e)};
         memcpy(b->ids + m, j->tokens + j->computed, (size_t)n * sizeof *b->ids);
         if (j->answer && j->computed + n == j->n + j->n_guesses) sq_answer_prepare(j->answer, b->e->masks);
         if (sq_job_streams(j)) n_streams += n;

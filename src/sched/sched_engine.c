@@ -25,7 +25,7 @@ static sq_kv_shape kv_shape(const sq_config *c) {
 static uint64_t kv_bytes(const sq_model *m, const squish_engine_options *o) {
     const sq_kv_shape shape = kv_shape(&m->cfg);
     sq_kv_policy policy;
-    sq_model_kv_policy(m, o->kv, o->chunk_tokens, &policy);
+    sq_model_kv_policy(m, o, o->chunk_tokens, &policy);
     return sq_kv_bytes(&shape, &policy, o->ctx_tokens);
 }
 
@@ -50,9 +50,6 @@ static uint64_t scratch_bytes(const sq_model *m, const squish_engine_options *o)
 
 static squish_status check_attention(const squish_engine_options *o, squish_error *err) {
     const squish_attention *a = &o->attention;
-    if ((a->sage || a->sparge) && o->kv != SQUISH_KV_F16)
-        return sq_fail(err, SQUISH_INVALID, "%s beside --kv %s: it reads f16 keys (use --kv f16)",
-                       a->sage ? "--sage-attention" : "--sparge-attn", sq_kv_name(o->kv));
     if (a->sparge && a->sparge_min < 0)
         return sq_fail(err, SQUISH_INVALID, "sparge_min is %d, wanted 0 or more tokens", a->sparge_min);
     if (a->sparge && !(a->sparge_mass > 0 && a->sparge_mass <= 1))
@@ -61,7 +58,8 @@ static squish_status check_attention(const squish_engine_options *o, squish_erro
     return SQUISH_OK;
 }
 
-static squish_status check_options(const squish_engine_options *o, const sq_config *c, squish_error *err) {
+static squish_status check_options(const squish_engine_options *o, const sq_model *m, squish_error *err) {
+    const sq_config *c = &m->cfg;
     if (o->threads < 0 || o->threads > 1024)
         return sq_fail(err, SQUISH_INVALID, "threads is %d, wanted 0 (all) to 1024", o->threads);
     if (o->chunk_tokens < 1 || o->chunk_tokens > SQ_CHUNK_MAX)
@@ -71,6 +69,7 @@ static squish_status check_options(const squish_engine_options *o, const sq_conf
         return sq_fail(err, SQUISH_INVALID, "kv format is %d, wanted %d (f16) to %d (q2)", (int)o->kv,
                        SQUISH_KV_F16, SQUISH_KV_Q2);
     SQ_TRY(check_attention(o, err));
+    SQ_TRY(sq_model_kv_check(m, o, err));
     if (o->ctx_tokens < 0 || o->ctx_tokens > ctx_limit(c))
         return sq_fail(err, SQUISH_INVALID, "ctx is %d tokens, wanted 0 (as much as fits) to the model's %d",
                        o->ctx_tokens, ctx_limit(c));
@@ -104,7 +103,7 @@ squish_status sq_engine_plan(const sq_model *m, const squish_engine_options *opt
     if (!m->has_weights)
         return sq_fail(err, SQUISH_UNSUPPORTED, "%s was opened for its text only: it has no weights to run",
                        m->info.path);
-    SQ_TRY(check_options(opt, &m->cfg, err));
+    SQ_TRY(check_options(opt, m, err));
     if (r->threads == 0) r->threads = sq_os_cores();
     const int32_t limit = ctx_limit(&m->cfg);
     est->available_bytes = sq_os_memory_available();
@@ -158,7 +157,7 @@ squish_status sq_engine_new(sq_engine **out, const sq_model *m, const squish_eng
     const sq_backend_options bo = backend_options(m, &o, isa);
     const sq_kv_shape shape = kv_shape(&m->cfg);
     sq_kv_policy policy;
-    sq_model_kv_policy(m, o.kv, o.chunk_tokens, &policy);
+    sq_model_kv_policy(m, &o, o.chunk_tokens, &policy);
     SQ_GUARD(sq_backend_cpu_new(&e->b, &bo, &e->alloc, err));
     SQ_GUARD(sq_kv_pool_new(&e->kv, &shape, &policy, o.kv_bytes_max ? o.kv_bytes_max : est.kv_bytes,
                             &e->alloc, err));

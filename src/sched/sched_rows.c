@@ -5,6 +5,7 @@
  * A row with the last token of its job gives the next one; these rows of all jobs share one pass over the
  * head. Rows of a prompt that is scored go through the head in blocks, each giving the log-probability of the
  * token behind it. */
+#include "kv/kv_private.h"
 #include "sched/sched_int.h"
 
 #include <math.h>
@@ -275,6 +276,7 @@ void sq_rows_use(sq_batch *b) {
         keep(b, j);
         if (j->computed < j->n) continue;
         prompt_done(j);
+        if (j->answer && !sq_kv_seq_departed(j->kv)) sq_votes_prompt_end(b->e, j->kv, j->tokens, j->n);
         if (j->answer && sq_answer_wants_token(j->answer))
             add_ready(b, &r, j, first + n - 1);
         else if (j->answer)

@@ -78,8 +78,10 @@ static squish_status run_rows(sq_seq *s, const int32_t *tokens, int32_t n, int32
                               squish_error *err) {
     SQ_TRY(check_cancel(s, err));
     forget_guesses(s);
+    sq_votes_run(s->e, s->kv);
     SQ_TRY(sq_kv_seq_reserve(s->kv, s->n + n, err));
-    const sq_step_seg seg = {s->kv, 0, n, s->n, s->n + n <= s->n_prompt};
+    const sq_step_seg seg = {
+        s->kv, 0, n, s->n, s->n + n <= s->n_prompt, s->n + n == s->n_prompt && sq_votes_observe(s->e)};
     s->e->logits_of = NULL;
     sq_forward_run(s->e->f, tokens, n, &seg, 1);
     memmove(s->tokens + s->n, tokens, (size_t)n * sizeof *tokens);
@@ -140,6 +142,7 @@ squish_status sq_seq_sync(sq_seq *s, const int32_t *tokens, size_t n, squish_err
         SQ_TRY(run_chunk(s, tokens + at, rows, err));
     }
     last_logits(s, rows - 1);
+    sq_votes_prompt_end(s->e, s->kv, s->tokens, s->n);
     return SQUISH_OK;
 }
 

@@ -188,6 +188,7 @@ static sq_job *who_yields(const sq_batch *b, uint64_t now) {
 /* Columns for tokens [0, n) of a running job. False: it had to leave, or ended. */
 static bool make_room(sq_batch *b, sq_job *j, int32_t n, uint64_t now) {
     squish_error err = {0};
+    sq_votes_run(b->e, j->kv);
     for (;;) {
         if (sq_kv_pool_make_room(b->e->kv, sq_kv_seq_missing(j->kv, n))) break;
         sq_job *worst = who_yields(b, now);

@@ -167,6 +167,64 @@ static void sizes_are_those_of_the_page(void **state) {
     assert_int_equal(sq_kv_k_bytes(SQ_KV_F16, 128), 8192);
 }
 
+/* ---- fewer bits from codes -------------------------------------------------------------------- */
+
+/* Sum of squares of what x as keys and values is away from the tile. */
+static double distance(const tile *t, double *values) {
+    double keys = 0;
+    *values = 0;
+    for (int32_t c = 0; c < t->d; c++)
+        for (int32_t i = 0; i < SQ_KV_TILE; i++) {
+            keys += pow(k_of(t, c, i) - (double)sq_f16_to_f32(t->k[c * SQ_KV_TILE + i]), 2);
+            *values += pow(v_of(t, c, i) - (double)sq_f16_to_f32(t->v[i * t->d + c]), 2);
+        }
+    return keys;
+}
+
+/* The same everywhere, and hardly worse than sealed at once: the scale of a key is rounded up twice. Few
+ * channels say little about a mean. */
+static void shrinking_is_the_same_everywhere(void **state) {
+    (void)state;
+    static const struct {
+        sq_kv_format from, to;
+        double most;
+    } ways[] = {{SQ_KV_Q8, SQ_KV_Q8, 1.0},
+                {SQ_KV_Q8, SQ_KV_Q4, 1.05},
+                {SQ_KV_Q4, SQ_KV_Q2, 1.09},
+                {SQ_KV_Q8, SQ_KV_Q2, 1.05}};
+    for (size_t w = 0; w < SQ_COUNT(widths); w++)
+        for (size_t f = 0; f < SQ_COUNT(ways); f++)
+            for (int32_t kind = 0; kind < 5; kind++) {
+                tile from, to;
+                tile_new(&from, widths[w], ways[f].from, ways[f].from, kind);
+                tile_new(&to, widths[w], ways[f].to, ways[f].to, kind);
+                seal(&tables.scalar, &from);
+                memcpy(to.k, from.k, (size_t)to.d * SQ_KV_TILE * 2);
+                memcpy(to.v, from.v, (size_t)to.d * SQ_KV_TILE * 2);
+                seal(&tables.scalar, &to);
+                double values, direct_values;
+                const double direct = distance(&to, &direct_values);
+                static uint8_t k[512 * 40], v[512 * 40];
+                const size_t kn = sq_kv_k_bytes(to.kf, to.d), vn = sq_kv_v_bytes(to.vf, to.d);
+                const sq_kv_shrink_args a = {to.d,    from.kf, to.kf, from.vf, to.vf,
+                                             from.ko, from.vo, to.ko, to.vo};
+                tables.scalar.kv_shrink(&a);
+                memcpy(k, to.ko, kn), memcpy(v, to.vo, vn);
+                if (kind == 0 && to.d >= 64) {
+                    assert_true(sqrt(distance(&to, &values)) <= ways[f].most * sqrt(direct) + 1e-6);
+                    assert_true(sqrt(values) <= ways[f].most * sqrt(direct_values) + 1e-6);
+                }
+                for (int32_t i = 0; i < tables.n; i++) {
+                    memset(to.ko, 0x5a, kn), memset(to.vo, 0x5a, vn);
+                    tables.isa[i].kv_shrink(&a);
+                    assert_memory_equal(to.ko, k, kn);
+                    assert_memory_equal(to.vo, v, vn);
+                }
+                tile_free(&from);
+                tile_free(&to);
+            }
+}
+
 /* ---- attention ------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -322,6 +380,7 @@ int main(void) {
         cmocka_unit_test(sizes_are_those_of_the_page),
         cmocka_unit_test(codes_have_places_of_their_own),
         cmocka_unit_test(sealing_is_the_same_everywhere),
+        cmocka_unit_test(shrinking_is_the_same_everywhere),
         cmocka_unit_test(attention_is_the_same_everywhere),
     };
     return cmocka_run_group_tests(tests, setup, NULL);

@@ -11,9 +11,12 @@ enum { TILE = SQ_KV_TILE, STEP = 256 };
 
 static const sq_kv_shape shape = {.n_layers = 2, .n_kv_heads = 1, .head_dim = 16};
 
+static sq_kv_window window = {1, 4};
+
 static sq_kv_policy policy_of(void) {
     sq_kv_policy p = sq_kv_policy_of(SQUISH_KV_Q4);
     p.step_tokens = STEP;
+    p.window = window;
     return p;
 }
 
@@ -81,7 +84,7 @@ static void check(const store *k, const sq_kv_seq *s, const int32_t *ids, int32_
     for (int32_t i = 0; i < n; i++) {
         const int32_t tile = i / TILE, column = sq_kv_seq_column(s, tile);
         h = mix(h, (uint32_t)ids[i]);
-        const bool old = tile > 0 && tile < sq_kv_sealed_tiles(q);
+        const bool old = tile >= window.sink && tile < sq_kv_sealed_tiles(window, q);
         const bool sealed = old && sq_kv_column_is_sealed(k->p, column);
         if (q < n) assert_true(sealed == old);
         for (int32_t l = 0; l < 2; l++) {
@@ -133,11 +136,11 @@ static void floors_make_layers_larger_and_another_hash(void **state) {
 
 static void position_alone_decides_what_is_sealed(void **state) {
     (void)state;
-    assert_int_equal(sq_kv_sealed_tiles(0), 1); /* the first tile stays open, so [1, 1) is nothing */
-    assert_int_equal(sq_kv_sealed_tiles(255), 1);
-    assert_int_equal(sq_kv_sealed_tiles(256), 4);
-    assert_int_equal(sq_kv_sealed_tiles(383), 4);
-    assert_int_equal(sq_kv_sealed_tiles(384), 8);
+    assert_int_equal(sq_kv_sealed_tiles(window, 0), 1); /* the first tile stays open, so [1, 1) is nothing */
+    assert_int_equal(sq_kv_sealed_tiles(window, 255), 1);
+    assert_int_equal(sq_kv_sealed_tiles(window, 256), 4);
+    assert_int_equal(sq_kv_sealed_tiles(window, 383), 4);
+    assert_int_equal(sq_kv_sealed_tiles(window, 384), 8);
 }
 
 /* The pool holds just one sequence of this length: it never needs more, whatever the steps. */
@@ -265,6 +268,18 @@ static void failing_allocations_leave_nothing_behind(void **state) {
     }
 }
 
+/* Without a sink, with a large one, and with more and less before the cell. */
+static void windows_of_other_sizes(void **state) {
+    static const sq_kv_window sizes[] = {{0, 4}, {3, 1}, {2, 8}, {0, 0}};
+    for (size_t i = 0; i < SQ_COUNT(sizes); i++) {
+        window = sizes[i];
+        a_sequence_stays_within_its_estimate(state);
+        going_back_is_to_where_open_tiles_are(state);
+        random_work_reads_what_was_written(state);
+    }
+    window = (sq_kv_window){1, 4};
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(formats_take_what_the_tables_say),
@@ -274,6 +289,7 @@ int main(void) {
         cmocka_unit_test(going_back_is_to_where_open_tiles_are),
         cmocka_unit_test(what_was_sealed_and_is_written_again_is_sealed_again),
         cmocka_unit_test(random_work_reads_what_was_written),
+        cmocka_unit_test(windows_of_other_sizes),
         cmocka_unit_test(failing_allocations_leave_nothing_behind),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

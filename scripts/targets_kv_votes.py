@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Measure the targets of caches in fewer bits into results/, and make the pages anew.
+
+    scripts/targets_kv_votes.py [--build build] [--part NAME,...] [--text FILE] [--bytes N]
+
+Parts: tests, cost, quality (all of them unless named). Quality needs a text that squish-tiny has not seen (--text, or
+$SQUISH_TESTDATA/data/heldout-prose.txt), of which the first N bytes are read; without one it is left out."""
+import argparse
+import os
+import pathlib
+import tempfile
+
+import targets
+from targets import row
+from targets_weights import answer
+
+KL = {"q8": 1e-4, "k8v4": 5e-4, "q4": 1.5e-3, "q2": 0.03}
+
+
+def tests(build):
+    return [targets.passes(build, program, name, bar) for program, name, bar in (
+        ("unit/test_kv_rules", "options of the cache that do not go together, R1 to R17 one by one", "refused by both names"),
+        ("prop/test_kernels_codes", "sealed tiles and their shrinking, every ISA against scalar, shrinking against sealing", "equal bits; <= 5 % more error from 8 bits, 9 % from 4"),
+        ("unit/test_be_mix", "MixKVQ: classes, order, what is exact and what within half a step", "as the format says"),
+        ("e2e/test_kv_votes", "PM-KVQ, MixKVQ and CocktailKV in engines: 256/768/3072/0 of 4,096, 6/26/32 of 64 and 2/6/8 of 16 out of running ones, rollback, conversation, budget, company, giving way, restart", "equal bits or near f16"))]
+
+
+def cost(build):
+    found = {r["name"]: r for r in answer(build, "bench", "kv-votes", "--runs", 9)["rows"]}
+    command = "squish bench kv-votes --runs 9"
+
+    def one(name, key, bar, unit, seed=None):
+        r = found[key]
+        said = f"{r['value']:.3g} {unit}" + (f" (the seed's: {seed})" if seed else "")
+        return row(name, f"<= {bar} {unit}", said, r["value"] <= bar, command)
+
+    return [one("PM-KVQ: advance, a token", "PM-KVQ advance, a token", 10, "ns", "14 us"),
+            one("PM-KVQ: lookup of a tile's rung", "PM-KVQ lookup, a tile", 2, "ns", "0.4 us"),
+            one("PM-KVQ: a tile of 128 from 8 to 4 bits", "shrink a tile of 128, q8 to q4", 1, "us"),
+            one("PM-KVQ: a tile of 128 from 4 to 2 bits", "shrink a tile of 128, q4 to q2", 1, "us"),
+            one("a vector of 128 sealed in 8 bits", "seal a vector of 128, q8", 0.2, "us", "712 us"),
+            one("a vector of 128 sealed in 4 bits", "seal a vector of 128, q4", 0.2, "us", "712 us"),
+            one("a vector of 128 sealed in 2 bits", "seal a vector of 128, q2", 0.2, "us", "712 us"),
+            one("MixKVQ: assign, a head of 128 a step", "MixKVQ assign, a head of 128 a step", 15, "ns", "72 us"),
+            one("CocktailKV: 512 tokens of 64 judged and sealed, keys and values", "CocktailKV: judge and seal 512 tokens of 64", 30, "us", "895 us")]
+
+
+def quality(build, text, size):
+    if not text.exists():
+        return []
+    with tempfile.NamedTemporaryFile() as part:
+        part.write(text.read_bytes()[:size].decode("utf-8", "ignore").encode())
+        part.flush()
+        found = answer(build, "bench", "kv", "squish-tiny", "--text", part.name, "--at", 256, "--runs", 1)["rows"]
+    command = f"squish bench kv squish-tiny --text heldout-prose.txt (first {size} bytes)"
+    rows = []
+    for r in found:
+        if not r["name"].startswith("KL to f16, "):
+            continue
+        kind, read = r["kv"], r["read"]
+        shares = "/".join(f"{100 * x:.0f}" for x in read)
+        counts = r["read_sealed"] >= 0.7
+        bar = KL.get(kind)
+        rows.append(row(f"squish-tiny, held-out prose in windows of 4,096, {kind}: KL to f16", f"<= {bar}" if bar else "-",
+                        f"{r['value']:.2e} nats, perplexity x{r['ppl_ratio']:.4f}, {r['bytes_ratio']:.2f}x fewer bytes, read in 16/8/4/2 bits: "
+                        f"{shares} %" + ("" if counts else "; too little was compressed to count"), (counts and r["value"] <= bar) if bar else True, command))
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", default="build")
+    parser.add_argument("--part", default="tests,cost,quality")
+    parser.add_argument("--bytes", type=int, default=100_000)
+    parser.add_argument("--text", type=pathlib.Path, default=pathlib.Path(os.environ.get("SQUISH_TESTDATA", "") + "/data/heldout-prose.txt"))
+    o = parser.parse_args()
+    parts = o.part.split(",")
+    for name, fn in (("tests", lambda: tests(o.build)), ("cost", lambda: cost(o.build)),
+                     ("quality", lambda: quality(o.build, o.text, o.bytes))):
+        if name in parts:
+            found = fn()
+            for r in found:
+                print(f"{'met' if r['ok'] else 'NOT MET':8}{r['name']}: {r['value']} (bar {r['bar']})", flush=True)
+            targets.write_result(found)
+    targets.pages()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * sched_votes.c - the end of a prompt, and what becomes of old tiles behind it: kv_private.c says which, the
+ * backend writes them. */
+#include "kv/kv_private.h"
+#include "sched/sched.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { JUDGES = 32 /* last tokens of a prompt, which stand for its question */ };
+
+void sq_votes_run(sq_engine *e, sq_kv_seq *kv) {
+    sq_kv_move moves[SQ_KV_MOVES_MAX];
+    sq_attn_move pages[SQ_KV_MOVES_MAX];
+    for (int32_t n; (n = sq_kv_seq_events(kv, moves)) > 0; sq_kv_seq_moved(kv, moves, n))
+        for (int32_t l = 0; l < e->m->cfg.n_layers; l++) {
+            const sq_attn_shape s = sq_forward_attn_shape(e->f, l);
+            for (int32_t i = 0; i < n; i++)
+                pages[i] =
+                    (sq_attn_move){moves[i].from_open ? sq_kv_column_page(e->kv, moves[i].from, l)
+                                                      : sq_kv_column_sealed_page(e->kv, moves[i].from, l),
+                                   sq_kv_column_sealed_page(e->kv, moves[i].to, l), moves[i].from_open,
+                                   sq_kv_seq_weight(kv, l)};
+            sq_be_attn_move(e->b, &s, pages, n);
+        }
+}
+
+/* ---- judged by embeddings: the mean of a tile's tokens beside that of the last ones ------------ */
+
+static void mean_of(const sq_model *m, const int32_t *ids, int32_t n, float *row, float *out) {
+    memset(out, 0, (size_t)m->cfg.hidden * sizeof *out);
+    for (int32_t i = 0; i < n; i++) {
+        sq_weight_row(&m->embed, ids[i], row);
+        for (int32_t c = 0; c < m->cfg.hidden; c++) out[c] += row[c];
+    }
+}
+
+static float cosine(const float *a, const float *b, int32_t n) {
+    double ab = 0, aa = 0, bb = 0;
+    for (int32_t i = 0; i < n; i++)
+        ab += (double)a[i] * b[i], aa += (double)a[i] * a[i], bb += (double)b[i] * b[i];
+    return aa > 0 && bb > 0 ? (float)(ab / sqrt(aa * bb)) : 0.0f;
+}
+
+/* Without memory for it all tiles count the same. */
+static void judge_by_embeddings(sq_engine *e, sq_kv_seq *kv, const int32_t *ids, int32_t n) {
+    const size_t wide = (size_t)e->m->cfg.hidden, bytes = 3 * wide * sizeof(float);
+    const int32_t last = n < JUDGES ? n : JUDGES;
+    float *question = sq_alloc_new(&e->alloc, bytes), *mass = sq_kv_seq_mass(kv);
+    if (!question) {
+        memset(mass, 0, (size_t)(n / SQ_KV_TILE) * sizeof *mass);
+        return;
+    }
+    mean_of(e->m, ids + n - last, last, question + wide, question);
+    for (int32_t t = 0; t < n / SQ_KV_TILE; t++) {
+        mean_of(e->m, ids + (size_t)t * SQ_KV_TILE, SQ_KV_TILE, question + wide, question + 2 * wide);
+        mass[t] = cosine(question, question + 2 * wide, e->m->cfg.hidden);
+    }
+    sq_alloc_free(&e->alloc, question, bytes);
+}
+
+bool sq_votes_observe(const sq_engine *e) {
+    const sq_kv_policy *p = sq_kv_pool_policy(e->kv);
+    return p->cocktail.on && !p->cocktail.embed;
+}
+
+void sq_votes_prompt_end(sq_engine *e, sq_kv_seq *kv, const int32_t *ids, int32_t n) {
+    const sq_kv_policy *p = sq_kv_pool_policy(e->kv);
+    if (!p->votes) return;
+    sq_kv_seq_prompt_end(kv);
+    if (p->cocktail.on && p->cocktail.embed) judge_by_embeddings(e, kv, ids, n);
+    if (p->cocktail.on) sq_kv_seq_judge(kv);
+    sq_votes_run(e, kv);
+}
