@@ -27,6 +27,47 @@ static squish_status rows_run(bench_speed *b, int32_t m, double *seconds, void *
     return SQUISH_OK;
 }
 
+/* What guessing and accepting cost beside the step: an n-gram sought in 2,048 tokens, and 16 rows of logits
+ * drawn from. */
+static squish_status logic_rows(bench_speed *b, json_t *rows, squish_error *err) {
+    enum { HISTORY = 2048, FINDS = 1000, DRAWS = 16 };
+    const squish_alloc alloc = sq_alloc_default();
+    sq_ngram *g = NULL;
+    sq_sampler *sampler = NULL;
+    squish_sampling how = squish_sampling_default();
+    squish_status st = SQUISH_OK;
+    int32_t ids[SQ_GUESS_MAX], length, most = 0;
+    const int32_t runs = b->o->runs;
+    double find[BENCH_RUNS_MAX], accept[BENCH_RUNS_MAX];
+    how.seed = 1;
+    SQ_GUARD(sq_ngram_new(&g, HISTORY + 1, &alloc, err));
+    SQ_GUARD(sq_sampler_new(&sampler, &how, b->m->cfg.n_vocab, b->m->info.n_vocab_tokens, HISTORY, NULL, 0,
+                            &alloc, err));
+    for (int32_t i = 0; i < HISTORY; i++) sq_ngram_accept(g, (i * i / 7) % 97);
+    SQ_GUARD(sq_seq_sync(b->s, b->prompt, SPEC_CTX, err));
+    SQ_GUARD(sq_seq_try(b->s, b->prompt, 1, DRAWS - 1, err));
+    const float *logits = sq_seq_logits(b->s);
+    const size_t ld = sq_forward_logits_ld(b->e->f);
+    for (int32_t run = 0; run < runs; run++) {
+        uint64_t begin = sq_os_now_ns();
+        for (int32_t i = 0; i < FINDS; i++) most += sq_ngram_find(g, ids, SQ_GUESS_MAX, &length);
+        find[run] = (double)(sq_os_now_ns() - begin) / 1e3 / FINDS;
+        begin = sq_os_now_ns();
+        for (int32_t i = 0; i < DRAWS; i++) {
+            sq_sample_result drawn;
+            SQ_GUARD(sq_sampler_draw(sampler, logits + (size_t)i * ld, NULL, i, -1, &drawn, err));
+        }
+        accept[run] = (double)(sq_os_now_ns() - begin) / 1e6;
+    }
+    SQ_GUARD(bench_row(rows, most > 0 ? "n-gram guess" : "n-gram found nothing", "us", find, runs, NAN,
+                       BENCH_SMALL_IS_GOOD, err));
+    SQ_GUARD(bench_row(rows, "accept 16 rows", "ms", accept, runs, NAN, BENCH_SMALL_IS_GOOD, err));
+fail:
+    sq_sampler_free(sampler);
+    sq_ngram_free(g);
+    return st;
+}
+
 static squish_status rows_rows(bench_speed *b, const bench_points *p, squish_error *err) {
     double one = 0;
     for (int32_t k = 0; k < p->count; k++) {
@@ -43,7 +84,7 @@ static squish_status rows_rows(bench_speed *b, const bench_points *p, squish_err
         if (k == 0) one = ms / m;
         json_object_set_new(row, "cost", json_real(ms / one));
     }
-    return SQUISH_OK;
+    return logic_rows(b, b->rows, err);
 }
 
 static squish_status step_rows(const bench_options *o, json_t *rows, squish_error *err) {
@@ -55,15 +96,23 @@ static squish_status step_rows(const bench_options *o, json_t *rows, squish_erro
 
 /* ---- answers --------------------------------------------------------------------------------- */
 
+enum { TEMPERATURES = 3 };
+static const float temperatures[TEMPERATURES] = {0, 0.7f, 1};
+
+/* Of one temperature. */
+typedef struct {
+    double ms[2]; /* of all answers, without and with, from the first token to the last */
+    int64_t tokens, guessed, right, answers, differ;
+    double faster[BENCH_RUNS_MAX]; /* of each answer: time without over time with */
+} tally;
+
 typedef struct {
     squish_model *m;
     squish_engine *e;
     squish_seq *s;
     squish_spec on;
     int32_t ids[2][ANSWER_MAX], n[2]; /* of the last prompt: without, with */
-    double ms[2];                     /* of all, from the first token to the last */
-    int64_t tokens, guessed, right, prompts, differ;
-    double faster[BENCH_RUNS_MAX]; /* of each answer: time without over time with */
+    tally tallies[TEMPERATURES];
 } answers;
 
 static squish_status tokens_of(answers *a, const json_t *line, squish_tokens *out, squish_error *err) {
@@ -81,18 +130,14 @@ static squish_status tokens_of(answers *a, const json_t *line, squish_tokens *ou
     return st;
 }
 
-static squish_status answer(answers *a, int with, const squish_tokens *p, float temperature, int64_t seed,
+/* One answer; the prompt's cache is there from the one before. */
+static squish_status answer(answers *a, int with, const squish_tokens *p, squish_gen_options *o, tally *t,
                             double *ms, squish_error *err) {
-    squish_gen_options o = squish_gen_options_default();
     squish_gen *g;
     squish_gen_event ev = {0};
     squish_gen_stats st;
-    o.sampling.temperature = temperature;
-    o.sampling.seed = seed;
-    o.max_tokens = ANSWER_MAX;
-    o.spec = with ? a->on : (squish_spec){.mode = SQUISH_SPEC_OFF};
-    squish_seq_truncate(a->s, 0);
-    SQ_TRY(squish_gen_new(&g, a->s, p->ids, p->count, &o, err));
+    o->spec = with ? a->on : (squish_spec){.mode = SQUISH_SPEC_OFF};
+    SQ_TRY(squish_gen_new(&g, a->s, p->ids, p->count, o, err));
     squish_status status = SQUISH_OK;
     a->n[with] = 0;
     while (status == SQUISH_OK && ev.finish == SQUISH_FINISH_NONE) {
@@ -100,70 +145,77 @@ static squish_status answer(answers *a, int with, const squish_tokens *p, float 
         if (status == SQUISH_OK && ev.id >= 0) a->ids[with][a->n[with]++] = ev.id;
     }
     squish_gen_get_stats(g, &st);
-    *ms = st.decode_ms;
-    a->ms[with] += st.decode_ms;
-    if (with) a->tokens += st.completion_tokens, a->guessed += st.guessed_tokens, a->right += st.right_tokens;
     squish_gen_free(g);
+    *ms = st.decode_ms;
+    t->ms[with] += st.decode_ms;
+    if (with) t->tokens += st.completion_tokens, t->guessed += st.guessed_tokens, t->right += st.right_tokens;
     return status;
 }
 
 /* Both ways, whichever goes first in turns. */
-static squish_status both(answers *a, const squish_tokens *p, float temperature, squish_error *err) {
+static squish_status both(answers *a, const squish_tokens *p, float temperature, int32_t max_tokens, tally *t,
+                          squish_error *err) {
     double ms[2] = {0, 0};
-    const int first = (int)(a->prompts & 1);
-    SQ_TRY(answer(a, first, p, temperature, a->prompts, &ms[first], err));
-    SQ_TRY(answer(a, !first, p, temperature, a->prompts, &ms[!first], err));
-    const bool same =
-        a->n[0] == a->n[1] && memcmp(a->ids[0], a->ids[1], (size_t)a->n[0] * sizeof(int32_t)) == 0;
-    a->differ += !same;
-    if (a->prompts < BENCH_RUNS_MAX) a->faster[a->prompts] = ms[1] > 0 ? ms[0] / ms[1] : 1;
-    a->prompts++;
+    squish_gen_options o = squish_gen_options_default();
+    o.sampling.temperature = temperature;
+    o.sampling.seed = t->answers;
+    o.max_tokens = max_tokens;
+    const int first = (int)(t->answers & 1);
+    SQ_TRY(answer(a, first, p, &o, t, &ms[first], err));
+    SQ_TRY(answer(a, !first, p, &o, t, &ms[!first], err));
+    const size_t bytes = (size_t)a->n[0] * sizeof *a->ids[0];
+    t->differ += a->n[0] != a->n[1] || memcmp(a->ids[0], a->ids[1], bytes) != 0;
+    if (t->answers < BENCH_RUNS_MAX) t->faster[t->answers] = ms[1] > 0 ? ms[0] / ms[1] : 1;
+    t->answers++;
     return SQUISH_OK;
 }
 
-/* The row of one temperature: tokens a second with guesses; "speedup" is of all prompts together. */
-static squish_status answers_row(answers *a, const char *name, float temperature, json_t *rows,
+static squish_status answers_row(tally *t, const char *name, float temperature, json_t *rows,
                                  squish_error *err) {
     char full[64];
-    const int32_t n = a->prompts < BENCH_RUNS_MAX ? (int32_t)a->prompts : BENCH_RUNS_MAX;
-    const double steps = (double)(a->tokens - a->prompts), with = a->ms[1] / 1e3, without = a->ms[0] / 1e3;
+    const int32_t n = t->answers < BENCH_RUNS_MAX ? (int32_t)t->answers : BENCH_RUNS_MAX;
+    const double drawn = (double)(t->tokens - t->answers), with = t->ms[1] / 1e3, without = t->ms[0] / 1e3;
+    const double steps = drawn - (double)t->right;
     snprintf(full, sizeof full, "%s, T %g", name, (double)temperature);
-    SQ_TRY(bench_row(rows, full, "x", a->faster, n, NAN, BENCH_LARGE_IS_GOOD, err));
-    json_t *row = json_array_get(rows, json_array_size(rows) - 1);
-    return json_object_update_new(
-               row, json_pack("{s:s, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I}", "bench", "spec answers",
-                              "speedup", with > 0 ? without / with : 1, "tok_s", with > 0 ? steps / with : 0,
-                              "tok_s_off", without > 0 ? steps / without : 0, "tokens_per_step",
-                              steps > a->right ? steps / (steps - (double)a->right) : 0, "guessed",
-                              (json_int_t)a->guessed, "right", (json_int_t)a->right, "answers",
-                              (json_int_t)a->prompts, "differ", (json_int_t)a->differ)) == 0
-               ? SQUISH_OK
-               : sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory");
+    SQ_TRY(bench_row(rows, full, "x", t->faster, n, NAN, BENCH_LARGE_IS_GOOD, err));
+    json_t *more =
+        json_pack("{s:s, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I}", "bench", "spec answers", "speedup",
+                  with > 0 ? without / with : 1, "tok_s", with > 0 ? drawn / with : 0, "tok_s_off",
+                  without > 0 ? drawn / without : 0, "tokens_per_step", steps > 0 ? drawn / steps : 0,
+                  "guessed", (json_int_t)t->guessed, "right", (json_int_t)t->right, "answers",
+                  (json_int_t)t->answers, "differ", (json_int_t)t->differ);
+    if (!more || json_object_update_new(json_array_get(rows, json_array_size(rows) - 1), more) != 0)
+        return sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory");
+    return SQUISH_OK;
 }
 
-static squish_status lines(answers *a, const bench_options *o, float temperature, squish_error *err) {
+static squish_status line_answers(answers *a, const bench_options *o, const char *line, size_t n,
+                                  squish_error *err) {
+    squish_tokens p = {0};
+    json_t *v = NULL;
+    SQ_TRY(sq_json_parse(line, n, SQ_JSON_DEPTH, "bench spec: a line of the prompts", &v, err));
+    const json_int_t asked = json_integer_value(json_object_get(v, "max_tokens"));
+    const int32_t max_tokens = asked > 0 && asked < ANSWER_MAX ? (int32_t)asked : ANSWER_MAX;
+    squish_status st = tokens_of(a, v, &p, err);
+    json_decref(v);
+    for (int32_t i = 0; i < o->runs * TEMPERATURES && st == SQUISH_OK; i++)
+        st = both(a, &p, temperatures[i % TEMPERATURES], max_tokens, &a->tallies[i % TEMPERATURES], err);
+    squish_tokens_free(&p);
+    return st;
+}
+
+static squish_status all_lines(answers *a, const bench_options *o, squish_error *err) {
     for (size_t at = 0; at < o->text_bytes;) {
-        const char *line = o->text + at;
-        const size_t n = strcspn(line, "\n");
-        squish_tokens p = {0};
-        json_t *v = NULL;
+        const size_t n = strcspn(o->text + at, "\n");
+        if (n > 0) SQ_TRY(line_answers(a, o, o->text + at, n, err));
         at += n + 1;
-        if (n == 0) continue;
-        SQ_TRY(sq_json_parse(line, n, SQ_JSON_DEPTH, "bench spec: a line of the prompts", &v, err));
-        squish_status st = tokens_of(a, v, &p, err);
-        json_decref(v);
-        for (int32_t run = 0; run < o->runs && st == SQUISH_OK; run++) st = both(a, &p, temperature, err);
-        squish_tokens_free(&p);
-        SQ_TRY(st);
-        if (!o->progress) continue;
-        if (!o->progress(o->progress_user, "answers", (uint64_t)at, (uint64_t)o->text_bytes))
+        if (o->progress && !o->progress(o->progress_user, "answers", (uint64_t)at, (uint64_t)o->text_bytes))
             return sq_fail(err, SQUISH_CANCELLED, "stopped on request");
     }
     return SQUISH_OK;
 }
 
 static squish_status answer_rows(const bench_options *o, json_t *rows, squish_error *err) {
-    static const float temperatures[] = {0, 0.7f, 1};
     const squish_alloc alloc = sq_alloc_default();
     answers *a = sq_alloc_zero(&alloc, sizeof *a);
     squish_engine_options eo = squish_engine_options_default();
@@ -177,12 +229,9 @@ static squish_status answer_rows(const bench_options *o, json_t *rows, squish_er
     SQ_GUARD(squish_model_open(&a->m, o->path, &mo, err));
     SQ_GUARD(squish_engine_new(&a->e, a->m, &eo, err));
     SQ_GUARD(squish_seq_new(&a->s, a->e, err));
-    for (size_t t = 0; t < SQ_COUNT(temperatures); t++) {
-        a->tokens = a->guessed = a->right = a->prompts = a->differ = 0;
-        a->ms[0] = a->ms[1] = 0;
-        SQ_GUARD(lines(a, o, temperatures[t], err));
-        SQ_GUARD(answers_row(a, squish_spec_name(o->spec.mode), temperatures[t], rows, err));
-    }
+    SQ_GUARD(all_lines(a, o, err));
+    for (int32_t t = 0; t < TEMPERATURES; t++)
+        SQ_GUARD(answers_row(&a->tallies[t], squish_spec_name(o->spec.mode), temperatures[t], rows, err));
 fail:
     squish_seq_free(a->s);
     squish_engine_free(a->e);

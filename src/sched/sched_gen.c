@@ -30,7 +30,7 @@ squish_status sq_gen_new(sq_gen **out, sq_seq *s, const int32_t *prompt, size_t 
     squish_status st = SQUISH_OK;
     SQ_GUARD(sq_answer_new(&g->answer, s->e->m, s->e->ctx, o, a, err));
     if (!sq_kv_pool_policy(s->e->kv)->votes) /* a step of guesses would pass ages later than single ones */
-        SQ_GUARD(sq_spec_new(&g->spec, &o->spec, s->e->ctx, &s->e->rates, a, err));
+        SQ_GUARD(sq_spec_new(&g->spec, &o->spec, s->e->ctx, a, err));
     sq_answer_prepare(g->answer, s->e->masks);
     SQ_GUARD(sq_seq_sync(s, prompt, n, err));
     sq_answer_prompt(g->answer, prompt, n);
@@ -64,7 +64,7 @@ static int32_t guess(sq_gen *g, int32_t *ids) {
     if (!g->spec) return 0;
     if (room > e->chunk - g->n_pending) room = e->chunk - g->n_pending;
     if (room > sq_answer_left(g->answer) - 1) room = sq_answer_left(g->answer) - 1;
-    sq_spec_step at = {&e->cost, g->n_pending, 1};
+    sq_spec_step at = {.cost = &e->cost, .rates = &e->rates, .rows = g->n_pending, .tokens = 1};
     const int32_t n = sq_answer_allows(g->answer, ids, sq_spec_guess(g->spec, &at, room, ids));
     sq_spec_cut(g->spec, n);
     return n;

@@ -70,7 +70,7 @@ static squish_status fill(sq_job *j, const sq_engine *e, const squish_job_option
         sq_answer_prompt(j->answer, o->prompt, o->n_prompt);
         j->stats.gen.seed = sq_answer_seed(j->answer);
         if (!sq_kv_pool_policy(e->kv)->votes) /* a step of guesses would pass ages later than single ones */
-            SQ_TRY(sq_spec_new(&j->spec, &o->gen.spec, j->tokens_max, &e->rates, &j->alloc, err));
+            SQ_TRY(sq_spec_new(&j->spec, &o->gen.spec, j->tokens_max, &j->alloc, err));
         for (size_t i = 0; j->spec && i < o->n_prompt; i++) sq_spec_accept(j->spec, o->prompt[i]);
     } else if (!(j->sum = sq_alloc_zero(&j->alloc, (size_t)j->hidden * sizeof *j->sum))) {
         return sq_fail(err, SQUISH_NO_MEMORY, "job: out of memory");

@@ -23,6 +23,9 @@ enum {
     FADE_S = 10
 };
 
+/* How much longer a step of several answers may get by guesses. */
+static const double COMPANY = 1.02;
+
 /* ---- order ----------------------------------------------------------------------------------- */
 
 int32_t sq_plan_class(const sq_job *j, uint64_t now) {
@@ -116,10 +119,12 @@ static sq_job *next_prompt(sq_batch *b, uint64_t now) {
     return best;
 }
 
-/* Guesses behind the rows of streams, where they pay. Beside prompts there are none: rows are theirs. */
+/* Guesses behind the rows of streams, where they pay and those without do not feel it. Beside prompts there
+ * are none: rows are theirs. */
 static void plan_guesses(sq_batch *b, int32_t spare) {
-    sq_spec_step at = {&b->cost, 0, b->n_plan};
+    sq_spec_step at = {.cost = &b->cost, .rates = &b->e->rates, .tokens = b->n_plan};
     for (int32_t i = 0; i < b->n_plan; i++) at.rows += b->plan[i].n_rows;
+    if (b->n_plan > 1) at.ms_max = COMPANY * sq_step_cost_alone(&b->cost, at.rows);
     for (int32_t i = 0; i < b->n_plan; i++) {
         sq_job *j = b->plan[i].j;
         if (!j->spec || b->plan[i].n_rows < j->n - j->computed) continue;

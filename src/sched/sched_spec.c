@@ -24,6 +24,7 @@ struct sq_spec {
     squish_spec opt;
     sq_ngram *ngram;
     sq_guess_rates rates;
+    bool began;          /* rates are there */
     squish_spec_mode by; /* whose guesses are being tried */
     uint8_t class_of[SQ_GUESS_MAX];
     int32_t n_tried;
@@ -50,14 +51,14 @@ static squish_status check(const squish_spec *o, squish_error *err) {
     return SQUISH_OK;
 }
 
-squish_status sq_spec_new(sq_spec **out, const squish_spec *o, int32_t tokens_max,
-                          const sq_guess_rates *begin, const squish_alloc *a, squish_error *err) {
+squish_status sq_spec_new(sq_spec **out, const squish_spec *o, int32_t tokens_max, const squish_alloc *a,
+                          squish_error *err) {
     *out = NULL;
     SQ_TRY(check(o, err));
     if (o->mode == SQUISH_SPEC_OFF) return SQUISH_OK;
     sq_spec *s = sq_alloc_zero(a, sizeof *s);
     if (!s) return sq_fail(err, SQUISH_NO_MEMORY, "guesses: out of memory");
-    *s = (sq_spec){.alloc = *a, .opt = *o, .rates = *begin};
+    *s = (sq_spec){.alloc = *a, .opt = *o};
     const squish_status st = sq_ngram_new(&s->ngram, tokens_max, a, err);
     if (st != SQUISH_OK) {
         sq_spec_free(s);
@@ -92,6 +93,7 @@ static int32_t best_count(const sq_spec *s, const sq_spec_step *at, int32_t n, d
         chance *= (double)s->rates.right[s->by][s->class_of[i]];
         sum += chance;
         const double ms = sq_step_cost_alone(at->cost, at->rows + i + 1);
+        if (at->ms_max > 0 && ms > at->ms_max) break;
         if (!(sum > best * ms)) continue;
         best = sum / ms;
         count = i + 1;
@@ -102,6 +104,8 @@ static int32_t best_count(const sq_spec *s, const sq_spec_step *at, int32_t n, d
 
 int32_t sq_spec_guess(sq_spec *s, sq_spec_step *at, int32_t max, int32_t *ids) {
     s->n_tried = 0;
+    if (!s->began) s->rates = *at->rates;
+    s->began = true;
     if (s->opt.guesses > 0 && max > s->opt.guesses) max = s->opt.guesses;
     if (max > SQ_GUESS_MAX) max = SQ_GUESS_MAX;
     if (max > SQ_COST_ROWS_MAX - at->rows) max = SQ_COST_ROWS_MAX - at->rows;

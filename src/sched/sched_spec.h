@@ -49,18 +49,20 @@ void sq_guess_rates_init(sq_guess_rates *r);
 typedef struct sq_spec sq_spec;
 /* *out NULL where o asks for no guesses. tokens_max: longest timeline. INVALID: o is out of range, by name.
  */
-squish_status sq_spec_new(sq_spec **out, const squish_spec *o, int32_t tokens_max,
-                          const sq_guess_rates *begin, const squish_alloc *a, squish_error *err);
+squish_status sq_spec_new(sq_spec **out, const squish_spec *o, int32_t tokens_max, const squish_alloc *a,
+                          squish_error *err);
 void sq_spec_free(sq_spec *s);
 /* A token of the timeline: given, drawn or forced. Each once, in order. */
 void sq_spec_accept(sq_spec *s, int32_t id);
 
 /* The step that guesses would join: rows of answers, and the tokens they are expected to give (a row that was
- * drawn gives one). */
+ * drawn gives one). With company it may take ms_max at most, so that nobody waits for the guesses of others;
+ * 0: as long as it pays. An answer begins with the rates of its first step. */
 typedef struct {
     const sq_step_cost *cost;
+    const sq_guess_rates *rates;
     int32_t rows;
-    double tokens;
+    double tokens, ms_max;
 } sq_spec_step;
 /* Guesses behind the timeline, at most max, into ids; at is the step with them in it afterwards. */
 int32_t sq_spec_guess(sq_spec *s, sq_spec_step *at, int32_t max, int32_t *ids);

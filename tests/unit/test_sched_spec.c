@@ -60,7 +60,7 @@ static sq_spec *spec_of(squish_spec_mode mode, int32_t guesses) {
     squish_error err = {0};
     const squish_spec o = {.mode = mode, .guesses = guesses};
     sq_guess_rates_init(&rates);
-    assert_ok(sq_spec_new(&s, &o, 4096, &rates, alloc(), &err), &err);
+    assert_ok(sq_spec_new(&s, &o, 4096, alloc(), &err), &err);
     for (int i = 0; i < 6; i++)
         for (const char *t = "It was a bright cold day in April."; *t; t++) sq_spec_accept(s, *t);
     return s;
@@ -71,7 +71,7 @@ static int32_t guesses_at(sq_spec *s, double slope, int32_t seen) {
     int32_t ids[SQ_GUESS_MAX];
     sq_step_cost c = {.row_ms = 0};
     for (int32_t n = 1; n <= seen; n++) sq_step_cost_add(&c, n, 0, 1 + slope * (n - 1));
-    sq_spec_step at = {&c, 1, 1};
+    sq_spec_step at = {.cost = &c, .rates = &rates, .rows = 1, .tokens = 1};
     const int32_t n = sq_spec_guess(s, &at, 31, ids);
     assert_int_equal(at.rows, 1 + n);
     assert_true(at.tokens >= 1);
@@ -90,6 +90,20 @@ static void cheap_rows_get_many_guesses_and_dear_ones_none(void **state) {
     sq_spec_free(s);
 }
 
+/* Others get one token a step whoever guesses, so the step may not grow. */
+static void in_company_guesses_take_only_what_is_free(void **state) {
+    (void)state;
+    sq_spec *s = spec_of(SQUISH_SPEC_AUTO, 0);
+    int32_t ids[SQ_GUESS_MAX];
+    sq_step_cost c = {.row_ms = 0};
+    for (int32_t n = 1; n <= 32; n++) sq_step_cost_add(&c, n, 0, n <= 8 ? 1 : 1 + 0.03 * (n - 8));
+    sq_spec_step at = {.cost = &c, .rates = &rates, .rows = 4, .tokens = 4, .ms_max = 1.02};
+    assert_int_equal(sq_spec_guess(s, &at, 31, ids), 4);
+    at = (sq_spec_step){.cost = &c, .rates = &rates, .rows = 4, .tokens = 4};
+    assert_true(sq_spec_guess(s, &at, 31, ids) > 4);
+    sq_spec_free(s);
+}
+
 static void rows_that_were_never_run_are_tried_by_and_by(void **state) {
     (void)state;
     sq_spec *s = spec_of(SQUISH_SPEC_NGRAM, 0);
@@ -97,7 +111,7 @@ static void rows_that_were_never_run_are_tried_by_and_by(void **state) {
     sq_step_cost c = {.row_ms = 0};
     sq_step_cost_add(&c, 1, 0, 1);
     for (int i = 0; i < 6; i++) {
-        sq_spec_step at = {&c, 1, 1};
+        sq_spec_step at = {.cost = &c, .rates = &rates, .rows = 1, .tokens = 1};
         const int32_t n = sq_spec_guess(s, &at, 31, ids);
         assert_true(n <= 2 * (last + 1) + 1);
         sq_step_cost_add(&c, n + 1, 0, 1 + 0.01 * n);
@@ -141,13 +155,13 @@ static void options_out_of_range_are_refused_and_off_is_nothing(void **state) {
     squish_error err = {0};
     const squish_spec off = {.mode = SQUISH_SPEC_OFF}, odd = {.mode = (squish_spec_mode)99},
                       many = {.guesses = SQ_GUESS_MAX + 1};
-    assert_ok(sq_spec_new(&s, &off, 16, &rates, alloc(), &err), &err);
+    assert_ok(sq_spec_new(&s, &off, 16, alloc(), &err), &err);
     assert_null(s);
     assert_int_equal(sq_spec_counts(s).guessed, 0);
-    assert_int_equal(sq_spec_new(&s, &odd, 16, &rates, alloc(), &err), SQUISH_INVALID);
+    assert_int_equal(sq_spec_new(&s, &odd, 16, alloc(), &err), SQUISH_INVALID);
     assert_non_null(strstr(err.text, "mode is 99"));
     err = (squish_error){0};
-    assert_int_equal(sq_spec_new(&s, &many, 16, &rates, alloc(), &err), SQUISH_INVALID);
+    assert_int_equal(sq_spec_new(&s, &many, 16, alloc(), &err), SQUISH_INVALID);
     assert_non_null(strstr(err.text, "guesses is 32"));
 }
 
@@ -170,6 +184,7 @@ int main(void) {
         cmocka_unit_test(the_longest_earlier_place_is_followed_and_of_several_the_latest),
         cmocka_unit_test(tokens_past_the_longest_timeline_are_not_recorded),
         cmocka_unit_test(cheap_rows_get_many_guesses_and_dear_ones_none),
+        cmocka_unit_test(in_company_guesses_take_only_what_is_free),
         cmocka_unit_test(rows_that_were_never_run_are_tried_by_and_by),
         cmocka_unit_test(what_no_longer_pays_is_tried_again_after_a_while),
         cmocka_unit_test(a_number_of_guesses_that_was_asked_for_is_kept_to),

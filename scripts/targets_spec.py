@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Measure the targets of speculation into results/, and make the pages anew.
+
+    scripts/targets_spec.py [--build build] [--part NAME,...] [--runs N] [--shape-model DIR] [--print]
+
+Parts: rows (what rows of an answer cost, on squish-tiny and --shape-model), answers (bench/prompts with and without
+guesses, in turns), equal (1,000 prompts, three temperatures, answers of 12 tokens)."""
+import argparse
+import json
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+
+import targets
+from targets import row
+
+ROOT = targets.ROOT
+PROMPTS = ROOT / "bench/prompts"
+TINY = ROOT / "models/squish-tiny"
+
+
+def bench(o, model, *args):
+    command = [f"{o.build}/squish", "bench", "spec", str(model), "--json", "-q", *map(str, args)]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+    return json.loads(done.stdout.strip().splitlines()[-1])["rows"]
+
+
+def rows(o):
+    out = []
+    for name, model in [("squish-tiny", TINY)] + ([("1.5B shape", o.shape_model)] if o.shape_model else []):
+        found = bench(o, model, "--runs", o.runs)
+        steps = {r["at"]: r for r in found if r.get("bench") == "spec rows"}
+        by_name = {r["name"]: r for r in found}
+        table = ", ".join(f"{m}: {r['cost']:.2f}" for m, r in steps.items())
+        one = steps[1]["value"]
+        command = f"squish bench spec {name} --runs {o.runs}"
+        out.append(row(f"c(m), cost of a step of m rows of one answer, {name}", "measured", f"{table} (one row {one:.2f} ms)", True,
+                       command, figures={m: r["cost"] for m, r in steps.items()}))
+        if model is not TINY:
+            step = steps[4]["value"]
+            out.append(row(f"{name}: tokens a second at 1.48 and 2.38 tokens a step, three guesses each", "printed",
+                           f"{1.48e3 / step:.2f} and {2.38e3 / step:.2f} (plain {1e3 / one:.2f}: "
+                           f"{1.48 * one / step:.2f}x and {2.38 * one / step:.2f}x)", True, command))
+            accept, find = by_name["accept 16 rows"]["value"], by_name["n-gram guess"]["value"]
+            out.append(row(f"{name}: drawing from 16 rows of logits", "<= 1.75 ms", f"{accept:.3f} ms", accept <= 1.75, command))
+            out.append(row(f"{name}: an n-gram guess in 2,048 tokens", "<= 5 us", f"{find:.2f} us", find <= 5, command))
+    return out
+
+
+def answers(o):
+    out = []
+    for name, bar in (("copy", 2.0), ("code", None), ("chat", 0.98), ("stories", 0.98)):
+        for r in bench(o, TINY, "--text", PROMPTS / f"{name}.jsonl", "--runs", o.runs):
+            temperature = r["name"].rpartition(" ")[2]
+            good = r["differ"] == 0 and (bar is None or (name == "copy" and temperature != "0") or r["speedup"] >= bar)
+            wish = f">= {bar}x" if bar and not (name == "copy" and temperature != "0") else "measured"
+            out.append(row(f"squish-tiny, n-grams, prompts '{name}', T {temperature}: time without guesses over time with",
+                           wish + "; text equal",
+                           f"{r['speedup']:.2f}x ({r['tok_s']:.0f} over {r['tok_s_off']:.0f} tok/s, {r['tokens_per_step']:.2f} tokens a step; "
+                           f"{r['right']} of {r['guessed']} guesses right; {r['differ']} of {r['answers']} answers differ)", good,
+                           f"squish bench spec models/squish-tiny --text bench/prompts/{name}.jsonl --runs {o.runs}"))
+    return out
+
+
+def equal(o):
+    """Prompts are pieces of the committed ones, cut where it falls."""
+    rng = random.Random(7)
+    texts = []
+    for path in sorted(PROMPTS.glob("*.jsonl")):
+        for line in path.read_text().splitlines():
+            v = json.loads(line)
+            texts.append(v.get("prompt") or v["messages"][0]["content"])
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as f:
+        for i in range(o.prompts):
+            a, b = texts[i % len(texts)], rng.choice(texts)
+            cut, end = rng.randrange(len(a)), rng.randrange(len(b) + 1)
+            piece = a[cut:cut + rng.randrange(20, 160)] + "\n" + b[max(0, end - rng.randrange(20, 100)):end]
+            f.write(json.dumps({"prompt": piece + "\n" + piece[:rng.randrange(8, 60)], "max_tokens": 12}) + "\n")
+        f.flush()
+        found = bench(o, TINY, "--text", f.name, "--runs", 1, "--spec", "ngram", "--spec-guesses", 7)
+    differ, n = sum(r["differ"] for r in found), sum(r["answers"] for r in found)
+    return [row(f"{o.prompts} prompts at temperatures 0, 0.7 and 1, squish-tiny: answers with guesses that differ from those without", "0",
+                f"{differ} of {n} ({sum(r['right'] for r in found)} of {sum(r['guessed'] for r in found)} guesses were right)", differ == 0,
+                "scripts/targets_spec.py --part equal")]
+
+
+PARTS = {"rows": rows, "answers": answers, "equal": equal}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", default="build")
+    parser.add_argument("--part", default=",".join(PARTS))
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--prompts", type=int, default=1000)
+    parser.add_argument("--shape-model", type=pathlib.Path)
+    parser.add_argument("--print", action="store_true", help="write no results")
+    o = parser.parse_args()
+    parts = o.part.split(",")
+    if unknown := [p for p in parts if p not in PARTS]:
+        parser.error(f"no part '{unknown[0]}', wanted {', '.join(PARTS)}")
+    found = [r for name in parts for r in PARTS[name](o)]
+    for r in found:
+        print(f"{'ok  ' if r['ok'] else 'MISS'} {r['name']}: {r['value']} ({r['bar']})")
+    if not o.print:
+        targets.write_result(found)
+        targets.pages()
+
+
+if __name__ == "__main__":
+    main()
