@@ -324,10 +324,10 @@ def leave(s, rng):
     s.close()
 
 
-def fill_cache(s, watch, rng):
+def fill_cache(s, rng):
     """Use the cache up, so that its pages are touched once and for all."""
     for _ in range(200):
-        if watch.ask()["kv_blocks"]["free"] < 64:
+        if s.get("/health")["kv_blocks"]["free"] < 64:
             return
         talk(s.port, completion(ids(rng, 2000), 1))
 
@@ -390,8 +390,8 @@ def queue_round(s, watch, rng, n):
 def disconnects(o):
     rng, ms = random.Random(4), {}
     with Server(o.build, TINY, "--parallel", 2) as s:
+        fill_cache(s, rng)
         watch = Watch(s.port)
-        fill_cache(s, watch, rng)
         for mode in ("upload", "prefill", "decode"):  # what the first of each kind needs stays
             [disconnect(s, watch, mode, rng, 0) for _ in range(20)]
         queue_round(s, watch, rng, 20)
@@ -467,9 +467,7 @@ def connections(o):
         return [row("server: 10,000 idle and 1,000 half-open connections", "<= 4 kB each",
                     f"not measured: {files} open files are allowed here", False, command("connections"))]
     with Server(o.build, TINY, "--parallel", 2) as s:
-        watch = Watch(s.port)
-        fill_cache(s, watch, rng)
-        watch.close()
+        fill_cache(s, rng)
         _, alone = health_while_generating(s, rng, 300)
         kb = s.anon_kb()
         idle = open_idle(s.port, n_idle)
@@ -689,9 +687,7 @@ def soak(o):
         if second:
             shutil.copytree(TINY, pathlib.Path(home) / "models" / second)
         if not second:
-            watch = Watch(s.port)
-            fill_cache(s, watch, random.Random(6))
-            watch.close()
+            fill_cache(s, random.Random(6))
             fill_grammars(s, random.Random(7))
         begin = time.monotonic()
         workers = [Soak(s.port, i, begin + seconds, o.pause, second) for i in range(12)]
