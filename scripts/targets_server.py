@@ -188,8 +188,9 @@ def prefilling(s, name, model, rng):
         sc.run([*talks, prompt], until=enough)
         end = prompt.pieces[-1][0]
         last = max(x.tokens()[0][0] for x in talks)
-        # its texts grow meanwhile, and with them its steps
-        alone = (percentile(gaps(talks, last, prompt.t_sent), 50) + percentile(gaps(talks, end, end + 10**12), 50)) / 2
+        # its texts grow meanwhile, and with them its steps; they may have ended before the prompt was read
+        around = [g for g in (gaps(talks, last, prompt.t_sent), gaps(talks, end, end + 10**12)) if g]
+        alone = statistics.mean(percentile(g, 50) for g in around)
         busy, took = gaps(talks, prompt.t_sent, end), (end - prompt.t_sent) / 1e9
         p99 = percentile(busy, 99)
         solo = solo or alone
