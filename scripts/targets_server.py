@@ -4,7 +4,7 @@
 
     scripts/targets_server.py [--build build] [--part NAME,...] [--shape-model DIR] [--minutes N] [--pause S] [--second] [--print]
 
-Parts: start, stream, clients, prefix, disconnects, connections, attacks, soak (all of them unless named). The server runs in one
+Parts: start, stream, clients, gaps, prefix, disconnects, connections, attacks, soak (all of them unless named). The server runs in one
 process, the clients in another. Rows of the 1.5B shape need a folder made by scripts/make_shape.py with --random and
 --tokenizer; --shape-model names it, else it is made in a folder that goes away. --print measures and writes nothing.
 
@@ -133,7 +133,15 @@ def clients(o):
     for name, model in models(o):
         rng = random.Random(2)
         with Server(o.build, model) as s:
-            rows += [throughput(o, s, name, model, rng), *company(s, name, model, rng), *prefilling(s, name, model, rng)]
+            rows += [throughput(o, s, name, model, rng), *company(s, name, model, rng)]
+    return rows
+
+
+def beside_a_prompt(o):
+    rows = []
+    for name, model in models(o):
+        with Server(o.build, model) as s:
+            rows += prefilling(s, name, model, random.Random(8))
     return rows
 
 
@@ -199,7 +207,7 @@ def prefilling(s, name, model, rng):
                         f"p99 {p99:.1f} ms, without {alone:.1f}: {p99 / alone:.2f} x"
                         + (f" ({p99 / solo:.2f} x of one alone)" if n_streams > 1 else "")
                         + f"; p50 {percentile(busy, 50):.1f}, prompt {took:.1f} s",
-                        p99 <= 2.5 * alone, command("clients"), figures={"ratio": alone / p99}))
+                        p99 <= 2.5 * alone, command("gaps"), figures={"ratio": alone / p99}))
     return rows
 
 
@@ -726,7 +734,7 @@ def soak(o):
 
 # ---- all ------------------------------------------------------------------------------------------------------------
 
-PARTS = {"start": start, "stream": stream, "clients": clients, "prefix": prefix, "disconnects": disconnects,
+PARTS = {"start": start, "stream": stream, "clients": clients, "gaps": beside_a_prompt, "prefix": prefix, "disconnects": disconnects,
          "connections": connections, "attacks": attacks, "soak": soak}
 
 
@@ -761,7 +769,7 @@ def main():
     sc.raise_files()
     rows = []
     with tempfile.TemporaryDirectory() as work:
-        if "1.5b" in o.models and set(parts) & {"start", "stream", "clients", "prefix"}:
+        if "1.5b" in o.models and set(parts) & {"start", "stream", "clients", "gaps", "prefix"}:
             make_shape(o, work)
         for name in parts:
             rows += PARTS[name](o)
