@@ -14,7 +14,6 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
-#include <time.h>
 
 #include <cmocka.h>
 
@@ -59,20 +58,12 @@ static const struct {
     {"GET", "/v1/models", NULL, false},
 };
 
-static double now_s(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 static char last_body[400];
 
 /* The status, 0 where the connection ended without one. A whole answer is whole. */
 static int talk(size_t i) {
-    const double begin = now_s();
     const api_reply *r = ask(&server, requests[i].method, requests[i].path, requests[i].body);
-    if (now_s() - begin > 0.9e-3 * API_TIMEOUT_MS)
-        fail_msg("%s %s hung", requests[i].method, requests[i].path);
+    if (r->hung) fail_msg("%s %s hung", requests[i].method, requests[i].path);
     if (r->status == 200 && !requests[i].stream) {
         const char *length = strcasestr(r->head, "content-length:");
         if (length) assert_int_equal(strtoul(length + 15, NULL, 10), r->n);

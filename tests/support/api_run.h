@@ -26,7 +26,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { API_TIMEOUT_MS = 60000 };
+enum { API_TIMEOUT_MS = 60000, API_SLICE_MS = 250 };
 
 typedef struct {
     sq_api *api;
@@ -44,6 +44,7 @@ typedef struct {
     int status;
     char *head, *body;
     size_t n;
+    bool hung; /* nothing came for API_TIMEOUT_MS */
 } api_reply;
 
 static inline void api_is_ready(void *user, const sq_api_ready *r) {
@@ -162,6 +163,15 @@ static inline size_t api_unchunk(char *p, size_t n) {
     return to;
 }
 
+/* Until there is something to read. Waits in slices: a process that was stopped for minutes (server and
+ * client alike, they are one) has waited one slice meanwhile, not all of them. */
+static inline bool api_wait(int fd) {
+    struct pollfd p = {fd, POLLIN, 0};
+    for (int ms = 0; ms < API_TIMEOUT_MS; ms += API_SLICE_MS)
+        if (poll(&p, 1, API_SLICE_MS) > 0) return true;
+    return false;
+}
+
 /* All there is to read until the server closes. */
 static inline const api_reply *api_read(int fd) {
     static api_reply r;
@@ -169,8 +179,8 @@ static inline const api_reply *api_read(int fd) {
     size_t n = 0, cap = 1 << 16;
     free(text);
     text = malloc(cap + 1);
-    struct pollfd p = {fd, POLLIN, 0};
-    while (poll(&p, 1, API_TIMEOUT_MS) > 0) {
+    bool hung;
+    while (!(hung = !api_wait(fd))) {
         if (n == cap) text = realloc(text, (cap *= 2) + 1);
         const ssize_t k = recv(fd, text + n, cap - n, 0);
         if (k <= 0) break;
@@ -178,7 +188,7 @@ static inline const api_reply *api_read(int fd) {
     }
     close(fd);
     text[n] = 0;
-    r = (api_reply){0, text, text + n, 0};
+    r = (api_reply){0, text, text + n, 0, hung};
     char *gap = strstr(text, "\r\n\r\n");
     if (!gap || sscanf(text, "HTTP/1.1 %d", &r.status) != 1) return &r;
     gap[2] = 0;
