@@ -93,6 +93,11 @@ squish_status bench_kv(const bench_options *o, json_t *rows, squish_error *err);
  * "CocktailKV: judge and seal 512 tokens of 64" in us, one thread. */
 squish_status bench_kv_votes(const bench_options *o, json_t *rows, squish_error *err);
 
+/* Latent attention of a decoded token, absorbed, beside the same heads with their keys and values kept:
+ * "latent, bytes of a token and layer" with "smaller" (times), "expanded, a layer at N" and "latent, a layer
+ * at N" in ms, with "speedup". UNSUPPORTED: a model without latent attention. */
+squish_status bench_latent(const bench_options *o, json_t *rows, squish_error *err);
+
 /* The tokenizer of a model, one thread, MB/s of UTF-8: "encode whole" (one call), "encode 1 kB pieces" and
  * "decode tokens". The text is repeated to 4 MB. INVALID: it is empty or no UTF-8, or the model has no
  * tokenizer. */

@@ -51,7 +51,7 @@ static float normal(uint64_t *rng) {
 static size_t carve(layer *l, char *p) {
     const sq_attn_shape *s = &l->shape;
     const int32_t wide = s->n_heads * s->head_dim, narrow = s->n_kv_heads * s->head_dim;
-    const sq_kv_shape kv = {1, s->n_kv_heads, s->head_dim};
+    const sq_kv_shape kv = {.n_layers = 1, .n_kv_heads = s->n_kv_heads, .head_dim = s->head_dim};
     const sq_kv_geometry g = sq_kv_geometry_of(&kv, SQ_KV_F16);
     struct {
         sq_rows *r;
@@ -298,6 +298,9 @@ squish_status bench_attention(const bench_options *o, json_t *rows, squish_error
     mo.tier = o->tier;
     SQ_TRY(squish_model_open(&m, o->path, &mo, err));
     squish_status st = SQUISH_OK;
+    if (m->cfg.mla.kv_rank)
+        st = sq_fail(err, SQUISH_UNSUPPORTED,
+                     "bench attention: %s has latent attention, which these modes do not read", m->cfg.arch);
     for (int32_t i = 0; st == SQUISH_OK && i < p.count; i++) {
         if (p.n[i] % STEP)
             st = sq_fail(err, SQUISH_INVALID, "bench: attention at %d tokens, wanted a multiple of %d",

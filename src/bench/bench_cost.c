@@ -13,16 +13,17 @@ static void add_matrix(const sq_weight *w, double *bytes, double *dots, double *
 
 bench_cost bench_cost_of(const sq_model *m, const sq_kv_policy *kv) {
     const sq_config *c = &m->cfg;
-    const sq_kv_shape shape = {c->n_layers, c->n_kv_heads, c->head_dim};
+    const sq_kv_shape shape = sq_model_kv_shape(c);
     bench_cost k = {0};
     sq_want w;
     for (size_t i = 0; sq_config_want(c, i, &w); i++)
-        if (!w.vector && w.layer >= 0)
+        if (!w.vector && w.layer >= 0 && w.expert < c->moe.used) /* a token reads so many */
             add_matrix(sq_model_matrix(m, &w), &k.layer_bytes, &k.layer_dots, &k.layer_fmas);
     add_matrix(&m->head, &k.head_bytes, &k.head_dots, &k.head_fmas);
     k.kv_bytes =
         (double)(kv->seals ? sq_kv_sealed_bytes(&shape, kv) : sq_kv_open_bytes(&shape, kv)) / SQ_KV_TILE;
     k.attn_fmas = 4.0 * c->n_heads * c->head_dim * c->n_layers;
+    if (shape.latent) k.attn_fmas = 2.0 * c->n_heads * (shape.head_dim + c->mla.kv_rank) * c->n_layers;
     return k;
 }
 

@@ -206,6 +206,9 @@ static squish_status open_all(bench_kv_state *b, int32_t ctx, squish_error *err)
     squish_engine_options eo = squish_engine_options_default();
     mo.tier = b->o->tier;
     SQ_TRY(squish_model_open(&b->m, b->o->path, &mo, err));
+    if (b->m->cfg.mla.kv_rank)
+        return sq_fail(err, SQUISH_UNSUPPORTED,
+                       "bench kv: %s has latent attention, whose cache has one format", b->m->cfg.arch);
     if (ctx > b->m->cfg.ctx)
         return sq_fail(err, SQUISH_INVALID, "bench: %d tokens, the model's context is %d", ctx,
                        b->m->cfg.ctx);

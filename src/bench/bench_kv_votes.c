@@ -47,7 +47,7 @@ static sq_kv_policy policy_of(bool cocktail) {
 
 static squish_status seq_of(const sq_kv_policy *policy, int32_t tokens, sq_kv_pool **p, sq_kv_seq **s,
                             squish_error *err) {
-    const sq_kv_shape shape = {1, 1, NARROW};
+    const sq_kv_shape shape = {.n_layers = 1, .n_kv_heads = 1, .head_dim = NARROW};
     const squish_alloc a = sq_alloc_default();
     SQ_TRY(sq_kv_pool_new(p, &shape, policy, sq_kv_bytes(&shape, policy, tokens), &a, err));
     return sq_kv_seq_new(s, *p, tokens, err);

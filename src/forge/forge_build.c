@@ -95,6 +95,13 @@ static sq_unit_kind unit_of(sq_role r) {
     case SQ_ROLE_FINAL_NORM: return SQ_UNIT_HEAD;
     case SQ_ROLE_ROPE_FACTORS: return SQ_UNIT_MISC;
     case SQ_ROLE_ATTN_SUB_NORM: return SQ_UNIT_ATTN;
+    case SQ_ROLE_Q_A:
+    case SQ_ROLE_Q_A_NORM:
+    case SQ_ROLE_Q_B:
+    case SQ_ROLE_KV_A:
+    case SQ_ROLE_KV_A_NORM:
+    case SQ_ROLE_KV_B:
+    case SQ_ROLE_K_B: return SQ_UNIT_ATTN;
     case SQ_ROLE_ROUTER:
     case SQ_ROLE_SHARED_SWITCH:
     case SQ_ROLE_SHARED_GATE:

@@ -18,7 +18,7 @@ static uint64_t beside_tensors(const sq_model *m, size_t n) {
 
 static uint64_t compensators(const sq_model *m, const squish_compress_options *o, const sq_want *w) {
     const bool table = w->role == SQ_ROLE_EMBED || w->role == SQ_ROLE_HEAD;
-    if (o->method != SQUISH_METHOD_MILO || w->vector || table || w->expert >= 0) return 0;
+    if (o->method != SQUISH_METHOD_MILO || w->vector || table || sq_want_is_bare(w)) return 0;
     if (o->rank > 0) return 2 * (uint64_t)o->rank * ((uint64_t)w->rows + (uint64_t)w->cols);
     (void)m;
     return (uint64_t)((double)w->rows * (double)w->cols * (o->rank_bpw > 0 ? o->rank_bpw : 0.15) / 8);

@@ -418,9 +418,11 @@ squish_status sq_export_gguf(const sq_model *m, const char *assets, const char *
                              squish_error *err) {
     *r = (sq_export_result){0};
     if (!m->has_weights) return sq_fail(err, SQUISH_INVALID, "%s has no weights", m->info.path);
-    if (m->cfg.moe.n > 0)
-        return sq_fail(err, SQUISH_UNSUPPORTED,
-                       "%s has experts: these are exported as safetensors only, not as GGUF", m->info.path);
+    if (!sq_config_is_plain(&m->cfg))
+        return sq_fail(
+            err, SQUISH_UNSUPPORTED,
+            "%s has experts or latent attention: these are exported as safetensors only, not as GGUF",
+            m->info.path);
     if (sq_os_exists(out))
         return sq_fail(err, SQUISH_INVALID, "%s is there already (name another file)", out);
     job j = {.alloc = m->alloc, .m = m, .r = r};

@@ -299,9 +299,11 @@ squish_status sq_export_mlx(const sq_model *m, const char *assets, const char *o
     char config[1200];
     *r = (sq_export_result){0};
     if (!m->has_weights) return sq_fail(err, SQUISH_INVALID, "%s has no weights", m->info.path);
-    if (m->cfg.moe.n > 0)
-        return sq_fail(err, SQUISH_UNSUPPORTED,
-                       "%s has experts: these are exported as safetensors only, not as MLX", m->info.path);
+    if (!sq_config_is_plain(&m->cfg))
+        return sq_fail(
+            err, SQUISH_UNSUPPORTED,
+            "%s has experts or latent attention: these are exported as safetensors only, not as MLX",
+            m->info.path);
     if (strlen(out) > 1000 || snprintf(config, sizeof config, "%s/config.json", out) >= (int)sizeof config)
         return sq_fail(err, SQUISH_INVALID, "%.100s...: path too long", out);
     if (sq_os_exists(config))

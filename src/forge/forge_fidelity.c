@@ -206,7 +206,8 @@ static squish_status same_shape(const sq_model *a, const sq_model *b, squish_err
                        a->has_weights ? b->info.path : a->info.path);
     if (x->n_layers == y->n_layers && x->hidden == y->hidden && x->ffn == y->ffn &&
         x->n_heads == y->n_heads && x->n_kv_heads == y->n_kv_heads && x->head_dim == y->head_dim &&
-        x->n_vocab == y->n_vocab && memcmp(&x->moe, &y->moe, sizeof x->moe) == 0)
+        x->n_vocab == y->n_vocab && memcmp(&x->moe, &y->moe, sizeof x->moe) == 0 &&
+        memcmp(&x->mla, &y->mla, sizeof x->mla) == 0)
         return SQUISH_OK;
     return sq_fail(err, SQUISH_INVALID, "%s (%s, %d layers of %d) is not made from %s (%s, %d layers of %d)",
                    b->info.path, y->arch, y->n_layers, y->hidden, a->info.path, x->arch, x->n_layers,

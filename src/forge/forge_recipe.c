@@ -103,10 +103,12 @@ sq_recipe sq_recipe_for(const squish_compress_options *o, const sq_config *c, ui
     /* What feeds a router is held finer: it is a small share, and each flip is a large error. */
     if (o->bits == 8 && c->moe.n > 0 && !table && w->expert < 0 && o->group == SQ_GROUP) return eight(32);
     if (o->bits == 8) return eight(o->group);
+    /* Small, and read by every token: the two forms of one projection stay close to each other. */
+    if (w->role == SQ_ROLE_KV_B || w->role == SQ_ROLE_K_B) return eight(SQ_GROUP);
     const bool stays_8 = w->role == SQ_ROLE_EMBED && !c->tied;
     if (table && (stays_8 || n_params < SMALL_MODEL)) return eight(o->group == 32 ? 32 : SQ_GROUP);
     r = affine(o, table ? 4 : o->bits);
     if (!table && o->method == SQUISH_METHOD_GPTQ) r.by = SQ_BY_GPTQ;
-    if (!table && w->expert < 0 && o->method == SQUISH_METHOD_MILO) r.by = SQ_BY_MILO;
+    if (!table && !sq_want_is_bare(w) && o->method == SQUISH_METHOD_MILO) r.by = SQ_BY_MILO;
     return r;
 }

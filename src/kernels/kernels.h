@@ -135,10 +135,12 @@ typedef void sq_glu_fn(const float *g, const float *u, int32_t n, float *h);
 /* ---- attention over tiles of 32 tokens ------------------------------------------------------- */
 
 enum {
-    SQ_ATTN_CHUNK = 256, SQ_POOL_KEYS = 64, /* tokens */
+    SQ_ATTN_CHUNK = 256,
+    SQ_POOL_KEYS = 64, /* tokens */
     SQ_ATTN_TILES = SQ_ATTN_CHUNK / SQ_KV_TILE,
     SQ_ATTN_D_MAX = 512,
-    SQ_SAGE_ONE = 127 * 128, /* a probability of 1, in two planes of 7 bits where that is needed */
+    SQ_LATENT_D_MAX = 1024,
+    SQ_SAGE_ONE = 127 * 128,   /* a probability of 1, in two planes of 7 bits where that is needed */
     SQ_KV_PLANES = SQ_SAGE_ONE /* integers of R5 are 128 hi + lo, hi and lo of 7 bits and a sign */
 };
 _Static_assert(255 * 127 * SQ_ATTN_D_MAX < 1 << 24, "a dot product of R7 is exact as a float");
@@ -151,6 +153,9 @@ typedef struct {
     const float *step, *z;
 } sq_sealed;
 
+/* R9, attn_latent: a tile is token-major [32][d], keys and values in one. s[t] = R1(q, row t) over all d
+ * channels; m, p and l as in R4; o[c] = fma(p[t], row t[c], o[c]) for c < d_out, + 0 at the end. */
+
 /* One chunk of one KV head for a block of query rows that share it (G heads times some tokens).
  *   q     [n_q][d] f32, rotated and multiplied by the softmax scale; row i at q + i * ldq
  *   k[j]  tile j of the chunk, channel-major f16 [d][32];  v[j] token-major f16 [32][d];
@@ -160,7 +165,8 @@ typedef struct {
  * (the pointers are cast; none that lies between tiles that rows see is NULL). attn_sage reads sealed_k
  * and sealed_v; k[j] then only says which tiles are seen.
  * Results: m [n_q] largest score, l [n_q] sum of exp(s - m), o [n_q][d] sum of exp(s - m) * v; row i at
- * o + i * ldo. d is a multiple of 16, at most 512. Slots a row may not see are finite numbers. */
+ * o + i * ldo. d is a multiple of 16, at most 512; with d_out, of latent tiles, at most 1,024. Slots a row
+ * may not see are finite numbers. */
 typedef struct {
     const float *q;
     size_t ldq;
@@ -173,6 +179,7 @@ typedef struct {
     float skip;                          /* by how much; >= 0 */
     sq_sealed sealed_k, sealed_v;        /* attn_sage only */
     sq_kv_format k_fmt, v_fmt;           /* attn_codes only */
+    int32_t d_out;                       /* attn_latent only: k[j] are its tiles, o is [n_q][d_out] */
 } sq_attn_args;
 typedef void sq_attn_fn(const sq_attn_args *a);
 

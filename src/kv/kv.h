@@ -32,6 +32,7 @@ enum { SQ_KV_TILE_TOKENS = SQ_KV_TILE, SQ_KV_PAGE_MAGIC = 0x3150564B /* "KVP1" *
 
 typedef struct {
     int32_t n_layers, n_kv_heads, head_dim; /* head_dim is padded to 16 inside */
+    bool latent; /* one tile per page, token-major [32][head_dim], keys and values in one (kernels.h, R9) */
 } sq_kv_shape;
 
 /* ---- what a policy takes (kv_policy.c; what it is: kv_policy.h) -------------------------------- */

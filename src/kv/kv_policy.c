@@ -137,6 +137,7 @@ static int32_t padded(const sq_kv_shape *s) { return (int32_t)sq_align_up((size_
 
 static sq_kv_geometry geometry(const sq_kv_shape *s, size_t k_bytes, size_t v_bytes) {
     sq_kv_geometry g = {.k_off = sizeof(sq_kv_page_header)};
+    if (s->latent) v_bytes = 0;
     g.v_off = g.k_off + sq_align_up(k_bytes, 64);
     g.head_stride = sq_align_up(k_bytes, 64) + sq_align_up(v_bytes, 64);
     g.page_bytes = g.k_off + (size_t)s->n_kv_heads * g.head_stride;

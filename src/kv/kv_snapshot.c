@@ -85,12 +85,13 @@ squish_status sq_snapshot_header(const uint8_t *p, size_t n, const sq_kv_policy 
     if (u32_at(p, 12) != SQ_SNAPSHOT_HEADER) return bad(err, "header size", u32_at(p, 12));
     if (u64_at(p, 248) != XXH3_64bits(p, 248)) return sq_fail(err, SQUISH_CORRUPT, "snapshot: header sum");
     const uint32_t first = u32_at(p, 48), tiles = u32_at(p, 52), layers = u32_at(p, 56);
-    const uint32_t heads = u32_at(p, 60), dim = u32_at(p, 64);
+    const uint32_t heads = u32_at(p, 60), dim = u32_at(p, 64), latent = u32_at(p, 68);
     if (first > INT32_MAX / TILE || first % SQ_SNAPSHOT_TILES) return bad(err, "first tile", first);
     if (tiles < 1 || tiles > SQ_SNAPSHOT_TILES) return bad(err, "tiles", tiles);
     if (layers < 1 || layers > SQ_KV_LAYERS_MAX) return bad(err, "layers", layers);
     if (heads < 1 || heads > HEADS_MAX) return bad(err, "heads", heads);
-    if (dim < 1 || dim > DIM_MAX) return bad(err, "head dim", dim);
+    if (latent > 1) return bad(err, "mark of latent rows", latent);
+    if (dim < 1 || dim > (latent ? 2 * DIM_MAX : DIM_MAX)) return bad(err, "head dim", dim);
     if (u64_at(p, 72) != sq_kv_policy_hash(policy))
         return sq_fail(err, SQUISH_CORRUPT, "snapshot: of another cache format");
     *v = (sq_snapshot_view){.identity = u64_at(p, 16),
@@ -99,7 +100,7 @@ squish_status sq_snapshot_header(const uint8_t *p, size_t n, const sq_kv_policy 
                             .chain = u64_at(p, 40),
                             .first_tile = (int32_t)first,
                             .n_tiles = (int32_t)tiles,
-                            .shape = {(int32_t)layers, (int32_t)heads, (int32_t)dim},
+                            .shape = {(int32_t)layers, (int32_t)heads, (int32_t)dim, latent == 1},
                             .policy = *policy,
                             .file_bytes = u64_at(p, 88)};
     if (u64_at(p, 80) != pages_at(v->n_tiles)) return bad(err, "pages offset", u64_at(p, 80));
@@ -215,6 +216,7 @@ void sq_snapshot_begin(uint8_t *file, const sq_snapshot_view *v) {
     put_u32(file, 56, (uint32_t)v->shape.n_layers);
     put_u32(file, 60, (uint32_t)v->shape.n_kv_heads);
     put_u32(file, 64, (uint32_t)v->shape.head_dim);
+    put_u32(file, 68, v->shape.latent);
     put_u64(file, 72, sq_kv_policy_hash(&v->policy));
     put_u64(file, 80, at);
     put_u64(file, 88, sq_snapshot_bytes(v));

@@ -259,7 +259,7 @@ static squish_status check_view(const sq_snapshots *s, const sq_snapshot_view *v
     sq_kv_pool_shape(s->pool, &shape);
     if (v->identity != s->identity) return sq_fail(err, SQUISH_CORRUPT, "snapshot: of another model");
     if (v->shape.n_layers != shape.n_layers || v->shape.n_kv_heads != shape.n_kv_heads ||
-        v->shape.head_dim != shape.head_dim)
+        v->shape.head_dim != shape.head_dim || v->shape.latent != shape.latent)
         return sq_fail(err, SQUISH_CORRUPT, "snapshot: of another shape");
     if (v->salt != salt || v->first_tile != first || v->n_tiles != end - first ||
         v->parent != s->chains[first] || v->chain != s->chains[end] ||

@@ -100,8 +100,9 @@ static json_t *tier_json(const sq_plan_input *in, int32_t i, bool chosen, uint64
 static squish_status decide(const sq_model *m, const char *path, const char *compressed,
                             const squish_plan_options *o, squish_text *json, squish_error *err) {
     const int32_t ctx = o->ctx_tokens ? o->ctx_tokens : m->cfg.ctx;
-    const uint64_t kv_token = (uint64_t)m->cfg.n_layers * (uint64_t)m->cfg.n_kv_heads *
-                              (uint64_t)m->cfg.head_dim * 4; /* f16 K and V */
+    const sq_kv_shape shape = sq_model_kv_shape(&m->cfg);
+    const uint64_t kv_token = (uint64_t)shape.n_layers * (uint64_t)shape.n_kv_heads *
+                              (uint64_t)shape.head_dim * (shape.latent ? 2 : 4); /* f16 */
     sq_plan_input in = {.available = o->memory ? o->memory : sq_os_memory_available(),
                         .kv_bytes = kv_token * (uint64_t)ctx,
                         .read_gb_s =

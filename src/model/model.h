@@ -13,6 +13,7 @@
 #define SQ_MODEL_H
 
 #include "backend/backend.h"
+#include "backend/be_mla.h"
 #include "format/format.h"
 #include "format/json.h"
 #include "format/limits.h"
@@ -52,6 +53,15 @@ typedef struct {
     int32_t reserved;
 } sq_moe_config;
 
+/* Attention over latent rows instead of keys and values (DeepSeek-V2, arXiv:2405.04434). head_dim is then
+ * nope + rope. */
+typedef struct {
+    int32_t kv_rank;       /* of latent rows; 0: ordinary attention */
+    int32_t q_rank;        /* queries come from rows of so many; 0: from the hidden state */
+    int32_t nope, rope, v; /* channels of a head: without position, rotated, of its value */
+    int32_t reserved;
+} sq_mla_config;
+
 /* Normalised configuration; also the NCFG section of a .sqw, byte by byte. Everything checked by
  * sq_config_check. */
 typedef struct {
@@ -72,9 +82,15 @@ typedef struct {
     sq_rope_params rope[2];
     uint8_t layer_flags[SQ_MAX_LAYERS];
     sq_moe_config moe; /* files made before there were experts end before it: all zero */
+    sq_mla_config mla;
 } sq_config;
 /* Bytes of the section before moe was there. */
 #define SQ_CONFIG_DENSE_BYTES offsetof(sq_config, moe)
+static inline bool sq_config_is_plain(const sq_config *c) { return !c->moe.n && !c->mla.kv_rank; }
+/* Channels of a head that are rotated. */
+static inline int32_t sq_config_rotated(const sq_config *c) {
+    return c->mla.kv_rank ? c->mla.rope : c->head_dim;
+}
 static inline bool sq_config_is_moe(const sq_config *c, int32_t layer) {
     return c->layer_flags[layer] & SQ_LAYER_MOE;
 }
@@ -134,6 +150,13 @@ typedef enum {
     SQ_ROLE_EXPERT_GATE,
     SQ_ROLE_EXPERT_UP,
     SQ_ROLE_EXPERT_DOWN,
+    SQ_ROLE_Q_A,
+    SQ_ROLE_Q_A_NORM,
+    SQ_ROLE_Q_B,
+    SQ_ROLE_KV_A,
+    SQ_ROLE_KV_A_NORM,
+    SQ_ROLE_KV_B,
+    SQ_ROLE_K_B, /* the keys of KV_B, each head transposed: [heads * kv_rank, nope] */
     SQ_ROLE_COUNT
 } sq_role;
 
@@ -200,6 +223,10 @@ struct squish_model {
     size_t n_tensors;
 };
 
+/* What runs without low-rank terms: experts, and the projections that latent attention takes head by head. */
+static inline bool sq_want_is_bare(const sq_want *w) {
+    return w->expert >= 0 || w->role == SQ_ROLE_KV_B || w->role == SQ_ROLE_K_B;
+}
 /* Matrix or vector of a wanted tensor; NULL: absent. */
 const sq_weight *sq_model_matrix(const sq_model *m, const sq_want *w);
 const float *sq_model_vector(const sq_model *m, const sq_want *w);
@@ -212,6 +239,9 @@ bool sq_model_populate(const sq_model *m, sq_backend *b, size_t i);
 squish_status sq_model_kv_check(const sq_model *m, const squish_engine_options *o, squish_error *err);
 void sq_model_kv_policy(const sq_model *m, const squish_engine_options *o, int32_t step_tokens,
                         sq_kv_policy *out);
+
+/* The shape of its cache. */
+sq_kv_shape sq_model_kv_shape(const sq_config *c);
 
 /* A number that stands for what this model computes: configuration, adapters, and rows of every matrix and
  * vector, with the library's version. For keys of what is kept on disk. NO_MEMORY. */

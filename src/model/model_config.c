@@ -17,6 +17,7 @@ typedef struct {
     bool qkv_bias, qk_norm, fused;
     bool gemma;            /* four norms meaning 1 + w, scaled embedding, GELU, two ropes */
     bool moe;              /* experts (model_config_moe.c) */
+    bool latent;           /* latent attention (model_config_mla.c) */
     bool bitnet;           /* ternary weights, norms before o and before down, squared ReLU */
     bool window_default;   /* sliding_window applies unless use_sliding_window is false */
     int32_t window;        /* where config.json has no sliding_window */
@@ -32,6 +33,7 @@ static const family families[] = {
     {"bitnet", .bitnet = true, .window_default = false},
     {"qwen2_moe", .qkv_bias = true, .moe = true, .window_default = false, .window = 4096, .from = 28},
     {"qwen3_moe", .qk_norm = true, .moe = true, .window_default = false, .window = 4096, .from = 28},
+    {"deepseek_v2", .moe = true, .latent = true},
     {"gemma3_text", .qk_norm = true, .gemma = true, .window_default = true, .window = 4096},
 };
 
@@ -257,6 +259,7 @@ static squish_status from_object(const json_t *o, sq_config *c, squish_error *er
     SQ_TRY(windows(o, f, c, err));
     SQ_TRY(ours(o, c, err));
     if (f->moe) SQ_TRY(sq_config_moe_read(o, c, err));
+    if (f->latent) SQ_TRY(sq_config_mla_read(o, c, err));
     bool tied = f->gemma, bias = f->qkv_bias, mlp_bias = false;
     SQ_TRY(sq_json_bool(o, "tie_word_embeddings", false, &tied, what, err));
     if (!f->qkv_bias) SQ_TRY(sq_json_bool(o, "attention_bias", false, &bias, what, err));
@@ -274,6 +277,7 @@ static squish_status from_object(const json_t *o, sq_config *c, squish_error *er
     if (f->gemma) SQ_TRY(sq_json_f64(o, "query_pre_attn_scalar", false, 1e-3, 1e6, &scalar, what, err));
     c->norm_eps = (float)eps;
     c->softmax_scale = (float)(1.0 / sqrt(scalar));
+    if (f->latent) c->softmax_scale = sq_config_mla_scale(c);
     /* Gemma rounds sqrt(hidden) to the weights' dtype, bf16, before it multiplies. */
     c->embed_scale = f->gemma ? sq_bf16_to_f32(sq_f32_to_bf16((float)sqrt((double)c->hidden))) : 1.0f;
     return sq_config_check(c, err);
@@ -347,6 +351,7 @@ static json_t *config_object(const sq_config *c, const family *f, const char *po
     if (!o) return NULL;
     windows_json(c, f, o);
     if (f->moe) sq_config_moe_json(c, o);
+    if (f->latent) sq_config_mla_json(c, o);
     json_t *rope = rope_json(&c->rope[0]);
     if (f->gemma) {
         rope = json_pack("{s:o, s:o}", "full_attention", rope, "sliding_attention", rope_json(&c->rope[1]));
@@ -428,6 +433,7 @@ squish_status sq_config_check(const sq_config *c, squish_error *err) {
                        c->n_kv_heads);
     if (c->head_dim % 2 != 0) return sq_fail(err, SQUISH_CORRUPT, "config: head_dim %d is odd", c->head_dim);
     SQ_TRY(sq_config_moe_check(c, err));
+    SQ_TRY(sq_config_mla_check(c, err));
     for (int32_t i = 0; i < c->n_rope; i++)
         if (!rope_ok(&c->rope[i]))
             return sq_fail(err, SQUISH_CORRUPT, "config: rope parameters out of range");

@@ -4,7 +4,7 @@
  *
  * Which biases and norms there are is not said by keys: the tensors of the first layer tell. The llama family
  * has its rows of q and k ordered for rotation of neighbouring pairs; the others turn halves. */
-#include "model/model.h"
+#include "model/model_int.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -19,11 +19,8 @@ typedef struct {
 
 static const struct {
     const char *gguf, *ours;
-} archs[] = {{"llama", "llama"},
-             {"qwen2", "qwen2"},
-             {"qwen3", "qwen3"},
-             {"qwen2moe", "qwen2_moe"},
-             {"qwen3moe", "qwen3_moe"}};
+} archs[] = {{"llama", "llama"},        {"qwen2", "qwen2"},        {"qwen3", "qwen3"},
+             {"qwen2moe", "qwen2_moe"}, {"qwen3moe", "qwen3_moe"}, {"deepseek2", "deepseek_v2"}};
 
 /* The full key, "qwen2.block_count", in text of the caller. */
 typedef struct {
@@ -50,7 +47,7 @@ static squish_status read_arch(keys *k) {
     return sq_fail(
         k->err, SQUISH_UNSUPPORTED,
         "gguf: architecture '%s' is not one this version runs from such a file (llama, qwen2, qwen3, "
-        "qwen2moe, qwen3moe)",
+        "qwen2moe, qwen3moe, deepseek2)",
         shown);
 }
 
@@ -105,23 +102,50 @@ static squish_status kv_heads(const keys *k, sq_config *c) {
     return SQUISH_OK;
 }
 
-static squish_status sizes(const keys *k, sq_config *c) {
-    SQ_TRY(get_int(k, "block_count", true, 1, SQ_MAX_LAYERS, &c->n_layers));
-    SQ_TRY(get_int(k, "embedding_length", true, 1, SQ_MAX_HIDDEN, &c->hidden));
-    SQ_TRY(get_int(k, "feed_forward_length", true, 1, SQ_MAX_FFN, &c->ffn));
-    SQ_TRY(get_int(k, "attention.head_count", true, 1, SQ_MAX_HEADS, &c->n_heads));
-    SQ_TRY(get_int(k, "context_length", true, 1, SQ_MAX_CTX, &c->ctx));
+static bool is_latent(const keys *k) { return strcmp(k->ours, "deepseek_v2") == 0; }
+
+/* Heads of latent attention. Newer files call those of the cached rows key_length, and the heads' own
+ * key_length_mla. */
+static squish_status latent_sizes(const keys *k, sq_config *c) {
+    sq_mla_config *m = &c->mla;
+    key_text t;
+    const bool newer = sq_gguf_get(k->g, full(k, "attention.key_length_mla", &t)) != NULL;
+    SQ_TRY(get_int(k, "attention.kv_lora_rank", true, 1, SQ_MAX_HIDDEN, &m->kv_rank));
+    SQ_TRY(get_int(k, "attention.q_lora_rank", false, 0, SQ_MAX_HIDDEN, &m->q_rank));
+    SQ_TRY(get_int(k, "rope.dimension_count", true, 2, SQ_MAX_HEAD_DIM, &m->rope));
+    SQ_TRY(get_int(k, newer ? "attention.key_length_mla" : "attention.key_length", true, 1, SQ_MAX_HEAD_DIM,
+                   &c->head_dim));
+    SQ_TRY(get_int(k, newer ? "attention.value_length_mla" : "attention.value_length", true, 1,
+                   SQ_MAX_HEAD_DIM, &m->v));
+    if (m->rope >= c->head_dim)
+        return sq_fail(k->err, SQUISH_CORRUPT, "gguf: %d of %d channels of a head are rotated", m->rope,
+                       c->head_dim);
+    m->nope = c->head_dim - m->rope;
+    c->n_kv_heads = c->n_heads;
+    return SQUISH_OK;
+}
+
+static squish_status head_sizes(const keys *k, sq_config *c) {
     SQ_TRY(kv_heads(k, c));
     c->head_dim = c->hidden / c->n_heads;
     SQ_TRY(get_int(k, "attention.key_length", false, 1, SQ_MAX_HEAD_DIM, &c->head_dim));
     int32_t value = c->head_dim, rotated = c->head_dim;
     SQ_TRY(get_int(k, "attention.value_length", false, 1, SQ_MAX_HEAD_DIM, &value));
     SQ_TRY(get_int(k, "rope.dimension_count", false, 1, SQ_MAX_HEAD_DIM, &rotated));
-    if (value != c->head_dim || rotated != c->head_dim)
-        return sq_fail(
-            k->err, SQUISH_UNSUPPORTED,
-            "gguf: heads of %d for keys, %d for values and %d of them rotated: all three must be equal",
-            c->head_dim, value, rotated);
+    if (value == c->head_dim && rotated == c->head_dim) return SQUISH_OK;
+    return sq_fail(
+        k->err, SQUISH_UNSUPPORTED,
+        "gguf: heads of %d for keys, %d for values and %d of them rotated: all three must be equal",
+        c->head_dim, value, rotated);
+}
+
+static squish_status sizes(const keys *k, sq_config *c) {
+    SQ_TRY(get_int(k, "block_count", true, 1, SQ_MAX_LAYERS, &c->n_layers));
+    SQ_TRY(get_int(k, "embedding_length", true, 1, SQ_MAX_HIDDEN, &c->hidden));
+    SQ_TRY(get_int(k, "feed_forward_length", true, 1, SQ_MAX_FFN, &c->ffn));
+    SQ_TRY(get_int(k, "attention.head_count", true, 1, SQ_MAX_HEADS, &c->n_heads));
+    SQ_TRY(get_int(k, "context_length", true, 1, SQ_MAX_CTX, &c->ctx));
+    SQ_TRY(is_latent(k) ? latent_sizes(k, c) : head_sizes(k, c));
     return SQUISH_OK;
 }
 
@@ -142,6 +166,39 @@ static squish_status vocabulary(const keys *k, sq_config *c) {
     return SQUISH_OK;
 }
 
+static void mark_layers(const keys *k, sq_config *c) {
+    for (int32_t i = 0; i < c->n_layers; i++) {
+        char name[48];
+        snprintf(name, sizeof name, "blk.%d.ffn_gate_inp.weight", i);
+        if (sq_gguf_find(k->g, name)) c->layer_flags[i] |= SQ_LAYER_MOE;
+    }
+}
+
+static squish_status deepseek_experts(const keys *k, sq_config *c) {
+    sq_moe_config *m = &c->moe;
+    int32_t shared = 0, scoring = 1;
+    double scale = 1.0;
+    key_text t;
+    bool norm = false;
+    *m = (sq_moe_config){.n_group = 1, .topk_group = 1};
+    SQ_TRY(get_int(k, "expert_count", true, 1, SQ_MAX_EXPERTS, &m->n));
+    SQ_TRY(get_int(k, "expert_used_count", true, 1, SQ_MAX_EXPERTS_USED, &m->used));
+    SQ_TRY(get_int(k, "expert_feed_forward_length", true, 1, SQ_MAX_FFN / 16, &m->ffn));
+    SQ_TRY(get_int(k, "expert_shared_count", false, 0, 16, &shared));
+    SQ_TRY(get_int(k, "expert_group_count", false, 1, SQ_MAX_EXPERTS, &m->n_group));
+    SQ_TRY(get_int(k, "expert_group_used_count", false, 1, SQ_MAX_EXPERTS, &m->topk_group));
+    SQ_TRY(get_int(k, "expert_gating_func", false, 0, 16, &scoring));
+    if (scoring > 1)
+        return sq_fail(k->err, SQUISH_UNSUPPORTED, "gguf: expert_gating_func is %d, softmax (1) is run",
+                       scoring);
+    SQ_TRY(get_real(k, "expert_weights_scale", 0.0, 1e3, &scale));
+    if (sq_gguf_bool(k->g, full(k, "expert_weights_norm", &t), &norm)) m->norm_topk = norm && m->used > 1;
+    m->scale = scale > 0.0 ? (float)scale : 1.0f;
+    m->shared_ffn = shared * m->ffn;
+    mark_layers(k, c);
+    return SQUISH_OK;
+}
+
 /* Layers with a router have experts. The weights of the chosen are divided by their sum where the file says
  * so, or says nothing and the family does. */
 static squish_status experts(const keys *k, sq_config *c) {
@@ -149,6 +206,7 @@ static squish_status experts(const keys *k, sq_config *c) {
     int32_t n = 0;
     SQ_TRY(get_int(k, "expert_count", false, 0, SQ_MAX_EXPERTS, &n));
     const bool qwen2 = strcmp(k->ours, "qwen2_moe") == 0, qwen3 = strcmp(k->ours, "qwen3_moe") == 0;
+    if (is_latent(k)) return n > 0 ? deepseek_experts(k, c) : SQUISH_OK;
     if (n > 0 && !qwen2 && !qwen3)
         return sq_fail(k->err, SQUISH_UNSUPPORTED, "gguf: %d experts in architecture '%s' are not run", n,
                        k->arch);
@@ -165,11 +223,7 @@ static squish_status experts(const keys *k, sq_config *c) {
         SQ_TRY(get_int(k, "expert_shared_feed_forward_length", true, 1, SQ_MAX_FFN, &m->shared_ffn));
         m->shared_switch = 1;
     }
-    for (int32_t i = 0; i < c->n_layers; i++) {
-        char name[48];
-        snprintf(name, sizeof name, "blk.%d.ffn_gate_inp.weight", i);
-        if (sq_gguf_find(k->g, name)) c->layer_flags[i] |= SQ_LAYER_MOE;
-    }
+    mark_layers(k, c);
     return SQUISH_OK;
 }
 
@@ -215,6 +269,13 @@ static squish_status rope(const keys *k, sq_config *c) {
     SQ_TRY(get_real(k, "rope.scaling.yarn_beta_slow", 1e-3, 1e6, &p->beta_slow));
     SQ_TRY(get_real(k, "rope.scaling.attn_factor", 1e-3, 1e2, &attn));
     p->original_ctx = original;
+    if (is_latent(k)) {
+        double log_factor = 0.0;
+        SQ_TRY(get_real(k, "rope.scaling.yarn_log_multiplier", 0.0, 1e2, &log_factor));
+        p->original_ctx = original;
+        p->mscale = p->mscale_all_dim = log_factor * 10.0; /* it is a tenth of the checkpoint's */
+        return SQUISH_OK;
+    }
     /* The file's factor stands beside the one that follows from the scale; ours replaces that one. */
     if (attn > 0.0) p->attention_factor = attn * (0.1 * log(p->factor) + 1.0);
     return SQUISH_OK;
@@ -252,12 +313,13 @@ squish_status sq_config_from_gguf(const sq_gguf *g, sq_config *out, squish_error
     SQ_TRY(vocabulary(&k, out));
     SQ_TRY(rope(&k, out));
     presence(g, out);
-    out->rope_pairs = strcmp(k.arch, "llama") == 0;
+    out->rope_pairs = strcmp(k.arch, "llama") == 0 || is_latent(&k);
     double eps = 1e-6;
     SQ_TRY(get_real(&k, "attention.layer_norm_rms_epsilon", 1e-12, 1.0, &eps));
     out->norm_eps = (float)eps;
     out->activation = SQ_ACT_SILU;
     out->embed_scale = 1.0f;
     out->softmax_scale = (float)(1.0 / sqrt((double)out->head_dim));
+    if (is_latent(&k)) out->softmax_scale = sq_config_mla_scale(out);
     return sq_config_check(out, err);
 }

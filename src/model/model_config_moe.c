@@ -70,14 +70,85 @@ static void qwen_json(const sq_config *c, json_t *o) {
     json_object_set_new(o, "mlp_only_layers", dense);
 }
 
+/* ---- DeepSeek -------------------------------------------------------------------------------- */
+
+static squish_status read_groups(const json_t *o, sq_moe_config *m, squish_error *err) {
+    const char *scoring = "softmax", *method = "greedy";
+    SQ_TRY(sq_json_str(o, "scoring_func", false, &scoring, what, err));
+    SQ_TRY(sq_json_str(o, "topk_method", false, &method, what, err));
+    if (strcmp(scoring, "softmax") != 0)
+        return sq_fail(err, SQUISH_UNSUPPORTED, "config.json: scoring_func '%.40s' is not run (softmax is)",
+                       scoring);
+    if (strcmp(method, "greedy") == 0) return SQUISH_OK;
+    if (strcmp(method, "group_limited_greedy") != 0)
+        return sq_fail(err, SQUISH_UNSUPPORTED,
+                       "config.json: topk_method '%.40s' is not run (greedy and group_limited_greedy are)",
+                       method);
+    SQ_TRY(get(o, "n_group", true, 1, SQ_MAX_EXPERTS, &m->n_group, err));
+    return get(o, "topk_group", true, 1, SQ_MAX_EXPERTS, &m->topk_group, err);
+}
+
+static squish_status read_deepseek(const json_t *o, sq_config *c, squish_error *err) {
+    sq_moe_config *m = &c->moe;
+    int32_t shared = 0, dense = 0, every = 1;
+    double scale = 1.0;
+    bool norm = false;
+    const json_t *experts = json_object_get(o, "n_routed_experts");
+    const json_t *n_shared = json_object_get(o, "n_shared_experts");
+    if (!experts || json_is_null(experts)) {
+        *m = (sq_moe_config){0};
+        return SQUISH_OK;
+    }
+    SQ_TRY(get(o, "n_routed_experts", true, 1, SQ_MAX_EXPERTS, &m->n, err));
+    SQ_TRY(get(o, "num_experts_per_tok", true, 1, SQ_MAX_EXPERTS_USED, &m->used, err));
+    SQ_TRY(get(o, "moe_intermediate_size", true, 1, SQ_MAX_FFN / 16, &m->ffn, err));
+    if (!json_is_null(n_shared)) SQ_TRY(get(o, "n_shared_experts", false, 0, 16, &shared, err));
+    SQ_TRY(get(o, "first_k_dense_replace", false, 0, SQ_MAX_LAYERS, &dense, err));
+    SQ_TRY(get(o, "moe_layer_freq", false, 1, SQ_MAX_LAYERS, &every, err));
+    SQ_TRY(sq_json_bool(o, "norm_topk_prob", false, &norm, what, err));
+    SQ_TRY(sq_json_f64(o, "routed_scaling_factor", false, 1e-3, 1e3, &scale, what, err));
+    SQ_TRY(read_groups(o, m, err));
+    m->shared_ffn = shared * m->ffn;
+    m->norm_topk = norm && m->used > 1;
+    m->scale = (float)scale;
+    for (int32_t i = dense; i < c->n_layers; i++)
+        if (i % every == 0) c->layer_flags[i] |= SQ_LAYER_MOE;
+    return SQUISH_OK;
+}
+
+static void deepseek_json(const sq_config *c, json_t *o) {
+    const sq_moe_config *m = &c->moe;
+    int32_t dense = 0, every = 1;
+    while (dense < c->n_layers && !sq_config_is_moe(c, dense)) dense++;
+    for (int32_t i = dense + 1; i < c->n_layers && !sq_config_is_moe(c, i); i++) every++;
+    if (m->n == 0) return;
+    json_object_set_new(o, "n_routed_experts", json_integer(m->n));
+    json_object_set_new(o, "num_experts_per_tok", json_integer(m->used));
+    json_object_set_new(o, "moe_intermediate_size", json_integer(m->ffn));
+    json_object_set_new(o, "n_shared_experts", json_integer(m->shared_ffn / m->ffn));
+    json_object_set_new(o, "first_k_dense_replace", json_integer(dense));
+    json_object_set_new(o, "moe_layer_freq", json_integer(every));
+    json_object_set_new(o, "norm_topk_prob", json_boolean(m->norm_topk));
+    json_object_set_new(o, "routed_scaling_factor", json_real((double)m->scale));
+    json_object_set_new(o, "scoring_func", json_string("softmax"));
+    json_object_set_new(o, "topk_method", json_string(m->n_group > 1 ? "group_limited_greedy" : "greedy"));
+    json_object_set_new(o, "n_group", json_integer(m->n_group));
+    json_object_set_new(o, "topk_group", json_integer(m->topk_group));
+}
+
 /* ---- all ------------------------------------------------------------------------------------- */
 
 squish_status sq_config_moe_read(const json_t *o, sq_config *c, squish_error *err) {
     c->moe = (sq_moe_config){.n_group = 1, .topk_group = 1, .scale = 1.0f};
-    return read_qwen(o, c, err);
+    return strcmp(c->arch, "deepseek_v2") == 0 ? read_deepseek(o, c, err) : read_qwen(o, c, err);
 }
 
-void sq_config_moe_json(const sq_config *c, json_t *o) { qwen_json(c, o); }
+void sq_config_moe_json(const sq_config *c, json_t *o) {
+    if (strcmp(c->arch, "deepseek_v2") == 0)
+        deepseek_json(c, o);
+    else
+        qwen_json(c, o);
+}
 
 squish_status sq_config_moe_check(const sq_config *c, squish_error *err) {
     const sq_moe_config *m = &c->moe;

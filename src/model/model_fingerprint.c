@@ -34,7 +34,7 @@ squish_status sq_model_fingerprint(const sq_model *m, const squish_alloc *a, uin
     float *row = sq_alloc_new(a, (size_t)widest * sizeof *row);
     if (!row) return sq_fail(err, SQUISH_NO_MEMORY, "model: out of memory for a row of %d", widest);
     mix(&h, SQUISH_VERSION, sizeof SQUISH_VERSION);
-    mix(&h, &m->cfg, m->cfg.moe.n ? sizeof m->cfg : SQ_CONFIG_DENSE_BYTES);
+    mix(&h, &m->cfg, sq_config_is_plain(&m->cfg) ? SQ_CONFIG_DENSE_BYTES : sizeof m->cfg);
     for (size_t i = 0; sq_config_want(&m->cfg, i, &w); i++) {
         if (!w.vector)
             mix_matrix(&h, sq_model_matrix(m, &w), row);

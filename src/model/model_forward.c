@@ -26,13 +26,15 @@ enum {
 static size_t plan_device(sq_forward *f, char *memory) {
     const sq_config *c = &f->m->cfg;
     const int32_t wide_q = c->n_heads * c->head_dim, wide_kv = c->n_kv_heads * c->head_dim;
+    const int32_t wide_a = c->mla.kv_rank ? c->n_heads * c->mla.v : wide_q;
+    const int32_t m_kv = c->mla.kv_rank ? 1 : f->m_max; /* latent rows have a place of their own */
     const struct {
         sq_rows *r;
         int32_t m, cols;
         bool q;
     } rows[] = {{&f->x, f->m_max, c->hidden, false},    {&f->h, f->m_max, c->hidden, true},
-                {&f->q, f->m_max, wide_q, false},       {&f->k, f->m_max, wide_kv, false},
-                {&f->v, f->m_max, wide_kv, false},      {&f->a, f->m_max, wide_q, true},
+                {&f->q, f->m_max, wide_q, false},       {&f->k, m_kv, wide_kv, false},
+                {&f->v, m_kv, wide_kv, false},          {&f->a, f->m_max, wide_a, true},
                 {&f->y, f->m_max, c->hidden, false},    {&f->f, f->m_max, c->ffn, true},
                 {&f->out, f->out_max, c->hidden, true}, {&f->logits, f->out_max, c->n_vocab, false}};
     size_t at = 0;
@@ -40,8 +42,10 @@ static size_t plan_device(sq_forward *f, char *memory) {
         if (memory) sq_rows_carve(rows[i].r, rows[i].m, rows[i].cols, rows[i].q, memory + at);
         at += sq_rows_bytes(rows[i].m, rows[i].cols, rows[i].q);
     }
+    at += sq_latent_plan(f, &f->latent, memory ? memory + at : NULL);
     at += sq_moe_plan_device(c, f->m_max, &f->moe, memory ? memory + at : NULL);
-    const size_t table = sq_align_up((size_t)f->m_max * (size_t)(c->head_dim / 2) * sizeof(float), 64);
+    const size_t table =
+        sq_align_up((size_t)f->m_max * (size_t)(sq_config_rotated(c) / 2) * sizeof(float), 64);
     for (int32_t i = 0; i < c->n_rope; i++) {
         if (memory) {
             f->cos[i] = (float *)(memory + at);
@@ -63,7 +67,7 @@ static size_t seals_max(const sq_forward *f) {
 }
 
 static squish_status plan_host(sq_forward *f, squish_error *err) {
-    const size_t half = (size_t)(f->m->cfg.head_dim / 2);
+    const size_t half = (size_t)(sq_config_rotated(&f->m->cfg) / 2);
     const size_t freq = 2 * half * sizeof(double), segs = (size_t)f->n_seg_max * sizeof *f->segs;
     const size_t seals = seals_max(f) * sizeof *f->seals;
     const size_t seen_at = freq + segs + seals + (size_t)f->m_max * sizeof *f->pos;
@@ -197,6 +201,18 @@ static void observe(sq_forward *f, int32_t i_layer, const sq_attn_shape *shape, 
 static void attention(sq_forward *f, int32_t i_layer, const sq_step_seg *segs, int32_t n_segs) {
     const sq_config *c = &f->m->cfg;
     const sq_layer *l = &f->m->layers[i_layer];
+    for (int32_t i = 0; i < n_segs; i++)
+        f->segs[i] = (sq_attn_seg){segs[i].row0,
+                                   segs[i].n_rows,
+                                   segs[i].pos0,
+                                   segs[i].prompt,
+                                   sq_kv_seq_pages(segs[i].kv, i_layer),
+                                   sq_kv_seq_sealed_pages(segs[i].kv, i_layer),
+                                   sq_kv_seq_reads(segs[i].kv)};
+    if (c->mla.kv_rank) {
+        sq_latent_attention(f, i_layer, n_segs);
+        return;
+    }
     const sq_linear qkv[] = {{&l->mat[SQ_ROLE_Q], l->vec[SQ_ROLE_Q_BIAS], &f->q, false},
                              {&l->mat[SQ_ROLE_K], l->vec[SQ_ROLE_K_BIAS], &f->k, false},
                              {&l->mat[SQ_ROLE_V], l->vec[SQ_ROLE_V_BIAS], &f->v, false}};
@@ -205,11 +221,6 @@ static void attention(sq_forward *f, int32_t i_layer, const sq_step_seg *segs, i
     sq_be_rmsnorm(f->b, &f->x, NULL, f->x.m, l->vec[SQ_ROLE_ATTN_NORM], c->norm_eps, quant, &f->h);
     sq_forward_show(f, i_layer, SQ_TAP_ATTN_IN, &f->h);
     sq_be_linear(f->b, &f->h, qkv, 3);
-    for (int32_t i = 0; i < n_segs; i++)
-        f->segs[i] = (sq_attn_seg){segs[i].row0, segs[i].n_rows, segs[i].pos0, segs[i].prompt,
-                                   sq_kv_seq_pages(segs[i].kv, i_layer),
-                                   sq_kv_seq_sealed_pages(segs[i].kv, i_layer),
-                                   sq_kv_seq_reads(segs[i].kv)};
     const sq_attn_shape shape = sq_forward_attn_shape(f, i_layer);
     sq_be_attn_prepare(f->b, &shape, f->segs, n_segs, &f->q, &f->k, &f->v);
     if (f->n_seals > 0) sq_be_attn_seal(f->b, &shape, f->segs, f->seals, f->n_seals);
@@ -260,8 +271,8 @@ void sq_forward_run(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_
     for (int32_t i = 0; i < n_segs; i++)
         for (int32_t j = 0; j < segs[i].n_rows; j++) f->pos[segs[i].row0 + j] = segs[i].pos0 + j;
     for (int32_t i = 0; i < c->n_rope; i++)
-        sq_be_rope_table(f->b, f->pos, m, f->inv_freq[i], c->head_dim / 2, f->rope_factor[i], f->cos[i],
-                         f->sin[i]);
+        sq_be_rope_table(f->b, f->pos, m, f->inv_freq[i], sq_config_rotated(c) / 2, f->rope_factor[i],
+                         f->cos[i], f->sin[i]);
     plan_seals(f, segs, n_segs);
     sq_be_embed(f->b, &f->m->embed, ids, m, c->embed_scale, &f->x);
     for (int32_t i = 0; i < c->n_layers; i++) {

@@ -1,10 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * model_forward_int.h - the forward pass's inside: model_forward.c, model_moe.c. */
+ * model_forward_int.h - the forward pass's inside: model_forward.c, model_moe.c, model_latent.c. */
 #ifndef SQ_MODEL_FORWARD_INT_H
 #define SQ_MODEL_FORWARD_INT_H
 
 #include "model/model.h"
+
+/* ---- latent attention (model_latent.c) --------------------------------------------------------- */
+
+typedef struct {
+    sq_rows q_a, kv_a; /* [m][q_rank], [m][kv_rank + rope] */
+    sq_mla_rows rows;
+} sq_latent_rows;
 
 /* ---- experts (model_moe.c) ------------------------------------------------------------------- */
 
@@ -35,9 +42,14 @@ struct sq_forward {
     size_t device_bytes, host_bytes;
     void *host;
     sq_moe_rows moe; /* empty without experts */
+    sq_latent_rows latent; /* empty without latent attention */
     sq_tap_fn tap;   /* NULL: nobody listens */
     void *tap_user;
 };
+
+/* The layer's attention from h to a: f->segs are filled in. */
+void sq_latent_attention(sq_forward *f, int32_t i_layer, int32_t n_segs);
+size_t sq_latent_plan(const sq_forward *f, sq_latent_rows *r, char *memory);
 
 static inline bool sq_forward_wants_q8(const sq_weight *w) { return sq_wtype_wants_q8((sq_wtype)w->wtype); }
 /* Show the input of a matrix to whoever records it. */

@@ -12,6 +12,11 @@
 squish_status sq_config_moe_read(const json_t *o, sq_config *c, squish_error *err);
 void sq_config_moe_json(const sq_config *c, json_t *o); /* the same, back */
 squish_status sq_config_moe_check(const sq_config *c, squish_error *err);
+/* The same of latent attention (model_config_mla.c), and its softmax scale. */
+squish_status sq_config_mla_read(const json_t *o, sq_config *c, squish_error *err);
+void sq_config_mla_json(const sq_config *c, json_t *o);
+squish_status sq_config_mla_check(const sq_config *c, squish_error *err);
+float sq_config_mla_scale(const sq_config *c);
 
 /* ---- opening ---------------------------------------------------------------------------------- */
 
@@ -49,6 +54,11 @@ squish_status sq_model_bind_tensor(sq_model *m, const sq_want *w, const sq_ftens
  */
 squish_status sq_model_expert_slice(const sq_ftensor *all, int32_t expert, int32_t n, sq_ftensor *out,
                                     squish_error *err);
+/* (model_open_mla.c) Make the projection of keys that no checkpoint has, from KV_B, which is bound. */
+squish_status sq_model_make_k_b(sq_model *m, const sq_want *w, squish_error *err);
+/* A GGUF file with keys and values of KV_B apart: bind what w wants of them. *bound false: it has them not.
+ */
+squish_status sq_model_bind_split_kv_b(sq_model *m, const sq_want *w, bool *bound, squish_error *err);
 /* A tensor of m->st; checkpoints saved from the bare model have names without "model." in front. */
 const sq_ftensor *sq_model_st_find(const sq_model *m, const char *name);
 

@@ -44,6 +44,11 @@ static void add_floors(const sq_model *m, uint64_t *flagged) {
         if (most[l] > RATIO * median) flagged[l / 64] |= (uint64_t)1 << (l % 64);
 }
 
+sq_kv_shape sq_model_kv_shape(const sq_config *c) {
+    if (c->mla.kv_rank == 0) return (sq_kv_shape){c->n_layers, c->n_kv_heads, c->head_dim, false};
+    return (sq_kv_shape){c->n_layers, 1, sq_mla_width(c->mla.kv_rank, c->mla.rope), true};
+}
+
 squish_status sq_model_kv_check(const sq_model *m, const squish_engine_options *o, squish_error *err) {
     uint64_t flagged[SQ_KV_LAYERS_MAX / 64] = {0};
     sq_kv_wish w = {.kv = o->kv,
@@ -52,6 +57,7 @@ squish_status sq_model_kv_check(const sq_model *m, const squish_engine_options *
                     .n_layers = m->cfg.n_layers,
                     .head_dim = m->cfg.head_dim,
                     .mix = o->kv_options.mix,
+                    .latent = m->cfg.mla.kv_rank > 0,
                     .flagged = flagged};
     for (int32_t l = 0; l < m->cfg.n_layers; l++) w.windowed += m->layers[l].windowed;
     if (o->kv_options.floors && m->cfg.n_layers <= SQ_KV_LAYERS_MAX) add_floors(m, flagged);

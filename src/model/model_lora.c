@@ -214,7 +214,7 @@ static squish_status add_term(adapter *a, const sq_want *w, const place *p, sq_w
 /* The matrix a term may hang on. The embedding is looked up, not multiplied: its adapters have another form.
  * Experts run without terms. */
 static sq_weight *slot_of(sq_model *m, const sq_want *w) {
-    if (w->vector || w->role == SQ_ROLE_EMBED || w->expert >= 0) return NULL;
+    if (w->vector || w->role == SQ_ROLE_EMBED || sq_want_is_bare(w)) return NULL;
     return sq_model_place(m, w);
 }
 

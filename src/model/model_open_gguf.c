@@ -41,6 +41,14 @@ static squish_status bind_all(sq_model *m, const char *path, squish_error *err) 
     SQ_TRY(sq_model_make_layers(m, err));
     sq_want w;
     for (size_t i = 0; sq_config_want(&m->cfg, i, &w); i++) {
+        bool bound = false;
+        if (w.role == SQ_ROLE_K_B || (w.role == SQ_ROLE_KV_B && !sq_gguf_find(m->gguf, w.gguf_name)))
+            SQ_TRY(sq_model_bind_split_kv_b(m, &w, &bound, err));
+        if (!bound && w.role == SQ_ROLE_K_B) {
+            SQ_TRY(sq_model_make_k_b(m, &w, err));
+            bound = true;
+        }
+        if (bound) continue;
         const sq_ftensor *t = sq_gguf_find(m->gguf, w.gguf_name);
         sq_wtype type = SQ_W_F32;
         if (!t) return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s' is missing", path, w.gguf_name);

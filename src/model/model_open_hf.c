@@ -132,6 +132,8 @@ static squish_status bind_expert(sq_model *m, const char *dir, const sq_want *wa
 /* *used: tensors of the checkpoint that stand for w; of a parent only the first slice counts. */
 static squish_status bind_one(sq_model *m, const char *dir, const sq_source_quant *q, const sq_want *w,
                               size_t *used, squish_error *err) {
+    *used = 0;
+    if (w->role == SQ_ROLE_K_B) return sq_model_make_k_b(m, w, err);
     SQ_TRY(sq_source_quant_bind(m, q, w, used, err));
     if (w->expert >= 0 && !sq_model_st_find(m, w->hf_name)) {
         if (*used == 0) SQ_TRY(bind_expert(m, dir, w, used, err));

@@ -107,6 +107,7 @@ static squish_status bind_codes(const folder *f, const sq_want *w, const char *s
 
 static squish_status bind_one(const folder *f, const sq_want *w, squish_error *err) {
     char stem[1024];
+    if (w->role == SQ_ROLE_K_B) return sq_model_make_k_b(f->m, w, err);
     SQ_TRY(stem_of(f, w, stem, sizeof stem, err));
     if (f->names && !w->vector && has(f, stem, "__q")) return bind_codes(f, w, stem, err);
     sq_ftensor t;

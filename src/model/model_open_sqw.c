@@ -67,8 +67,8 @@ static squish_status check_record(const sq_model *m, const char *path, const sq_
     if (t->scale_type > (halves ? SQ_SCALE_BF16 : SQ_SCALE_F32))
         return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s': scale type %u with weight type %u", path,
                        w->name, t->scale_type, t->wtype);
-    if (t->rank > 0 && w->expert >= 0)
-        return sq_fail(err, SQUISH_UNSUPPORTED, "%s: tensor '%s': an expert with a low-rank term is not run",
+    if (t->rank > 0 && sq_want_is_bare(w))
+        return sq_fail(err, SQUISH_UNSUPPORTED, "%s: tensor '%s': a low-rank term of this matrix is not run",
                        path, w->name);
     if (t->rank > SQ_MAX_RANK)
         return sq_fail(err, SQUISH_CORRUPT, "%s: tensor '%s': rank %u, at most %d is read", path, w->name,

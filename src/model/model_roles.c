@@ -21,7 +21,14 @@ typedef enum {
     DIM_VOCAB,
     DIM_EXPERTS,
     DIM_EXPERT_FFN,
-    DIM_SHARED_FFN
+    DIM_SHARED_FFN,
+    DIM_O_IN,
+    DIM_Q_RANK,
+    DIM_KV_RANK,
+    DIM_KV_A,
+    DIM_KV_B,
+    DIM_K_B,
+    DIM_NOPE
 } dim;
 typedef enum {
     IF_ALWAYS,
@@ -29,6 +36,10 @@ typedef enum {
     IF_MOE,
     IF_SHARED,
     IF_SWITCH,
+    IF_Q,
+    IF_PLAIN_KV,
+    IF_MLA,
+    IF_Q_RANK,
     IF_QKV_BIAS,
     IF_O_BIAS,
     IF_MLP_BIAS,
@@ -60,9 +71,9 @@ static const row before[] = {
 static const row in_layer[] = {
     {SQ_ROLE_ATTN_NORM, true, IF_ALWAYS, FUSE_NONE, "input_layernorm.weight", DIM_HIDDEN, DIM_ONE,
      "attn_norm.weight"},
-    {SQ_ROLE_Q, false, IF_ALWAYS, FUSE_QKV, "self_attn.q_proj.weight", DIM_Q, DIM_HIDDEN, "attn_q.weight"},
-    {SQ_ROLE_K, false, IF_ALWAYS, FUSE_QKV, "self_attn.k_proj.weight", DIM_KV, DIM_HIDDEN, "attn_k.weight"},
-    {SQ_ROLE_V, false, IF_ALWAYS, FUSE_QKV, "self_attn.v_proj.weight", DIM_KV, DIM_HIDDEN, "attn_v.weight"},
+    {SQ_ROLE_Q, false, IF_Q, FUSE_QKV, "self_attn.q_proj.weight", DIM_Q, DIM_HIDDEN, "attn_q.weight"},
+    {SQ_ROLE_K, false, IF_PLAIN_KV, FUSE_QKV, "self_attn.k_proj.weight", DIM_KV, DIM_HIDDEN, "attn_k.weight"},
+    {SQ_ROLE_V, false, IF_PLAIN_KV, FUSE_QKV, "self_attn.v_proj.weight", DIM_KV, DIM_HIDDEN, "attn_v.weight"},
     {SQ_ROLE_Q_BIAS, false, IF_QKV_BIAS, FUSE_QKV, "self_attn.q_proj.bias", DIM_Q, DIM_ONE, "attn_q.bias"},
     {SQ_ROLE_K_BIAS, false, IF_QKV_BIAS, FUSE_QKV, "self_attn.k_proj.bias", DIM_KV, DIM_ONE, "attn_k.bias"},
     {SQ_ROLE_V_BIAS, false, IF_QKV_BIAS, FUSE_QKV, "self_attn.v_proj.bias", DIM_KV, DIM_ONE, "attn_v.bias"},
@@ -72,7 +83,21 @@ static const row in_layer[] = {
      "attn_k_norm.weight"},
     {SQ_ROLE_ATTN_SUB_NORM, true, IF_SUB_NORMS, FUSE_NONE, "self_attn.attn_sub_norm.weight", DIM_Q, DIM_ONE,
      "attn_sub_norm.weight"},
-    {SQ_ROLE_O, false, IF_ALWAYS, FUSE_NONE, "self_attn.o_proj.weight", DIM_HIDDEN, DIM_Q,
+    {SQ_ROLE_Q_A, false, IF_Q_RANK, FUSE_NONE, "self_attn.q_a_proj.weight", DIM_Q_RANK, DIM_HIDDEN,
+     "attn_q_a.weight"},
+    {SQ_ROLE_Q_A_NORM, true, IF_Q_RANK, FUSE_NONE, "self_attn.q_a_layernorm.weight", DIM_Q_RANK, DIM_ONE,
+     "attn_q_a_norm.weight"},
+    {SQ_ROLE_Q_B, false, IF_Q_RANK, FUSE_NONE, "self_attn.q_b_proj.weight", DIM_Q, DIM_Q_RANK,
+     "attn_q_b.weight"},
+    {SQ_ROLE_KV_A, false, IF_MLA, FUSE_NONE, "self_attn.kv_a_proj_with_mqa.weight", DIM_KV_A, DIM_HIDDEN,
+     "attn_kv_a_mqa.weight"},
+    {SQ_ROLE_KV_A_NORM, true, IF_MLA, FUSE_NONE, "self_attn.kv_a_layernorm.weight", DIM_KV_RANK, DIM_ONE,
+     "attn_kv_a_norm.weight"},
+    {SQ_ROLE_KV_B, false, IF_MLA, FUSE_NONE, "self_attn.kv_b_proj.weight", DIM_KV_B, DIM_KV_RANK,
+     "attn_kv_b.weight"},
+    {SQ_ROLE_K_B, false, IF_MLA, FUSE_NONE, "self_attn.k_b_transposed.weight", DIM_K_B, DIM_NOPE,
+     "attn_k_b.weight"},
+    {SQ_ROLE_O, false, IF_ALWAYS, FUSE_NONE, "self_attn.o_proj.weight", DIM_HIDDEN, DIM_O_IN,
      "attn_output.weight"},
     {SQ_ROLE_O_BIAS, false, IF_O_BIAS, FUSE_NONE, "self_attn.o_proj.bias", DIM_HIDDEN, DIM_ONE,
      "attn_output.bias"},
@@ -132,6 +157,10 @@ static bool exists(const sq_config *c, condition when, int32_t layer) {
     case IF_MOE: return moe;
     case IF_SHARED: return moe && c->moe.shared_ffn > 0;
     case IF_SWITCH: return moe && c->moe.shared_switch;
+    case IF_Q: return c->mla.q_rank == 0;
+    case IF_PLAIN_KV: return c->mla.kv_rank == 0;
+    case IF_MLA: return c->mla.kv_rank > 0;
+    case IF_Q_RANK: return c->mla.q_rank > 0;
     case IF_QKV_BIAS: return c->qkv_bias;
     case IF_O_BIAS: return c->o_bias;
     case IF_MLP_BIAS: return c->mlp_bias && !moe;
@@ -156,6 +185,13 @@ static int32_t size_of(const sq_config *c, dim d) {
     case DIM_EXPERTS: return c->moe.n;
     case DIM_EXPERT_FFN: return c->moe.ffn;
     case DIM_SHARED_FFN: return c->moe.shared_ffn;
+    case DIM_O_IN: return c->n_heads * (c->mla.kv_rank ? c->mla.v : c->head_dim);
+    case DIM_Q_RANK: return c->mla.q_rank;
+    case DIM_KV_RANK: return c->mla.kv_rank;
+    case DIM_KV_A: return c->mla.kv_rank + c->mla.rope;
+    case DIM_KV_B: return c->n_heads * (c->mla.nope + c->mla.v);
+    case DIM_K_B: return c->n_heads * c->mla.kv_rank;
+    case DIM_NOPE: return c->mla.nope;
     default: return 1;
     }
 }
@@ -259,7 +295,9 @@ sq_tap sq_tap_of(sq_role r) {
     switch (r) {
     case SQ_ROLE_Q:
     case SQ_ROLE_K:
-    case SQ_ROLE_V: return SQ_TAP_ATTN_IN;
+    case SQ_ROLE_V:
+    case SQ_ROLE_Q_A:
+    case SQ_ROLE_KV_A: return SQ_TAP_ATTN_IN;
     case SQ_ROLE_O: return SQ_TAP_ATTN_OUT;
     case SQ_ROLE_GATE:
     case SQ_ROLE_UP:
@@ -276,7 +314,7 @@ sq_tap sq_tap_of(sq_role r) {
 
 int32_t sq_tap_cols(const sq_config *c, sq_tap t) {
     switch (t) {
-    case SQ_TAP_ATTN_OUT: return size_of(c, DIM_Q);
+    case SQ_TAP_ATTN_OUT: return size_of(c, DIM_O_IN);
     case SQ_TAP_FFN_MID: return c->ffn;
     default: return c->hidden;
     }

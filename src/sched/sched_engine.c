@@ -18,12 +18,8 @@ static int32_t ctx_limit(const sq_config *c) {
     return limit > SQ_MAX_CTX ? SQ_MAX_CTX : (int32_t)limit;
 }
 
-static sq_kv_shape kv_shape(const sq_config *c) {
-    return (sq_kv_shape){c->n_layers, c->n_kv_heads, c->head_dim};
-}
-
 static uint64_t kv_bytes(const sq_model *m, const squish_engine_options *o) {
-    const sq_kv_shape shape = kv_shape(&m->cfg);
+    const sq_kv_shape shape = sq_model_kv_shape(&m->cfg);
     sq_kv_policy policy;
     sq_model_kv_policy(m, o, o->chunk_tokens, &policy);
     return sq_kv_bytes(&shape, &policy, o->ctx_tokens);
@@ -31,12 +27,15 @@ static uint64_t kv_bytes(const sq_model *m, const squish_engine_options *o) {
 
 static sq_backend_options backend_options(const sq_model *m, const squish_engine_options *o, sq_isa isa) {
     const sq_config *c = &m->cfg;
+    const sq_kv_shape shape = sq_model_kv_shape(c);
+    /* Latent rows of a whole chunk are expanded at once. */
+    const int32_t m_max = shape.latent && o->chunk_tokens < SQ_ATTN_CHUNK ? SQ_ATTN_CHUNK : o->chunk_tokens;
     return (sq_backend_options){.threads = o->threads,
                                 .isa_max = isa,
-                                .m_max = o->chunk_tokens,
+                                .m_max = m_max,
                                 .heads_max = c->n_heads,
                                 .kv_heads_max = c->n_kv_heads,
-                                .head_dim_max = c->head_dim,
+                                .head_dim_max = c->head_dim > shape.head_dim ? c->head_dim : shape.head_dim,
                                 .ctx_max = o->ctx_tokens,
                                 .rank_max = m->rank_max,
                                 .prompt = {o->attention.sage, o->attention.sparge, o->attention.sparge_min,
@@ -58,6 +57,27 @@ static squish_status check_attention(const squish_engine_options *o, squish_erro
     return SQUISH_OK;
 }
 
+/* Latent rows have no channels of their own for keys and values, which the other formats are about. */
+static squish_status check_latent(const squish_engine_options *o, const sq_config *c, squish_error *err) {
+    if (c->mla.kv_rank == 0) return SQUISH_OK;
+    if (o->attention.sage || o->attention.sparge)
+        return sq_fail(err, SQUISH_UNSUPPORTED,
+                       "%s beside the latent attention of %s: it reads keys and values",
+                       o->attention.sage ? "--sage-attention" : "--sparge-attn", c->arch);
+    if (o->kv_options.pm || o->kv_options.mix || o->kv_options.cocktail)
+        return sq_fail(err, SQUISH_UNSUPPORTED,
+                       "%s beside the latent attention of %s: it is about channels of keys and values",
+                       o->kv_options.pm    ? "--pm-kvq"
+                       : o->kv_options.mix ? "--mix-kvq"
+                                           : "--cocktail-kv",
+                       c->arch);
+    if (o->kv != SQUISH_KV_F16 && o->kv != SQUISH_KV_F32)
+        return sq_fail(err, SQUISH_UNSUPPORTED,
+                       "--kv %s beside the latent attention of %s: its rows are kept in f16 (use --kv f16)",
+                       sq_kv_name(o->kv), c->arch);
+    return SQUISH_OK;
+}
+
 static squish_status check_options(const squish_engine_options *o, const sq_model *m, squish_error *err) {
     const sq_config *c = &m->cfg;
     if (o->threads < 0 || o->threads > 1024)
@@ -69,6 +89,7 @@ static squish_status check_options(const squish_engine_options *o, const sq_mode
         return sq_fail(err, SQUISH_INVALID, "kv format is %d, wanted %d (f16) to %d (q2)", (int)o->kv,
                        SQUISH_KV_F16, SQUISH_KV_Q2);
     SQ_TRY(check_attention(o, err));
+    SQ_TRY(check_latent(o, c, err));
     SQ_TRY(sq_model_kv_check(m, o, err));
     if (o->ctx_tokens < 0 || o->ctx_tokens > ctx_limit(c))
         return sq_fail(err, SQUISH_INVALID, "ctx is %d tokens, wanted 0 (as much as fits) to the model's %d",
@@ -155,7 +176,7 @@ squish_status sq_engine_new(sq_engine **out, const sq_model *m, const squish_eng
     sq_guess_rates_init(&e->rates);
     squish_status st = SQUISH_OK;
     const sq_backend_options bo = backend_options(m, &o, isa);
-    const sq_kv_shape shape = kv_shape(&m->cfg);
+    const sq_kv_shape shape = sq_model_kv_shape(&m->cfg);
     sq_kv_policy policy;
     sq_model_kv_policy(m, &o, o.chunk_tokens, &policy);
     SQ_GUARD(sq_backend_cpu_new(&e->b, &bo, &e->alloc, err));

@@ -311,7 +311,7 @@ static void turns_of_a_conversation(void **state) {
 static void a_budget_is_kept(void **state) {
     (void)state;
     squish_engine_options o = options_of(SQUISH_KV_Q8, 1400);
-    const sq_kv_shape shape = {8, 2, 64};
+    const sq_kv_shape shape = {.n_layers = 8, .n_kv_heads = 2, .head_dim = 64};
     o.kv_options.pm = true;
     o.kv_options.pm_budget = 22 * (uint64_t)(shape.n_layers * 2 * 2 * 64 * 32 * 2); /* 22 open tiles */
     alone a = alone_of(&o);

@@ -106,7 +106,7 @@ static void tiers_give_the_same_bits_every_way(void **state) {
     check_tiers("models/squish-tiny");
 }
 
-static const char *const with_experts[] = {"qwen2-moe", "qwen3-moe"};
+static const char *const with_experts[] = {"qwen2-moe", "qwen3-moe", "deepseek-v2", "deepseek-v2-lite"};
 
 static void experts_give_the_same_bits_every_way(void **state) {
     (void)state;

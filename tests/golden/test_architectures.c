@@ -14,7 +14,8 @@ static const struct {
     double int8;
 } families[] = {{"qwen2", 0.997},       {"qwen2-untied-yarn", 0.997}, {"qwen3", 0.997},
                 {"llama3", 0.997},      {"mistral-window", 0.997},    {"phi3", 0.997},
-                {"gemma3-text", 0.997}, {"qwen2-moe", 0.99},          {"qwen3-moe", 0.99}};
+                {"gemma3-text", 0.997}, {"qwen2-moe", 0.99},          {"qwen3-moe", 0.99},
+                {"deepseek-v2", 0.99},  {"deepseek-v2-lite", 0.99}};
 
 typedef struct {
     sq_safetensors *st;

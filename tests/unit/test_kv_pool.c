@@ -38,7 +38,7 @@ static void geometry_pads_heads_to_16_channels_and_parts_to_lines(void **state) 
     assert_int_equal(f.v_off, 64 + 32 * 32 * 4);
     assert_int_equal(f.page_bytes, 64 + 2 * 2 * 32 * 32 * 4);
     for (int32_t d = 2; d <= 512; d += 2) {
-        const sq_kv_shape s = {1, 1, d};
+        const sq_kv_shape s = {1, 1, d, false};
         const sq_kv_geometry g = sq_kv_geometry_of(&s, SQ_KV_F16);
         assert_true(g.v_off % 64 == 0 && g.head_stride % 64 == 0 && g.page_bytes % 64 == 0);
         assert_true(g.v_off - g.k_off >= (size_t)d * 64);
@@ -52,7 +52,7 @@ static void bytes_count_whole_columns(void **state) {
     assert_int_equal(sq_kv_bytes(&shape, &(sq_kv_policy){.open = SQ_KV_F16}, 1), column);
     assert_int_equal(sq_kv_bytes(&shape, &(sq_kv_policy){.open = SQ_KV_F16}, 32), column);
     assert_int_equal(sq_kv_bytes(&shape, &(sq_kv_policy){.open = SQ_KV_F16}, 33), 2 * column);
-    const sq_kv_shape huge = {1024, 255, 512};
+    const sq_kv_shape huge = {1024, 255, 512, false};
     assert_true(sq_kv_bytes(&huge, &(sq_kv_policy){.open = SQ_KV_F32}, 1 << 24) >
                 (uint64_t)1 << 50); /* no 32-bit product on the way */
 }

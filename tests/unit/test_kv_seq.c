@@ -110,7 +110,7 @@ static void formats_take_what_the_tables_say(void **state) {
                 {SQUISH_KV_K4V2, {6552, 13048}},  {SQUISH_KV_Q2, {4760, 9464}}};
     for (size_t i = 0; i < SQ_COUNT(want); i++)
         for (int32_t h = 0; h < 2; h++) {
-            const sq_kv_shape s = {28, h ? 4 : 2, 128};
+            const sq_kv_shape s = {28, h ? 4 : 2, 128, false};
             const sq_kv_policy p = sq_kv_policy_of(want[i].kv);
             const size_t column = p.seals ? sq_kv_sealed_bytes(&s, &p) : sq_kv_open_bytes(&s, &p) - 28 * 64;
             assert_int_equal(column / TILE, want[i].bytes[h]);

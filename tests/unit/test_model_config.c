@@ -208,7 +208,7 @@ static void unknown_architectures_list_those_that_run(void **state) {
     (void)state;
     assert_refused("{\"model_type\":\"mamba\"}", SQUISH_UNSUPPORTED,
                    "model_type 'mamba' is not one this version runs (qwen2, "
-                   "qwen3, llama, mistral, phi3, bitnet, qwen2_moe, qwen3_moe, gemma3_text)");
+                   "qwen3, llama, mistral, phi3, bitnet, qwen2_moe, qwen3_moe, deepseek_v2, gemma3_text)");
     assert_refused("{\"model_type\":\"-\"}", SQUISH_CORRUPT, "'model_type' is missing");
     assert_refused("{\"model_type\":7}", SQUISH_CORRUPT, "'model_type' is 7, wanted a string");
     assert_refused("{\"model_type\":\"\"}", SQUISH_UNSUPPORTED, "model_type ''");
@@ -334,7 +334,7 @@ static void use(const sq_config *c) {
         total += bytes;
     }
     assert_true(total > 0);
-    const sq_kv_shape s = {c->n_layers, c->n_kv_heads, c->head_dim};
+    const sq_kv_shape s = sq_model_kv_shape(c);
     assert_true(sq_kv_bytes(&s, &(sq_kv_policy){.open = SQ_KV_F32}, c->ctx) > 0);
     double f[SQ_MAX_HEAD_DIM], factor;
     for (int32_t r = 0; r < c->n_rope; r++) {
