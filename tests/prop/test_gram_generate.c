@@ -46,9 +46,9 @@ static const char *const own[] = {
 typedef struct {
     const sq_tok *tok;
     int32_t n_vocab;
+    size_t words; /* of a mask */
     sq_gram_trie *trie;
-    uint64_t *mask;
-    uint8_t *closes; /* [n_vocab]: 1: it only closes things, 2: nothing but digits or letters */
+    uint64_t *mask, *ends, *closes; /* [words]: what is allowed; end tokens; tokens that only close things */
     uint64_t seed;
     char *schemas[SCHEMAS_MAX];
     int n_schemas, refused;
@@ -56,40 +56,36 @@ typedef struct {
 } run;
 
 static unsigned draw(run *r, unsigned n) { return (unsigned)((sq_splitmix64(&r->seed) >> 11) % n); }
-static bool is_allowed(const run *r, int32_t id) { return r->mask[id / 64] >> id % 64 & 1; }
 
-/* A random one of those allowed; of these kinds only, if there are any. */
-static int32_t pick(run *r, bool closing) {
-    const int32_t from = (int32_t)draw(r, (unsigned)r->n_vocab);
-    int32_t any = -1;
-    for (int32_t i = 0; i < r->n_vocab; i++) {
-        const int32_t id = (from + i) % r->n_vocab;
-        if (!is_allowed(r, id)) continue;
-        if (!closing || r->closes[id]) return id;
-        if (any < 0) any = id;
-    }
-    return any;
-}
-
-static int32_t find_end(const run *r) {
-    for (int32_t id = 0; id < r->n_vocab; id++)
-        if (is_allowed(r, id) && sq_tok_is_eos(r->tok, id)) return id;
-    return -1;
+/* A random one of the tokens that are allowed and among these; -1: there is none. The winner of random logits
+ * is as random as this. */
+static int32_t pick(run *r, const uint64_t *among) {
+    unsigned n = 0;
+    for (size_t w = 0; w < r->words; w++) n += (unsigned)__builtin_popcountll(r->mask[w] & among[w]);
+    if (n == 0) return -1;
+    unsigned left = draw(r, n);
+    size_t w = 0;
+    for (unsigned k; left >= (k = (unsigned)__builtin_popcountll(r->mask[w] & among[w])); w++) left -= k;
+    uint64_t bits = r->mask[w] & among[w];
+    while (left--) bits &= bits - 1;
+    return (int32_t)(w * 64) + __builtin_ctzll(bits);
 }
 
 /* One answer into out; true if it came to its end by `most` tokens. In haste ends and what closes things are
  * taken where they may be: a model that knows nothing would write for ever. */
-static bool answer(run *r, sq_matcher *m, int most, int haste_from, sq_buf *out) {
+static bool answer(run *r, sq_matcher *m, const char *schema, int most, int haste_from, sq_buf *out) {
     squish_error err = {0};
     for (int i = 0; i < most; i++) {
         int32_t n;
         bool ok;
         sq_span b;
         if (sq_matcher_mask(m, r->mask, &n, &err) != SQUISH_OK) fail_msg("%s", err.text);
-        assert_true(n > 0);
+        if (n == 0) fail_msg("nothing goes on behind %.*s of %s", (int)out->len, out->data, schema);
         const bool haste = i >= haste_from || (int)draw(r, (unsigned)haste_from) < i;
-        const int32_t end = find_end(r),
-                      id = end >= 0 && (haste || n == 1 || draw(r, 4) == 0) ? end : pick(r, haste);
+        int32_t id = pick(r, r->ends);
+        if (id >= 0 && !haste && n > 1 && draw(r, 4)) id = -1;
+        if (id < 0 && haste) id = pick(r, r->closes);
+        if (id < 0) id = pick(r, r->mask);
         if (sq_tok_is_eos(r->tok, id)) return true;
         assert_int_equal(sq_matcher_token(m, id, &ok, &err), SQUISH_OK);
         assert_true(ok && sq_tok_bytes(r->tok, id, &b));
@@ -124,12 +120,12 @@ static void one_output(run *r, sq_gram *g, const squish_schema *s, const char *s
     sq_buf text;
     sq_buf_init(&text, NULL, 16 << 20);
     assert_int_equal(sq_matcher_new(&m, g, r->trie, NULL, NULL), SQUISH_OK);
-    if (answer(r, m, TOKENS_MAX, HASTE_FROM, &text)) {
+    if (answer(r, m, schema, TOKENS_MAX, HASTE_FROM, &text)) {
         r->done++;
         r->valid += judge(r, s, schema, &text);
     } else {
         r->cut++;
-        const bool ended = answer(r, m, TO_THE_END_MAX, 1, &text);
+        const bool ended = answer(r, m, schema, TO_THE_END_MAX, 1, &text);
         r->mended += ended && judge(r, s, schema, &text);
     }
     sq_matcher_free(m);
@@ -201,12 +197,18 @@ static squish_model *open_vocabulary(run *r, const char *path) {
     if (squish_model_open(&m, path, &o, &err) != SQUISH_OK) fail_msg("%s", err.text);
     r->tok = m->tok;
     r->n_vocab = sq_tok_count(m->tok);
-    r->mask = malloc(((size_t)r->n_vocab + 63) / 64 * sizeof *r->mask);
-    r->closes = calloc((size_t)r->n_vocab, 1);
+    r->words = ((size_t)r->n_vocab + 63) / 64;
+    r->mask = calloc(3 * r->words, sizeof *r->mask);
+    r->ends = r->mask + r->words;
+    r->closes = r->ends + r->words;
     assert_int_equal(sq_gram_trie_new(&r->trie, m->tok, r->n_vocab, NULL, NULL), SQUISH_OK);
     for (int32_t id = 0; id < r->n_vocab; id++) {
         sq_span b;
-        if (!sq_tok_is_control(m->tok, id) && sq_tok_bytes(m->tok, id, &b)) r->closes[id] = only(b, "\"}]");
+        const uint64_t bit = 1ull << id % 64;
+        if (sq_tok_is_eos(m->tok, id))
+            r->ends[id / 64] |= bit;
+        else if (!sq_tok_is_control(m->tok, id) && sq_tok_bytes(m->tok, id, &b) && only(b, "\"}]"))
+            r->closes[id / 64] |= bit;
     }
     return m;
 }
@@ -231,7 +233,6 @@ static void what_is_drawn_from_masks_satisfies_the_schema(void **state) {
     for (int i = 0; i < r.n_schemas; i++) free(r.schemas[i]);
     sq_gram_trie_free(r.trie);
     free(r.mask);
-    free(r.closes);
     squish_model_close(m);
 }
 
