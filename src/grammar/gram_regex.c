@@ -22,7 +22,11 @@ typedef struct {
     unsigned flags; /* GRAM_BOTH_CASES and the like */
 } reader;
 
-static gram_term alternatives(reader *r, bool top);
+/* One side of a part of the expression: inside of it, where no ^ or $ can hold; or at the border of the
+ * text, which is held, or open for any text before or behind it. */
+typedef enum { INSIDE, HELD, OPEN } side;
+
+static gram_term alternatives(reader *r, side begin, side end);
 
 static gram_term refuse(reader *r, squish_status st, const char *why) {
     gram_fail(r->p, st, "%s: %s at offset %zu", r->what, why, r->at);
@@ -221,7 +225,7 @@ static gram_term bracket(reader *r) {
 
 /* ---- parts ------------------------------------------------------------------------------------ */
 
-static gram_term group(reader *r) {
+static gram_term group(reader *r, side begin, side end) {
     if (take(r, "?=") || take(r, "?!") || take(r, "?<=") || take(r, "?<!"))
         return refuse(r, SQUISH_UNSUPPORTED, "a look around is no regular expression");
     if (take(r, "?:")) {
@@ -233,7 +237,7 @@ static gram_term group(reader *r) {
     }
     if (++r->depth > SQ_GRAM_NESTING_MAX)
         return refuse(r, SQUISH_NO_MEMORY, "over the limit of 512 groups in each other");
-    const gram_term t = alternatives(r, false);
+    const gram_term t = alternatives(r, begin, end);
     r->depth--;
     if (!take(r, ")")) return refuse(r, SQUISH_INVALID, "a group without its )");
     return t;
@@ -264,7 +268,7 @@ static __attribute__((noinline)) gram_term one_char(reader *r) {
     return class_term(r, &c, false);
 }
 
-static gram_term atom(reader *r) { return take(r, "(") ? group(r) : one_char(r); }
+static gram_term atom(reader *r) { return take(r, "(") ? group(r, INSIDE, INSIDE) : one_char(r); }
 
 static bool take_number(reader *r, uint32_t *out) {
     const size_t from = r->at;
@@ -314,30 +318,78 @@ static gram_term repeated(reader *r) {
     }
 }
 
-/* One alternative. Parts wait on scratch, so that a long text is joined from its end. */
-static gram_term sequence(reader *r, bool top) {
-    const gram_term any = gram_rep(r->p, gram_any_char(r->p, r->spelling), 0, GRAM_INF);
-    const size_t base = r->p->scratch.n;
-    bool held_end = false;
-    const bool held_begin = take(r, "^");
-    if (held_begin && !top) return refuse(r, SQUISH_UNSUPPORTED, "^ is only supported at the beginning");
-    while (r->at < r->n && !next_is(r, '|') && !next_is(r, ')') && !held_end && !gram_failed(r->p)) {
-        const bool last = r->at + 1 == r->n || r->s[r->at + 1] == '|';
-        if (top && last && take(r, "$"))
-            held_end = true;
-        else
-            gram_vec_push_u32(r->p, &r->p->scratch, repeated(r));
+/* Where the group that begins here has its ")"; *holds: a ^ or $ stands in it. */
+static size_t group_end(const reader *r, bool *holds) {
+    size_t i = r->at, depth = 0;
+    bool in_class = false;
+    *holds = false;
+    for (; i < r->n; i++) {
+        const char c = r->s[i];
+        if (c == '\\')
+            i++;
+        else if (in_class)
+            in_class = c != ']';
+        else if (c == '[')
+            in_class = true;
+        else if (c == '^' || c == '$')
+            *holds = true;
+        else if (c == '(')
+            depth++;
+        else if (c == ')' && --depth == 0)
+            break;
     }
-    const bool open = top && !r->whole;
-    gram_term t = open && !held_end ? any : GRAM_EPS;
-    while (r->p->scratch.n > base) t = gram_cat(r->p, GRAM_AT(r->p->scratch, uint32_t, --r->p->scratch.n), t);
-    return open && !held_begin ? gram_cat(r->p, any, t) : t;
+    return i;
 }
 
-static gram_term alternatives(reader *r, bool top) {
+static bool ends_sequence(const reader *r, size_t at) {
+    return at >= r->n || r->s[at] == '|' || r->s[at] == ')';
+}
+
+/* A group at a border of the text, in which that may be held: what is open there is open in each alternative
+ * that does not hold it. False: what comes is no such group. */
+static bool border_group(reader *r, side *begin, side *end) {
+    bool holds;
+    if (!next_is(r, '(')) return false;
+    const size_t last = group_end(r, &holds);
+    if (last + 1 < r->n && strchr("*+?{", r->s[last + 1])) return false;
+    const side b = *begin, e = ends_sequence(r, last + 1) ? *end : INSIDE;
+    if (!holds || (b == INSIDE && e == INSIDE)) return false;
+    r->at++;
+    const gram_term t = group(r, b, e);
+    gram_vec_push_u32(r->p, &r->p->scratch, t);
+    if (b == OPEN) *begin = HELD;
+    if (e == OPEN) *end = HELD;
+    return true;
+}
+
+/* One alternative. Parts wait on scratch, so that a long text is joined from its end. */
+static gram_term sequence(reader *r, side begin, side end) {
+    const gram_term any = gram_rep(r->p, gram_any_char(r->p, r->spelling), 0, GRAM_INF);
+    const size_t base = r->p->scratch.n;
+    if (take(r, "^")) {
+        if (begin == INSIDE) return refuse(r, SQUISH_UNSUPPORTED, "^ is only supported at the beginning");
+        begin = HELD;
+    }
+    for (side here = begin; !ends_sequence(r, r->at) && !gram_failed(r->p); here = INSIDE) {
+        side held = here;
+        if (end != INSIDE && ends_sequence(r, r->at + 1) && take(r, "$")) {
+            end = HELD;
+            break;
+        }
+        if (!border_group(r, &held, &end))
+            gram_vec_push_u32(r->p, &r->p->scratch, repeated(r));
+        else if (here == OPEN)
+            begin = held;
+    }
+    gram_term t = end == OPEN ? any : GRAM_EPS;
+    while (r->p->scratch.n > base) t = gram_cat(r->p, GRAM_AT(r->p->scratch, uint32_t, --r->p->scratch.n), t);
+    return begin == OPEN ? gram_cat(r->p, any, t) : t;
+}
+
+static gram_term alternatives(reader *r, side begin, side end) {
     const size_t base = r->p->scratch.n;
     do {
-        const gram_term t = sequence(r, top);
+        const gram_term t = sequence(r, begin, end);
         gram_vec_push_u32(r->p, &r->p->scratch, t);
     } while (take(r, "|") && !gram_failed(r->p));
     if (r->p->scratch.n < base) return GRAM_EMPTY; /* after a failure */
@@ -345,7 +397,8 @@ static gram_term alternatives(reader *r, bool top) {
 }
 
 static gram_term read(reader *r) {
-    const gram_term t = alternatives(r, true);
+    const side border = r->whole ? HELD : OPEN;
+    const gram_term t = alternatives(r, border, border);
     if (r->at < r->n) refuse(r, SQUISH_INVALID, "a ) without its group");
     return gram_failed(r->p) ? GRAM_EMPTY : t;
 }

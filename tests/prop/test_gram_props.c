@@ -7,6 +7,7 @@
 #include "model/model.h"
 #include "support/tok_load.h"
 
+#include <jansson.h>
 #include <pcre2.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -45,6 +46,16 @@ static void random_regex(char *out, size_t cap, int depth) {
     }
 }
 
+static bool takes(sq_gram *g, const char *text, size_t n) {
+    sq_matcher *m;
+    bool ok;
+    assert_int_equal(sq_matcher_new(&m, g, NULL, NULL, NULL), SQUISH_OK);
+    assert_int_equal(sq_matcher_bytes(m, text, n, &ok, NULL), SQUISH_OK);
+    ok = ok && sq_matcher_may_end(m);
+    sq_matcher_free(m);
+    return ok;
+}
+
 static void regexes_match_what_pcre2_matches(void **state) {
     (void)state;
     for (int i = 0; i < 400; i++) {
@@ -67,17 +78,74 @@ static void regexes_match_what_pcre2_matches(void **state) {
             text[n] = 0;
             const bool want =
                 pcre2_match(re, (PCRE2_SPTR)text, n, 0, PCRE2_ANCHORED | PCRE2_ENDANCHORED, md, NULL) >= 0;
-            sq_matcher *m;
-            bool ok;
-            assert_int_equal(sq_matcher_new(&m, g, NULL, NULL, NULL), SQUISH_OK);
-            assert_int_equal(sq_matcher_bytes(m, text, n, &ok, NULL), SQUISH_OK);
-            if ((ok && sq_matcher_may_end(m)) != want)
-                fail_msg("%s on '%s': PCRE2 says %d", source, text, want);
-            sq_matcher_free(m);
+            if (takes(g, text, n) != want) fail_msg("%s on '%s': PCRE2 says %d", source, text, want);
         }
         pcre2_match_data_free(md);
         pcre2_code_free(re);
         sq_gram_free(g);
+    }
+}
+
+/* With ^ and $ at the borders of the text, in groups as well. */
+static void random_held(char *out, size_t cap, int depth, bool begin, bool end) {
+    if (begin && draw(2)) {
+        put(out, cap, "^");
+    } else if (begin && depth > 0 && draw(2)) {
+        put(out, cap, "(?:");
+        random_held(out, cap, depth - 1, true, false);
+        put(out, cap, "|");
+        random_held(out, cap, depth - 1, true, false);
+        put(out, cap, ")");
+    }
+    random_regex(out, cap, 1);
+    if (end && draw(2)) {
+        put(out, cap, "$");
+    } else if (end && depth > 0 && draw(2)) {
+        put(out, cap, "(");
+        random_held(out, cap, depth - 1, false, true);
+        put(out, cap, "|");
+        if (draw(3)) random_held(out, cap, depth - 1, false, true);
+        put(out, cap, ")");
+    }
+}
+
+static void patterns_with_borders_match_what_pcre2_matches(void **state) {
+    (void)state;
+    for (int i = 0; i < 400; i++) {
+        char source[4096] = "";
+        if (i % 3 == 0) {
+            random_held(source, sizeof source, 2, true, true);
+            put(source, sizeof source, "|");
+        }
+        if (i % 5 == 0) put(source, sizeof source, "(");
+        random_held(source, sizeof source, 2, true, true);
+        if (i % 5 == 0) put(source, sizeof source, ")");
+        int code;
+        PCRE2_SIZE at;
+        pcre2_code *re = pcre2_compile((PCRE2_SPTR)source, PCRE2_ZERO_TERMINATED,
+                                       PCRE2_UTF | PCRE2_DOTALL | PCRE2_DOLLAR_ENDONLY, &code, &at, NULL);
+        json_t *o = json_pack("{s:s, s:s}", "type", "string", "pattern", source);
+        char *schema = json_dumps(o, 0);
+        sq_gram *g;
+        squish_error err = {0};
+        assert_non_null(re);
+        if (sq_gram_new(&g, SQ_GRAM_SCHEMA, schema, strlen(schema), NULL, &err) != SQUISH_OK)
+            fail_msg("%s: %s", source, err.text);
+        pcre2_match_data *md = pcre2_match_data_create_from_pattern(re, NULL);
+        for (int k = 0; k < 100; k++) {
+            char text[16] = "\"";
+            const unsigned n = draw(9);
+            for (unsigned j = 0; j < n; j++) text[1 + j] = "aabbc1"[draw(6)];
+            text[1 + n] = '"';
+            const bool want = pcre2_match(re, (PCRE2_SPTR)text + 1, n, 0, 0, md, NULL) >= 0;
+            if (takes(g, text, n + 2) != want)
+                fail_msg("%s on %.*s: PCRE2 says %d", source, n + 2, text, want);
+        }
+        pcre2_match_data_free(md);
+        pcre2_code_free(re);
+        sq_gram_free(g);
+        free(schema);
+        json_decref(o);
     }
 }
 
@@ -200,6 +268,7 @@ static void masks_of_a_large_vocabulary_hold_them_too(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(regexes_match_what_pcre2_matches),
+        cmocka_unit_test(patterns_with_borders_match_what_pcre2_matches),
         cmocka_unit_test(masks_hold_exactly_the_tokens_that_may_come),
         cmocka_unit_test(masks_of_a_large_vocabulary_hold_them_too),
     };
