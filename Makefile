@@ -296,7 +296,7 @@ install: all $(BUILD)/squish.1 $(BUILD)/squish.pc
 	    $(DESTDIR)$(PREFIX)/share/squish/models/squish-tiny
 	install -m 755 $(BUILD)/squish $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 $(LIB) $(DESTDIR)$(PREFIX)/lib/
-	install -m 644 include/squish.h include/squish_score.h $(DESTDIR)$(PREFIX)/include/
+	install -m 644 include/squish.h include/squish_score.h include/squish_grammar.h $(DESTDIR)$(PREFIX)/include/
 	install -m 644 $(BUILD)/squish.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/
 	install -m 644 $(BUILD)/squish.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	$(BUILD)/squish completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/squish

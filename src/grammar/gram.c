@@ -47,10 +47,6 @@ static void compile(sq_gram *g, sq_gram_kind kind, const char *source, size_t n)
     gram_rules *r = &g->rules;
     gram_pool *p = &g->pool;
     gram_sym start = GRAM_EMPTY;
-    if (n > SQ_GRAM_SOURCE_MAX) {
-        gram_fail(p, SQUISH_NO_MEMORY, "grammar: %zu bytes of source, at most %d", n, SQ_GRAM_SOURCE_MAX);
-        return;
-    }
     switch (kind) {
     case SQ_GRAM_REGEX: start = gram_regex(p, source, n, GRAM_PLAIN, true, "regex"); break;
     case SQ_GRAM_GBNF: start = gram_from_gbnf(r, source, n); break;
@@ -59,7 +55,8 @@ static void compile(sq_gram *g, sq_gram_kind kind, const char *source, size_t n)
     case SQ_GRAM_JSON: start = gram_any_json(p, false, true); break;
     case SQ_GRAM_EBNF: start = gram_from_ebnf(r, source, n); break;
     case SQ_GRAM_LARK: start = gram_from_lark(r, source, n); break;
-    case SQ_GRAM_TAGS: start = gram_from_tags(r, source, n); break;
+    case SQ_GRAM_TEXT: start = gram_from_any_notation(r, source, n); break;
+    case SQ_GRAM_TAGS: start = gram_from_tags(r); break;
     }
     gram_rules_finish(r, start);
     if (gram_failed(p)) return;
@@ -75,21 +72,22 @@ squish_status sq_gram_new(sq_gram **out, sq_gram_kind kind, const char *source, 
     return sq_gram_new_for(out, kind, source, n, NULL, a, err);
 }
 
-squish_status sq_gram_new_for(sq_gram **out, sq_gram_kind kind, const char *source, size_t n,
-                              const sq_tok *tok, const squish_alloc *a, squish_error *err) {
-    const squish_alloc alloc = a ? *a : sq_alloc_default();
+squish_status gram_compile(sq_gram **out, sq_gram_kind kind, const char *source, size_t n, const sq_tok *tok,
+                           struct gram_relaxing *relaxing, const squish_alloc *alloc, squish_error *err) {
     *out = NULL;
-    sq_gram *g = sq_alloc_zero(&alloc, sizeof *g);
+    sq_gram *g = sq_alloc_zero(alloc, sizeof *g);
     if (!g) return sq_fail(err, SQUISH_NO_MEMORY, "grammar: out of memory");
-    g->alloc = alloc;
+    g->alloc = *alloc;
     g->refs = 1;
     if (pthread_mutex_init(&g->lock, NULL) != 0) {
-        sq_alloc_free(&alloc, g, sizeof *g);
+        sq_alloc_free(alloc, g, sizeof *g);
         return sq_fail(err, SQUISH_NO_MEMORY, "grammar: no lock to be had");
     }
     g->rules.p = &g->pool;
     g->rules.tok = tok;
-    gram_pool_init(&g->pool, &alloc, SQ_GRAM_COMPILE_BYTES_MAX);
+    g->rules.relaxing = relaxing;
+    gram_pool_init(&g->pool, alloc, SQ_GRAM_COMPILE_BYTES_MAX);
+    g->pool.digits_max = kind == SQ_GRAM_SCHEMA_LOOSE ? GRAM_INF : GRAM_DIGITS_MAX;
     if (!gram_failed(&g->pool)) compile(g, kind, source, n);
     if (gram_failed(&g->pool)) {
         const squish_status st = sq_fail(err, g->pool.err.code, "%s", g->pool.err.text);
@@ -97,11 +95,24 @@ squish_status sq_gram_new_for(sq_gram **out, sq_gram_kind kind, const char *sour
         return st;
     }
     g->rules.tok = NULL;
+    g->rules.relaxing = NULL;
     g->pool.bytes_max = SQ_GRAM_BYTES_MAX;
     *out = g;
     return SQUISH_OK;
 }
 
+squish_status sq_gram_new_for(sq_gram **out, sq_gram_kind kind, const char *source, size_t n,
+                              const sq_tok *tok, const squish_alloc *a, squish_error *err) {
+    const squish_alloc alloc = a ? *a : sq_alloc_default();
+    *out = NULL;
+    if (n > SQ_GRAM_SOURCE_MAX)
+        return sq_fail(err, SQUISH_NO_MEMORY, "grammar: %zu bytes of source, at most %d", n,
+                       SQ_GRAM_SOURCE_MAX);
+    return kind == SQ_GRAM_TAGS ? gram_compile_tags(out, source, n, tok, &alloc, err)
+                                : gram_compile(out, kind, source, n, tok, NULL, &alloc, err);
+}
+
+const char *sq_gram_relaxed(const sq_gram *g) { return g->relaxed.len ? g->relaxed.data : ""; }
 bool sq_gram_names_tokens(const sq_gram *g) { return g->rules.names_tokens; }
 
 sq_gram *sq_gram_share(sq_gram *g) {
@@ -125,6 +136,7 @@ void sq_gram_free(sq_gram *g) {
     gram_vec_free(&g->pool, &g->next_pairs, sizeof(gram_pair));
     sq_alloc_free(&a, g->stamp, g->stamp ? g->rules.nts.n * sizeof *g->stamp : 0);
     gram_rules_free(&g->rules);
+    sq_buf_deinit(&g->relaxed);
     gram_pool_deinit(&g->pool);
     pthread_mutex_destroy(&g->lock);
     sq_alloc_free(&a, g, sizeof *g);

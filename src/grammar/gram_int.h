@@ -7,9 +7,10 @@
  *   gram_chars.c    sets of code points as terms over bytes, plain or as JSON writes them
  *   gram_regex.c    the syntax of regular expressions
  *   gram_build.c    expressions to rules: what is regular stays a term
- *   gram_gbnf.c, gram_ebnf.c, gram_lark.c, over gram_source.c    grammars in text
+ *   gram_gbnf.c, gram_ebnf.c, gram_lark.c, over gram_source.c; gram_notation.c    grammars in text
  *   gram_schema.c, gram_json_*.c, gram_number.c, gram_formats.c  JSON Schema
  *   gram_tags.c     structural tags            gram_token.c   control tokens as bytes
+ *   gram_relax.c    schemas that need not be kept to in full
  *   gram_lex.c      states of the lexer     gram_rows.c   rows of the parser
  *   gram_place.c    places: the state of a matcher, interned
  *   gram_trie.c     a vocabulary            gram_mask.c   the mask of a place
@@ -95,6 +96,7 @@ typedef struct gram_pool {
     gram_vec scratch;      /* lists in the making, a stack */
     gram_vec alive;        /* per term: 0 unknown, 1 matches something, 2 nothing */
     gram_term any_char;    /* inside of a JSON string; 0: not made yet */
+    uint32_t digits_max;   /* beyond those that are asked for, where a number has no end of its own */
     uint8_t class_of[256]; /* bytes that no term tells apart */
     uint8_t byte_of[256];  /* one byte of each class */
     uint32_t n_classes;    /* 0: terms are still being made */
@@ -188,8 +190,9 @@ typedef struct {
     gram_vec rules, syms, nts, terminals; /* terminals: gram_term, none nullable alone: eps is a rule */
     gram_index terminal_index;
     uint32_t start;
-    const sq_tok *tok; /* whose control tokens may be named; NULL: none */
-    bool names_tokens; /* one was */
+    const sq_tok *tok;              /* whose control tokens may be named; NULL: none */
+    bool names_tokens;              /* one was */
+    struct gram_relaxing *relaxing; /* of tags (gram_relax.c), else NULL */
 } gram_rules;
 
 uint32_t gram_nt_new(gram_rules *r);
@@ -206,7 +209,9 @@ gram_sym gram_from_gbnf(gram_rules *r, const char *s, size_t n);
 gram_sym gram_from_schema(gram_rules *r, const char *s, size_t n, bool loose);
 gram_sym gram_from_ebnf(gram_rules *r, const char *s, size_t n);
 gram_sym gram_from_lark(gram_rules *r, const char *s, size_t n);
-gram_sym gram_from_tags(gram_rules *r, const char *s, size_t n);
+gram_sym gram_from_any_notation(gram_rules *r, const char *s,
+                                size_t n); /* GBNF, EBNF or Lark, by what it looks like */
+gram_sym gram_from_tags(gram_rules *r);    /* r->relaxing->root */
 enum { GRAM_JSON_DEPTH = 64 };
 gram_term gram_any_json(gram_pool *p, bool loose, bool object); /* a value; or an object */
 gram_term gram_json_string(gram_pool *p);                       /* any */
@@ -224,14 +229,14 @@ typedef struct {
     bool there, open; /* open: the value itself is out */
     gram_decimal at;
 } gram_bound;
-gram_term gram_json_number(gram_pool *p);
+gram_term gram_json_number(gram_pool *p, bool loose); /* any; unless loose, its exponent has two digits */
 /* With a sign, and a fraction or none, without an exponent. */
 gram_term gram_plain_number(gram_pool *p);
 /* Of those, the ones without a fraction; zeros: or with one of zeros. */
 gram_term gram_whole_number(gram_pool *p, bool zeros);
 gram_term gram_number_range(gram_pool *p, const gram_bound *lo, const gram_bound *hi);
 gram_term gram_integer_range(gram_pool *p, bool has_lo, int64_t lo, bool has_hi, int64_t hi);
-const char *gram_format(const char *name); /* its expression, or NULL */
+const char *gram_format(const char *name);    /* its expression, or NULL */
 bool gram_format_is_beyond(const char *name); /* one of JSON Schema that is not regular */
 
 /* ---- control tokens --------------------------------------------------------------------------- */
@@ -297,6 +302,7 @@ typedef struct {
 
 struct sq_gram {
     squish_alloc alloc;
+    sq_buf relaxed; /* what a schema is not kept to in */
     pthread_mutex_t lock;
     _Atomic int waiting;  /* who wants the lock: a long walk lets them in */
     int refs, n_matchers; /* under lock, as all below */
@@ -323,6 +329,12 @@ static inline void gram_lock(sq_gram *g) {
     pthread_mutex_lock(&g->lock);
     g->waiting--;
 }
+/* Compile; relaxing: of tags, else NULL. */
+squish_status gram_compile(sq_gram **out, sq_gram_kind kind, const char *source, size_t n, const sq_tok *tok,
+                           struct gram_relaxing *relaxing, const squish_alloc *alloc, squish_error *err);
+/* Tags, compiled until no schema that may be relaxed is refused any more. */
+squish_status gram_compile_tags(sq_gram **out, const char *source, size_t n, const sq_tok *tok,
+                                const squish_alloc *alloc, squish_error *err);
 /* (the lock is held) Forget what was learned if it is much and nobody is at a place of it. */
 void gram_settle(sq_gram *g);
 enum { GRAM_UNKNOWN = UINT32_MAX };

@@ -58,7 +58,7 @@ gram_term gram_any_json(gram_pool *p, bool loose, bool object) {
     const gram_term key = gram_cat(p, gram_json_string(p), gram_colon(p, loose));
     const size_t base = p->scratch.n;
     gram_vec_push_u32(p, &p->scratch, gram_json_string(p));
-    gram_vec_push_u32(p, &p->scratch, gram_json_number(p));
+    gram_vec_push_u32(p, &p->scratch, gram_json_number(p, loose));
     for (const char *const *w = (const char *const[]){"true", "false", "null", NULL}; *w; w++)
         gram_vec_push_u32(p, &p->scratch, gram_from_literal(p, *w));
     const gram_term scalar = gram_alt_list(p, base);

@@ -28,6 +28,16 @@ enum {
     GRAM_PATH_MAX = 120         /* bytes of a JSON pointer in a message */
 };
 
+/* ---- what need not be kept to (gram_relax.c) ---------------------------------------------------- */
+
+typedef struct gram_relaxing {
+    json_t *root;     /* the tags */
+    const char *name; /* of the schema that is being read, if it may be relaxed; else NULL */
+    json_t *document; /* that schema */
+    const json_t *at; /* the part of it that was refused ... */
+    char key[64];     /* ... for this keyword; at NULL: nothing was */
+} gram_relaxing;
+
 /* ---- types ------------------------------------------------------------------------------------ */
 
 enum {
@@ -128,6 +138,9 @@ typedef struct gram_schema {
 
 void *gram_schema_alloc(gram_schema *c, size_t bytes); /* NULL after a failure */
 void gram_schema_refuse(gram_schema *c, const json_t *schema, const char *keyword, const char *why);
+/* An expression that stands there; what it cannot be is refused as the keyword. */
+gram_term gram_schema_regex(gram_schema *c, const json_t *schema, const char *keyword, const char *s,
+                            size_t n, gram_spelling spelling);
 void gram_schema_invalid(gram_schema *c, const json_t *schema, const char *keyword, const char *why);
 /* Keep a new value for as long as the reader lives. Takes over v; NULL fails the reader. */
 json_t *gram_schema_keep(gram_schema *c, json_t *v);
@@ -184,7 +197,9 @@ gram_term gram_schema_number(gram_schema *c, const gram_case *x);
 /* All strings that meet a goal, without quotes and in the canonical spelling. */
 gram_term gram_goal_strings(gram_schema *c, gram_goal g);
 bool gram_goal_takes_name(gram_schema *c, gram_goal g, const char *name, size_t n);
-bool gram_pattern_matches(gram_schema *c, const char *pattern, const char *name, size_t n);
+/* Does a name match one of the patternProperties of a schema? */
+bool gram_pattern_matches(gram_schema *c, const json_t *schema, const char *pattern, const char *name,
+                          size_t n);
 gram_term gram_canonical_strings(gram_pool *p, uint32_t lo, uint32_t hi);
 /* The types among strings and numbers that the listed values leave to a case. */
 uint32_t gram_listed_types(gram_schema *c, const gram_case *x);

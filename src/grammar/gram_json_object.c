@@ -16,7 +16,7 @@ enum {
     KINDS_MAX = 64,
     KIND_TERMS_MAX = 1 << 15,
     PATTERNS_MAX = 32,
-    SOME_MAX = 4,
+    SOME_MAX = 6,
     UNORDERED_MAX = 128,
     SETS_OF_MAX = 8,
     SETS_MAX = 8192
@@ -73,8 +73,8 @@ typedef struct {
     uint32_t in; /* bits of o->patterns */
 } subject;
 
-static bool matches(gram_schema *c, const subject *s, const char *p) {
-    if (s->name) return gram_pattern_matches(c, p, s->name, s->n);
+static bool matches(gram_schema *c, const json_t *schema, const subject *s, const char *p) {
+    if (s->name) return gram_pattern_matches(c, schema, p, s->name, s->n);
     for (uint32_t i = 0; i < s->o->n_patterns; i++)
         if (s->o->patterns[i].pattern && strcmp(s->o->patterns[i].pattern, p) == 0) return s->in >> i & 1;
     return false;
@@ -88,7 +88,7 @@ static bool spoken_of(gram_schema *c, const gram_atom *a, const subject *s, gram
     bool there = x != NULL;
     if (x && goal) *goal = gram_goal_with(c, *goal, gram_claim_schema(c, x));
     json_object_foreach((json_t *)patterns_of(a), p, x) {
-        if (!matches(c, s, p)) continue;
+        if (!matches(c, a->value, s, p)) continue;
         there = true;
         if (goal) *goal = gram_goal_with(c, *goal, gram_claim_schema(c, x));
     }
@@ -117,7 +117,7 @@ static gram_goal goal_of(gram_schema *c, const gram_case *x, const subject *s) {
 
 /* Could a member be what ATOM_SOME_MEMBER asks for, by its name? */
 static bool could_be(const object *o, const gram_atom *a, const subject *s) {
-    if (a->text) return matches(o->c, s, a->text);
+    if (a->text) return matches(o->c, a->schema, s, a->text);
     if (!a->has_claim) return !spoken_of(o->c, a, s, NULL);
     if (s->name)
         return gram_goal_takes_name(o->c, gram_goal_with(o->c, GRAM_ANYTHING, a->claim), s->name, s->n);
@@ -162,7 +162,7 @@ static void declare(object *o, const char *key, size_t n, bool required) {
     o->members.n++;
 }
 
-static void add_pattern(object *o, const char *text, gram_claim claim) {
+static void add_pattern(object *o, const json_t *schema, const char *text, gram_claim claim) {
     gram_schema *c = o->c;
     for (uint32_t i = 0; i < o->n_patterns; i++) {
         const char *p = o->patterns[i].pattern;
@@ -174,7 +174,7 @@ static void add_pattern(object *o, const char *text, gram_claim claim) {
         return;
     }
     const gram_term names =
-        text ? gram_regex(c->p, text, strlen(text), GRAM_IN_JSON, false, "patternProperties")
+        text ? gram_schema_regex(c, schema, "patternProperties", text, strlen(text), GRAM_IN_JSON)
              : gram_goal_strings(c, gram_goal_with(c, GRAM_ANYTHING, claim));
     o->patterns[o->n_patterns++] = (pattern){text, claim, names};
 }
@@ -182,7 +182,7 @@ static void add_pattern(object *o, const char *text, gram_claim claim) {
 static void add_patterns(object *o, const gram_atom *a) {
     const char *p;
     json_t *x;
-    json_object_foreach((json_t *)patterns_of(a), p, x) add_pattern(o, p, 0);
+    json_object_foreach((json_t *)patterns_of(a), p, x) add_pattern(o, a->value, p, 0);
 }
 
 static void read_atom(object *o, gram_atom a) {
@@ -198,10 +198,8 @@ static void read_atom(object *o, gram_atom a) {
             add_patterns(o, &spared);
         }
     }
-    if (a.kind == ATOM_SOME_MEMBER && o->n_some == SOME_MAX)
-        gram_schema_refuse(c, a.schema, "not", "of more than four schemas of members is not supported");
-    if (a.kind == ATOM_SOME_MEMBER && !gram_failed(c->p)) {
-        if (a.text || a.has_claim) add_pattern(o, a.text, a.claim);
+    if (a.kind == ATOM_SOME_MEMBER) {
+        if (a.text || a.has_claim) add_pattern(o, a.schema, a.text, a.claim);
         add_patterns(o, &a);
         json_object_keylen_foreach((json_t *)properties_of(&a), key, n, x) declare(o, key, n, false);
     }
@@ -215,7 +213,11 @@ static void read_members(object *o) {
     for (uint32_t i = 0; i < o->x->n; i++) {
         const gram_atom a = *atom(o, i);
         if (a.kind == ATOM_HAS || a.kind == ATOM_MEMBER) declare(o, a.text, a.n, a.kind == ATOM_HAS);
-        if (a.kind == ATOM_SOME_MEMBER && o->n_some < SOME_MAX) o->some[o->n_some++] = atom(o, i);
+        if (a.kind != ATOM_SOME_MEMBER) continue;
+        if (o->n_some == SOME_MAX)
+            gram_schema_refuse(o->c, a.schema, "not", "of more than 6 schemas of members is not supported");
+        else
+            o->some[o->n_some++] = atom(o, i);
     }
     size_t m = 0;
     for (size_t i = 0; i < o->members.n && !gram_failed(o->c->p); i++) {

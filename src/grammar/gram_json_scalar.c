@@ -66,8 +66,11 @@ static bool is_multiple(gram_schema *c, const gram_atom *a, const json_t *v) {
 
 static gram_term text_term(gram_schema *c, const gram_atom *a, gram_spelling spelling) {
     const char *format = a->kind == ATOM_FORMAT ? gram_format(a->text) : NULL;
+    if (format && strcmp(a->text, "hostname") == 0) /* RFC 1123: of at most 253 characters */
+        return gram_and(c->p, gram_regex(c->p, format, strlen(format), spelling, true, "format"),
+                        gram_rep(c->p, gram_any_char(c->p, spelling), 0, 253));
     return format ? gram_regex(c->p, format, strlen(format), spelling, true, "format")
-                  : gram_regex(c->p, a->text, a->n, spelling, false, "pattern");
+                  : gram_schema_regex(c, a->schema, "pattern", a->text, a->n, spelling);
 }
 
 static bool atom_takes(gram_schema *c, const gram_atom *a, const json_t *v) {
@@ -212,8 +215,10 @@ bool gram_goal_takes_name(gram_schema *c, gram_goal g, const char *name, size_t 
     return takes;
 }
 
-bool gram_pattern_matches(gram_schema *c, const char *pattern, const char *name, size_t n) {
-    const gram_term t = gram_regex(c->p, pattern, strlen(pattern), GRAM_PLAIN, false, "patternProperties");
+bool gram_pattern_matches(gram_schema *c, const json_t *schema, const char *pattern, const char *name,
+                          size_t n) {
+    const gram_term t =
+        gram_schema_regex(c, schema, "patternProperties", pattern, strlen(pattern), GRAM_PLAIN);
     return gram_accepts(c->p, t, name, n);
 }
 
@@ -287,7 +292,7 @@ static bool whole_range(gram_schema *c, const gram_bound *lo, long double from, 
     return true;
 }
 
-gram_term gram_schema_number(gram_schema *c, const gram_case *x) {
+static gram_term numbers(gram_schema *c, const gram_case *x) {
     gram_pool *p = c->p;
     const bool whole = x->types & TYPE_WHOLE, fraction = x->types & TYPE_FRACTION;
     gram_bound lo = {0}, hi = {0};
@@ -303,7 +308,7 @@ gram_term gram_schema_number(gram_schema *c, const gram_case *x) {
     if (gram_failed(p) || (lo.there && hi.there && (from > to || (from == to && (lo.open || hi.open)))))
         return GRAM_EMPTY;
     gram_term t = GRAM_EMPTY;
-    if (whole && fraction && !lo.there && !hi.there && !said) return gram_json_number(p);
+    if (whole && fraction && !lo.there && !hi.there && !said) return gram_json_number(p, c->loose);
     if (fraction || c->zeros || !whole_range(c, &lo, from, &hi, to, &t)) {
         t = lo.there || hi.there ? gram_number_range(p, &lo, &hi) : gram_plain_number(p);
         const gram_term form = gram_whole_number(p, fraction || c->zeros);
@@ -317,5 +322,18 @@ gram_term gram_schema_number(gram_schema *c, const gram_case *x) {
             a->kind == ATOM_MULTIPLE ? minus_and(p, multiple_of(c, a)) : listed_numbers(c, a, NULL, true);
         t = gram_and(p, t, a->negative ? gram_not(p, one) : one);
     }
+    return t;
+}
+
+/* Where digits decide whether a number is one of those, the last ones that there is room for might leave no
+ * choice: then they go on as long as they like. */
+gram_term gram_schema_number(gram_schema *c, const gram_case *x) {
+    const uint32_t digits_max = c->p->digits_max;
+    for (uint32_t i = 0; i < x->n; i++) {
+        const gram_atom *a = gram_atom_at(c, x->atoms[i]);
+        if (a->kind == ATOM_MULTIPLE || (a->kind == ATOM_VALUES && a->negative)) c->p->digits_max = GRAM_INF;
+    }
+    const gram_term t = numbers(c, x);
+    c->p->digits_max = digits_max;
     return t;
 }

@@ -8,7 +8,9 @@
 #include <string.h>
 
 static gram_term digit(gram_pool *p, char lo, char hi) { return gram_byte(p, (uint8_t)lo, (uint8_t)hi); }
+/* Without an end (hi GRAM_INF) they still have one where a model writes, which might go on for ever. */
 static gram_term digits(gram_pool *p, uint32_t lo, uint32_t hi) {
+    if (hi == GRAM_INF && p->digits_max != GRAM_INF) hi = lo + p->digits_max;
     return gram_rep(p, digit(p, '0', '9'), lo, hi);
 }
 
@@ -92,7 +94,8 @@ bool gram_decimal_read(gram_decimal *d, const char *text) {
 }
 
 static gram_term some_fraction(gram_pool *p) { /* not only zeros, the point is read */
-    return gram_cat(p, digits(p, 0, GRAM_INF), gram_cat(p, digit(p, '1', '9'), digits(p, 0, GRAM_INF)));
+    const gram_term zeros = gram_rep(p, digit(p, '0', '0'), 0, p->digits_max);
+    return gram_cat(p, zeros, gram_cat(p, digit(p, '1', '9'), digits(p, 0, GRAM_INF)));
 }
 static gram_term point_and(gram_pool *p, gram_term t) { return gram_cat(p, digit(p, '.', '.'), t); }
 static gram_term any_fraction(gram_pool *p) { return gram_opt(p, point_and(p, digits(p, 1, GRAM_INF))); }
@@ -178,11 +181,12 @@ gram_term gram_whole_number(gram_pool *p, bool zeros) {
     return gram_cat(p, gram_opt(p, digit(p, '-', '-')), gram_cat(p, whole_part(p), fraction));
 }
 
-gram_term gram_json_number(gram_pool *p) {
+gram_term gram_json_number(gram_pool *p, bool loose) {
+    const uint32_t e_digits = loose ? GRAM_INF : 2; /* readers have doubles, and a model may run away in it */
     const gram_term fraction = gram_cat(p, digit(p, '.', '.'), digits(p, 1, GRAM_INF));
     const gram_term e = gram_alt(p, digit(p, 'e', 'e'), digit(p, 'E', 'E'));
     const gram_term sign = gram_alt(p, digit(p, '+', '+'), digit(p, '-', '-'));
-    const gram_term exponent = gram_cat(p, e, gram_cat(p, gram_opt(p, sign), digits(p, 1, GRAM_INF)));
+    const gram_term exponent = gram_cat(p, e, gram_cat(p, gram_opt(p, sign), digits(p, 1, e_digits)));
     return gram_cat(p, gram_opt(p, digit(p, '-', '-')),
                     gram_cat(p, whole_part(p), gram_cat(p, gram_opt(p, fraction), gram_opt(p, exponent))));
 }

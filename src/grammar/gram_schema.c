@@ -62,9 +62,28 @@ static void complain(gram_schema *c, squish_status st, const json_t *schema, con
     gram_fail(c->p, st, "schema: '%.40s' %s, at '#%s'", keyword, why, pointer);
 }
 
+/* Where the first refusal was, for whoever may do without. */
+static void note(gram_schema *c, const json_t *schema, const char *keyword) {
+    gram_relaxing *x = c->r->relaxing;
+    if (!x || gram_failed(c->p)) return;
+    x->document = c->root;
+    x->at = schema;
+    snprintf(x->key, sizeof x->key, "%s", keyword);
+}
+
 void gram_schema_refuse(gram_schema *c, const json_t *schema, const char *keyword, const char *why) {
+    note(c, schema, keyword);
     complain(c, SQUISH_UNSUPPORTED, schema, keyword, why);
 }
+
+gram_term gram_schema_regex(gram_schema *c, const json_t *schema, const char *keyword, const char *s,
+                            size_t n, gram_spelling spelling) {
+    note(c, schema, keyword);
+    const gram_term t = gram_regex(c->p, s, n, spelling, false, keyword);
+    if (c->r->relaxing && !gram_failed(c->p)) c->r->relaxing->at = NULL;
+    return t;
+}
+
 void gram_schema_invalid(gram_schema *c, const json_t *schema, const char *keyword, const char *why) {
     complain(c, SQUISH_INVALID, schema, keyword, why);
 }

@@ -111,7 +111,10 @@ static gram_sym const_string(reader *c, const json_t *f) { return text(c, f, "va
 
 static gram_sym json_schema(reader *c, const json_t *f) {
     json_t *v = json_object_get(f, "json_schema");
+    const json_t *relax = json_object_get(f, "relax");
     if (!v) return refuse(c, "json_schema", "is missing");
+    if (relax && !json_is_string(relax)) return refuse(c, "relax", "is no string");
+    c->r->relaxing->name = json_string_value(relax);
     return gram_from_schema_value(c->r, v, false);
 }
 
@@ -127,9 +130,18 @@ static gram_sym regex(reader *c, const json_t *f) {
 }
 
 static gram_sym grammar(reader *c, const json_t *f) {
-    const json_t *v = json_object_get(f, "grammar");
+    static const struct {
+        const char *word;
+        gram_sym (*read)(gram_rules *r, const char *s, size_t n);
+    } rows[] = {{"gbnf", gram_from_gbnf}, {"ebnf", gram_from_ebnf}, {"lark", gram_from_lark}};
+    const json_t *v = json_object_get(f, "grammar"), *syntax = json_object_get(f, "syntax");
     if (!json_is_string(v)) return refuse(c, "grammar", "is no string");
-    return gram_from_gbnf(c->r, json_string_value(v), json_string_length(v));
+    c->r->relaxing->name = NULL; /* a schema in a grammar is kept to */
+    if (!syntax) return gram_from_any_notation(c->r, json_string_value(v), json_string_length(v));
+    for (size_t i = 0; i < SQ_COUNT(rows) && json_is_string(syntax); i++)
+        if (strcmp(json_string_value(syntax), rows[i].word) == 0)
+            return rows[i].read(c->r, json_string_value(v), json_string_length(v));
+    return refuse(c, "syntax", "is none of gbnf, ebnf, lark");
 }
 
 /* ---- compositions ----------------------------------------------------------------------------- */
@@ -181,6 +193,7 @@ static gram_sym after_begin(reader *c, const json_t *f) {
     const gram_term end = texts(c, f, "end");
     if (!json_object_get(f, "end")) return refuse(c, "end", "is missing");
     if (gram_failed(c->p)) return GRAM_EMPTY;
+    c->r->relaxing->name = NULL;
     if (!inside && schema) return both(c->r, gram_from_schema_value(c->r, schema, false), end);
     if (is_any_text(inside) && !gram_nullable(c->p, end))
         return text_until(c->p, end, end, excluded(c, inside));
@@ -320,10 +333,10 @@ static const struct {
 } types[] = {
     {"const_string", const_string, {"value"}},
     {"any_text", any_text, {"excludes", "excluded_str"}},
-    {"json_schema", json_schema, {"json_schema"}},
+    {"json_schema", json_schema, {"json_schema", "relax"}},
     {"json_object", any_object, {NULL}},
     {"regex", regex, {"pattern"}},
-    {"grammar", grammar, {"grammar"}},
+    {"grammar", grammar, {"grammar", "syntax"}},
     {"sequence", sequence, {"elements"}},
     {"or", any_of, {"elements"}},
     {"optional", optional, {"content"}},
@@ -381,15 +394,7 @@ static gram_sym structural_tag(reader *c, const json_t *f) {
     return s;
 }
 
-gram_sym gram_from_tags(gram_rules *r, const char *s, size_t n) {
+gram_sym gram_from_tags(gram_rules *r) {
     reader c = {.r = r, .p = r->p};
-    json_t *root = NULL;
-    squish_error err = {0};
-    gram_sym start = GRAM_EMPTY;
-    if (sq_json_parse(s, n, SQ_JSON_DEPTH_SCHEMA, "tags", &root, &err) != SQUISH_OK)
-        gram_fail(r->p, err.code == SQUISH_CORRUPT ? SQUISH_INVALID : err.code, "%s", err.text);
-    else
-        start = element(&c, root);
-    json_decref(root);
-    return start;
+    return element(&c, r->relaxing->root);
 }

@@ -61,16 +61,18 @@ typedef enum {
     SQ_GRAM_JSON,
     SQ_GRAM_TAGS,
     SQ_GRAM_EBNF,
-    SQ_GRAM_LARK
+    SQ_GRAM_LARK,
+    SQ_GRAM_TEXT
 } sq_gram_kind;
 
 /* Compile source[0..n).
  *
  * REGEX: the whole text must match; bytes of UTF-8; ECMA syntax without look-around, back references, \b and
- * \p. GBNF: as llama.cpp reads it. EBNF: of the W3C or of ISO 14977. LARK: a subset. SCHEMA: JSON Schema (see
- * docs/grammar.md for what is supported; every keyword that is not is refused by name, with its JSON
- * pointer), white space bounded so that an answer cannot run away in it. SCHEMA_LOOSE: the same with any
- * white space. JSON: any object, at most 64 values in each other; source is ignored.
+ * \p. GBNF: as llama.cpp reads it. EBNF: of the W3C or of ISO 14977. LARK: a subset. TEXT: one of
+ * these three, told apart by what stands in it. SCHEMA: JSON Schema (see docs/grammar.md for what is
+ * supported; every keyword that is not is refused by name, with its JSON pointer), white space bounded so
+ * that an answer cannot run away in it. SCHEMA_LOOSE: the same with any white space. JSON: any object, at
+ * most 64 values in each other; source is ignored.
  *
  * Errors: INVALID (syntax, with the offset), UNSUPPORTED (valid but not supported: the construct or keyword
  * by name), NO_MEMORY (a limit above, by name). */
@@ -81,8 +83,11 @@ squish_status sq_gram_new(sq_gram **out, sq_gram_kind kind, const char *source, 
 squish_status sq_gram_new_for(sq_gram **out, sq_gram_kind kind, const char *source, size_t n,
                               const sq_tok *tok, const squish_alloc *a, squish_error *err);
 bool sq_gram_names_tokens(const sq_gram *g); /* a control token is in its language */
-sq_gram *sq_gram_share(sq_gram *g);          /* one more owner; returns g */
-void sq_gram_free(sq_gram *g);               /* one owner less */
+/* What schemas of TAGS are not kept to in, where their elements allow that: JSON pointers with the schemas'
+ * names, "weather#/properties/day/pattern, ..."; "": nothing. */
+const char *sq_gram_relaxed(const sq_gram *g);
+sq_gram *sq_gram_share(sq_gram *g); /* one more owner; returns g */
+void sq_gram_free(sq_gram *g);      /* one owner less */
 
 typedef struct {
     size_t terms, classes, terminals, rules, states, rows, places, masks, bytes;

@@ -4,6 +4,7 @@
  *
  * The trie of a vocabulary takes some tens of ms, so a model keeps the one its first grammar made. */
 #include "sched/sched.h"
+#include "squish_grammar.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -33,12 +34,13 @@ static squish_status trie_of(squish_model *m, sq_gram_trie **out, squish_error *
 
 squish_status squish_grammar_new(squish_grammar **out, const squish_model *m, squish_grammar_kind kind,
                                  const char *source, size_t bytes, squish_error *err) {
-    static const sq_gram_kind kinds[] = {SQ_GRAM_REGEX, SQ_GRAM_GBNF, SQ_GRAM_SCHEMA, SQ_GRAM_SCHEMA_LOOSE,
-                                         SQ_GRAM_JSON,  SQ_GRAM_TAGS, SQ_GRAM_EBNF,   SQ_GRAM_LARK};
+    static const sq_gram_kind kinds[] = {SQ_GRAM_REGEX,        SQ_GRAM_GBNF, SQ_GRAM_SCHEMA,
+                                         SQ_GRAM_SCHEMA_LOOSE, SQ_GRAM_JSON, SQ_GRAM_TAGS,
+                                         SQ_GRAM_EBNF,         SQ_GRAM_LARK, SQ_GRAM_TEXT};
     *out = NULL;
     if ((size_t)kind >= SQ_COUNT(kinds))
         return sq_fail(err, SQUISH_INVALID, "grammar kind %d, wanted 0 to %d", (int)kind,
-                       SQUISH_GRAMMAR_LARK);
+                       (int)SQUISH_GRAMMAR_TEXT);
     if (!m->tok)
         return sq_fail(err, SQUISH_UNSUPPORTED, "%s has no tokenizer, which a grammar needs", m->info.path);
     squish_grammar *g = sq_alloc_zero(&m->alloc, sizeof *g);
@@ -62,6 +64,10 @@ void squish_grammar_free(squish_grammar *g) {
     sq_gram_trie_free(g->trie);
     sq_alloc_free(&a, g, sizeof *g);
 }
+
+const char *squish_grammar_relaxed(const squish_grammar *g) { return sq_gram_relaxed(g->g); }
+
+void squish_grammar_cut_canonically(squish_grammar *g) { g->canonical = true; }
 
 uint64_t squish_grammar_bytes(const squish_grammar *g) {
     sq_gram_stats s;

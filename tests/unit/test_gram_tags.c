@@ -7,6 +7,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -97,6 +98,12 @@ static const struct {
      {"", "yes", "()(())", "abab"},
      {"y", "(", "()(", "aba"},
      {"no", "yesyes", "()ab"}},
+    {"{\"type\":\"sequence\",\"elements\":[{\"type\":\"grammar\",\"grammar\":\"start: "
+     "\\\"a\\\"i\"},{\"type\":"
+     "\"grammar\",\"syntax\":\"ebnf\",\"grammar\":\"s ::= \\\"b\\\"\"}]}",
+     {"ab", "Ab"},
+     {"A"},
+     {"b"}},
     /* The older form. */
     {"{\"type\":\"structural_tag\",\"triggers\":[\"<f=\"],\"structures\":[{\"begin\":\"<f=x>\",\"schema\":{"
      "\"type\":"
@@ -144,6 +151,9 @@ static const struct {
      SQUISH_INVALID, "'value' is no string, at '#/elements/1'"},
     {"{\"type\":\"sequence\",\"elements\":[]}", SQUISH_INVALID, "'elements' is no list, or empty"},
     {"{\"type\":\"optional\"}", SQUISH_INVALID, "'content' is missing"},
+    {"{\"type\":\"json_schema\",\"json_schema\":true,\"relax\":true}", SQUISH_INVALID,
+     "'relax' is no string"},
+    {"{\"type\":\"grammar\",\"grammar\":\"x\",\"syntax\":\"peg\"}", SQUISH_INVALID, "'syntax' is none of"},
     {"{\"type\":\"tag\",\"begin\":\"a\",\"content\":{\"type\":\"any_text\"}}", SQUISH_INVALID,
      "'end' is missing"},
     {"{\"type\":\"any_text\",\"excludes\":[\"\"]}", SQUISH_INVALID, "'excludes' holds an empty string"},
@@ -168,6 +178,69 @@ static void what_cannot_be_compiled_is_refused_with_its_place(void **state) {
         if (st != refusals[i].status || !strstr(err.text, refusals[i].says) || g)
             fail_msg("%s: status %d, '%s'", s, st, err.text);
     }
+}
+
+/* What is beyond the engine is left out where that is allowed, and nothing else; it is named. */
+static const struct {
+    const char *schema, *relaxed;
+    const char *words[4], *others[4];
+} relaxations[] = {
+    {"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\",\"pattern\":\"(?=x)\"},\"n\":{\"type\":"
+     "\"integer\"}},\"required\":[\"a\",\"n\"],\"additionalProperties\":false}",
+     "tool#/properties/a/pattern",
+     {"{\"a\":\"z\",\"n\":1}"},
+     {"{\"a\":1", "{\"a\":\"z\",\"n\":\"", "{\"b"}},
+    {"{\"properties\":{\"not\":{\"pattern\":\"\\\\b\"},\"a\\n/b,\":{\"format\":\"regex\"}}}",
+     "tool#/properties/a%0A~1b%2C/format, tool#/properties/not/pattern",
+     {"{\"not\":\"x\"}", "[]"},
+     {"x"}},
+    {"{\"type\":\"array\",\"not\":{\"items\":{\"uniqueItems\":true}}}",
+     "tool#/not",
+     {"[[1,1]]", "[]"},
+     {"1"}},
+    {"{\"oneOf\":[{\"type\":\"string\",\"pattern\":\"\\\\b\"},{\"type\":\"boolean\"}]}",
+     "tool#/oneOf, tool#/anyOf/0/pattern",
+     {"\"a\"", "true"},
+     {"1"}},
+    {"{\"if\":{\"pattern\":\"\\\\b\"},\"then\":{\"type\":\"null\"},\"type\":[\"string\",\"null\"]}",
+     "tool#/if",
+     {"\"a\"", "null"},
+     {"1"}},
+    {"{\"patternProperties\":{\"^(?!x)\":{\"type\":\"null\"}},\"additionalProperties\":false,\"required\":["
+     "\"y\"],"
+     "\"type\":\"object\"}",
+     "tool#/patternProperties",
+     {"{\"y\":1}"},
+     {"{}", "["}},
+    {"{\"anyOf\":[{\"$ref\":\"http://a.b/c\"},{\"type\":\"null\"}],\"unevaluatedProperties\":false}",
+     "tool#/anyOf/0/$ref",
+     {"{\"y\":1}", "null"},
+     {"x"}},
+};
+
+static void what_need_not_be_kept_to_is_left_out_and_named(void **state) {
+    (void)state;
+    for (size_t i = 0; i < SQ_COUNT(relaxations); i++) {
+        char source[1024];
+        squish_error err = {0};
+        sq_gram *g;
+        snprintf(source, sizeof source, "{\"type\":\"json_schema\",\"json_schema\":%s}",
+                 relaxations[i].schema);
+        assert_int_equal(sq_gram_new(&g, SQ_GRAM_TAGS, source, strlen(source), NULL, &err),
+                         SQUISH_UNSUPPORTED);
+        snprintf(source, sizeof source, "{\"type\":\"json_schema\",\"json_schema\":%s,\"relax\":\"tool\"}",
+                 relaxations[i].schema);
+        g = compile(source, NULL);
+        assert_string_equal(sq_gram_relaxed(g), relaxations[i].relaxed);
+        for (int k = 0; k < 4 && relaxations[i].words[k]; k++)
+            if (reads(g, relaxations[i].words[k]) != 2) fail_msg("%s: %s", source, relaxations[i].words[k]);
+        for (int k = 0; k < 4 && relaxations[i].others[k]; k++)
+            if (reads(g, relaxations[i].others[k]) != 0) fail_msg("%s: %s", source, relaxations[i].others[k]);
+        sq_gram_free(g);
+    }
+    sq_gram *g = compile("{\"type\":\"json_schema\",\"json_schema\":true,\"relax\":\"\"}", NULL);
+    assert_string_equal(sq_gram_relaxed(g), "");
+    sq_gram_free(g);
 }
 
 static void elements_in_each_other_have_a_limit(void **state) {
@@ -251,6 +324,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(free_text_ends_at_the_first_trigger_and_tags_hold_their_form),
         cmocka_unit_test(what_cannot_be_compiled_is_refused_with_its_place),
+        cmocka_unit_test(what_need_not_be_kept_to_is_left_out_and_named),
         cmocka_unit_test(elements_in_each_other_have_a_limit),
         cmocka_unit_test(control_tokens_are_reached_by_their_names_alone),
     };

@@ -63,6 +63,15 @@ static const struct {
      {"call {\"}\": null}", "  call{\"}\": null} ; "},
      {"call", "call {\"}\": n"},
      {"call {}", "call;", "{"}},
+    /* Told apart: Lark, ISO, W3C by a quote, a code point, a comment; GBNF by its comment, or by nothing. */
+    {SQ_GRAM_TEXT, "// x\n?start: \"a\" B\nB.2: \"b\"i", {"ab", "aB"}, {"a"}, {"b"}},
+    {SQ_GRAM_TEXT, "%ignore \" \"\nstart: \"a\"", {"a", " a "}, {""}, {"b"}},
+    {SQ_GRAM_TEXT, "(* list *) list =\n 'a', {','} ;", {"a", "a,,"}, {""}, {","}},
+    {SQ_GRAM_TEXT, "s ::= \"\\n\" 'x'", {"\\nx"}, {"\\n"}, {"\n"}},
+    {SQ_GRAM_TEXT, "s ::= [#x41-#x43] \"#\"", {"B#"}, {"C"}, {"x"}},
+    {SQ_GRAM_TEXT, "s ::= \"a\" /* one */ \"b\"", {"ab"}, {"a"}, {"b"}},
+    {SQ_GRAM_TEXT, "root ::= \"\\n\" b # it's a comment\nb ::= [']", {"\n'"}, {"\n"}, {"\\"}},
+    {SQ_GRAM_TEXT, "root ::= \"it's\\\"\" [/*\"'] [a-f]{2}", {"it's\"'ab"}, {"it's\"*"}, {"it's'"}},
     {SQ_GRAM_LARK, "start: A{2,} # at least two\nA: \"\\x41\" | \"\\\\\"", {"AA", "A\\A"}, {"A"}, {"a"}},
 };
 
@@ -108,6 +117,11 @@ static const struct {
     {SQ_GRAM_EBNF, "a = ? anything ? ;", SQUISH_UNSUPPORTED, "a special sequence"},
     {SQ_GRAM_EBNF, "a = 3 'x' ;", SQUISH_INVALID, "a count without its *"},
     {SQ_GRAM_LARK, "x: \"a\"", SQUISH_INVALID, "lark: no rule 'start'"},
+    {SQ_GRAM_TEXT, "x: \"a\"", SQUISH_INVALID, "lark: no rule 'start'"},
+    {SQ_GRAM_TEXT, "x ::= \"a\"", SQUISH_INVALID, "gbnf: no rule 'root'"},
+    {SQ_GRAM_TEXT, "a = 'b'", SQUISH_INVALID, "ebnf: a rule without its ;"},
+    {SQ_GRAM_TEXT, "", SQUISH_INVALID, "gbnf"},
+    {SQ_GRAM_TEXT, "root ::= \"a\\", SQUISH_INVALID, "gbnf"},
     {SQ_GRAM_LARK, "start: \"a", SQUISH_INVALID, "lark: a string without its end in line 1"},
     {SQ_GRAM_LARK, "start: /a", SQUISH_INVALID, "an expression without its /"},
     {SQ_GRAM_LARK, "start: /a\\", SQUISH_INVALID, "an expression without its /"},
