@@ -43,7 +43,8 @@ sanitized_tests() {
 
 threaded_tests() {
     TSAN_OPTIONS=halt_on_error=1 TEST_TIMEOUT=600 scripts/run_tests.sh build/tsan build/tsan/tests/unit/test_base_pool \
-        build/tsan/tests/unit/test_http_server build/tsan/tests/e2e/test_batch build/tsan/tests/golden/test_architectures
+        build/tsan/tests/unit/test_http_server build/tsan/tests/unit/test_sched_masks build/tsan/tests/e2e/test_batch \
+        build/tsan/tests/golden/test_architectures
 }
 
 fuzz_all() {
@@ -64,7 +65,8 @@ step "no warnings, gcc" quiet_make CC=gcc WERROR=1 BUILD=build/gcc $targets
 step "no warnings, clang; ASan and UBSan build" quiet_make CC=clang WERROR=1 BUILD=build/asan OPT="-O1 -g" SAN="$asan" $targets libfuzzer-build
 step "tests under ASan and UBSan" sanitized_tests
 step "TSan build" quiet_make CC=clang BUILD=build/tsan OPT="-O1 -g" SAN="-fsanitize=thread" \
-    build/tsan/tests/unit/test_base_pool build/tsan/tests/unit/test_http_server build/tsan/tests/e2e/test_batch \
+    build/tsan/tests/unit/test_base_pool build/tsan/tests/unit/test_http_server build/tsan/tests/unit/test_sched_masks \
+    build/tsan/tests/e2e/test_batch \
     build/tsan/tests/golden/test_architectures
 step "threads under TSan" threaded_tests
 step "short fuzz of every parser" fuzz_all

@@ -37,6 +37,7 @@ struct squish_grammar {
     sq_gram *g;
     sq_gram_trie *trie;
     double compile_ms;
+    bool canonical; /* forced text is cut as the tokenizer cuts it */
 };
 
 struct squish_engine {
@@ -57,7 +58,7 @@ struct squish_engine {
 struct squish_seq {
     sq_engine *e;
     sq_kv_seq *kv;
-    int32_t *tokens;      /* [ctx] */
+    int32_t *tokens; /* [ctx] */
     int32_t n, reused;
     int32_t n_prompt;     /* of these, those that were given: tokens behind them were drawn */
     int32_t n_guesses;    /* tokens [n, n + n_guesses) are in the cache and not part of the timeline */
@@ -138,6 +139,23 @@ squish_status sq_gen_next(sq_gen *g, squish_gen_event *ev, squish_error *err);
 void sq_gen_stats(const sq_gen *g, squish_gen_stats *out);
 void sq_gen_rates(squish_gen_stats *s); /* fill the tokens per second from the rest */
 void sq_gen_free(sq_gen *g);
+
+/* ---- text that is forced (sched_jump.c) --------------------------------------------------------- */
+
+/* Tokens in the order of the tokenizer for the text that a grammar forces next, taken one by one. */
+typedef struct {
+    sq_arena arena; /* of the ids; reset for each text */
+    sq_buf text;
+    int32_t *ids; /* [n], those before `at` are taken */
+    size_t n, at;
+    bool looked; /* there was a search at the place where the matcher is */
+} sq_jump;
+void sq_jump_init(sq_jump *j, const squish_alloc *a);
+void sq_jump_deinit(sq_jump *j);
+/* Find them, unless there was a search already. mask: room for one. The matcher stays. */
+squish_status sq_jump_find(sq_jump *j, sq_matcher *x, const sq_tok *tok, uint64_t *mask, size_t words,
+                           squish_error *err);
+static inline bool sq_jump_is_on(const sq_jump *j) { return j->at < j->n; }
 
 /* ---- many answers at once -------------------------------------------------------------------- */
 

@@ -41,6 +41,8 @@ struct sq_answer {
     uint64_t *mask, *tried; /* [mask_words]: of the job; all but what was tried in vain */
     size_t mask_words;
     bool free_choice; /* the filters of the sampler do not depend on the mask */
+    bool jumps;       /* forced text is cut as the tokenizer cuts it: */
+    sq_jump jump;
     int32_t n_forced, n_unmasked;
 };
 
@@ -119,6 +121,8 @@ static squish_status begin_grammar(sq_answer *a, const squish_gen_options *o, sq
     if (!a->mask) return sq_fail(err, SQUISH_NO_MEMORY, "answer: out of memory");
     a->tried = a->mask + a->mask_words;
     a->free_choice = is_free_choice(&o->sampling);
+    a->jumps = g->canonical;
+    sq_jump_init(&a->jump, &a->alloc);
     a->job = (sq_mask_job){.g = g->g, .trie = g->trie, .mask = a->mask};
     return sq_matcher_new(&a->matcher, g->g, g->trie, &a->alloc, err);
 }
@@ -168,6 +172,7 @@ void sq_answer_free(sq_answer *a) {
     sq_sampler_free(a->sampler);
     sq_stops_free(a->stops);
     sq_matcher_free(a->matcher);
+    if (a->mask) sq_jump_deinit(&a->jump);
     sq_buf_deinit(&a->piece);
     sq_buf_deinit(&a->text);
     squish_alloc alloc = a->alloc;
@@ -254,9 +259,16 @@ static int32_t only_id(const sq_answer *a) {
     return (int32_t)(w * 64) + __builtin_ctzll(a->mask[w]);
 }
 
+static squish_status look_for_jump(sq_answer *a, squish_error *err) {
+    if (!a->jumps) return SQUISH_OK;
+    return sq_jump_find(&a->jump, a->matcher, a->m->tok, a->tried, a->mask_words, err);
+}
+
 bool sq_answer_is_forced(sq_answer *a) {
     squish_error err = {0}; /* the call for the token says it again */
     if (!a->matcher || !sq_answer_wants_token(a) || a->n_top >= 0) return false;
+    if (look_for_jump(a, &err) != SQUISH_OK) return false;
+    if (sq_jump_is_on(&a->jump)) return true;
     if (a->mask_state == MASK_NONE && !sq_matcher_is_narrow(a->matcher)) return false;
     if (a->mask_state == MASK_BEGUN || a->mask_state == MASK_LATE || find_mask(a, &err) != SQUISH_OK)
         return false;
@@ -265,6 +277,7 @@ bool sq_answer_is_forced(sq_answer *a) {
 
 /* Does the token go on as the grammar wants? Then it joins the text the grammar reads. */
 static squish_status follow(sq_answer *a, int32_t id, bool *ok, squish_error *err) {
+    a->jump.looked = sq_jump_is_on(&a->jump);
     if (!sq_tok_is_eos(a->m->tok, id)) return sq_matcher_token(a->matcher, id, ok, err);
     *ok = sq_matcher_may_end(a->matcher);
     return SQUISH_OK;
@@ -315,9 +328,29 @@ static squish_status draw_masked(sq_answer *a, const float *logits, int32_t posi
     return sq_fail(err, SQUISH_NUMERIC, "token %d was drawn against the grammar", a->drawn.id);
 }
 
+/* The next token of forced text. Where its log-probability is asked for it is drawn as the only one there is.
+ */
+static squish_status draw_forced(sq_answer *a, const float *logits, int32_t position, squish_error *err) {
+    const int32_t id = a->jump.ids[a->jump.at++];
+    bool ok;
+    a->drawn = (sq_sample_result){.id = id};
+    a->n_forced += logits == NULL;
+    if (logits && a->n_top >= 0) {
+        memset(a->tried, 0, a->mask_words * sizeof *a->tried);
+        a->tried[id / 64] = 1ull << id % 64;
+        SQ_TRY(sq_sampler_draw(a->sampler, logits, a->tried, position, a->n_top, &a->drawn, err));
+    }
+    if (a->mask_state == MASK_BEGUN) sq_masks_wait(a->masks, &a->job, -1);
+    if (a->mask_state != MASK_LATE) a->mask_state = MASK_NONE;
+    SQ_TRY(follow(a, id, &ok, err));
+    return ok ? SQUISH_OK : sq_fail(err, SQUISH_NUMERIC, "token %d was forced against the grammar", id);
+}
+
 static squish_status draw_grammatical(sq_answer *a, const float *logits, int32_t position,
                                       squish_error *err) {
     bool done = false;
+    SQ_TRY(look_for_jump(a, err));
+    if (sq_jump_is_on(&a->jump)) return draw_forced(a, logits, position, err);
     if (logits && a->free_choice && a->n_done >= a->min_tokens && a->mask_state == MASK_BEGUN &&
         !sq_masks_wait(a->masks, &a->job, LATE_US))
         SQ_TRY(draw_unmasked(a, logits, position, &done, err));

@@ -4,8 +4,10 @@
  * alone and among others; masks that come late change nothing either. */
 #include "grammar/gram_int.h"
 #include "sched/sched.h"
+#include "squish_grammar.h"
 #include "support/batch_run.h"
 
+#include <jansson.h>
 #include <stdio.h>
 
 enum { CTX = 512 };
@@ -143,6 +145,7 @@ static void a_batch_gives_the_answers_of_solo_runs(void **state) {
     for (int i = 0; i < N; i++) {
         g[i] = grammar((size_t)i % SQ_COUNT(cases));
         const squish_gen_options o = options(i < 3 ? 0.0f : 0.8f, g[i]);
+        if (i == 1 || i == 4) squish_grammar_cut_canonically(g[i]);
         answer_alone(shared.s, prompt.ids, prompt.count, &o, &alone[i]);
         squish_job_options jo = squish_job_options_default();
         jo.prompt = prompt.ids;
@@ -165,6 +168,66 @@ static void a_batch_gives_the_answers_of_solo_runs(void **state) {
     }
     run_close(&x);
     bell_free(done);
+}
+
+/* ---- text that is forced ----------------------------------------------------------------------- */
+
+/* At a temperature at which a model cuts words anyhow, the tokens are those of the tokenizer. */
+static void forced_text_is_cut_as_the_tokenizer_cuts_it(void **state) {
+    (void)state;
+    static const char text[] = "The weather in Köln is 21 degrees today,\n    and it's \"sunny\" – 東京.";
+    squish_grammar *g;
+    squish_tokens wanted = {0};
+    squish_error err = {0};
+    static answer x;
+    json_t *tags = json_pack("{s:s, s:s}", "type", "const_string", "value", text);
+    char *source = json_dumps(tags, 0);
+    assert_ok(squish_grammar_new(&g, shared.m, SQUISH_GRAMMAR_TAGS, source, strlen(source), &err), &err);
+    assert_ok(squish_tokenize(shared.m, text, strlen(text), 0, &wanted, &err), &err);
+    squish_gen_options o = options(2, g);
+    answer_alone(shared.s, prompt.ids, prompt.count, &o, &x);
+    assert_string_equal(x.text, text);
+    assert_true((size_t)x.n > wanted.count); /* without it the model cuts them otherwise */
+    squish_grammar_cut_canonically(g);
+    for (o.logprobs = -1; o.logprobs < 1; o.logprobs++) {
+        answer_alone(shared.s, prompt.ids, prompt.count, &o, &x);
+        assert_int_equal(x.status, SQUISH_OK);
+        assert_string_equal(x.text, text);
+        assert_int_equal(x.n, wanted.count);
+        assert_memory_equal(x.ids, wanted.ids, wanted.count * sizeof *wanted.ids);
+    }
+    o.logprobs = -1;
+    int32_t ids[CTX], n;
+    assert_true((size_t)forced_of(&o, ids, &n) + 1 + wanted.count / SQ_JUMP_MAX >= wanted.count);
+    squish_tokens_free(&wanted);
+    squish_grammar_free(g);
+    free(source);
+    json_decref(tags);
+}
+
+/* Where free text follows, a token that reaches into it is the model's to choose: none is cut off by force.
+ */
+static void where_forced_text_ends_the_model_chooses(void **state) {
+    (void)state;
+    static const char regex[] = "answer: (1|12|123)( and (on|off)){0,9}!";
+    squish_grammar *g;
+    squish_error err = {0};
+    static answer x, slow;
+    assert_ok(squish_grammar_new(&g, shared.m, SQUISH_GRAMMAR_REGEX, regex, strlen(regex), &err), &err);
+    squish_grammar_cut_canonically(g);
+    for (int i = 0; i < 20; i++) {
+        squish_gen_options o = options(2, g);
+        o.sampling.seed = i;
+        answer_alone(shared.s, prompt.ids, prompt.count, &o, &x);
+        assert_int_equal(x.finish, SQUISH_FINISH_STOP);
+        assert_memory_equal(x.text, "answer: 1", 9);
+        o.logprobs = 0;
+        answer_alone(shared.s, prompt.ids, prompt.count, &o, &slow);
+        assert_int_equal(slow.status, SQUISH_OK);
+        assert_int_equal(x.n, slow.n);
+        assert_memory_equal(x.ids, slow.ids, (size_t)x.n * sizeof *x.ids);
+    }
+    squish_grammar_free(g);
 }
 
 /* ---- masks that are late ---------------------------------------------------------------------- */
@@ -242,6 +305,8 @@ int main(void) {
         cmocka_unit_test(forced_tokens_are_those_that_would_have_been_drawn),
         cmocka_unit_test(forced_tokens_are_counted_and_leave_the_same_cache),
         cmocka_unit_test(a_batch_gives_the_answers_of_solo_runs),
+        cmocka_unit_test(forced_text_is_cut_as_the_tokenizer_cuts_it),
+        cmocka_unit_test(where_forced_text_ends_the_model_chooses),
         cmocka_unit_test(a_late_mask_changes_nothing),
     };
     return cmocka_run_group_tests(tests, open_shared, close_shared);
