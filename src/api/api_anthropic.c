@@ -219,7 +219,8 @@ static bool read_manner(sq_api_call *c, const json_t *body) {
            sq_api_get_think_tokens(c, on ? thinking : NULL, "thinking.", "budget_tokens") &&
            sq_api_get_tools(c, body, false, "input_schema") && sq_api_get_tool_choice(c, body) &&
            sq_api_get_format(c, body, "output_format", "output_format") &&
-           sq_api_get_format(c, json_object_get(body, "output_config"), "format", "output_config.format");
+           sq_api_get_format(c, json_object_get(body, "output_config"), "format", "output_config.format") &&
+           (c->wish.shape.relaxes = false, true); /* this API knows strict schemas only */
 }
 
 static bool read_counted(sq_api_call *c, json_t *body) {

@@ -66,6 +66,7 @@ static void destroy(sq_api_call *c) {
     json_decref(c->wish.messages);
     json_decref(c->wish.template_vars);
     json_decref(c->wish.tools);
+    json_decref(c->wish.allowed);
     for (size_t i = 0; i < c->n_answers; i++) {
         squish_job_free(c->answers[i].job);
         sq_buf_deinit(&c->answers[i].text);
@@ -96,6 +97,7 @@ static void close_call(sq_api_call *c) {
         sq_api_grammar_release(c->model->grammars, c->grammar);
         sq_api_grammar_release(c->model->grammars, c->behind);
         c->grammar = c->behind = NULL;
+        c->relaxed = NULL; /* it was the grammar's */
         if (c->wish.keep_alive_set) sq_api_model_keep(c->model, c->wish.keep_alive_s);
         sq_api_model_release(c->model);
         c->model = NULL;
@@ -482,7 +484,7 @@ static void prepared(void *user) {
         reply_formed(c);
         return;
     }
-    if (*c->relaxed) sq_http_add_header(c->req, "X-Squish-Schema-Relaxed", c->relaxed);
+    if (c->relaxed && *c->relaxed) sq_http_add_header(c->req, "X-Squish-Schema-Relaxed", c->relaxed);
     c->core->stage = ANSWERS;
     if (!submit(c)) {
         fail(c);

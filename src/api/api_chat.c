@@ -135,6 +135,7 @@ static void end_choice(sq_api_call *c, const sq_api_answer *a) {
     }
     sq_api_put(c, s->choice, "finish_reason", json_string(sq_api_finish_word(a)));
     if (a->stop_reason) sq_api_put(c, s->choice, "stop_reason", json_string(a->stop_reason));
+    sq_api_put_verdict(c, a, s->choice);
 }
 
 /* ---- a stream -------------------------------------------------------------------------------- */
@@ -162,6 +163,7 @@ static json_t *chunk(sq_api_call *c, const sq_api_answer *a, json_t *delta, cons
                                "finish_reason", finish);
     json_t *o = sq_api_openai_head(c, "chatcmpl-", "chat.completion.chunk");
     if (finish && a->stop_reason) sq_api_put(c, choice, "stop_reason", json_string(a->stop_reason));
+    if (finish) sq_api_put_verdict(c, a, choice);
     sq_api_put(c, o, "choices", json_pack("[o]", choice));
     if (s->include_usage) sq_api_put(c, o, "usage", json_null());
     return o;

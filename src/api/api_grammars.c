@@ -2,7 +2,7 @@
  *
  * api_grammars.c - compiled grammars, kept by what they were compiled from.
  *
- *   SHA-256 of (kind, source) -> grammar;   per model, since a grammar knows its vocabulary
+ *   SHA-256 of (kind, canonical, source) -> grammar;   per model, since a grammar knows its vocabulary
  *
  * At most 64 of a model are kept, and 256 MiB of what they have learned; the one that nobody asked for
  * longest goes first. One that is in use stays until its last user lets go of it.
@@ -61,9 +61,10 @@ void sq_api_grammars_free(sq_api_grammars *l) {
 
 const squish_grammar *sq_api_grammar_of(const sq_api_grammar *g) { return g->grammar; }
 
-static bool make_key(squish_grammar_kind kind, const char *source, size_t n, unsigned char key[KEY]) {
+static bool make_key(squish_grammar_kind kind, bool canonical, const char *source, size_t n,
+                     unsigned char key[KEY]) {
     EVP_MD_CTX *md = EVP_MD_CTX_new();
-    const unsigned char k = (unsigned char)kind;
+    const unsigned char k = (unsigned char)(kind | canonical << 7);
     const bool ok = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) && EVP_DigestUpdate(md, &k, 1) &&
                     EVP_DigestUpdate(md, source, n) && EVP_DigestFinal_ex(md, key, NULL);
     EVP_MD_CTX_free(md);
@@ -122,15 +123,18 @@ static sq_api_grammar *keep(sq_api_grammars *l, squish_grammar *fresh, const uns
 }
 
 squish_status sq_api_grammar_get(sq_api_grammars *l, const squish_model *m, squish_grammar_kind kind,
-                                 const char *source, size_t n, sq_api_grammar **out, squish_error *err) {
+                                 bool canonical, const char *source, size_t n, sq_api_grammar **out,
+                                 squish_error *err) {
     unsigned char key[KEY];
     squish_grammar *fresh;
-    if (!make_key(kind, source, n, key)) return sq_fail(err, SQUISH_NO_MEMORY, "out of memory for a grammar");
+    if (!make_key(kind, canonical, source, n, key))
+        return sq_fail(err, SQUISH_NO_MEMORY, "out of memory for a grammar");
     pthread_mutex_lock(&l->lock);
     *out = find(l, key);
     pthread_mutex_unlock(&l->lock);
     if (*out) return SQUISH_OK;
     SQ_TRY(squish_grammar_new(&fresh, m, kind, source, n, err));
+    if (canonical) squish_grammar_cut_canonically(fresh);
     *out = keep(l, fresh, key);
     return *out ? SQUISH_OK : sq_fail(err, SQUISH_NO_MEMORY, "out of memory for a grammar");
 }

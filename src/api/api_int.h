@@ -51,6 +51,7 @@
 #include "api/api.h"
 #include "calls/calls.h"
 #include "http/http.h"
+#include "squish_grammar.h"
 #include "store/store.h"
 
 #include <jansson.h>
@@ -69,11 +70,11 @@ enum {
     SQ_API_CHOICES_MAX = 16,
     SQ_API_STOPS_MAX = 16,
     SQ_API_BIAS_MAX = 1024,
-    SQ_API_JSON_ELEMENTS = 100000, /* keys and elements of one body ... */
-    SQ_API_JSON_IDS = 16 << 20,    /* ... on routes that take token ids */
+    SQ_API_JSON_ELEMENTS = 100000,       /* keys and elements of one body ... */
+    SQ_API_JSON_IDS = 16 << 20,          /* ... on routes that take token ids */
     SQ_API_NAME_MAX = SQ_STORE_NAME_MAX, /* bytes of a model's name */
-    SQ_API_TEXT_MAX = 64 << 20, /* bytes of one answer */
-    SQ_API_FLIGHT_MAX = 64         /* answers of one request at work at once; the others follow */
+    SQ_API_TEXT_MAX = 64 << 20,          /* bytes of one answer */
+    SQ_API_FLIGHT_MAX = 64               /* answers of one request at work at once; the others follow */
 };
 
 /* ---- errors (api_emit.c) --------------------------------------------------------------------- */
@@ -147,6 +148,7 @@ typedef struct {
     squish_grammar_kind kind;
     const char *source; /* lives as long as the call */
     size_t bytes;
+    bool relaxes; /* a schema that need not be kept to in full */
 } sq_api_shape;
 
 typedef struct {
@@ -162,12 +164,13 @@ typedef struct {
     squish_gen_options gen; /* what the request set; the rest comes from dialect and model */
     uint32_t set;           /* bit per sq_api_field that the request set */
     sq_api_shape shape;     /* compiled into gen.grammar once the model is known */
+    bool canonical;         /* text that it forces is cut as the tokenizer cuts it */
     json_t *tools;          /* as api_tools.c leaves them; reference owned by the call; NULL: none */
     sq_calls_choice choice; /* default AUTO */
-    const char *tool_name;  /* REQUIRED: of this one; NULL: of any */
-    bool parallel;          /* several calls in one answer */
-    int32_t think_tokens;   /* budget of thoughts; 0: none */
-    int32_t n;              /* answers per prompt */
+    json_t *allowed;      /* names of the tools that may be called; reference owned by the call; NULL: all */
+    bool parallel;        /* several calls in one answer */
+    int32_t think_tokens; /* budget of thoughts; 0: none */
+    int32_t n;            /* answers per prompt */
     bool stream;
     bool spec_set;           /* gen.spec was asked for */
     bool token_times;        /* frames of tokens say when each was drawn */
@@ -247,8 +250,8 @@ struct sq_api_answer {
     squish_job *job; /* NULL: not submitted yet, or over */
     int32_t index;   /* prompt * n + choice, the place in c->answers */
     int32_t i_prompt, i_choice;
-    sq_buf text;      /* generated so far, without thoughts and calls; in streams only with wish.whole_text */
-    sq_buf thought;   /* as text */
+    sq_buf text;    /* generated so far, without thoughts and calls; in streams only with wish.whole_text */
+    sq_buf thought; /* as text */
     sq_api_use *uses, *last_use;
     int32_t n_uses, n_whole; /* calls begun, and those that are whole */
     int32_t n_thought;       /* tokens of thoughts */
@@ -257,8 +260,8 @@ struct sq_api_answer {
     int32_t *ids;            /* generated so far; only with wish.think_tokens */
     size_t ids_cap;
     const squish_job_event *event; /* while its parts are told */
-    sq_calls *parts;         /* NULL: the answer is text */
-    int32_t n_tokens; /* generated so far */
+    sq_calls *parts;               /* NULL: the answer is text */
+    int32_t n_tokens;              /* generated so far */
     bool started, ended;
     squish_finish finish;
     char *stop_reason;      /* in the call's arena; NULL: none */
@@ -293,10 +296,11 @@ struct sq_api_call {
     size_t n_prompts;
     sq_api_answer *answers; /* [n_answers], n_answers = n_prompts * n */
     size_t n_answers;
-    sq_api_grammar *grammar;  /* of wish.gen.grammar, held until the call ends; NULL: none */
-    sq_api_grammar *behind;   /* the same for an answer whose thoughts are over */
-    char relaxed[256];        /* tools whose schemas are not kept to, for a header; "": none */
-    int64_t seed;             /* in force, for x_squish_seed */
+    sq_api_grammar *grammar; /* of wish.gen.grammar, held until the call ends; NULL: none */
+    sq_api_grammar *behind;  /* the same for an answer whose thoughts are over */
+    const char
+        *relaxed; /* what schemas are not kept to in (squish_grammar_relaxed), for a header; "": nothing */
+    int64_t seed; /* in force, for x_squish_seed */
     int64_t truncated_tokens; /* of embeddings, where that was asked for */
     json_t *made;   /* file of the made model that was asked for; reference owned by the call; NULL: none */
     json_t *result; /* the reply; reference owned by the call */
@@ -359,7 +363,7 @@ bool sq_api_openai_common(sq_api_call *c, const json_t *body, bool *include_usag
 /* (api_embeddings.c) How a model, opened from path, makes one vector of a prompt; *told: it says so itself.
  * Worker. */
 squish_pooling sq_api_pooling(const squish_model *m, const char *path, bool *told);
-void sq_api_unit_vector(float *v, int32_t n); /* to length 1 */
+void sq_api_unit_vector(float *v, int32_t n);     /* to length 1 */
 json_t *sq_api_vector(const float *v, int32_t n); /* NULL: no memory */
 /* (api_chat.c) Append {token, logprob, bytes, top_logprobs} of a TOKEN event. */
 void sq_api_add_token(sq_api_call *c, json_t *list, const squish_job_event *ev);
@@ -427,20 +431,26 @@ const char *sq_api_text_of(const sq_buf *b); /* "" where it is empty */
 
 /* All fill wish.shape, or refuse what is no shape, and a second one. Of OpenAI's routes and those like it: */
 bool sq_api_get_shape(sq_api_call *c, const json_t *body);
-/* {type: text | json_object | json_schema, schema} under that name of o. field: how refusals call it. */
+/* {type: text | json_object | json_schema | structural_tag | grammar, ...} under that name of o. field: how
+ * refusals call it. */
 bool sq_api_get_format(sq_api_call *c, const json_t *o, const char *name, const char *field);
 bool sq_api_get_ollama_format(sq_api_call *c, const json_t *body); /* "json" or a schema */
 /* Once the model is known: wish.shape -> wish.gen.grammar. false: a 400 that names keyword and place. */
 bool sq_api_make_grammar(sq_api_call *c);
+/* Where the schema of the answer was relaxed, "schema_valid" into o: does the answer satisfy it as it was
+ * asked for? null where nobody can say. */
+void sq_api_put_verdict(sq_api_call *c, const sq_api_answer *a, json_t *o);
 
 /* ---- compiled grammars (api_grammars.c) --------------------------------------------------------- */
 
 /* Those of one model, kept by what they were compiled from. false: no memory. Free it before the model. */
 bool sq_api_grammars_new(sq_api_grammars **out, const squish_alloc *alloc);
 void sq_api_grammars_free(sq_api_grammars *l);
-/* Any thread, as the rest. *out is held until it is released. Errors: as squish_grammar_new. */
+/* Any thread, as the rest. *out is held until it is released. canonical: see squish_grammar_cut_canonically.
+ * Errors: as squish_grammar_new. */
 squish_status sq_api_grammar_get(sq_api_grammars *l, const squish_model *m, squish_grammar_kind kind,
-                                 const char *source, size_t n, sq_api_grammar **out, squish_error *err);
+                                 bool canonical, const char *source, size_t n, sq_api_grammar **out,
+                                 squish_error *err);
 const squish_grammar *sq_api_grammar_of(const sq_api_grammar *g);
 void sq_api_grammar_release(sq_api_grammars *l, sq_api_grammar *g); /* g may be NULL */
 

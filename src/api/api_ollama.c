@@ -470,6 +470,7 @@ static void finish(sq_api_call *c) {
     const bool whole = a && !c->streaming && a->text.data;
     json_t *o = line(c, whole ? a->text.data : "", whole ? a->text.len : 0, true);
     sq_api_put(c, o, "done_reason", json_string(done_reason(c)));
+    if (a) sq_api_put_verdict(c, a, o);
     if (a && !c->streaming) put_parts(c, a, place_of(c, o));
     if (a) {
         put_logprobs(c, o);

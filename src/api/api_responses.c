@@ -305,6 +305,7 @@ static json_t *whole(sq_api_call *c) {
         json_object_set_new(o, "incomplete_details", json_pack("{s:s}", "reason", "max_output_tokens"));
     else
         json_object_set_new(o, "completed_at", json_integer((json_int_t)sq_os_unix_time()));
+    sq_api_put_verdict(c, a, o);
     return o;
 }
 

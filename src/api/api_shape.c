@@ -2,9 +2,10 @@
  *
  * api_shape.c - what an answer must look like, as the dialects spell it:
  *
- *   OpenAI     response_format {type: text | json_object | json_schema}, in /v1/responses as text.format
- *   vLLM       guided_json, guided_regex, guided_choice, guided_grammar; structured_outputs {json, ...}
- *   llama.cpp  grammar, json_schema; response_format {type: json_object, schema}
+ *   OpenAI     response_format {type: text | json_object | json_schema}; in /v1/responses text.format
+ *   vLLM       guided_json, guided_regex, guided_choice, guided_grammar, structured_outputs {json, ...},
+ *              response_format {type: structural_tag}
+ *   llama.cpp  grammar, json_schema, response_format {type: json_object, schema}
  *   Ollama     format "json" or a schema
  *   Anthropic  output_format, output_config.format {type: json_schema, schema}
  *
@@ -30,6 +31,8 @@ static bool set_shape(sq_api_call *c, const char *field, squish_grammar_kind kin
     return true;
 }
 
+static bool is_there(const json_t *v) { return v && !json_is_null(v); }
+
 /* NULL: absent, null, false, or nothing in it. */
 static json_t *value_of(const json_t *o, const char *name) {
     json_t *v = json_object_get(o, name);
@@ -45,16 +48,20 @@ static bool wrong_type(sq_api_call *c, const char *field, const char *wanted) {
 
 /* ---- kinds ----------------------------------------------------------------------------------- */
 
+static bool take_dump(sq_api_call *c, const char *field, const json_t *v, squish_grammar_kind kind) {
+    char *text = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
+    const size_t n = text ? strlen(text) : 0;
+    const char *kept = text ? sq_arena_strndup(&c->arena, text, n) : NULL;
+    free(text);
+    return kept ? set_shape(c, field, kind, kept, n) : no_memory(c);
+}
+
 /* A schema, or (as vLLM's guided_json may be) its text. */
 static bool take_schema(sq_api_call *c, const char *field, const json_t *v) {
     if (json_is_string(v))
         return set_shape(c, field, SQUISH_GRAMMAR_SCHEMA, json_string_value(v), json_string_length(v));
     if (!json_is_object(v) && !json_is_boolean(v)) return wrong_type(c, field, "a JSON Schema");
-    char *text = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
-    const size_t n = text ? strlen(text) : 0;
-    const char *kept = text ? sq_arena_strndup(&c->arena, text, n) : NULL;
-    free(text);
-    return kept ? set_shape(c, field, SQUISH_GRAMMAR_SCHEMA, kept, n) : no_memory(c);
+    return take_dump(c, field, v, SQUISH_GRAMMAR_SCHEMA);
 }
 
 static bool take_text(sq_api_call *c, const char *field, const json_t *v, squish_grammar_kind kind) {
@@ -66,8 +73,36 @@ static bool take_regex(sq_api_call *c, const char *field, const json_t *v) {
     return take_text(c, field, v, SQUISH_GRAMMAR_REGEX);
 }
 
+static bool take_tags(sq_api_call *c, const char *field, const json_t *v) {
+    if (json_is_string(v)) return take_text(c, field, v, SQUISH_GRAMMAR_TAGS);
+    return json_is_object(v) ? take_dump(c, field, v, SQUISH_GRAMMAR_TAGS)
+                             : wrong_type(c, field, "structural tags");
+}
+
+/* The notation by a word, or by what the source looks like. */
+static bool take_notation(sq_api_call *c, const char *field, const json_t *source, const json_t *word) {
+    static const struct {
+        const char *word;
+        squish_grammar_kind kind;
+    } rows[] = {{"gbnf", SQUISH_GRAMMAR_GBNF},
+                {"ebnf", SQUISH_GRAMMAR_EBNF},
+                {"lark", SQUISH_GRAMMAR_LARK},
+                {"regex", SQUISH_GRAMMAR_REGEX}};
+    if (!is_there(word)) return take_text(c, field, source, SQUISH_GRAMMAR_TEXT);
+    for (size_t i = 0; i < SQ_COUNT(rows) && json_is_string(word); i++)
+        if (strcmp(json_string_value(word), rows[i].word) == 0)
+            return take_text(c, field, source, rows[i].kind);
+    return sq_api_refuse(&c->error, 400, "invalid_value", field,
+                         "'%s.syntax' is '%.40s', wanted gbnf, ebnf, lark or regex", field,
+                         json_is_string(word) ? json_string_value(word) : "no string");
+}
+
+/* A text, or (as OpenAI has it for tools) {syntax, definition}. */
 static bool take_grammar(sq_api_call *c, const char *field, const json_t *v) {
-    return take_text(c, field, v, SQUISH_GRAMMAR_GBNF);
+    const json_t *inner = json_object_get(v, "definition");
+    if (!json_is_object(v)) return take_notation(c, field, v, NULL);
+    return take_notation(c, field, inner ? inner : json_object_get(v, "grammar"),
+                         json_object_get(v, "syntax"));
 }
 
 static bool take_json(sq_api_call *c, const char *field, const json_t *v) {
@@ -102,21 +137,48 @@ static bool take_choice(sq_api_call *c, const char *field, const json_t *v) {
 
 /* ---- where they stand ------------------------------------------------------------------------ */
 
-/* An object with a type. OpenAI's chat puts name, schema and strict into "json_schema", its responses beside
- * the type. */
+/* OpenAI's chat puts name, schema and strict into "json_schema", its responses beside the type. A schema that
+ * is not strict is kept to as far as the grammar engine can, and the answer says how far that is. */
+static bool take_schema_format(sq_api_call *c, const char *field, const json_t *v) {
+    const json_t *inner = json_object_get(v, "json_schema"), *o = inner ? inner : v;
+    const json_t *schema = value_of(o, "schema");
+    bool strict = false;
+    if (!sq_api_get_bool(&c->error, o, "response_format.", "strict", &strict)) return false;
+    if (!schema)
+        return sq_api_refuse(&c->error, 400, "missing_required_parameter", field, "'%s' has no schema",
+                             field);
+    return take_schema(c, field, schema) && (c->wish.shape.relaxes = !strict, true);
+}
+
+static bool take_object_format(sq_api_call *c, const char *field, const json_t *v) {
+    const json_t *schema = value_of(v, "schema");
+    return schema ? take_schema(c, field, schema) : take_json(c, field, NULL);
+}
+
+static bool take_nothing(sq_api_call *c, const char *field, const json_t *v) {
+    (void)c, (void)field, (void)v;
+    return true;
+}
+
+/* An object with a type. */
 static bool take_format(sq_api_call *c, const char *field, const json_t *v) {
+    static const struct {
+        const char *type;
+        bool (*take)(sq_api_call *c, const char *field, const json_t *v);
+    } types[] = {{"text", take_nothing},
+                 {"json_object", take_object_format},
+                 {"json_schema", take_schema_format},
+                 {"structural_tag", take_tags},
+                 {"grammar", take_grammar}};
+    static const char wanted[] = "text, json_object, json_schema, structural_tag or grammar";
     const char *type = json_string_value(json_object_get(v, "type"));
-    const json_t *inner = json_object_get(v, "json_schema");
-    if (!type) return wrong_type(c, field, "an object whose 'type' is text, json_object or json_schema");
-    if (strcmp(type, "text") == 0) return true;
-    json_t *schema = value_of(inner ? inner : v, "schema");
-    if (strcmp(type, "json_object") == 0)
-        return schema ? take_schema(c, field, schema) : take_json(c, field, NULL);
-    if (strcmp(type, "json_schema") != 0)
-        return sq_api_refuse(&c->error, 400, "invalid_value", field,
-                             "'%s' is of type '%.40s', wanted text, json_object or json_schema", field, type);
-    if (schema) return take_schema(c, field, schema);
-    return sq_api_refuse(&c->error, 400, "missing_required_parameter", field, "'%s' has no schema", field);
+    if (!type)
+        return sq_api_refuse(&c->error, 400, "invalid_type", field,
+                             "'%s': wanted an object whose 'type' is %s", field, wanted);
+    for (size_t i = 0; i < SQ_COUNT(types); i++)
+        if (strcmp(types[i].type, type) == 0) return types[i].take(c, field, v);
+    return sq_api_refuse(&c->error, 400, "invalid_value", field, "'%s' is of type '%.40s', wanted %s", field,
+                         type, wanted);
 }
 
 static const struct {
@@ -126,11 +188,8 @@ static const struct {
               {"guided_regex", take_regex},     {"guided_choice", take_choice},
               {"guided_grammar", take_grammar}, {"grammar", take_grammar},
               {"json_schema", take_schema}},
-  outputs[] = {{"json", take_schema},
-               {"regex", take_regex},
-               {"choice", take_choice},
-               {"grammar", take_grammar},
-               {"json_object", take_json}};
+  outputs[] = {{"json", take_schema},     {"regex", take_regex},         {"choice", take_choice},
+               {"grammar", take_grammar}, {"structural_tag", take_tags}, {"json_object", take_json}};
 
 static bool take_outputs(sq_api_call *c, const json_t *v) {
     static const char field[] = "structured_outputs";
@@ -143,12 +202,22 @@ static bool take_outputs(sq_api_call *c, const json_t *v) {
     return true;
 }
 
+/* How text that is forced is cut into tokens. */
+static bool get_jumps(sq_api_call *c, const json_t *body) {
+    const char *word = "forced";
+    if (!sq_api_get_text(&c->error, body, "", "jump_forward", &word)) return false;
+    c->wish.canonical = strcmp(word, "canonical") == 0;
+    return c->wish.canonical || strcmp(word, "forced") == 0 ||
+           sq_api_refuse(&c->error, 400, "invalid_value", "jump_forward",
+                         "'jump_forward' is '%.40s', wanted forced or canonical", word);
+}
+
 bool sq_api_get_shape(sq_api_call *c, const json_t *body) {
     for (size_t i = 0; i < SQ_COUNT(fields); i++) {
         const json_t *v = value_of(body, fields[i].name);
         if (v && !fields[i].take(c, fields[i].name, v)) return false;
     }
-    return take_outputs(c, value_of(body, "structured_outputs"));
+    return take_outputs(c, value_of(body, "structured_outputs")) && get_jumps(c, body);
 }
 
 bool sq_api_get_format(sq_api_call *c, const json_t *o, const char *name, const char *field) {
@@ -161,7 +230,7 @@ bool sq_api_get_ollama_format(sq_api_call *c, const json_t *body) {
     const char *word = json_string_value(v);
     if (!v) return true;
     if (word && strcmp(word, "json") == 0) return take_json(c, "format", v);
-    if (json_is_object(v)) return take_schema(c, "format", v);
+    if (json_is_object(v)) return take_schema(c, "format", v) && (c->wish.shape.relaxes = true);
     return sq_api_refuse(&c->error, 400, "invalid_value", "format",
                          "'format': wanted \"json\" or a JSON Schema");
 }
@@ -181,42 +250,32 @@ static bool refuse(sq_api_call *c, const squish_error *err) {
 static bool compile(sq_api_call *c, squish_grammar_kind kind, const char *source, size_t n,
                     sq_api_grammar **out, squish_error *err) {
     sq_api_model *m = c->model;
-    return sq_api_grammar_get(m->grammars, m->model, kind, source, n, out, err) == SQUISH_OK;
+    return sq_api_grammar_get(m->grammars, m->model, kind, c->wish.canonical, source, n, out, err) ==
+           SQUISH_OK;
 }
 
-/* The shape as an element of structural tags; NULL: there is none. */
+/* The shape as an element of structural tags; NULL: no memory. */
 static json_t *element_of(const sq_api_shape *s) {
-    switch (s->kind) {
+    static const char *const syntax[] = {
+        [SQUISH_GRAMMAR_GBNF] = "gbnf", [SQUISH_GRAMMAR_EBNF] = "ebnf", [SQUISH_GRAMMAR_LARK] = "lark"};
+    switch ((int)s->kind) {
     case SQUISH_GRAMMAR_REGEX:
         return json_pack("{s:s, s:s%}", "type", "regex", "pattern", s->source, s->bytes);
-    case SQUISH_GRAMMAR_GBNF:
+    case (int)SQUISH_GRAMMAR_TEXT:
         return json_pack("{s:s, s:s%}", "type", "grammar", "grammar", s->source, s->bytes);
+    case SQUISH_GRAMMAR_GBNF:
+    case SQUISH_GRAMMAR_EBNF:
+    case SQUISH_GRAMMAR_LARK:
+        return json_pack("{s:s, s:s, s:s%}", "type", "grammar", "syntax", syntax[s->kind], "grammar",
+                         s->source, s->bytes);
     case SQUISH_GRAMMAR_JSON: return json_pack("{s:s}", "type", "json_object");
+    case SQUISH_GRAMMAR_TAGS: return json_loadb(s->source, s->bytes, 0, NULL);
     default: break;
     }
-    return json_pack("{s:s, s:o?}", "type", "json_schema", "json_schema",
-                     json_loadb(s->source, s->bytes, JSON_DECODE_ANY, NULL));
-}
-
-/* Arguments of a tool that is not strict may be any object, where its schema is beyond the grammar engine. */
-static bool relax_tools(sq_api_call *c, json_t *tools) {
-    bool relaxed = false;
-    for (size_t i = 0; i < json_array_size(tools); i++) {
-        json_t *f = json_object_get(json_array_get(tools, i), "function");
-        char *schema = json_dumps(json_object_get(f, "parameters"), JSON_COMPACT);
-        squish_grammar *g = NULL;
-        const bool fits = schema && squish_grammar_new(&g, c->model->model, SQUISH_GRAMMAR_SCHEMA, schema,
-                                                       strlen(schema), NULL) == SQUISH_OK;
-        squish_grammar_free(g);
-        free(schema);
-        if (fits || json_is_true(json_object_get(f, "strict"))) continue;
-        json_object_set_new(f, "parameters", json_pack("{s:s}", "type", "object"));
-        const size_t n = strlen(c->relaxed);
-        snprintf(c->relaxed + n, sizeof c->relaxed - n, "%s%s", n ? ", " : "",
-                 json_string_value(json_object_get(f, "name")));
-        relaxed = true;
-    }
-    return relaxed;
+    json_t *e = json_pack("{s:s, s:o?}", "type", "json_schema", "json_schema",
+                          json_loadb(s->source, s->bytes, JSON_DECODE_ANY, NULL));
+    if (s->relaxes) json_object_set_new(e, "relax", json_string(""));
+    return e;
 }
 
 /* One grammar for an answer that begins as the prompt left off, and, where thoughts may be cut, one for what
@@ -241,33 +300,62 @@ static bool compile_tags(sq_api_call *c, const json_t *tools, json_t *text, squi
 
 static bool make_tags(sq_api_call *c) {
     squish_error err = {0};
-    json_t *text = c->wish.shape.field ? element_of(&c->wish.shape) : NULL;
-    json_t *offered = sq_api_offered_tools(c), *copy = offered ? json_deep_copy(offered) : NULL;
-    bool ok = compile_tags(c, copy, text, &err);
-    if (!ok && !c->error.status && err.code == SQUISH_UNSUPPORTED && relax_tools(c, copy)) {
-        err = (squish_error){0};
-        ok = compile_tags(c, copy, text, &err);
-    }
+    json_t *text = c->wish.shape.field ? element_of(&c->wish.shape) : NULL, *tools = sq_api_offered_tools(c);
+    const bool read = text || !c->wish.shape.field, ok = read && compile_tags(c, tools, text, &err);
+    if (!read) sq_fail(&err, SQUISH_INVALID, "'%s' is no JSON object", c->wish.shape.field);
     json_decref(text);
-    json_decref(offered);
-    json_decref(copy);
+    json_decref(tools);
     if (!ok && !c->wish.shape.field) c->wish.shape.field = "tools";
     return ok || (c->error.status ? false : refuse(c, &err));
+}
+
+/* The shape alone; a schema that may be relaxed is, where it must. */
+static bool make_shape(sq_api_call *c) {
+    const sq_api_shape *s = &c->wish.shape;
+    squish_error err = {0};
+    if (compile(c, s->kind, s->source, s->bytes, &c->grammar, &err)) return true;
+    if (!s->relaxes || err.code != SQUISH_UNSUPPORTED) return refuse(c, &err);
+    json_t *element = element_of(s);
+    char *source = element ? json_dumps(element, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
+    err = (squish_error){0};
+    const bool ok = source && compile(c, SQUISH_GRAMMAR_TAGS, source, strlen(source), &c->grammar, &err);
+    json_decref(element);
+    if (!source) return no_memory(c);
+    free(source);
+    return ok || refuse(c, &err);
 }
 
 static bool make_grammar(sq_api_call *c) {
     const sq_api_shape *s = &c->wish.shape;
     const bool thinks = c->manner.think_open && c->starts != SQ_CALLS_THOUGHT_DONE;
-    squish_error err = {0};
     c->wish.gen.special_text =
-        (c->wish.tools && sq_calls_needs_special(&c->manner)) || c->manner.style == SQ_CALLS_HARMONY ||
+        s->kind == SQUISH_GRAMMAR_TAGS || (c->wish.tools && sq_calls_needs_special(&c->manner)) ||
+        c->manner.style == SQ_CALLS_HARMONY ||
         (c->manner.think_open && c->manner.think_open[0] == '['); /* Magistral's are control tokens */
     if (c->wish.tools || (s->field && (thinks || c->manner.style == SQ_CALLS_HARMONY))) return make_tags(c);
-    return !s->field || compile(c, s->kind, s->source, s->bytes, &c->grammar, &err) || refuse(c, &err);
+    return !s->field || make_shape(c);
 }
 
 bool sq_api_make_grammar(sq_api_call *c) {
-    const bool ok = make_grammar(c);
-    if (ok && c->grammar) c->wish.gen.grammar = sq_api_grammar_of(c->grammar);
-    return ok;
+    if (!make_grammar(c)) return false;
+    if (!c->grammar) return true;
+    c->wish.gen.grammar = sq_api_grammar_of(c->grammar);
+    c->relaxed = squish_grammar_relaxed(c->wish.gen.grammar);
+    if (*c->relaxed && c->wish.shape.relaxes) c->wish.whole_text = true;
+    return true;
+}
+
+static json_t *verdict(const sq_api_shape *s, const sq_buf *text) {
+    squish_schema *schema;
+    bool valid = false;
+    if (squish_schema_new(&schema, s->source, s->bytes, NULL, NULL) != SQUISH_OK) return json_null();
+    const squish_status st =
+        squish_schema_validate(schema, sq_api_text_of(text), text->len, NULL, NULL, &valid, NULL);
+    squish_schema_free(schema);
+    return st == SQUISH_OK ? json_boolean(valid) : st == SQUISH_CORRUPT ? json_false() : json_null();
+}
+
+void sq_api_put_verdict(sq_api_call *c, const sq_api_answer *a, json_t *o) {
+    if (c->wish.shape.relaxes && c->relaxed && *c->relaxed && !a->uses)
+        sq_api_put(c, o, "schema_valid", verdict(&c->wish.shape, &a->text));
 }

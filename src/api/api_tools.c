@@ -3,7 +3,7 @@
  * api_tools.c - what a request says of tools, in every dialect, into one shape:
  *
  *   wish.tools    [{type: "function", function: {name, description, parameters, strict}}], as templates read
- * them wish.choice   may calls be made, must they, must they not; wish.tool_name: of this tool only
+ * them wish.choice   may calls be made, must they, must they not; wish.allowed: of these tools only
  *   wish.parallel several in one answer
  *
  * And what a model was told before, calls of earlier turns with their arguments as objects; and whether it
@@ -81,17 +81,33 @@ static bool wants_tools(sq_api_call *c) {
                                           "'tool_choice' wants a call, and there are no 'tools'");
 }
 
-static bool choose_one(sq_api_call *c, const char *name) {
-    if (!wants_tools(c)) return false;
-    for (size_t i = 0; name && i < json_array_size(c->wish.tools); i++) {
+/* One more tool that may be called. */
+static bool allow(sq_api_call *c, json_t *name) {
+    if (!c->wish.allowed) c->wish.allowed = json_array();
+    return json_array_append(c->wish.allowed, name) == 0 || no_memory(c);
+}
+
+/* A tool by its name; false: there is none, and c->error says so. */
+static bool knows(sq_api_call *c, const json_t *name) {
+    for (size_t i = 0; i < json_array_size(c->wish.tools); i++) {
         const json_t *f = json_object_get(json_array_get(c->wish.tools, i), "function");
-        if (strcmp(json_string_value(json_object_get(f, "name")), name) != 0) continue;
-        c->wish.choice = SQ_CALLS_REQUIRED;
-        c->wish.tool_name = name;
-        return true;
+        if (json_is_string(name) && json_equal(json_object_get(f, "name"), name)) return true;
     }
     return sq_api_refuse(&c->error, 400, "invalid_value", "tool_choice",
-                         "'tool_choice' names '%.100s', which is none of the 'tools'", name ? name : "");
+                         "'tool_choice' names '%.100s', which is none of the 'tools'",
+                         json_is_string(name) ? json_string_value(name) : "");
+}
+
+/* The name of {name} or {function: {name}}. */
+static json_t *name_in(const json_t *tool) {
+    const json_t *f = json_object_get(tool, "function");
+    return json_object_get(f ? f : tool, "name");
+}
+
+static bool choose_one(sq_api_call *c, json_t *name) {
+    if (!wants_tools(c) || !knows(c, name)) return false;
+    c->wish.choice = SQ_CALLS_REQUIRED;
+    return allow(c, name);
 }
 
 static bool choose(sq_api_call *c, const char *word) {
@@ -112,29 +128,54 @@ static bool choose(sq_api_call *c, const char *word) {
                          word);
 }
 
+/* {mode, tools: [...]}: the others are told to the model and cannot be called. Its fields stand in an object
+ * of that name (chat) or beside the type (responses). */
+static bool choose_some(sq_api_call *c, const json_t *v) {
+    const json_t *inner = json_object_get(v, "allowed_tools"), *o = inner ? inner : v;
+    const json_t *list = json_object_get(o, "tools");
+    const char *mode = NULL;
+    if (!sq_api_get_text(&c->error, o, "tool_choice.", "mode", &mode)) return false;
+    if (mode && strcmp(mode, "auto") != 0 && strcmp(mode, "required") != 0)
+        return sq_api_refuse(&c->error, 400, "invalid_value", "tool_choice",
+                             "'tool_choice.mode' is '%.40s', wanted auto or required", mode);
+    if (!json_is_array(list) || json_array_size(list) == 0)
+        return sq_api_refuse(&c->error, 400, "invalid_type", "tool_choice",
+                             "'tool_choice' allows no tools, wanted a list of some in 'tools'");
+    if (!wants_tools(c)) return false;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        json_t *name = name_in(json_array_get(list, i));
+        if (!knows(c, name) || !allow(c, name)) return false;
+    }
+    return choose(c, mode ? mode : "auto");
+}
+
 bool sq_api_get_tool_choice(sq_api_call *c, const json_t *body) {
-    const json_t *v = json_object_get(body, "tool_choice"), *f = json_object_get(v, "function");
+    const json_t *v = json_object_get(body, "tool_choice");
     c->wish.parallel = true;
     if (!sq_api_get_bool(&c->error, body, "", "parallel_tool_calls", &c->wish.parallel)) return false;
     if (!is_there(v)) return true;
     if (json_is_string(v)) return choose(c, json_string_value(v));
     const char *type = json_string_value(json_object_get(v, "type"));
-    const char *name = json_string_value(json_object_get(f ? f : v, "name"));
     bool alone = !c->wish.parallel;
     if (!sq_api_get_bool(&c->error, v, "tool_choice.", "disable_parallel_tool_use", &alone)) return false;
     c->wish.parallel = !alone;
     if (!type)
         return sq_api_refuse(&c->error, 400, "invalid_type", "tool_choice", "'tool_choice' has no type");
-    return strcmp(type, "function") == 0 || strcmp(type, "tool") == 0 ? choose_one(c, name) : choose(c, type);
+    if (strcmp(type, "allowed_tools") == 0) return choose_some(c, v);
+    return strcmp(type, "function") == 0 || strcmp(type, "tool") == 0 ? choose_one(c, name_in(v))
+                                                                      : choose(c, type);
 }
 
 json_t *sq_api_offered_tools(const sq_api_call *c) {
-    if (!c->wish.tool_name) return json_incref(c->wish.tools);
+    if (!c->wish.allowed) return json_incref(c->wish.tools);
     json_t *list = json_array();
     for (size_t i = 0; i < json_array_size(c->wish.tools); i++) {
         json_t *tool = json_array_get(c->wish.tools, i);
-        const json_t *name = json_object_get(json_object_get(tool, "function"), "name");
-        if (strcmp(json_string_value(name), c->wish.tool_name) == 0) json_array_append(list, tool);
+        for (size_t k = 0; k < json_array_size(c->wish.allowed); k++)
+            if (json_equal(name_in(tool), json_array_get(c->wish.allowed, k))) {
+                json_array_append(list, tool);
+                break;
+            }
     }
     return list;
 }

@@ -56,7 +56,8 @@ sq_calls_start sq_calls_start_of(const sq_calls_manner *m, const char *prompt, s
  *   FORBIDDEN  text in which no call can stand
  *
  * text: an element that stands for the text (a schema, say); NULL: any. tools: [{type, function: {name,
- * parameters}}], at least one unless FORBIDDEN; names have no quotes in them. parallel: several calls. A new
+ * parameters, strict}}], at least one unless FORBIDDEN; names have no quotes in them. A schema that is not
+ * strict may be relaxed. parallel: several calls. A new
  * reference; NULL: no memory. */
 typedef enum { SQ_CALLS_AUTO, SQ_CALLS_REQUIRED, SQ_CALLS_FORBIDDEN } sq_calls_choice;
 json_t *sq_calls_tags(const sq_calls_manner *m, sq_calls_start start, const json_t *tools,

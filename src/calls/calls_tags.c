@@ -13,16 +13,22 @@
 #define DOT "\xE2\x96\x81"
 #define DS(word) "<" BAR "tool" DOT word BAR ">"
 
-static json_t *json_arguments(const json_t *schema);
-static json_t *python_arguments(const json_t *schema);
-static json_t *xml_arguments(const json_t *schema);
+/* Of the tool of that name; loose: its schema need not be kept to in full. */
+typedef struct {
+    const char *name;
+    bool loose;
+    const json_t *schema;
+} tool_schema;
+static json_t *json_arguments(const tool_schema *t);
+static json_t *python_arguments(const tool_schema *t);
+static json_t *xml_arguments(const tool_schema *t);
 
 typedef struct {
     const char *open, *close;         /* of the block */
     const char *begin, *middle, *end; /* of a call: begin F middle arguments end */
     const char *separator;            /* NULL: one call is all there can be */
     const char *forbidden;            /* what text must not have in it, or it would be read as a call */
-    json_t *(*arguments)(const json_t *schema);
+    json_t *(*arguments)(const tool_schema *t);
     bool special; /* marks are control tokens in most vocabularies */
 } form;
 
@@ -76,13 +82,16 @@ static json_t *any_text(const char *excluded) {
                                  : json_pack("{s:s}", "type", "any_text");
 }
 
-static json_t *value_of(const json_t *schema) {
-    return json_pack("{s:s, s:O}", "type", "json_schema", "json_schema", schema);
+/* A value of the tool's schema, or of a part of it. */
+static json_t *value_of(const tool_schema *t, const json_t *schema) {
+    json_t *e = json_pack("{s:s, s:O}", "type", "json_schema", "json_schema", schema);
+    if (t->loose) json_object_set_new(e, "relax", json_string(t->name));
+    return e;
 }
 
 /* ---- arguments ------------------------------------------------------------------------------- */
 
-static json_t *json_arguments(const json_t *schema) { return value_of(schema); }
+static json_t *json_arguments(const tool_schema *t) { return value_of(t, t->schema); }
 
 static bool is_required(const json_t *schema, const char *key) {
     const json_t *list = json_object_get(schema, "required");
@@ -94,20 +103,20 @@ static bool is_required(const json_t *schema, const char *key) {
 }
 
 /* One parameter by its schema, with what stands before it. */
-typedef json_t *(*one)(const char *before, const char *key, const json_t *schema);
+typedef json_t *(*one)(const tool_schema *t, const char *before, const char *key, const json_t *schema);
 
-static json_t *python_one(const char *before, const char *key, const json_t *schema) {
+static json_t *python_one(const tool_schema *t, const char *before, const char *key, const json_t *schema) {
     json_t *name = json_pack("s++", before, key, "=");
-    json_t *e = two("sequence", constant(json_string_value(name)), value_of(schema));
+    json_t *e = two("sequence", constant(json_string_value(name)), value_of(t, schema));
     json_decref(name);
     return e;
 }
 
 /* Text as it stands, unless it is one of some words; anything else as JSON. */
-static json_t *xml_value(const json_t *schema) {
+static json_t *xml_value(const tool_schema *t, const json_t *schema) {
     const char *type = json_string_value(json_object_get(schema, "type"));
     const json_t *words = json_object_get(schema, "enum");
-    if (!type || strcmp(type, "string") != 0) return value_of(schema);
+    if (!type || strcmp(type, "string") != 0) return value_of(t, schema);
     json_t *list = json_array();
     for (size_t i = 0; i < json_array_size(words); i++) {
         const char *s = json_string_value(json_array_get(words, i));
@@ -118,45 +127,45 @@ static json_t *xml_value(const json_t *schema) {
     return any_text(NULL);
 }
 
-static json_t *xml_one(const char *before, const char *key, const json_t *schema) {
+static json_t *xml_one(const tool_schema *t, const char *before, const char *key, const json_t *schema) {
     json_t *begin = json_pack("s+++", before, "<parameter=", key, ">\n");
-    json_t *e = tag(json_string_value(begin), xml_value(schema), "\n</parameter>\n");
+    json_t *e = tag(json_string_value(begin), xml_value(t, schema), "\n</parameter>\n");
     json_decref(begin);
     return e;
 }
 
 /* Those from the i-th on, in the schema's order: one that is not required may be missing. Needs no separator,
  * or has one in front already. */
-static void add_rest(json_t *list, const json_t *schema, size_t from, const char *separator, one make) {
+static void add_rest(json_t *list, const tool_schema *t, size_t from, const char *separator, one make) {
     const char *key;
     json_t *p;
     size_t i = 0;
-    json_object_foreach(json_object_get(schema, "properties"), key, p) {
+    json_object_foreach(json_object_get(t->schema, "properties"), key, p) {
         if (i++ < from) continue;
-        json_t *e = make(separator, key, p);
-        json_array_append_new(list, is_required(schema, key) ? e : of("optional", e));
+        json_t *e = make(t, separator, key, p);
+        json_array_append_new(list, is_required(t->schema, key) ? e : of("optional", e));
     }
 }
 
-static json_t *xml_arguments(const json_t *schema) {
+static json_t *xml_arguments(const tool_schema *t) {
     json_t *list = json_array();
-    add_rest(list, schema, 0, "", xml_one);
+    add_rest(list, t, 0, "", xml_one);
     return json_array_size(list) ? list_of("sequence", list) : (json_decref(list), constant(""));
 }
 
 /* The first one that is there has no comma in front of it: one way for each that could be the first. */
-static json_t *python_arguments(const json_t *schema) {
+static json_t *python_arguments(const tool_schema *t) {
     json_t *ways = json_array(), *p;
     const char *key;
     size_t i = 0;
     bool done = false;
-    json_object_foreach(json_object_get(schema, "properties"), key, p) {
+    json_object_foreach(json_object_get(t->schema, "properties"), key, p) {
         i++;
         if (done) continue;
-        json_t *list = json_pack("[o]", python_one("", key, p));
-        add_rest(list, schema, i, ", ", python_one);
+        json_t *list = json_pack("[o]", python_one(t, "", key, p));
+        add_rest(list, t, i, ", ", python_one);
         json_array_append_new(ways, list_of("sequence", list));
-        done = is_required(schema, key);
+        done = is_required(t->schema, key);
     }
     if (!done) json_array_append_new(ways, constant(""));
     return list_of("or", ways);
@@ -176,7 +185,8 @@ static json_t *call(const form *f, const json_t *tool) {
     const json_t *function = json_object_get(tool, "function");
     const char *name = json_string_value(json_object_get(function, "name"));
     json_t *begin = json_pack("s++", f->begin, name ? name : "", f->middle), *schema = schema_of(function);
-    json_t *e = tag(json_string_value(begin), f->arguments(schema), f->end);
+    const tool_schema t = {name ? name : "", !json_is_true(json_object_get(function, "strict")), schema};
+    json_t *e = tag(json_string_value(begin), f->arguments(&t), f->end);
     json_decref(begin);
     json_decref(schema);
     return e;

@@ -2,6 +2,7 @@
  *
  * cli_grammar.c - is a file in a language, and how long masks take. */
 #include "cli/cli.h"
+#include "squish_grammar.h"
 
 #include <string.h>
 
@@ -10,7 +11,8 @@ static const struct {
     squish_grammar_kind kind;
 } ways[] = {{OPT_SCHEMA, SQUISH_GRAMMAR_SCHEMA}, {OPT_REGEX, SQUISH_GRAMMAR_REGEX},
             {OPT_GBNF, SQUISH_GRAMMAR_GBNF},     {OPT_EBNF, SQUISH_GRAMMAR_EBNF},
-            {OPT_LARK, SQUISH_GRAMMAR_LARK},     {OPT_TAGS, SQUISH_GRAMMAR_TAGS}};
+            {OPT_LARK, SQUISH_GRAMMAR_LARK},     {OPT_TAGS, SQUISH_GRAMMAR_TAGS},
+            {OPT_NOTATION, SQUISH_GRAMMAR_TEXT}};
 
 bool cli_names_grammar(const cli *c) {
     for (size_t i = 0; i < SQ_COUNT(ways); i++)
@@ -81,8 +83,8 @@ int cli_grammar(cli *c) {
         return cli_fail_text(c, 2, "grammar needs --check FILE (or - for standard input)");
     if (c->n_args) return cli_fail_text(c, 3, "no model '%.60s' (see: squish list)", c->args[0]);
     if (!cli_names_grammar(c))
-        return cli_fail_text(c, 2,
-                             "grammar needs --schema, --gbnf, --ebnf, --lark or --tags FILE, or --regex RE");
+        return cli_fail_text(
+            c, 2, "grammar needs --schema, --grammar, --gbnf, --ebnf, --lark or --tags FILE, or --regex RE");
     int code = cli_open_model(c, model, true, &m);
     if (code == 0) code = cli_open_grammar(c, m, true, &g);
     if (code == 0) code = cli_read(c, cli_text(c, OPT_CHECK), false, &text);

@@ -2,6 +2,7 @@
  *
  * cli_run.c - one prompt, one answer, streamed as it is made. */
 #include "cli/cli.h"
+#include "squish_grammar.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -65,6 +66,7 @@ static squish_status generate(cli *c, const cli_session *s, const squish_tokens 
                               const squish_grammar *grammar, answer *a, squish_error *err) {
     squish_gen_options o = cli_gen_options(c, s);
     o.grammar = grammar;
+    o.special_text = cli_has(c, OPT_TAGS); /* tags may name control tokens */
     squish_gen *g = NULL;
     const bool json = cli_flag(c, OPT_JSON);
     SQ_TRY(squish_gen_new(&g, s->seq, prompt->ids, prompt->count, &o, err));
@@ -112,6 +114,7 @@ static int answer_prompt(cli *c, const cli_session *s, const char *prompt) {
     squish_tokens ids = {0};
     squish_grammar *grammar = NULL;
     int code = cli_open_grammar(c, s->model, false, &grammar);
+    if (grammar && cli_flag(c, OPT_JUMPS)) squish_grammar_cut_canonically(grammar);
     if (code == 0) code = prompt_tokens(c, s, prompt, &ids);
     if (code) {
         squish_grammar_free(grammar);

@@ -128,6 +128,110 @@ static void regexes_choices_and_grammars_are_kept_to(void **state) {
     assert_true(strlen(s) == 4 && strspn(s, "0123456789") == 4);
 }
 
+/* Each is a language of which every word is known. */
+static void every_notation_and_structural_tags_are_kept_to(void **state) {
+    (void)state;
+    static const struct {
+        const char *shape, *words[3];
+    } rows[] = {
+        {"\"grammar\":\"start: \\\"a\\\"~2 B\\nB: \\\"b\\\" | \\\"c\\\"\"", {"aab", "aac"}},
+        {"\"guided_grammar\":\"s = 'x', ('y' | 'z') ;\"", {"xy", "xz"}},
+        {"\"structured_outputs\":{\"grammar\":\"s ::= 'x' #x79\"}", {"xy"}},
+        {"\"grammar\":{\"syntax\":\"ebnf\",\"definition\":\"s ::= \\\"q\\\"\"}", {"q"}},
+        {"\"response_format\":{\"type\":\"grammar\",\"syntax\":\"lark\",\"definition\":\"start: \\\"k\\\"\"}",
+         {"k"}},
+        {"\"response_format\":{\"type\":\"grammar\",\"grammar\":\"root ::= \\\"yes\\\"\"}", {"yes"}},
+        {"\"response_format\":{\"type\":\"structural_tag\",\"format\":{\"type\":\"tag\",\"begin\":\"<n>\","
+         "\"content\":"
+         "{\"type\":\"json_schema\",\"json_schema\":{\"enum\":[1,2]}},\"end\":\"</n>\"}}",
+         {"<n>1</n>", "<n>2</n>"}},
+        {"\"structured_outputs\":{\"structural_tag\":\"{\\\"type\\\":\\\"const_string\\\",\\\"value\\\":"
+         "\\\"<|im_start|>!\\\"}\"}",
+         {"<|im_start|>!"}},
+        {"\"jump_forward\":\"canonical\",\"guided_regex\":\"the capital is (Rome|Oslo)\"",
+         {"the capital is Rome", "the capital is Oslo"}},
+    };
+    for (size_t i = 0; i < SQ_COUNT(rows); i++)
+        for (int stream = 0; stream < 2; stream++) {
+            char body[1024];
+            snprintf(body, sizeof body, "{" HOT ",\"stream\":%s,%s," ASK "}", stream ? "true" : "false",
+                     rows[i].shape);
+            const char *s = answer(
+                CHAT, body, stream ? "choices[0].delta.content" : "choices[0].message.content", stream);
+            bool known = false;
+            for (int k = 0; k < 3 && rows[i].words[k]; k++) known |= strcmp(s, rows[i].words[k]) == 0;
+            if (!known) fail_msg("%s: %s", rows[i].shape, s);
+        }
+}
+
+/* The older form of structural tags: free text, in which nothing but a whole tag follows a trigger. */
+static void structures_hold_behind_their_triggers(void **state) {
+    (void)state;
+    const char *s = answer(
+        CHAT,
+        "{\"temperature\":2,\"seed\":11,\"max_tokens\":60,\"response_format\":{\"type\":\"structural_tag\","
+        "\"triggers\":"
+        "[\" \"],\"structures\":[{\"begin\":\" \",\"schema\":{\"type\":\"boolean\"},\"end\":\";\"}]}," ASK
+        "}",
+        "choices[0].message.content", false);
+    for (const char *at = s; (at = strchr(at, ' ')); at++) {
+        const char *const ways[] = {" true;", " false;"};
+        const size_t n = strlen(at);
+        const bool whole =
+            strncmp(at, ways[0], n < 6 ? n : 6) == 0 || strncmp(at, ways[1], n < 7 ? n : 7) == 0;
+        if (!whole) fail_msg("'%s'", s);
+    }
+}
+
+#define BEYOND                                                                                               \
+    "{\"type\":\"object\",\"properties\":{\"id\":{\"enum\":[%s]},\"n\":{\"type\":\"integer\",\"minimum\":0," \
+    "\"maximum\":9}},\"required\":[\"id\",\"n\"],\"additionalProperties\":false,\"propertyNames\":{"         \
+    "\"pattern\":"                                                                                           \
+    "\"^(?=%s)\"}}"
+
+/* A schema that is not strict: the rest of it holds, the answer says what does not, and whether it did. */
+static void what_is_beyond_a_schema_that_is_not_strict_is_named_and_checked(void **state) {
+    (void)state;
+    static const struct {
+        const char *route, *before, *after, *text, *verdict;
+    } rows[] = {
+        {CHAT,
+         "{" HOT "," ASK
+         ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"x\",\"schema\":",
+         "}}}", "choices[0].message.content", "choices[0].schema_valid"},
+        {"/api/chat", "{\"model\":\"squish-tiny\",\"stream\":false," ASK ",\"format\":", "}",
+         "message.content", "schema_valid"},
+        {"/v1/responses",
+         "{\"input\":\"x\",\"text\":{\"format\":{\"type\":\"json_schema\",\"name\":\"x\",\"strict\":false,"
+         "\"schema\":",
+         "}}}", "output[0].content[0].text", "schema_valid"},
+    };
+    for (size_t i = 0; i < SQ_COUNT(rows); i++)
+        for (int valid = 0; valid < 2; valid++) {
+            char body[2048], schema[600];
+            snprintf(schema, sizeof schema, BEYOND, "\"a\",\"b\"", valid ? "[a-z]" : "[A-Z]");
+            snprintf(body, sizeof body, "%s%s%s", rows[i].before, schema, rows[i].after);
+            const api_reply *r = ask(&server, "POST", rows[i].route, body);
+            if (r->status != 200) fail_msg("%s: %s", body, r->body);
+            assert_non_null(strcasestr(r->head, "x-squish-schema-relaxed: #/propertyNames/pattern"));
+            json_t *o = json_loads(r->body, 0, NULL);
+            const char *text = text_at(o, rows[i].text);
+            assert_true(text && strstr(text, "\"id\":") && strstr(text, "\"n\":"));
+            assert_true(valid ? json_is_true(at(o, rows[i].verdict)) : json_is_false(at(o, rows[i].verdict)));
+            json_decref(o);
+        }
+    json_t *frames = api_frames(
+               ask(&server, "POST", CHAT,
+                   "{" HOT ",\"stream\":true," ASK
+                   ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":{\"type\":"
+                   "\"string\",\"maxLength\":3,\"not\":{\"pattern\":\"\\\\b\"}}}}}")),
+           *f;
+    size_t i, n = 0;
+    json_array_foreach(frames, i, f) n += at(f, "choices[0].schema_valid") != NULL;
+    assert_int_equal(n, 1);
+    json_decref(frames);
+}
+
 static void an_answer_that_is_cut_says_length_and_one_that_is_whole_stop(void **state) {
     (void)state;
     json_t *o = ask_json(&server, "POST", CHAT,
@@ -196,6 +300,21 @@ static void what_cannot_be_promised_is_refused_by_keyword(void **state) {
         {CHAT, "{" ASK ",\"guided_choice\":[1]}", {"guided_choice", "strings"}},
         {CHAT, "{" ASK ",\"grammar\":\"root ::= nowhere\"}", {"nowhere", ""}},
         {CHAT, "{" ASK ",\"guided_regex\":\"a\",\"ignore_eos\":true}", {"ignore_eos", "grammar"}},
+        {CHAT, "{" ASK ",\"grammar\":{\"syntax\":\"peg\",\"definition\":\"a\"}}", {"'peg'", "lark"}},
+        {CHAT, "{" ASK ",\"grammar\":{\"syntax\":\"lark\"}}", {"'grammar'", "a string"}},
+        {CHAT, "{" ASK ",\"grammar\":\"start: other\"}", {"lark", "other"}},
+        {CHAT, "{" ASK ",\"jump_forward\":\"far\",\"guided_regex\":\"a\"}", {"'far'", "canonical"}},
+        {CHAT, "{" ASK ",\"response_format\":{\"type\":\"structural_tag\"}}", {"'format' is missing", ""}},
+        {CHAT, "{" ASK ",\"structured_outputs\":{\"structural_tag\":\"[\"}}", {"tags", ""}},
+        {CHAT,
+         "{" ASK
+         ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"strict\":true,\"schema\":{"
+         "\"format\":\"regex\"}}}}",
+         {"'format'", "at '#'"}},
+        {"/v1/messages",
+         "{\"max_tokens\":9," ASK
+         ",\"output_format\":{\"type\":\"json_schema\",\"schema\":{\"format\":\"regex\"}}}",
+         {"'format'", "at '#'"}},
         {"/api/chat", "{\"model\":\"squish-tiny\"," ASK ",\"format\":\"yaml\"}", {"'format'", "JSON Schema"}},
         {"/api/chat",
          "{\"model\":\"squish-tiny\"," ASK ",\"format\":{\"not\":7}}",
@@ -232,6 +351,9 @@ int main(void) {
         cmocka_unit_test(every_dialect_keeps_to_a_schema),
         cmocka_unit_test(json_mode_answers_an_object),
         cmocka_unit_test(regexes_choices_and_grammars_are_kept_to),
+        cmocka_unit_test(every_notation_and_structural_tags_are_kept_to),
+        cmocka_unit_test(structures_hold_behind_their_triggers),
+        cmocka_unit_test(what_is_beyond_a_schema_that_is_not_strict_is_named_and_checked),
         cmocka_unit_test(an_answer_that_is_cut_says_length_and_one_that_is_whole_stop),
         cmocka_unit_test(one_grammar_serves_all_who_ask_for_it),
         cmocka_unit_test(many_grammars_come_and_go),

@@ -172,6 +172,59 @@ static void shapes_and_tools_begin_behind_the_thoughts(void **state) {
     json_decref(o);
 }
 
+#define TOOL                                                                                                 \
+    "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"get_weather\",\"parameters\":{\"type\":"     \
+    "\"object\",\"properties\":{\"city\":{\"enum\":[\"Oslo\",\"Rome\"]}},\"required\":[\"city\"],"           \
+    "\"additionalProperties\":false}}}],\"parallel_tool_calls\":false,"
+
+/* Thoughts, their budget, tools and shapes together, whole and in a stream, hot. */
+static void thoughts_budgets_tools_and_shapes_go_together(void **state) {
+    (void)state;
+    static const struct {
+        const char *wish, *words[3]; /* what stands behind the thoughts: text, then arguments of calls */
+    } rows[] = {
+        {TOOL "\"tool_choice\":\"required\"", {"{\"city\": \"Oslo\"}", "{\"city\": \"Rome\"}"}},
+        {TOOL
+         "\"tool_choice\":{\"type\":\"allowed_tools\",\"allowed_tools\":{\"mode\":\"required\",\"tools\":[{"
+         "\"type\":\"function\",\"function\":{\"name\":\"get_weather\"}}]}}",
+         {"{\"city\": \"Oslo\"}", "{\"city\": \"Rome\"}"}},
+        {"\"response_format\":{\"type\":\"structural_tag\",\"format\":{\"type\":\"or\",\"elements\":[{"
+         "\"type\":"
+         "\"const_string\",\"value\":\"left\"},{\"type\":\"const_string\",\"value\":\"right\"}]}}",
+         {"left", "right"}},
+        {"\"grammar\":\"start: \\\"up\\\" | \\\"down\\\"\"", {"up", "down"}},
+        {TOOL "\"tool_choice\":\"none\",\"guided_choice\":[\"yes\",\"no\"]", {"yes", "no"}},
+    };
+    for (size_t i = 0; i < SQ_COUNT(rows); i++)
+        for (int seed = 0; seed < 4; seed++) {
+            char body[2048], thought[2048] = "", text[2048] = "";
+            snprintf(
+                body, sizeof body,
+                "{\"model\":\"thinker\",\"temperature\":2,\"seed\":%d,\"thinking_budget\":4,\"stream\":true,"
+                "\"max_tokens\":300,%s%s," ASK "}",
+                seed, seed % 2 ? "\"jump_forward\":\"canonical\"," : "", rows[i].wish);
+            json_t *frames = api_frames(ask(&server, "POST", CHAT, body)), *f;
+            size_t k;
+            json_array_foreach(frames, k, f) {
+                const char *t = text_at(f, "choices[0].delta.reasoning_content"),
+                           *x = text_at(f, "choices[0].delta.content"),
+                           *y = text_at(f, "choices[0].delta.tool_calls[0].function.arguments");
+                if (t) strncat(thought, t, sizeof thought - strlen(thought) - 1);
+                if (x) strncat(text, x, sizeof text - strlen(text) - 1);
+                if (y) strncat(text, y, sizeof text - strlen(text) - 1);
+            }
+            json_decref(frames);
+            bool known = false;
+            json_t *arguments = json_loads(text, 0, NULL);
+            char *spelled = arguments ? json_dumps(arguments, 0) : NULL;
+            for (int w = 0; w < 3 && rows[i].words[w]; w++)
+                known |= strcmp(spelled ? spelled : text, rows[i].words[w]) == 0;
+            if (!known || !*thought) fail_msg("%s: [%s] %s", rows[i].wish, thought, text);
+            free(spelled);
+            json_decref(arguments);
+        }
+}
+
 static void a_model_without_marks_cannot_be_asked_to_think(void **state) {
     (void)state;
     const api_reply *r =
@@ -238,6 +291,7 @@ int main(void) {
         cmocka_unit_test(a_model_that_shall_not_think_answers_at_once),
         cmocka_unit_test(a_budget_ends_thoughts),
         cmocka_unit_test(shapes_and_tools_begin_behind_the_thoughts),
+        cmocka_unit_test(thoughts_budgets_tools_and_shapes_go_together),
         cmocka_unit_test(a_model_without_marks_cannot_be_asked_to_think),
         cmocka_unit_test(templates_of_smollm3_and_qwen3_think_and_do_not),
     };
