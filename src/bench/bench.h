@@ -23,6 +23,7 @@ typedef struct {
     int32_t ctx;           /* longest context of bench_decode */
     squish_attention attention;
     squish_spec spec; /* of bench_spec: how answers are guessed */
+    squish_kv kv;          /* of bench_kv and bench_needle: this format alone beside f16; F32: all of them */
     const char *isa;  /* newest instruction set of the engine and of the probes; NULL: the best there is */
     const char *text; /* of bench_tokenizer, [text_bytes]; NULL: a built-in mix */
     size_t text_bytes;
@@ -97,6 +98,12 @@ squish_status bench_kv_votes(const bench_options *o, json_t *rows, squish_error 
  * "latent, bytes of a token and layer" with "smaller" (times), "expanded, a layer at N" and "latent, a layer
  * at N" in ms, with "speedup". UNSUPPORTED: a model without latent attention. */
 squish_status bench_latent(const bench_options *o, json_t *rows, squish_error *err);
+
+/* Is a pass key found that stands where it is read sealed? o->runs trials in prompts of about o->at tokens
+ * (usual 600, 1000, 1500) among paragraphs of o->text, at three depths, through the chat template, greedily:
+ *   "pass key, N, KIND"  % found, f16 first; rows have "found", "found_f16" and "trials"
+ * INVALID: no text, too few paragraphs, or a model without a template. */
+squish_status bench_needle(const bench_options *o, json_t *rows, squish_error *err);
 
 /* The tokenizer of a model, one thread, MB/s of UTF-8: "encode whole" (one call), "encode 1 kB pieces" and
  * "decode tokens". The text is repeated to 4 MB. INVALID: it is empty or no UTF-8, or the model has no

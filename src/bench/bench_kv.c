@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { FORMATS = 6, STEPS = 8, CHUNK = 256 };
+enum { FORMATS = 6, STEPS = 8, CHUNK = 256, WEIGHINGS = 16 };
 static const squish_kv formats[FORMATS] = {SQUISH_KV_F16, SQUISH_KV_Q8,   SQUISH_KV_K8V4,
                                            SQUISH_KV_Q4,  SQUISH_KV_K4V2, SQUISH_KV_Q2};
 
@@ -161,6 +161,7 @@ static squish_status speed_rows(bench_kv_state *b, int32_t n, squish_error *err)
     for (int32_t r = 0; r < runs; r++) {
         b->read[r] = bench_limits_read(b->limits);
         for (int32_t f = 0; f < FORMATS; f++) {
+            if (!b->e[f]) continue;
             attend(b, f, n); /* what the formats before left in the caches goes */
             b->attend[f][r] = attend(b, f, n) * 1e3;
             SQ_TRY(decode(b, f, n, &b->decode[f][r], err));
@@ -169,26 +170,44 @@ static squish_status speed_rows(bench_kv_state *b, int32_t n, squish_error *err)
         SQ_TRY(told(b, err));
     }
     const double read = bench_median(b->read, runs);
-    for (int32_t f = 0; f < FORMATS; f++) bench_median(b->attend[f], runs), bench_median(b->decode[f], runs);
     for (int32_t f = 0; f < FORMATS; f++)
-        SQ_TRY(add_row(b, f, "attention", n, "ms", b->attend[f], runs, bytes_read(b, f, n) / read / 1e6,
-                       bench_median(b->attend[0], runs) / bench_median(b->attend[f], runs), err));
+        if (b->e[f]) bench_median(b->attend[f], runs), bench_median(b->decode[f], runs);
     for (int32_t f = 0; f < FORMATS; f++)
-        SQ_TRY(add_row(b, f, "token", n, "ms", b->decode[f], runs, NAN,
-                       bench_median(b->decode[0], runs) / bench_median(b->decode[f], runs), err));
+        if (b->e[f])
+            SQ_TRY(add_row(b, f, "attention", n, "ms", b->attend[f], runs, bytes_read(b, f, n) / read / 1e6,
+                           bench_median(b->attend[0], runs) / bench_median(b->attend[f], runs), err));
+    for (int32_t f = 0; f < FORMATS; f++)
+        if (b->e[f])
+            SQ_TRY(add_row(b, f, "token", n, "ms", b->decode[f], runs, NAN,
+                           bench_median(b->decode[0], runs) / bench_median(b->decode[f], runs), err));
+    return SQUISH_OK;
+}
+
+/* Fill a cache from `from` to n tokens; *grown: bytes of the process a token, the slope of a line through
+ * what it held on the way. The system gives memory in large pages: from one point to another the difference
+ * is off by up to two of them. */
+static squish_status fill_and_weigh(bench_kv_state *b, int32_t f, int32_t from, int32_t n, double *grown,
+                                    squish_error *err) {
+    const int32_t step = sq_div_up((n - from) / WEIGHINGS, CHUNK) * CHUNK;
+    double sx = 0, sy = 0, sxx = 0, sxy = 0, count = 0;
+    for (int32_t at = from;; at = at + step < n ? at + step : n) {
+        SQ_TRY(fill(b, f, at, err));
+        sq_kv_seq_missing(b->kv[f], at + 1); /* as before the next token: what no query reads any more goes */
+        const double x = at, y = (double)sq_os_rss_anon();
+        sx += x, sy += y, sxx += x * x, sxy += x * y, count++;
+        if (at == n) break;
+    }
+    *grown = (count * sxy - sx * sy) / (count * sxx - sx * sx);
     return SQUISH_OK;
 }
 
 /* Fill all caches to n; a row of what the process grew by for each token since `from`. */
 static squish_status fill_all(bench_kv_state *b, int32_t from, int32_t n, squish_error *err) {
     double grown[FORMATS];
-    for (int32_t f = 0; f < FORMATS; f++) {
-        const uint64_t before = sq_os_rss_anon();
-        SQ_TRY(fill(b, f, n, err));
-        sq_kv_seq_missing(b->kv[f], n + 1); /* as before the next token: what no query reads any more goes */
-        grown[f] = (double)(sq_os_rss_anon() - before) / (n - from);
-    }
+    for (int32_t f = 0; f < FORMATS; f++)
+        if (b->e[f]) SQ_TRY(fill_and_weigh(b, f, from, n, &grown[f], err));
     for (int32_t f = 0; f < FORMATS && from > 0; f++) {
+        if (!b->e[f]) continue;
         sq_kv_shape shape;
         sq_kv_pool_shape(b->e[f]->kv, &shape);
         const sq_kv_policy *p = sq_kv_pool_policy(b->e[f]->kv);
@@ -216,6 +235,7 @@ static squish_status open_all(bench_kv_state *b, int32_t ctx, squish_error *err)
     eo.ctx_tokens = ctx;
     eo.isa_max = b->o->isa;
     for (int32_t f = 0; f < FORMATS; f++) {
+        if (f > 0 && b->o->kv != SQUISH_KV_F32 && b->o->kv != formats[f]) continue;
         eo.kv = formats[f];
         SQ_TRY(sq_engine_new(&b->e[f], b->m, &eo, err));
         SQ_TRY(sq_kv_seq_new(&b->kv[f], b->e[f]->kv, ctx, err));

@@ -16,9 +16,11 @@ static const struct {
                {"attention", bench_attention, true, true},  {"kv", bench_kv, true, true},
                {"kv-votes", bench_kv_votes, false, false},  {"latent", bench_latent, true, true},
                {"tokenizer", bench_tokenizer, true, false}, {"grammar", bench_grammar, true, false},
-               {"spec", bench_spec, true, true},            {"quant", bench_quant, false, false}};
+               {"spec", bench_spec, true, true},            {"quant", bench_quant, false, false},
+               {"needle", bench_needle, true, true}};
 
-enum { ALL = (1u << SQ_COUNT(benches)) - 1 };
+/* Needles need a text: they are asked for by name. */
+enum { ALL = (1u << (SQ_COUNT(benches) - 1)) - 1 };
 
 static void print_rows(const json_t *rows) {
     static const char *const key[] = {"noise", "min", "max", "limit"};
@@ -149,10 +151,12 @@ int cli_bench(cli *c) {
                        .ctx = (int32_t)cli_int(c, OPT_BENCH_CTX),
                        .attention = cli_attention(c),
                        .spec = cli_spec(c),
+                       .kv = SQUISH_KV_F32,
                        .isa = cli_text(c, OPT_ISA),
                        .program = sq_os_exe_path(program, sizeof program) ? program : NULL,
                        .progress = cli_progress,
                        .progress_user = c};
+    if (cli_has(c, OPT_KV)) squish_kv_from_name(cli_text(c, OPT_KV), &o.kv);
     if (!points(c, &o)) return 2;
     int code = needs_model ? find_model(c, c->n_args == 2 ? c->args[1] : cli_text(c, OPT_MODEL),
                                         !needs_weights, &path)

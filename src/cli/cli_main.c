@@ -90,7 +90,8 @@ const cli_command cli_commands[CLI_COMMANDS] = {
                       cli_validate},
     [CLI_BENCH] =
         {"bench",
-         "all|limits|load|decode|prefill|batch|threads|attention|kv|latent|tokenizer|grammar|quant [MODEL]",
+         "all|limits|load|decode|prefill|batch|threads|attention|kv|latent|needle|tokenizer|grammar|quant "
+         "[MODEL]",
          "measure this machine with a model",
          "One or more, with commas between; all if none is named. limits: what memory and arithmetic give. "
          "load: time to ready and memory, warm and cold, and from the start of the program to the first byte "

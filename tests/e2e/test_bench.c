@@ -117,6 +117,26 @@ static void a_text_of_ones_own_is_tokenized(void **state) {
     assert_non_null(strstr(r->err, "0 bytes"));
 }
 
+static void a_pass_key_is_looked_for(void **state) {
+    (void)state;
+    const cli_result *r = sh("$S bench needle squish-tiny --kv q8 --at 420 --runs 3 --threads 2 -q --json "
+                             "--text tests/fixtures/own-prose.txt");
+    assert_int_equal(r->status, 0);
+    json_t *o = cli_json(r), *rows = json_object_get(o, "rows");
+    static const char *const names[] = {"pass key, 420, f16", "pass key, 420, q8"};
+    assert_int_equal(json_array_size(rows), 2);
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *row = json_array_get(rows, i);
+        assert_string_equal(json_string_value(json_object_get(row, "name")), names[i]);
+        assert_int_equal((int)number(row, "trials"), 3);
+        assert_true(number(row, "found") >= 2 && number(row, "found") <= 3);
+    }
+    json_decref(o);
+    r = sh("$S bench needle squish-tiny -q");
+    assert_int_equal(r->status, 1);
+    assert_non_null(strstr(r->err, "--text"));
+}
+
 static void what_cannot_be_measured_is_said(void **state) {
     (void)state;
     assert_int_equal(sh("$S bench decode squish-tiny --runs 0")->status, 2);
@@ -138,11 +158,9 @@ static void what_cannot_be_measured_is_said(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_row_is_there),
-        cmocka_unit_test(the_instruction_set_can_be_capped),
-        cmocka_unit_test(a_report_stands_alone),
-        cmocka_unit_test(a_text_of_ones_own_is_tokenized),
-        cmocka_unit_test(what_cannot_be_measured_is_said),
+        cmocka_unit_test(every_row_is_there),       cmocka_unit_test(the_instruction_set_can_be_capped),
+        cmocka_unit_test(a_report_stands_alone),    cmocka_unit_test(a_text_of_ones_own_is_tokenized),
+        cmocka_unit_test(a_pass_key_is_looked_for), cmocka_unit_test(what_cannot_be_measured_is_said),
     };
     return cmocka_run_group_tests_name("bench", tests, cli_begin, cli_end);
 }
