@@ -11,6 +11,7 @@
  * Such tiles are read through one of 8 bits per channel, made anew for every pass: the kernels of sealed
  * tiles then do the rest. That costs more than it saves in traffic (docs/kv.md has the figures). */
 #include "backend/be_int.h"
+#include "quant/quant_vec.h"
 
 #include <math.h>
 #include <string.h>
@@ -19,22 +20,32 @@ static const float FADES = 0.99f; /* of the running mean, a step */
 
 /* ---- what queries weigh ---------------------------------------------------------------------- */
 
-typedef struct {
-    const sq_attn_shape *s;
-    const sq_attn_seg *seg;
-    const sq_rows *q;
-    int32_t row0, n_rows;
-    float *weight;
-} weigh_ctx;
+enum { LANES = 16 };
 
-/* w[c] += (mean of |q| over the group - w[c]) * (1 - FADES); one head of keys. */
-static void weigh_row(const float *q, int32_t group, int32_t d, float *restrict w) {
-    float sum[SQ_ATTN_D_MAX];
-    for (int32_t c = 0; c < d; c++) sum[c] = fabsf(q[c]);
-    for (int32_t g = 1; g < group; g++)
-        for (int32_t c = 0; c < d; c++) sum[c] += fabsf(q[g * d + c]);
+/* w[c] += (mean of |q| over the group - w[c]) * (1 - FADES) for LANES channels of one head of keys. */
+static void weigh_lanes(const float *q, int32_t group, int32_t d, float *w) {
+    f4 sum[LANES / 4] = {{0}};
+    for (int32_t g = 0; g < group; g++, q += d) {
+        sum[0] += (f4)((i4)f4_load(q) & INT32_MAX);
+        sum[1] += (f4)((i4)f4_load(q + 4) & INT32_MAX);
+        sum[2] += (f4)((i4)f4_load(q + 8) & INT32_MAX);
+        sum[3] += (f4)((i4)f4_load(q + 12) & INT32_MAX);
+    }
     const float part = (1.0f - FADES) / (float)group;
-    for (int32_t c = 0; c < d; c++) w[c] = w[c] * FADES + sum[c] * part;
+    for (int32_t i = 0; i < LANES / 4; i++) {
+        const f4 now = f4_load(w + 4 * i) * FADES + sum[i] * part;
+        memcpy(w + 4 * i, &now, sizeof now);
+    }
+}
+
+static void weigh_row(const float *q, int32_t group, int32_t d, float *w) {
+    int32_t c = 0;
+    for (; c + LANES <= d; c += LANES) weigh_lanes(q + c, group, d, w + c);
+    for (; c < d; c++) {
+        float sum = 0.0f;
+        for (int32_t g = 0; g < group; g++) sum += fabsf(q[g * d + c]);
+        w[c] = w[c] * FADES + sum * ((1.0f - FADES) / (float)group);
+    }
 }
 
 void sq_be_attn_weigh(const sq_attn_shape *s, const sq_attn_seg *seg, int32_t row0, int32_t n_rows,

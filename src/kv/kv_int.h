@@ -58,6 +58,7 @@ struct sq_kv_seq {
     /* (kv_private.c) Behind the end of a prompt, where the policy has votes. */
     bool departed;
     uint8_t *reads;          /* [tiles_max] SQ_KV_READ_; NULL without votes */
+    uint8_t *rungs;          /* [tiles_max] what it reads is on */
     int8_t *relevance;       /* [tiles_max] Cocktail's, or SQ_KV_UNJUDGED */
     float *mass;             /* [tiles_max] NULL without Cocktail */
     float *weight;           /* [n_layers][n_kv_heads][head_dim] what queries weigh; NULL without MixKVQ */

@@ -29,10 +29,14 @@ static const sq_kv_column *column_of(const sq_kv_seq *s, int32_t tile) {
     return &s->pool->columns[s->columns[tile]];
 }
 
-sq_rung sq_kv_seq_rung(const sq_kv_seq *s, int32_t tile) {
+static sq_rung rung_of(const sq_kv_seq *s, int32_t tile) {
     if (sq_kv_seq_reads_open(s, tile)) return SQ_RUNG_F16;
     const sq_kv_column *c = column_of(s, tile);
     return c->rung ? (sq_rung)c->rung : sq_kv_canonical_rung(&s->pool->policy);
+}
+
+sq_rung sq_kv_seq_rung(const sq_kv_seq *s, int32_t tile) {
+    return s->departed ? (sq_rung)s->rungs[tile] : rung_of(s, tile);
 }
 
 /* All tiles, at the next event. */
@@ -51,6 +55,7 @@ static void depart(sq_kv_seq *s) {
         s->relevance[t] = SQ_KV_UNJUDGED;
     }
     s->departed = true;
+    for (int32_t t = 0; t < s->n_tiles; t++) s->rungs[t] = (uint8_t)rung_of(s, t);
     s->node = -1;
     s->n_in_tree = 0;
     s->n_judged = 0;
@@ -186,6 +191,7 @@ void sq_kv_seq_moved(sq_kv_seq *s, const sq_kv_move *moves, int32_t n) {
         const sq_kv_move *m = &moves[i];
         if (m->from_open) sq_kv_column_leave_open(s->pool, m->from);
         s->reads[m->tile] = SQ_KV_READ_SEALED;
+        s->rungs[m->tile] = m->rung;
         sq_kv_seq_set(s, m->tile, m->to);
         sq_kv_column_drop(s->pool, m->from);
     }

@@ -40,9 +40,11 @@ squish_status sq_kv_seq_new(sq_kv_seq **out, sq_kv_pool *p, int32_t tokens_max, 
     const bool judges = p->policy.cocktail.on, mixes = p->policy.mix;
     s->weight = mixes ? sq_alloc_zero(&p->alloc, weight_bytes(s)) : NULL;
     s->mass = judges ? sq_alloc_zero(&p->alloc, (size_t)s->tiles_max * sizeof *s->mass) : NULL;
+    s->rungs = votes ? sq_alloc_zero(&p->alloc, (size_t)s->tiles_max) : NULL;
     s->relevance = votes ? sq_alloc_zero(&p->alloc, (size_t)s->tiles_max) : NULL;
-    if (!s->pages || (seals && !s->sealed_pages) || !s->columns || (votes && (!s->reads || !s->relevance)) ||
-        (judges && !s->mass) || (mixes && !s->weight)) {
+    if (!s->pages || (seals && !s->sealed_pages) || !s->columns ||
+        (votes && (!s->reads || !s->rungs || !s->relevance)) || (judges && !s->mass) ||
+        (mixes && !s->weight)) {
         sq_kv_seq_free(s);
         return sq_fail(err, SQUISH_NO_MEMORY, "kv sequence: out of memory for the page table of %d tokens",
                        tokens_max);
@@ -61,6 +63,7 @@ void sq_kv_seq_free(sq_kv_seq *s) {
     sq_alloc_free(a, s->weight, s->weight ? weight_bytes(s) : 0);
     sq_alloc_free(a, s->mass, s->mass ? (size_t)s->tiles_max * sizeof *s->mass : 0);
     sq_alloc_free(a, s->reads, s->reads ? (size_t)s->tiles_max : 0);
+    sq_alloc_free(a, s->rungs, s->rungs ? (size_t)s->tiles_max : 0);
     sq_alloc_free(a, s->relevance, s->relevance ? (size_t)s->tiles_max : 0);
     sq_alloc_free(a, s, sizeof *s);
 }
@@ -168,7 +171,9 @@ squish_status sq_kv_seq_reserve(sq_kv_seq *s, int32_t n, squish_error *err) {
     if (at >= 0) own_tail(s, at);
     for (const int32_t want = sq_div_up(n, TILE); s->n_tiles < want; s->n_tiles++) {
         sq_kv_seq_set(s, s->n_tiles, sq_kv_column_take(p, s->n_tiles));
-        if (s->departed) s->reads[s->n_tiles] = SQ_KV_READ_OPEN, s->relevance[s->n_tiles] = SQ_KV_UNJUDGED;
+        if (s->departed)
+            s->reads[s->n_tiles] = SQ_KV_READ_OPEN, s->rungs[s->n_tiles] = SQ_RUNG_F16,
+            s->relevance[s->n_tiles] = SQ_KV_UNJUDGED;
         sq_kv_column_read_open(p, s->columns[s->n_tiles]);
     }
     for (int32_t t = s->sealed_to; t < end; t++) sq_kv_column_reserve_sealed(p, s->columns[t], t);

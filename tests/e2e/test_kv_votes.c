@@ -416,11 +416,11 @@ static void giving_way(void **state) {
     eo.chunk_tokens = 32;
     eo.kv_options.cocktail = eo.kv_options.mix = true;
     assert_ok(squish_engine_estimate(model, &eo, &est, &err), &err);
-    for (int32_t i = 0; i < 4; i++) o[i] = job_of(prose.ids + 300 * i, 300, 300);
-    eo.kv_bytes_max = est.kv_bytes * 3 / 2;
+    for (int32_t i = 0; i < 4; i++) o[i] = job_of(prose.ids + 300 * i, 300, 200);
+    eo.kv_bytes_max = est.kv_bytes * 9 / 8;
     company c = company_of(&eo, NULL);
     assert_true(ask_all(&c, o, 4, got) > 0);
-    for (int32_t i = 0; i < 4; i++) assert_true(got[i].status == SQUISH_OK && got[i].n == 300);
+    for (int32_t i = 0; i < 4; i++) assert_true(got[i].status == SQUISH_OK && got[i].n == 200);
     company_free(&c);
 }
 
