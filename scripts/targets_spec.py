@@ -54,7 +54,8 @@ def rows(o):
 
 def answers(o):
     out = []
-    for name, bar in (("copy", 2.0), ("code", None), ("chat", 0.98), ("stories", 0.98)):
+    bars = {"copy": 2.0, "code": None, "chat": 0.98, "stories": 0.98}
+    for name, bar in [(n, bars[n]) for n in o.files.split(",")]:
         for r in bench(o, TINY, "--text", PROMPTS / f"{name}.jsonl", "--runs", o.runs):
             temperature = r["name"].rpartition(" ")[2]
             good = r["differ"] == 0 and (bar is None or (name == "copy" and temperature != "0") or r["speedup"] >= bar)
@@ -97,6 +98,7 @@ def main():
     parser.add_argument("--build", default="build")
     parser.add_argument("--part", default=",".join(PARTS))
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--files", default="copy,code,chat,stories", help="of bench/prompts")
     parser.add_argument("--prompts", type=int, default=1000)
     parser.add_argument("--shape-model", type=pathlib.Path)
     parser.add_argument("--print", action="store_true", help="write no results")

@@ -14,10 +14,14 @@
 #include <string.h>
 
 static const double GAIN = 1.03;
+
+/* No row is cheaper than this share of the step it joins: times are noisy, and the luckiest looks free. */
+static const double FREE = 0.02;
+
 enum { PROBE_EVERY = 64 };
 
 /* How far one result moves a rate: of an answer, and of the engine. */
-static const float LEARN = 1.0f / 12, LEARN_ALL = 1.0f / 64;
+static const float LEARN = 1.0f / 12, LEARN_ALL = 1.0f / 24;
 
 struct sq_spec {
     squish_alloc alloc;
@@ -35,8 +39,7 @@ struct sq_spec {
 void sq_guess_rates_init(sq_guess_rates *r) {
     memset(r, 0, sizeof *r);
     for (int32_t c = 0; c < SQ_GUESS_CLASSES; c++) {
-        const float seen =
-            c < SQ_NGRAM_MIN ? 0.1f : 1.0f - 1.4f / (float)c; /* 0.3 at 2, 0.65 at 4, 0.9 at 14 */
+        const float seen = c <= SQ_NGRAM_MIN ? 0.05f : 1.0f - 2.0f / (float)c; /* 0.33 at 3, 0.86 at 14 */
         r->right[SQUISH_SPEC_NGRAM][c] = seen;
     }
 }
@@ -94,8 +97,9 @@ static int32_t best_count(const sq_spec *s, const sq_spec_step *at, int32_t n, d
         sum += chance;
         const double ms = sq_step_cost_alone(at->cost, at->rows + i + 1);
         if (at->ms_max > 0 && ms > at->ms_max) break;
-        if (!(sum > best * ms)) continue;
-        best = sum / ms;
+        const double least = alone * (1 + FREE * (i + 1)), paid = ms > least ? ms : least;
+        if (!(sum > best * paid)) continue;
+        best = sum / paid;
         count = i + 1;
         *tokens = sum;
     }
