@@ -132,6 +132,7 @@ typedef struct {
     const sq_attn_seg *seg;
     int32_t kvh, tok0, n_tok; /* tokens of the segment */
     bool sparse;              /* of blocks of keys before its own, only those in keep are read */
+    bool asked, more;         /* of a run of chunks this is not the first; not the last */
 } query_block;
 
 static bool is_read(const query_block *qb, const sq_be_scratch *s, int32_t tile) {
@@ -144,10 +145,14 @@ static sq_sealed sealed_of(const attend_ctx *c, const query_block *qb, int32_t c
     return sage ? sq_be_past_sealed(c->b, values, qb->kvh, chunk, sq_be_padded(c->s)) : (sq_sealed){0};
 }
 
+static sq_be_rows rows_of(const attend_ctx *c, const query_block *qb) {
+    return (sq_be_rows){qb->seg, qb->kvh, qb->tok0, qb->n_tok, c->group, qb->asked, qb->more};
+}
+
 /* chunk_attend where all tiles are open: of a past that is not read whole, what is read of it. */
 static bool open_attend(const attend_ctx *c, const query_block *qb, int32_t chunk, sq_be_scratch *s) {
     const sq_attn_seg *seg = qb->seg;
-    const uint16_t *k[SQ_ATTN_TILES] = {0}, *v[SQ_ATTN_TILES] = {0};
+    const uint16_t *k[SQ_ATTN_TILES] = {0}, *v[SQ_ATTN_TILES] = {0}, *next[SQ_ATTN_TILES];
     const int32_t start = chunk * SQ_ATTN_CHUNK, pos = seg->pos0 + qb->tok0;
     const bool sage = c->past && c->b->opt.prompt.sage && chunk < pos / SQ_ATTN_CHUNK;
     bool any = false;
@@ -171,6 +176,8 @@ static bool open_attend(const attend_ctx *c, const query_block *qb, int32_t chun
         k[j] = (const uint16_t *)(head + c->s->open.k_off);
         v[j] = (const uint16_t *)(head + c->s->open.v_off);
     }
+    const sq_be_rows r = rows_of(c, qb);
+    const size_t next_bytes = qb->more ? sq_be_next_keys(c->s, &r, true, chunk + 1, next) : 0;
     const size_t d = (size_t)sq_be_padded(c->s);
     const sq_attn_args a = {.q = s->q,
                             .ldq = d,
@@ -187,7 +194,10 @@ static bool open_attend(const attend_ctx *c, const query_block *qb, int32_t chun
                             .m_run = qb->sparse ? s->m : NULL,
                             .skip = SKIP,
                             .sealed_k = sealed_of(c, qb, chunk, sage, false),
-                            .sealed_v = sealed_of(c, qb, chunk, sage, true)};
+                            .sealed_v = sealed_of(c, qb, chunk, sage, true),
+                            .asked = qb->asked,
+                            .next = next_bytes ? next : NULL,
+                            .next_bytes = next_bytes};
     if (any) (sage ? c->b->k.attn_sage : c->s->kv_f32 ? c->b->k.attn_f32 : c->b->k.attn_f16)(&a);
     return any;
 }
@@ -195,7 +205,7 @@ static bool open_attend(const attend_ctx *c, const query_block *qb, int32_t chun
 /* Results of one chunk for gathered rows in s->q, into s->mc, s->lc, oc. False: nothing of it is read. */
 static bool chunk_attend(const attend_ctx *c, const query_block *qb, int32_t chunk, sq_be_scratch *s) {
     if (!qb->seg->sealed || !(qb->seg->reads || c->s->seals)) return open_attend(c, qb, chunk, s);
-    const sq_be_rows r = {qb->seg, qb->kvh, qb->tok0, qb->n_tok, c->group};
+    const sq_be_rows r = rows_of(c, qb);
     sq_be_attn_chunk(c->b, c->s, &r, chunk, s);
     return true;
 }
@@ -223,6 +233,8 @@ static void block_attend(const attend_ctx *c, query_block *qb, int32_t thread) {
     sq_be_visible(c->s, pos, &lo, &unused);
     sq_be_visible(c->s, pos + qb->n_tok - 1, &unused, &hi);
     for (int32_t chunk = lo / SQ_ATTN_CHUNK; chunk * SQ_ATTN_CHUNK < hi; chunk++) {
+        qb->asked = qb->more;
+        qb->more = qb->n_tok == 1 && (chunk + 1) * SQ_ATTN_CHUNK < hi;
         if (!chunk_attend(c, qb, chunk, s)) continue;
         for (int32_t i = 0; i < rows; i++)
             c->b->k.attn_merge(&s->m[i], &s->l[i], s->o + (size_t)i * d, s->mc[i], s->lc[i],
@@ -256,35 +268,48 @@ static float *partial_of(const attend_ctx *c, int32_t chunk, int32_t head) {
     return c->b->partial + ((size_t)(chunk - c->first_chunk) * (size_t)c->s->n_heads + (size_t)head) * d;
 }
 
-static void split_item(void *ctx, int32_t item, int32_t thread) {
-    const attend_ctx *c = ctx;
-    sq_be_scratch *s = &c->b->scratch[thread];
-    const int32_t kvh = item % c->s->n_kv_heads, chunk = c->first_chunk + item / c->s->n_kv_heads;
+/* Chunks that one item goes through, so that each asks for what the next one reads. */
+enum { RUN = 4 };
+
+static void chunk_partials(const attend_ctx *c, const query_block *qb, int32_t chunk, sq_be_scratch *s) {
     const int32_t d = sq_be_padded(c->s);
-    const query_block qb = {.seg = c->segs, .kvh = kvh, .n_tok = 1};
-    gather_q(c, c->segs, kvh, 0, 1, s->q);
-    chunk_attend(c, &qb, chunk, s);
+    chunk_attend(c, qb, chunk, s);
     for (int32_t g = 0; g < c->group; g++) {
-        float *p = partial_of(c, chunk, kvh * c->group + g);
+        float *p = partial_of(c, chunk, qb->kvh * c->group + g);
         memcpy(p, s->oc + (size_t)g * d, (size_t)d * sizeof(float));
         p[d] = s->mc[g];
         p[d + 1] = s->lc[g];
     }
 }
 
-static void split_attend(attend_ctx *c) {
-    const int32_t d = sq_be_padded(c->s);
-    sq_be_run(c->b, split_item, c, c->n_chunks * c->s->n_kv_heads, INT32_MAX);
-    sq_be_scratch *s = &c->b->scratch[0];
-    for (int32_t h = 0; h < c->s->n_heads; h++) {
-        float m = -INFINITY, l = 0.0f;
-        memset(s->o, 0, (size_t)d * sizeof(float));
-        for (int32_t chunk = c->first_chunk; chunk < c->first_chunk + c->n_chunks; chunk++) {
-            const float *p = partial_of(c, chunk, h);
-            c->b->k.attn_merge(&m, &l, s->o, p[d], p[d + 1], p, d);
-        }
-        finish_row(c, l, s->o, out_row(c, c->segs->row0, h));
+static void split_item(void *ctx, int32_t item, int32_t thread) {
+    const attend_ctx *c = ctx;
+    sq_be_scratch *s = &c->b->scratch[thread];
+    const int32_t runs = sq_div_up(c->n_chunks, RUN), end = c->first_chunk + c->n_chunks;
+    query_block qb = {.seg = c->segs, .kvh = item / runs, .n_tok = 1};
+    const int32_t from = c->first_chunk + item % runs * RUN, to = from + RUN < end ? from + RUN : end;
+    gather_q(c, c->segs, qb.kvh, 0, 1, s->q);
+    for (int32_t chunk = from; chunk < to; chunk++) {
+        qb.asked = chunk > from, qb.more = chunk + 1 < to;
+        chunk_partials(c, &qb, chunk, s);
     }
+}
+
+static void fold_item(void *ctx, int32_t head, int32_t thread) {
+    const attend_ctx *c = ctx;
+    const int32_t d = sq_be_padded(c->s);
+    float m = -INFINITY, l = 0.0f, *o = c->b->scratch[thread].o;
+    memset(o, 0, (size_t)d * sizeof(float));
+    for (int32_t chunk = c->first_chunk; chunk < c->first_chunk + c->n_chunks; chunk++) {
+        const float *p = partial_of(c, chunk, head);
+        c->b->k.attn_merge(&m, &l, o, p[d], p[d + 1], p, d);
+    }
+    finish_row(c, l, o, out_row(c, c->segs->row0, head));
+}
+
+static void split_attend(attend_ctx *c) {
+    sq_be_run(c->b, split_item, c, sq_div_up(c->n_chunks, RUN) * c->s->n_kv_heads, INT32_MAX);
+    sq_be_run(c->b, fold_item, c, c->s->n_heads, (int64_t)c->n_chunks * c->s->n_heads * c->s->head_dim);
 }
 
 /* ---- all segments ---------------------------------------------------------------------------- */

@@ -112,7 +112,12 @@ static inline void sq_be_visible(const sq_attn_shape *s, int32_t p, int32_t *lo,
 typedef struct {
     const sq_attn_seg *seg;
     int32_t kvh, tok0, n_tok, group;
+    bool asked, more; /* of chunks in a row this is not the first; not the last */
 } sq_be_rows;
+/* Keys of chunk `chunk` as these rows read it (open: all of it), for the kernel that works on the chunk
+ * before; returns their bytes. NULL where there are none. */
+size_t sq_be_next_keys(const sq_attn_shape *shape, const sq_be_rows *r, bool open, int32_t chunk,
+                       const uint16_t *next[SQ_ATTN_TILES]);
 /* Their attention over one chunk, into s->mc, s->lc, s->oc. All of them read the same tiles sealed. */
 void sq_be_attn_chunk(const sq_backend *b, const sq_attn_shape *shape, const sq_be_rows *r, int32_t chunk,
                       sq_be_scratch *s);

@@ -22,7 +22,7 @@ typedef struct {
 /* m and l of one tile for a block of rows of one KV head, row i * group + g, into s->mc, s->lc. */
 static void look(const mass_ctx *c, int32_t kvh, int32_t tok0, int32_t n_tok, int32_t tile,
                  sq_be_scratch *s) {
-    const sq_be_rows r = {c->seg, kvh, c->row0 + tok0, n_tok, c->group};
+    const sq_be_rows r = {c->seg, kvh, c->row0 + tok0, n_tok, c->group, false, false};
     sq_be_attn_tile(c->b, c->s, &r, tile, s);
 }
 

@@ -71,10 +71,28 @@ static bool see(const sq_attn_shape *shape, const sq_be_rows *r, int32_t chunk, 
     return *lo < *hi;
 }
 
+size_t sq_be_next_keys(const sq_attn_shape *shape, const sq_be_rows *r, bool open, int32_t chunk,
+                       const uint16_t *next[SQ_ATTN_TILES]) {
+    run runs[SQ_ATTN_TILES] = {{.from = 0, .to = SQ_ATTN_TILES}};
+    const int n = open ? 1 : runs_of(shape, r, chunk, runs);
+    const int32_t first = chunk * SQ_ATTN_TILES, last = (r->seg->pos0 + r->tok0) / SQ_KV_TILE;
+    for (int32_t j = 0; j < SQ_ATTN_TILES; j++) next[j] = NULL;
+    for (int i = 0; i < n; i++) {
+        const sq_attn_page sealed = sq_be_sealed_page(runs[i].k, runs[i].v, sq_be_padded(shape));
+        const sq_attn_page *page = runs[i].sealed ? &sealed : &shape->open;
+        for (int32_t j = runs[i].from; j < runs[i].to && first + j <= last; j++)
+            next[j] = (const uint16_t *)((runs[i].sealed ? r->seg->sealed : r->seg->pages)[first + j] +
+                                         (size_t)r->kvh * page->head_stride + page->k_off);
+    }
+    return sq_kv_k_bytes(runs[0].sealed ? runs[0].k : SQ_KV_F16, sq_be_padded(shape));
+}
+
 static void attend_run(const sq_backend *b, const sq_attn_shape *shape, const sq_be_rows *r, int32_t chunk,
                        run u, int32_t lo, int32_t hi, sq_be_scratch *s, float *m, float *l, float *o) {
-    const uint16_t *k[SQ_ATTN_TILES] = {0}, *v[SQ_ATTN_TILES] = {0};
+    const uint16_t *k[SQ_ATTN_TILES] = {0}, *v[SQ_ATTN_TILES] = {0}, *next[SQ_ATTN_TILES];
     const int32_t dp = sq_be_padded(shape);
+    const bool last = u.to == SQ_ATTN_TILES;
+    const size_t next_bytes = last && r->more ? sq_be_next_keys(shape, r, false, chunk + 1, next) : 0;
     const sq_attn_page sealed = sq_be_sealed_page(u.k, u.v, dp);
     const sq_attn_page *page = u.sealed ? &sealed : &shape->open;
     for (int32_t j = lo / SQ_KV_TILE; j * SQ_KV_TILE < hi; j++) {
@@ -102,7 +120,10 @@ static void attend_run(const sq_backend *b, const sq_attn_shape *shape, const sq
                             .o = o,
                             .ldo = d,
                             .k_fmt = u.k,
-                            .v_fmt = u.v};
+                            .v_fmt = u.v,
+                            .asked = u.from == 0 && r->asked,
+                            .next = next_bytes ? next : NULL,
+                            .next_bytes = next_bytes};
     (u.sealed ? b->k.attn_codes : shape->kv_f32 ? b->k.attn_f32 : b->k.attn_f16)(&a);
 }
 

@@ -50,9 +50,9 @@
  *      With any set of codes u [n] of b bits, dot = sum of W * u and sum = sum of W, both exact in int32:
  *          base  = fma(-(step * c), (float)sum, zdot)         c = (2^b - 1) / 2
  *      scores   s[t] = fma(step, (float)dot, base)            over channels: w = q * s_k, zdot = R1(q, z_k)
- *      values   o[c] = fma(step, (float)dot, o[c] + base)     over the 32 tokens of a tile, per group of 64
- *               channels: w = p * s_v, zdot = R1(p, z_v); tiles in rising order, o from +0
- *      m, l and the +0 at the end as in R4.
+ *      values   o[c] = fma(step, (float)dot, base) + 0        over the tokens of the call, per group of 64
+ *               channels: w = p * s_v, zdot = R1(p, z_v)
+ *      m, l as in R4. The tokens of a call are those of its tiles: where a row does not see, p = +0.
  *  R6  sealing: z = f16((min + max) / 2 + 0); step = max(max - z, z - min) / c + 0; s = step rounded up (K:
  * to 5 + 3 bits, V: to f16); u = rint(fma(x - z, 1 / s, c)), held within [0, 2 c]; s = 0 (V): 1 / s is 0.
  *
@@ -146,6 +146,7 @@ enum {
 _Static_assert(255 * 127 * SQ_ATTN_D_MAX < 1 << 24, "a dot product of R7 is exact as a float");
 _Static_assert(255 * (int64_t)SQ_SAGE_ONE * SQ_ATTN_CHUNK <= INT32_MAX, "and those of its values fit int32");
 _Static_assert(255 * (int64_t)SQ_KV_PLANES * SQ_ATTN_D_MAX <= INT32_MAX, "a dot product of R5 fits int32");
+_Static_assert(255 * (int64_t)SQ_KV_PLANES * SQ_ATTN_CHUNK <= INT32_MAX, "and those of its values as well");
 
 /* Keys or values of a chunk in 8 bits: a view of what seal_keys or seal_values wrote. */
 typedef struct {
@@ -180,6 +181,9 @@ typedef struct {
     sq_sealed sealed_k, sealed_v;        /* attn_sage only */
     sq_kv_format k_fmt, v_fmt;           /* attn_codes only */
     int32_t d_out;                       /* attn_latent only: k[j] are its tiles, o is [n_q][d_out] */
+    bool asked;                          /* the call before had these keys as its next */
+    const uint16_t *const *next;         /* [8] keys that the next call reads, or NULL; they change nothing */
+    size_t next_bytes;                   /* of each of them */
 } sq_attn_args;
 typedef void sq_attn_fn(const sq_attn_args *a);
 

@@ -11,13 +11,13 @@
 enum { ROWS = 3 }; /* 3 x 4 accumulators, one line, one weight */
 
 typedef struct {
-    _Alignas(32) int16_t w[SQ_ATTN_D_MAX]; /* the integers of R5 */
+    _Alignas(32) int16_t w[SQ_ATTN_D_MAX]; /* the integers of R5: of channels, or of tokens of the chunk */
     float step, base;
 } weights;
 
 typedef struct {
     const sq_attn_args *a;
-    int32_t row0, lo, hi; /* first row; the union of what the rows see */
+    int32_t row0, tile0, tile1; /* first row; tiles seen by one row or more */
     float s[ROWS][SQ_ATTN_CHUNK];
     weights w[ROWS];
 } block;
@@ -44,14 +44,11 @@ SQ_INLINE void set_weights(weights *out, const float *v, int32_t n, float most, 
     out->base = __builtin_fmaf(-(out->step * c0), (float)sum8(sum), zdot);
 }
 
-/* dot[r][lane] = sum over quads of codes and weights. K: lanes are the tokens of half `x`; V: the channels of
- * block `x`. */
+/* acc[r] gains the products of codes and weights, from weight w0 on, over quads: two sums a lane. K: lanes
+ * are the tokens of half `x`; V: the channels of block `x`. */
 SQ_INLINE void dots(int n_r, bool keys, sq_kv_format f, const uint8_t *tile, int32_t d, int32_t x,
-                    int32_t quads, const weights *w, __m256i dot[ROWS][2]) {
+                    int32_t quads, const weights *w, int32_t w0, __m256i acc[ROWS][4]) {
     const __m256i mask = _mm256_set1_epi8((char)((1 << sq_kv_bits(f)) - 1));
-    __m256i acc[ROWS][4];
-    for (int r = 0; r < n_r; r++)
-        for (int j = 0; j < 4; j++) acc[r][j] = _mm256_setzero_si256();
     for (int32_t quad = 0; quad < quads; quad++) {
         const sq_kv_place p =
             keys ? sq_kv_k_place(f, 4 * quad, 16 * x) : sq_kv_v_place(f, d, 16 * x, 4 * quad);
@@ -63,17 +60,24 @@ SQ_INLINE void dots(int n_r, bool keys, sq_kv_format f, const uint8_t *tile, int
             const __m256i u1 = _mm256_cvtepu8_epi16(_mm256_extracti128_si256(line, 1));
             for (int r = 0; r < n_r; r++) {
                 int64_t four;
-                memcpy(&four, w[r].w + 4 * quad, sizeof four);
+                memcpy(&four, w[r].w + w0 + 4 * quad, sizeof four);
                 const __m256i q = _mm256_set1_epi64x(four);
                 acc[r][2 * half] = _mm256_add_epi32(acc[r][2 * half], _mm256_madd_epi16(u0, q));
                 acc[r][2 * half + 1] = _mm256_add_epi32(acc[r][2 * half + 1], _mm256_madd_epi16(u1, q));
             }
         }
     }
-    for (int r = 0; r < n_r; r++) /* two sums a lane: of channels or tokens 0, 1 and 2, 3 of the quads */
-        for (int half = 0; half < 2; half++)
-            dot[r][half] =
-                _mm256_permute4x64_epi64(_mm256_hadd_epi32(acc[r][2 * half], acc[r][2 * half + 1]), 0xd8);
+}
+
+SQ_INLINE void no_dots(int n_r, __m256i acc[ROWS][4]) {
+    for (int r = 0; r < n_r; r++)
+        for (int j = 0; j < 4; j++) acc[r][j] = _mm256_setzero_si256();
+}
+
+/* 8 of the lanes, as floats: sums are of channels or tokens 0, 1 and 2, 3 of the quads. */
+SQ_INLINE __m256 dot8(const __m256i acc[4], int half) {
+    return _mm256_cvtepi32_ps(
+        _mm256_permute4x64_epi64(_mm256_hadd_epi32(acc[2 * half], acc[2 * half + 1]), 0xd8));
 }
 
 /* ---- scores ---------------------------------------------------------------------------------- */
@@ -106,88 +110,78 @@ SQ_INLINE void tile_scores(int n_r, sq_kv_format f, block *b, int32_t j) {
     for (int r = 0; r < n_r; r++)
         key_weights(a->q + (size_t)(b->row0 + r) * a->ldq, a->d, params, f, &b->w[r]);
     for (int h = 0; h < 2; h++) {
-        __m256i dot[ROWS][2];
-        dots(n_r, true, f, k, a->d, h, a->d / 4, b->w, dot);
+        __m256i acc[ROWS][4];
+        no_dots(n_r, acc);
+        dots(n_r, true, f, k, a->d, h, a->d / 4, b->w, 0, acc);
         for (int r = 0; r < n_r; r++)
             for (int i = 0; i < 2; i++)
                 _mm256_storeu_ps(b->s[r] + SQ_KV_TILE * j + 16 * h + 8 * i,
-                                 _mm256_fmadd_ps(_mm256_set1_ps(b->w[r].step), _mm256_cvtepi32_ps(dot[r][i]),
+                                 _mm256_fmadd_ps(_mm256_set1_ps(b->w[r].step), dot8(acc[r], i),
                                                  _mm256_set1_ps(b->w[r].base)));
     }
 }
 
 /* ---- values ---------------------------------------------------------------------------------- */
 
-SQ_INLINE void value_weights(const float *p, int32_t d, const uint8_t *params, int32_t g, sq_kv_format f,
-                             weights *out) {
-    const uint8_t *s = params + (size_t)g * SQ_KV_TILE * 2, *z = s + sq_kv_v_z(d);
-    float v[SQ_KV_TILE];
+/* Probabilities p of the tiles of the block with the scales of group g in them. */
+SQ_INLINE void value_weights(const block *b, const float *p, int32_t g, sq_kv_format f, weights *out) {
+    const sq_attn_args *a = b->a;
+    const size_t at = sq_kv_code_bytes(f, a->d) + (size_t)g * SQ_KV_TILE * 2;
+    float v[SQ_ATTN_CHUNK];
     __m256 most = _mm256_setzero_ps(), zdot[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
-    for (int32_t t = 0; t < SQ_KV_TILE; t += 8) {
-        const __m256 pt = _mm256_loadu_ps(p + t), wt = _mm256_mul_ps(pt, load8_f16(s + 2 * t));
+    for (int32_t t = SQ_KV_TILE * b->tile0; t < SQ_KV_TILE * b->tile1; t += 8) {
+        const uint8_t *s = (const uint8_t *)a->v[t / SQ_KV_TILE] + at + 2 * (t % SQ_KV_TILE);
+        const __m256 pt = _mm256_loadu_ps(p + t), wt = _mm256_mul_ps(pt, load8_f16(s));
         most = _mm256_max_ps(most, wt);
-        zdot[t / 8 % 2] = _mm256_fmadd_ps(pt, load8_f16(z + 2 * t), zdot[t / 8 % 2]);
-        _mm256_storeu_ps(v + t, wt);
+        zdot[t / 8 % 2] = _mm256_fmadd_ps(pt, load8_f16(s + sq_kv_v_z(a->d)), zdot[t / 8 % 2]);
+        _mm256_storeu_ps(v + t - SQ_KV_TILE * b->tile0, wt);
     }
-    set_weights(out, v, SQ_KV_TILE, lanes_max(most), lane_tree(zdot[0], zdot[1]), f);
+    set_weights(out, v, SQ_KV_TILE * (b->tile1 - b->tile0), lanes_max(most), lane_tree(zdot[0], zdot[1]), f);
 }
 
-SQ_INLINE void tile_values(int n_r, sq_kv_format f, block *b, int32_t j) {
+SQ_INLINE void values(int n_r, sq_kv_format f, block *b) {
     const sq_attn_args *a = b->a;
-    const uint8_t *v = (const uint8_t *)a->v[j], *params = v + sq_kv_code_bytes(f, a->d);
     for (int32_t blk = 0; blk < a->d / 16; blk++) {
-        __m256i dot[ROWS][2];
+        __m256i acc[ROWS][4];
         if (blk % (SQ_KV_GROUP / 16) == 0)
-            for (int r = 0; r < n_r; r++)
-                value_weights(b->s[r] + SQ_KV_TILE * j, a->d, params, blk / (SQ_KV_GROUP / 16), f, &b->w[r]);
-        dots(n_r, false, f, v, a->d, blk, SQ_KV_TILE / 4, b->w, dot);
+            for (int r = 0; r < n_r; r++) value_weights(b, b->s[r], blk / (SQ_KV_GROUP / 16), f, &b->w[r]);
+        no_dots(n_r, acc);
+        for (int32_t j = b->tile0; j < b->tile1; j++)
+            dots(n_r, false, f, (const uint8_t *)a->v[j], a->d, blk, SQ_KV_TILE / 4, b->w,
+                 SQ_KV_TILE * (j - b->tile0), acc);
         for (int r = 0; r < n_r; r++)
             for (int i = 0; i < 2; i++) {
-                float *o = a->o + (size_t)(b->row0 + r) * a->ldo + 16 * blk + 8 * i;
-                const __m256 old = _mm256_add_ps(_mm256_loadu_ps(o), _mm256_set1_ps(b->w[r].base));
-                _mm256_storeu_ps(
-                    o, _mm256_fmadd_ps(_mm256_set1_ps(b->w[r].step), _mm256_cvtepi32_ps(dot[r][i]), old));
+                const __m256 o = _mm256_fmadd_ps(_mm256_set1_ps(b->w[r].step), dot8(acc[r], i),
+                                                 _mm256_set1_ps(b->w[r].base));
+                _mm256_storeu_ps(a->o + (size_t)(b->row0 + r) * a->ldo + 16 * blk + 8 * i,
+                                 _mm256_add_ps(o, _mm256_setzero_ps()));
             }
     }
 }
 
 /* ---- a block of rows ------------------------------------------------------------------------- */
 
-SQ_INLINE void tile_pass(int n_r, bool keys, block *b, int32_t j) {
-    switch (keys ? b->a->k_fmt : b->a->v_fmt) {
-#define CASE(F)                                                                                              \
-    case F:                                                                                                  \
-        if (keys)                                                                                            \
-            tile_scores(n_r, F, b, j);                                                                       \
-        else                                                                                                 \
-            tile_values(n_r, F, b, j);                                                                       \
-        return
-        CASE(SQ_KV_Q8);
-        CASE(SQ_KV_Q4);
-        CASE(SQ_KV_Q2);
-    default: return;
-#undef CASE
-    }
-}
-
 SQ_INLINE void row_block(int n_r, block *b) {
     const sq_attn_args *a = b->a;
-    b->lo = SQ_ATTN_CHUNK, b->hi = 0;
+    int32_t lo = SQ_ATTN_CHUNK, hi = 0;
     for (int32_t i = b->row0; i < b->row0 + n_r; i++) {
-        memset(a->o + (size_t)i * a->ldo, 0, (size_t)a->d * sizeof *a->o);
         if (a->lo[i] >= a->hi[i]) continue;
-        if (a->lo[i] < b->lo) b->lo = a->lo[i];
-        if (a->hi[i] > b->hi) b->hi = a->hi[i];
+        if (a->lo[i] < lo) lo = a->lo[i];
+        if (a->hi[i] > hi) hi = a->hi[i];
     }
-    const int32_t t0 = b->lo & -SQ_KV_TILE, t1 = (b->hi + SQ_KV_TILE - 1) & -SQ_KV_TILE;
-    for (int32_t t = t0; t < t1; t += SQ_KV_TILE) tile_pass(n_r, true, b, t / SQ_KV_TILE);
-    for (int r = 0; r < n_r; r++) softmax_row(a, b->row0 + r, t0 / SQ_KV_TILE, t1 / SQ_KV_TILE, b->s[r]);
-    for (int32_t t = t0; t < t1; t += SQ_KV_TILE) tile_pass(n_r, false, b, t / SQ_KV_TILE);
-    for (int32_t i = b->row0; i < b->row0 + n_r; i++)
-        for (int32_t c = 0; c < a->d; c += 8) {
-            float *o = a->o + (size_t)i * a->ldo + c;
-            _mm256_storeu_ps(o, _mm256_add_ps(_mm256_loadu_ps(o), _mm256_setzero_ps()));
+    b->tile0 = lo < hi ? lo / SQ_KV_TILE : 0;
+    b->tile1 = lo < hi ? sq_div_up(hi, SQ_KV_TILE) : 0;
+    for (int32_t j = b->tile0; j < b->tile1; j++) switch (a->k_fmt) {
+        case SQ_KV_Q8: tile_scores(n_r, SQ_KV_Q8, b, j); break;
+        case SQ_KV_Q4: tile_scores(n_r, SQ_KV_Q4, b, j); break;
+        default: tile_scores(n_r, SQ_KV_Q2, b, j);
         }
+    for (int r = 0; r < n_r; r++) softmax_row(a, b->row0 + r, b->tile0, b->tile1, b->s[r]);
+    switch (a->v_fmt) {
+    case SQ_KV_Q8: values(n_r, SQ_KV_Q8, b); break;
+    case SQ_KV_Q4: values(n_r, SQ_KV_Q4, b); break;
+    default: values(n_r, SQ_KV_Q2, b);
+    }
     b->row0 += n_r;
 }
 

@@ -5,7 +5,12 @@
  * Scores have tokens as lanes: a tile of K is channel-major, so one channel of 32 tokens is two registers,
  * converted once for a block of query rows. Values have channels as lanes: four registers of V, converted
  * once for the block. A block walks over every tile that one of its rows sees, and over gaps between them
- * (NULL tiles); rows that see less have p = +0 there, which leaves their sums as they are. */
+ * (NULL tiles); rows that see less have p = +0 there, which leaves their sums as they are.
+ *
+ * The rows of a decoded token read their tiles from memory once. While they work on keys, a line of values is
+ * asked for with each channel, and while they work on values, a line or two of the next call's keys with each
+ * token: so both memory and core are at work all the time. (Asking for a tile ahead within keys only, into
+ * the first level, left memory idle half of the time.) */
 #include "kernels/avx512/k_softmax_avx512.h"
 
 /* Rows of a block: all query heads of one KV head in most models, so that a decoded token converts and reads
@@ -23,7 +28,7 @@ typedef struct {
 /* Scores of R rows against the 32 tokens of tile j. */
 BLOCK void tile_scores(int R, bool cold, block *b, int32_t j) {
     const sq_attn_args *a = b->a;
-    const uint16_t *k = a->k[j], *next = j + 1 < b->tile1 && a->k[j + 1] ? a->k[j + 1] : k;
+    const uint16_t *k = a->k[j], *next = !a->asked && j + 1 < b->tile1 && a->k[j + 1] ? a->k[j + 1] : k;
     const float *q = a->q + (size_t)b->row0 * a->ldq;
     __m512 s[ROWS][2];
     if (!k) return;
@@ -32,8 +37,8 @@ BLOCK void tile_scores(int R, bool cold, block *b, int32_t j) {
         const __m512 k0 = f16_load(k + (size_t)c * SQ_KV_TILE),
                      k1 = f16_load(k + (size_t)c * SQ_KV_TILE + 16);
         if (cold) {
-            fetch(next, 64 * (size_t)c);
-            fetch(a->v[j], 64 * (size_t)c);
+            fetch_far(next, 64 * (size_t)c);
+            fetch_far(a->v[j], 64 * (size_t)c);
         }
         for (int r = 0; r < R; r++) {
             const __m512 qc = _mm512_set1_ps(q[(size_t)r * a->ldq + (size_t)c]);
@@ -47,8 +52,9 @@ BLOCK void tile_scores(int R, bool cold, block *b, int32_t j) {
     }
 }
 
-/* o of R rows, channels [c, c + 16 C). */
-BLOCK void values(int R, int C, const block *b, int32_t c) {
+/* o of R rows, channels [c, c + 16 C). If cold, the keys of the next call are asked for meanwhile: a tile has
+ * as many lines as channels, and is walked over d / 16 C times, 32 steps each. */
+BLOCK void values(int R, int C, bool cold, const block *b, int32_t c) {
     const sq_attn_args *a = b->a;
     const size_t d = (size_t)a->d;
     __m512 o[ROWS][CHANNELS];
@@ -56,8 +62,12 @@ BLOCK void values(int R, int C, const block *b, int32_t c) {
         for (int n = 0; n < C; n++) o[r][n] = _mm512_setzero_ps();
     for (int32_t j = b->tile0; j < b->tile1; j++) {
         if (!(b->live >> j & 1)) continue;
-        const uint16_t *v = a->v[j] + c;
+        const uint16_t *v = a->v[j] + c,
+                       *next = cold && a->next && a->next[j] ? a->next[j] + c * SQ_KV_TILE : v;
+        const size_t far = cold && next != v ? 64 : 0;
         for (int32_t t = 0; t < SQ_KV_TILE; t++, v += d) {
+            if (cold)
+                for (int n = 0; n < (C + 1) / 2; n++) fetch_far(next, far * (size_t)((C + 1) / 2 * t + n));
             __m512 vt[CHANNELS];
             for (int n = 0; n < C; n++) vt[n] = f16_load(v + 16 * n);
             for (int r = 0; r < R; r++) {
@@ -88,8 +98,8 @@ BLOCK void rows_block(int R, bool cold, block *b) {
     for (int r = 0; r < R; r++) b->live |= softmax_row(a, b->row0 + r, b->tile0, b->tile1, b->p[r]);
     int32_t c = 0;
     const int wide = R > 6 ? FEW : CHANNELS;
-    for (; c + 16 * wide <= a->d; c += 16 * wide) values(R, wide, b, c);
-    for (; c < a->d; c += 16) values(R, 1, b, c);
+    for (; c + 16 * wide <= a->d; c += 16 * wide) values(R, wide, cold, b, c);
+    for (; c < a->d; c += 16) values(R, 1, cold, b, c);
 }
 
 void sq_attn_f16__avx512(const sq_attn_args *a) {

@@ -2,83 +2,115 @@
  *
  * k_attn_codes_avx512.c - attention over sealed tiles on their codes (R5). Needs VNNI.
  *
- * A weight of 15 bits is two planes of 7 bits and a sign, W = 128 hi + lo, so that vpdpbusd (bytes of codes
- * times signed bytes, four at a time) makes both dot products: for scores 16 tokens x 4 channels a line, for
- * values 16 channels x 4 tokens, and lanes are added nowhere. A line is loaded and unpacked once for the
- * query rows of a block. */
+ * A weight of 15 bits is two planes of bytes, W = 128 hi + lo, so that vpdpbusd (bytes of codes times signed
+ * bytes, four at a time) makes both dot products: for scores 16 tokens x 4 channels a line, for values 16
+ * channels x 4 tokens, and lanes are added nowhere. A line is loaded and unpacked once for the query rows of
+ * a block.
+ *
+ * At best the dot products are half of the work, the rest is making weights. So these are made 16 bits wide;
+ * those of values once for all tiles; those of keys a tile ahead, so that their chain of dependent operations
+ * (products, largest, quotient, integers, sums) runs beside the dot products of the tile before. */
 #include "kernels/avx512/k_softmax_avx512.h"
 
 enum { ROWS = 6 }; /* of a block: two planes of two lines take 24 registers of sums */
 
-/* Weights of the rows of a block: four bytes of hi, four of lo, ... ; and what makes floats of the sums. */
-typedef struct {
-    _Alignas(64) int32_t q[ROWS][SQ_ATTN_D_MAX / 4][2];
-    _Alignas(32) float step[8], inv[8], base[8];
-} weights;
+#define FOR_FORMATS(X, R) X(R, Q8) X(R, Q4) X(R, Q2)
+#define FOR_ROWS(X)                                                                                          \
+    FOR_FORMATS(X, 1)                                                                                        \
+    FOR_FORMATS(X, 2) FOR_FORMATS(X, 3) FOR_FORMATS(X, 4) FOR_FORMATS(X, 5) FOR_FORMATS(X, 6)
 
+/* Lines of a tile, a line or two of scales included, for 16 of its channels. */
+#define LINES(f) (sq_kv_bits(f) + 1)
+
+/* What makes floats of the sums, for each row. */
+typedef struct {
+    _Alignas(32) float step[8], inv[8], base[8];
+} floats;
+
+/* Of a tile of keys. Four bytes for each quad of channels: of both planes, quad 16 g + 4 x + l at
+ * 16 g + 4 l + x, as packing leaves them. */
+typedef struct {
+    _Alignas(64) int32_t q[ROWS][2][SQ_ATTN_D_MAX / 4];
+    floats f;
+} key_weights;
+
+/* Of all values of a group of channels, a line a tile: plane n of the quad 4 x + l of tokens at
+ * 4 l + 2 n + x. */
+typedef struct {
+    _Alignas(64) int32_t p[ROWS][SQ_ATTN_TILES][16];
+    floats f;
+} value_weights;
+
+/* A block of at most ROWS query rows and what it works on. */
 typedef struct {
     const sq_attn_args *a;
-    int32_t row0, tile0, tile1; /* first row; tiles seen by one row or more */
-    _Alignas(64) float p[ROWS][SQ_ATTN_CHUNK];
-    weights w;
+    int32_t row0, tile0, tile1;                         /* first row; tiles seen by one row or more */
+    _Alignas(64) float p[ROWS][SQ_ATTN_CHUNK];          /* scores, then probabilities */
+    _Alignas(64) float w[SQ_ATTN_D_MAX / 16][ROWS][16]; /* weights being made, in the order of their making */
+    key_weights k[2];                                   /* of even and of odd tiles */
+    value_weights v;
+    bool cold;                          /* no block before this one read the tiles: they come from memory */
+    const uint8_t *next[SQ_ATTN_TILES]; /* keys of the next call */
+    size_t k_part, v_part, next_part;   /* how much of a tile is asked for with 16 channels of another */
 } block;
 
 BLOCK float centre(sq_kv_format f) { return (float)((1 << sq_kv_bits(f)) - 1) * 0.5f; }
 
 /* ---- weights: what rows have in common is done for all at once ------------------------------- */
 
-/* Lane i: the sum, by the tree of R1, or the maximum of v[i]. So one chain of dependent operations serves all
- * rows of a block. */
+/* Lane i: the sum, by the tree of R1, of v[i]. So one chain of dependent operations serves all rows. */
 BLOCK __m256 trees(int R, const __m512 *v) {
     const __m128 lo = lane_tree4(v[0], v[R > 1 ? 1 : 0], v[R > 2 ? 2 : 0], v[R > 3 ? 3 : 0]);
     const __m128 hi = R > 4 ? lane_tree4(v[4], v[R - 1], v[4], v[4]) : lo;
     return _mm256_set_m128(hi, lo);
 }
 
-BLOCK __m128 max4(__m512 a0, __m512 a1, __m512 a2, __m512 a3) {
-    const __m512 b01 = _mm512_max_ps(_mm512_shuffle_f32x4(a0, a1, 0x44), _mm512_shuffle_f32x4(a0, a1, 0xee));
-    const __m512 b23 = _mm512_max_ps(_mm512_shuffle_f32x4(a2, a3, 0x44), _mm512_shuffle_f32x4(a2, a3, 0xee));
-    const __m512 c =
-        _mm512_max_ps(_mm512_shuffle_f32x4(b01, b23, 0x88), _mm512_shuffle_f32x4(b01, b23, 0xdd));
-    const __m512 d = _mm512_max_ps(c, _mm512_permute_ps(c, 0x4e));
-    const __m512 e = _mm512_max_ps(d, _mm512_permute_ps(d, 0xb1));
-    const __m512i first = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
-    return _mm512_castps512_ps128(_mm512_permutexvar_ps(first, e));
+/* The same in any order: lane i of the result is of the lanes of the i-th operand. */
+BLOCK __m128 max4(__m512 a, __m512 b, __m512 c, __m512 d) {
+    const __m512 ab = _mm512_max_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)),
+                 cd = _mm512_max_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    const __m512 x = _mm512_max_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+    const __m256 y = _mm256_max_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+    return _mm_max_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
 }
 
-BLOCK __m256 maxima(int R, const __m512 *v) {
-    const __m128 lo = max4(v[0], v[R > 1 ? 1 : 0], v[R > 2 ? 2 : 0], v[R > 3 ? 3 : 0]);
-    const __m128 hi = R > 4 ? max4(v[4], v[R - 1], v[4], v[4]) : lo;
-    return _mm256_set_m128(hi, lo);
+BLOCK __m128i add4(__m512i a, __m512i b, __m512i c, __m512i d) {
+    const __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b)),
+                  cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    const __m512i x = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    const __m256i y = _mm256_add_epi32(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64(x, 1));
+    return _mm_add_epi32(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1));
 }
 
-/* Steps of rows whose largest magnitudes are given, and their inverses. */
-BLOCK void set_steps(weights *w, __m256 most) {
-    const __mmask8 any = _mm256_cmp_ps_mask(most, _mm256_set1_ps(0x1p-100f), _CMP_GE_OQ) &
-                         _mm256_cmp_ps_mask(most, _mm256_set1_ps(INFINITY), _CMP_LT_OQ);
+/* Steps of rows and their inverses; most: lanes of a row's weights, one of them the largest magnitude. */
+BLOCK void set_steps(int R, floats *f, const __m512 *most) {
+    const __m128 lo = max4(most[0], most[R > 1 ? 1 : 0], most[R > 2 ? 2 : 0], most[R > 3 ? 3 : 0]);
+    const __m256 A = _mm256_set_m128(R > 4 ? max4(most[4], most[R - 1], most[4], most[4]) : lo, lo);
+    const __mmask8 any = _mm256_cmp_ps_mask(A, _mm256_set1_ps(0x1p-100f), _CMP_GE_OQ) &
+                         _mm256_cmp_ps_mask(A, _mm256_set1_ps(INFINITY), _CMP_LT_OQ);
     const __m256 planes = _mm256_set1_ps(SQ_KV_PLANES);
-    _mm256_store_ps(w->inv, _mm256_maskz_div_ps(any, planes, most));
-    _mm256_store_ps(w->step, _mm256_maskz_div_ps(any, most, planes));
+    _mm256_store_ps(f->inv, _mm256_maskz_div_ps(any, planes, A));
+    _mm256_store_ps(f->step, _mm256_maskz_div_ps(any, A, planes));
 }
 
-/* sum: lanes of a row's integers, exact in any order. */
-BLOCK void set_bases(int R, weights *w, sq_kv_format f, const __m512i *sum, __m256 zdot) {
-    _Alignas(32) float total[8] = {0};
-    for (int r = 0; r < R; r++) total[r] = (float)_mm512_reduce_add_epi32(sum[r]);
-    const __m256 c = _mm256_mul_ps(_mm256_load_ps(w->step), _mm256_set1_ps(centre(f)));
-    _mm256_store_ps(w->base, _mm256_fnmadd_ps(c, _mm256_load_ps(total), zdot));
+/* sum: lanes of a row's integers. */
+BLOCK void set_bases(int R, floats *f, sq_kv_format fmt, const __m512i *sum, const __m512 *zdot) {
+    const __m128i lo = add4(sum[0], sum[R > 1 ? 1 : 0], sum[R > 2 ? 2 : 0], sum[R > 3 ? 3 : 0]);
+    const __m128i hi = R > 4 ? add4(sum[4], sum[R - 1], sum[4], sum[4]) : lo;
+    const __m256 total = _mm256_cvtepi32_ps(_mm256_set_m128i(hi, lo));
+    const __m256 c = _mm256_mul_ps(_mm256_load_ps(f->step), _mm256_set1_ps(centre(fmt)));
+    _mm256_store_ps(f->base, _mm256_fnmadd_ps(c, total, trees(R, zdot)));
 }
 
-/* Sixteen weights of row r, from number 16 i on, as bytes of both planes; returns them as integers. */
-BLOCK __m512i split(weights *w, int r, int32_t i, __m512 x) {
-    const __m512i W = _mm512_cvtps_epi32(_mm512_mul_ps(x, _mm512_set1_ps(w->inv[r])));
-    const __m512i hi = _mm512_srai_epi32(_mm512_add_epi32(W, _mm512_set1_epi32(64)), 7);
-    const __m512i lo = _mm512_sub_epi32(W, _mm512_slli_epi32(hi, 7));
-    const __m128i h = _mm512_cvtepi32_epi8(hi), l = _mm512_cvtepi32_epi8(lo);
-    _mm_store_si128((__m128i *)w->q[r][4 * i], _mm_unpacklo_epi32(h, l));
-    _mm_store_si128((__m128i *)w->q[r][4 * i + 2], _mm_unpackhi_epi32(h, l));
+/* 32 weights as integers of 16 bits: a, b, a, b by fours; their sums go into sum. */
+BLOCK __m512i integers(const float *a, const float *b, __m512 inv, __m512i *sum) {
+    const __m512i W = _mm512_packs_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_load_ps(a), inv)),
+                                         _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_load_ps(b), inv)));
+    *sum = _mm512_dpwssd_epi32(*sum, W, _mm512_set1_epi16(1));
     return W;
 }
+BLOCK __m512i plane_hi(__m512i W) { return _mm512_srai_epi16(W, 7); }
+BLOCK __m512i plane_lo(__m512i W) { return _mm512_and_si512(W, _mm512_set1_epi16(127)); }
 
 /* ---- scores ---------------------------------------------------------------------------------- */
 
@@ -88,11 +120,12 @@ BLOCK __m512 key_scale(const uint8_t *code) {
 }
 
 /* Query rows with the scales of a tile in them. */
-BLOCK void key_weights(int R, block *b, const uint8_t *params, sq_kv_format f) {
+BLOCK void set_key_weights(int R, block *b, int32_t j) {
+    const sq_kv_format f = b->a->k_fmt;
     const int32_t d = b->a->d;
-    const uint8_t *z = params + sq_kv_k_z(d);
+    const uint8_t *params = (const uint8_t *)b->a->k[j] + sq_kv_code_bytes(f, d), *z = params + sq_kv_k_z(d);
     const float *q = b->a->q + (size_t)b->row0 * b->a->ldq;
-    _Alignas(64) float v[ROWS][SQ_ATTN_D_MAX];
+    key_weights *k = &b->k[j % 2];
     __m512 most[ROWS], zdot[ROWS];
     __m512i sum[ROWS];
     for (int r = 0; r < R; r++) most[r] = zdot[r] = _mm512_setzero_ps(), sum[r] = _mm512_setzero_si512();
@@ -100,24 +133,31 @@ BLOCK void key_weights(int R, block *b, const uint8_t *params, sq_kv_format f) {
         const __m512 scale = key_scale(params + c), zc = f16_load(z + 2 * c);
         for (int r = 0; r < R; r++) {
             const __m512 qc = _mm512_loadu_ps(q + (size_t)r * b->a->ldq + (size_t)c);
-            const __m512 w = _mm512_mul_ps(qc, scale);
-            most[r] = _mm512_max_ps(most[r], _mm512_abs_ps(w));
+            const __m512 wc = _mm512_mul_ps(qc, scale);
+            most[r] = _mm512_range_ps(most[r], wc, 0x0b); /* the larger magnitude, positive */
             zdot[r] = _mm512_fmadd_ps(qc, zc, zdot[r]);
-            _mm512_store_ps(v[r] + c, w);
+            _mm512_store_ps(b->w[c / 16][r], wc);
         }
     }
-    set_steps(&b->w, maxima(R, most));
-    for (int32_t c = 0; c < d; c += 16)
-        for (int r = 0; r < R; r++)
-            sum[r] = _mm512_add_epi32(sum[r], split(&b->w, r, c / 16, _mm512_load_ps(v[r] + c)));
-    set_bases(R, &b->w, f, sum, trees(R, zdot));
+    for (int32_t c = d; c % 64; c += 16)
+        for (int r = 0; r < R; r++) _mm512_store_ps(b->w[c / 16][r], _mm512_setzero_ps());
+    set_steps(R, &k->f, most);
+    for (int32_t c = 0; c < d; c += 64)
+        for (int r = 0; r < R; r++) {
+            const __m512 inv = _mm512_set1_ps(k->f.inv[r]);
+            const __m512i x = integers(b->w[c / 16][r], b->w[c / 16 + 1][r], inv, &sum[r]),
+                          y = integers(b->w[c / 16 + 2][r], b->w[c / 16 + 3][r], inv, &sum[r]);
+            _mm512_store_si512(k->q[r][0] + c / 4, _mm512_packs_epi16(plane_hi(x), plane_hi(y)));
+            _mm512_store_si512(k->q[r][1] + c / 4, _mm512_packs_epi16(plane_lo(x), plane_lo(y)));
+        }
+    set_bases(R, &k->f, f, sum, zdot);
 }
 
-/* The 16 tokens of half h and 4 channels of quad c / 4 + e; line: what holds the codes of both. */
-BLOCK __m512i key_codes(sq_kv_format f, const uint8_t *k, int32_t quad, int h) {
-    if (f == SQ_KV_Q8) return _mm512_load_si512(k + (size_t)(2 * quad + h) * 64);
-    const __m512i line = _mm512_load_si512(k + (size_t)(f == SQ_KV_Q4 ? quad : quad / 2) * 64);
-    const int shift = f == SQ_KV_Q4 ? 4 * h : 4 * (quad % 2) + 2 * h;
+/* Codes of the 16 tokens of half h, of quad 4 x + l of channels. */
+BLOCK __m512i key_codes(sq_kv_format f, const uint8_t *k, int32_t x, int l, int h) {
+    if (f == SQ_KV_Q8) return _mm512_load_si512(k + (size_t)(8 * x + 2 * l + h) * 64);
+    const __m512i line = _mm512_load_si512(k + (size_t)(f == SQ_KV_Q4 ? 4 * x + l : 2 * x + l / 2) * 64);
+    const int shift = f == SQ_KV_Q4 ? 4 * h : 4 * (l % 2) + 2 * h;
     return _mm512_and_si512(_mm512_srli_epi16(line, (unsigned)shift),
                             _mm512_set1_epi8(f == SQ_KV_Q4 ? 15 : 3));
 }
@@ -125,139 +165,197 @@ BLOCK __m512i key_codes(sq_kv_format f, const uint8_t *k, int32_t quad, int h) {
 BLOCK void tile_scores(int R, sq_kv_format f, block *b, int32_t j) {
     const sq_attn_args *a = b->a;
     const uint8_t *k = (const uint8_t *)a->k[j];
-    const uint8_t *next = j + 1 < b->tile1 ? (const uint8_t *)a->k[j + 1] : (const uint8_t *)a->v[b->tile0];
-    const size_t codes = sq_kv_code_bytes(f, a->d), all = sq_kv_k_bytes(f, a->d);
+    const key_weights *w = &b->k[j % 2];
+    const bool more = !a->asked && j + 1 < b->tile1;
+    stream values = stream_of(b->cold ? a->v[j] : NULL, b->v_part, k),
+           keys = stream_of(b->cold && more ? a->k[j + 1] : NULL, b->k_part, k);
     __m512i hi[ROWS][2], lo[ROWS][2];
-    key_weights(R, b, k + codes, f);
-    for (int r = 0; r < R; r++)
-        for (int h = 0; h < 2; h++) hi[r][h] = lo[r][h] = _mm512_setzero_si512();
-    for (size_t at = 0; at < all; at += 64) fetch(next, at);
-    for (int32_t quad2 = 0; quad2 < a->d / 4; quad2 += 2) UNROLL for (int e = 0; e < 2; e++) {
-            const int32_t quad = quad2 + e;
-            for (int h = 0; h < 2; h++) {
-                const __m512i u = f == SQ_KV_Q2 ? key_codes(f, k + (size_t)(quad2 / 2) * 64, e, h)
-                                                : key_codes(f, k, quad, h);
-                for (int r = 0; r < R; r++) {
-                    hi[r][h] = _mm512_dpbusd_epi32(hi[r][h], u, _mm512_set1_epi32(b->w.q[r][quad][0]));
-                    lo[r][h] = _mm512_dpbusd_epi32(lo[r][h], u, _mm512_set1_epi32(b->w.q[r][quad][1]));
-                }
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int h = 0; h < 2; h++) hi[r][h] = lo[r][h] =
+        _mm512_setzero_si512();
+    int32_t x = 0;
+    do {
+        const int32_t *q = w->q[0][0] + x / 4 * 16 + x % 4;
+        ask(&values, LINES(f));
+        ask(&keys, LINES(f));
+        UNROLL for (int l = 0; l < 4; l++) {
+            const __m512i u0 = key_codes(f, k, x, l, 0), u1 = key_codes(f, k, x, l, 1);
+            UNROLL for (int r = 0; r < R; r++) {
+                const int32_t *qr = q + (size_t)r * 2 * (SQ_ATTN_D_MAX / 4) + 4 * l;
+                const __m512i h = _mm512_set1_epi32(qr[0]), m = _mm512_set1_epi32(qr[SQ_ATTN_D_MAX / 4]);
+                hi[r][0] = _mm512_dpbusd_epi32(hi[r][0], u0, h);
+                hi[r][1] = _mm512_dpbusd_epi32(hi[r][1], u1, h);
+                lo[r][0] = _mm512_dpbusd_epi32(lo[r][0], u0, m);
+                lo[r][1] = _mm512_dpbusd_epi32(lo[r][1], u1, m);
             }
         }
-    for (int r = 0; r < R; r++)
-        for (int h = 0; h < 2; h++) {
-            const __m512i dot = _mm512_add_epi32(_mm512_slli_epi32(hi[r][h], 7), lo[r][h]);
-            _mm512_store_ps(b->p[r] + SQ_KV_TILE * j + 16 * h,
-                            _mm512_fmadd_ps(_mm512_set1_ps(b->w.step[r]), _mm512_cvtepi32_ps(dot),
-                                            _mm512_set1_ps(b->w.base[r])));
-        }
+    } while (++x < a->d / 16);
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int h = 0; h < 2; h++) {
+        const __m512i dot = _mm512_add_epi32(_mm512_slli_epi32(hi[r][h], 7), lo[r][h]);
+        _mm512_store_ps(b->p[r] + SQ_KV_TILE * j + 16 * h,
+                        _mm512_fmadd_ps(_mm512_set1_ps(w->f.step[r]), _mm512_cvtepi32_ps(dot),
+                                        _mm512_set1_ps(w->f.base[r])));
+    }
+}
+
+/* Loops whose sums fill the registers are functions of their own: inlined, they would spill for the constants
+ * of what surrounds them. */
+typedef void part_fn(block *b, int32_t at);
+#define SCORES(R, F)                                                                                         \
+    static __attribute__((noinline)) void scores_##R##_##F(block *b, int32_t j) {                            \
+        tile_scores(R, SQ_KV_##F, b, j);                                                                     \
+    }
+FOR_ROWS(SCORES)
+#undef SCORES
+#define NAME(R, F) [R][SQ_KV_##F] = scores_##R##_##F,
+static part_fn *const scores_of[ROWS + 1][SQ_KV_FORMATS] = {FOR_ROWS(NAME)};
+#undef NAME
+
+BLOCK void scores(int R, block *b) {
+    part_fn *tile = scores_of[R][b->a->k_fmt];
+    set_key_weights(R, b, b->tile0);
+    for (int32_t j = b->tile0; j < b->tile1; j++) {
+        if (j + 1 < b->tile1) set_key_weights(R, b, j + 1);
+        tile(b, j);
+    }
 }
 
 /* ---- values ---------------------------------------------------------------------------------- */
 
-/* Probabilities of tile j with the scales of group g in them. */
-BLOCK void value_weights(int R, block *b, int32_t j, const uint8_t *params, int32_t g, sq_kv_format f) {
-    const uint8_t *s = params + (size_t)g * SQ_KV_TILE * 2, *z = s + sq_kv_v_z(b->a->d);
-    const __m512 s0 = f16_load(s), s1 = f16_load(s + 32), z0 = f16_load(z), z1 = f16_load(z + 32);
+/* Probabilities with the scales of group g in them. */
+BLOCK void set_value_weights(int R, block *b, int32_t g) {
+    const sq_kv_format f = b->a->v_fmt;
+    const sq_attn_args *a = b->a;
+    const size_t at = sq_kv_code_bytes(f, a->d) + (size_t)g * SQ_KV_TILE * 2;
     __m512 most[ROWS], zdot[ROWS];
     __m512i sum[ROWS];
-    for (int r = 0; r < R; r++) {
-        const __m512 p0 = _mm512_load_ps(b->p[r] + SQ_KV_TILE * j),
-                     p1 = _mm512_load_ps(b->p[r] + SQ_KV_TILE * j + 16);
-        most[r] = _mm512_max_ps(_mm512_mul_ps(p0, s0), _mm512_mul_ps(p1, s1));
-        zdot[r] = _mm512_fmadd_ps(p1, z1, _mm512_fmadd_ps(p0, z0, _mm512_setzero_ps()));
+    for (int r = 0; r < R; r++) most[r] = zdot[r] = _mm512_setzero_ps(), sum[r] = _mm512_setzero_si512();
+    for (int32_t t = SQ_KV_TILE * b->tile0; t < SQ_KV_TILE * b->tile1; t += 16) {
+        const uint8_t *s = (const uint8_t *)a->v[t / SQ_KV_TILE] + at + 2 * (t % SQ_KV_TILE);
+        const __m512 scale = f16_load(s), z = f16_load(s + sq_kv_v_z(a->d));
+        for (int r = 0; r < R; r++) {
+            const __m512 p = _mm512_load_ps(b->p[r] + t), wt = _mm512_mul_ps(p, scale);
+            most[r] = _mm512_max_ps(most[r], wt);
+            zdot[r] = _mm512_fmadd_ps(p, z, zdot[r]);
+            _mm512_store_ps(b->w[t / 16][r], wt);
+        }
     }
-    set_steps(&b->w, maxima(R, most));
+    set_steps(R, &b->v.f, most);
     for (int r = 0; r < R; r++) {
-        const __m512 p0 = _mm512_load_ps(b->p[r] + SQ_KV_TILE * j),
-                     p1 = _mm512_load_ps(b->p[r] + SQ_KV_TILE * j + 16);
-        sum[r] = _mm512_add_epi32(split(&b->w, r, 0, _mm512_mul_ps(p0, s0)),
-                                  split(&b->w, r, 1, _mm512_mul_ps(p1, s1)));
+        const __m512 inv = _mm512_set1_ps(b->v.f.inv[r]);
+        for (int32_t j = b->tile0; j < b->tile1; j++) {
+            const __m512i W = integers(b->w[2 * j][r], b->w[2 * j + 1][r], inv, &sum[r]);
+            _mm512_store_si512(b->v.p[r][j], _mm512_packs_epi16(plane_hi(W), plane_lo(W)));
+        }
     }
-    set_bases(R, &b->w, f, sum, trees(R, zdot));
+    set_bases(R, &b->v.f, f, sum, zdot);
 }
 
-/* Channels [16 blk, 16 (blk + C)) of R rows gain what tile v adds. */
-BLOCK void values(int R, int C, sq_kv_format f, const block *b, const uint8_t *v, int32_t blk) {
+/* Codes of a quad of tokens, 16 channels. */
+BLOCK __m512i value_codes(sq_kv_format f, const uint8_t *v, size_t blocks, int quad) {
+    const int bits = sq_kv_bits(f);
+    const __m512i line = _mm512_load_si512(v + (size_t)(quad % bits) * blocks * 64);
+    if (f == SQ_KV_Q8) return line;
+    return _mm512_and_si512(_mm512_srli_epi16(line, (unsigned)(quad / bits * bits)),
+                            _mm512_set1_epi8((char)((1 << bits) - 1)));
+}
+
+/* Channels [16 blk, 16 (blk + C)) of R rows. Meanwhile the keys of the next call are asked for, a part of
+ * each tile. */
+BLOCK void block_values(int R, int C, sq_kv_format f, block *b, int32_t blk) {
     const sq_attn_args *a = b->a;
-    const int32_t bits = sq_kv_bits(f), blocks = a->d / 16;
+    const size_t blocks = (size_t)a->d / 16;
+    const int bits = sq_kv_bits(f);
     __m512i hi[ROWS][2], lo[ROWS][2];
-    for (int r = 0; r < R; r++)
-        for (int n = 0; n < C; n++) hi[r][n] = lo[r][n] = _mm512_setzero_si512();
-    UNROLL for (int32_t quad = 0; quad < SQ_KV_TILE / 4; quad++) {
-        const uint8_t *line = v + ((size_t)(quad % bits) * (size_t)blocks + (size_t)blk) * 64;
-        for (int n = 0; n < C; n++) {
-            __m512i u = _mm512_load_si512(line + 64 * n);
-            if (f != SQ_KV_Q8)
-                u = _mm512_and_si512(_mm512_srli_epi16(u, (unsigned)(quad / bits * bits)),
-                                     _mm512_set1_epi8((char)((1 << bits) - 1)));
-            for (int r = 0; r < R; r++) {
-                hi[r][n] = _mm512_dpbusd_epi32(hi[r][n], u, _mm512_set1_epi32(b->w.q[r][quad][0]));
-                lo[r][n] = _mm512_dpbusd_epi32(lo[r][n], u, _mm512_set1_epi32(b->w.q[r][quad][1]));
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < C; n++) hi[r][n] = lo[r][n] =
+        _mm512_setzero_si512();
+    int32_t j = b->tile0;
+    do {
+        const uint8_t *v = (const uint8_t *)a->v[j] + (size_t)blk * 64;
+        const uint8_t *next = b->next[j] + (size_t)blk * b->next_part;
+        for (int n = 0; n < C * LINES(f == SQ_KV_Q4 ? SQ_KV_Q8 : f); n++) fetch_far(next, (size_t)n * 64);
+        UNROLL for (int i = 0; i < SQ_KV_TILE / 4; i++) { /* the quads of a line one after the other */
+            const int line = i * bits / 8, quad = line + i % (8 / bits) * bits;
+            __m512i u[2];
+            for (int n = 0; n < C; n++) u[n] = value_codes(f, v + 64 * n, blocks, quad);
+            UNROLL for (int r = 0; r < R; r++) {
+                const int32_t *p = b->v.p[r][j] + 4 * (quad % 4) + quad / 4;
+                const __m512i h = _mm512_set1_epi32(p[0]), m = _mm512_set1_epi32(p[2]);
+                for (int n = 0; n < C; n++) hi[r][n] = _mm512_dpbusd_epi32(hi[r][n], u[n], h);
+                for (int n = 0; n < C; n++) lo[r][n] = _mm512_dpbusd_epi32(lo[r][n], u[n], m);
             }
         }
+    } while (++j < b->tile1);
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int n = 0; n < C; n++) {
+        const __m512 dot = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(hi[r][n], 7), lo[r][n]));
+        const __m512 o = _mm512_fmadd_ps(_mm512_set1_ps(b->v.f.step[r]), dot, _mm512_set1_ps(b->v.f.base[r]));
+        _mm512_storeu_ps(a->o + (size_t)(b->row0 + r) * a->ldo + 16 * (blk + n),
+                         _mm512_add_ps(o, _mm512_setzero_ps()));
     }
-    for (int r = 0; r < R; r++)
-        for (int n = 0; n < C; n++) {
-            float *o = a->o + (size_t)(b->row0 + r) * a->ldo + 16 * (blk + n);
-            const __m512i dot = _mm512_add_epi32(_mm512_slli_epi32(hi[r][n], 7), lo[r][n]);
-            const __m512 old = _mm512_add_ps(_mm512_loadu_ps(o), _mm512_set1_ps(b->w.base[r]));
-            _mm512_storeu_ps(o, _mm512_fmadd_ps(_mm512_set1_ps(b->w.step[r]), _mm512_cvtepi32_ps(dot), old));
-        }
 }
 
-BLOCK void tile_values(int R, sq_kv_format f, block *b, int32_t j) {
-    const sq_attn_args *a = b->a;
-    const uint8_t *v = (const uint8_t *)a->v[j], *params = v + sq_kv_code_bytes(f, a->d);
-    const size_t all = sq_kv_v_bytes(f, a->d);
-    if (j + 1 < b->tile1)
-        for (size_t at = 0; at < all; at += 64) fetch(a->v[j + 1], at);
-    for (int32_t g = 0; g < sq_kv_groups(a->d); g++) {
-        const int32_t first = g * (SQ_KV_GROUP / 16), end = a->d / 16;
-        value_weights(R, b, j, params, g, f);
+#define VALUES(R, F)                                                                                         \
+    static __attribute__((noinline)) void values_##R##_##F(block *b, int32_t blk) {                          \
+        block_values(R, 2, SQ_KV_##F, b, blk);                                                               \
+    }                                                                                                        \
+    static __attribute__((noinline)) void half_values_##R##_##F(block *b, int32_t blk) {                     \
+        block_values(R, 1, SQ_KV_##F, b, blk);                                                               \
+    }
+FOR_ROWS(VALUES)
+#undef VALUES
+#define NAME(R, F) [R][SQ_KV_##F] = {half_values_##R##_##F, values_##R##_##F},
+static part_fn *const values_of[ROWS + 1][SQ_KV_FORMATS][2] = {FOR_ROWS(NAME)};
+#undef NAME
+
+BLOCK void values(int R, block *b) {
+    part_fn *const *part = values_of[R][b->a->v_fmt];
+    for (int32_t g = 0; g < sq_kv_groups(b->a->d); g++) {
+        const int32_t first = g * (SQ_KV_GROUP / 16), left = b->a->d / 16 - first;
+        const int32_t end = first + (left < SQ_KV_GROUP / 16 ? left : SQ_KV_GROUP / 16);
         int32_t blk = first;
-        for (; blk + 2 <= end && blk + 2 <= first + SQ_KV_GROUP / 16; blk += 2) values(R, 2, f, b, v, blk);
-        if (blk < end && blk < first + SQ_KV_GROUP / 16) values(R, 1, f, b, v, blk);
+        set_value_weights(R, b, g);
+        for (; blk + 2 <= end; blk += 2) part[1](b, blk);
+        if (blk < end) part[0](b, blk);
     }
 }
 
 /* ---- a block of rows ------------------------------------------------------------------------- */
 
-BLOCK void tiles_scores(int R, block *b) {
-    for (int32_t j = b->tile0; j < b->tile1; j++) switch (b->a->k_fmt) {
-        case SQ_KV_Q8: tile_scores(R, SQ_KV_Q8, b, j); break;
-        case SQ_KV_Q4: tile_scores(R, SQ_KV_Q4, b, j); break;
-        default: tile_scores(R, SQ_KV_Q2, b, j);
-        }
+BLOCK size_t part_of(size_t bytes, int32_t d) { return sq_align_up(bytes / (size_t)(d / 16), 64); }
+
+BLOCK void plan_streams(block *b) {
+    const sq_attn_args *a = b->a;
+    const bool any = b->cold && a->next;
+    for (int j = 0; j < SQ_ATTN_TILES; j++)
+        b->next[j] = any && a->next[j] ? (const uint8_t *)a->next[j] : (const uint8_t *)b;
+    b->k_part = part_of(sq_kv_k_bytes(a->k_fmt, a->d), a->d);
+    b->v_part = part_of(sq_kv_v_bytes(a->v_fmt, a->d), a->d);
+    b->next_part = any ? part_of(a->next_bytes, a->d) : 0;
 }
 
-BLOCK void tiles_values(int R, block *b) {
-    for (int32_t j = b->tile0; j < b->tile1; j++) switch (b->a->v_fmt) {
-        case SQ_KV_Q8: tile_values(R, SQ_KV_Q8, b, j); break;
-        case SQ_KV_Q4: tile_values(R, SQ_KV_Q4, b, j); break;
-        default: tile_values(R, SQ_KV_Q2, b, j);
-        }
+BLOCK void no_values(int R, const block *b) {
+    for (int r = 0; r < R; r++) memset(b->a->o + (size_t)(b->row0 + r) * b->a->ldo, 0, (size_t)b->a->d * 4);
 }
 
 BLOCK void rows_block(int R, block *b) {
     const sq_attn_args *a = b->a;
     int32_t lo = SQ_ATTN_CHUNK, hi = 0;
     for (int32_t i = b->row0; i < b->row0 + R; i++) {
-        for (int32_t c = 0; c < a->d; c += 16)
-            _mm512_storeu_ps(a->o + (size_t)i * a->ldo + c, _mm512_setzero_ps());
         if (a->lo[i] >= a->hi[i]) continue;
         if (a->lo[i] < lo) lo = a->lo[i];
         if (a->hi[i] > hi) hi = a->hi[i];
     }
     b->tile0 = lo / SQ_KV_TILE;
-    b->tile1 = sq_div_up(hi, SQ_KV_TILE); /* nothing seen: 8 and 0 */
-    tiles_scores(R, b);
+    b->tile1 = sq_div_up(hi, SQ_KV_TILE);
+    if (lo < hi) {
+        b->cold = b->row0 == 0;
+        plan_streams(b);
+        scores(R, b);
+    }
     for (int r = 0; r < R; r++) softmax_row(a, b->row0 + r, b->tile0, b->tile1, b->p[r]);
-    tiles_values(R, b);
-    for (int32_t i = b->row0; i < b->row0 + R; i++)
-        for (int32_t c = 0; c < a->d; c += 16) {
-            float *o = a->o + (size_t)i * a->ldo + c;
-            _mm512_storeu_ps(o, _mm512_add_ps(_mm512_loadu_ps(o), _mm512_setzero_ps()));
-        }
+    if (lo < hi)
+        values(R, b);
+    else
+        no_values(R, b);
     b->row0 += R;
 }
 

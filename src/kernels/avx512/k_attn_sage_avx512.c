@@ -80,11 +80,12 @@ BLOCK void tile_scores(int R, block *b, int32_t j) {
 static uint32_t row_planes(block *b, int r) {
     const sq_attn_args *a = b->a;
     const int32_t i = b->row0 + r;
-    const row_max top = row_max_of(a, i, b->tile0, b->tile1, b->p[r]);
+    const row_max top = row_max_of(false, a, i, b->tile0, b->tile1, b->p[r]);
     __m512i sum = _mm512_setzero_si512();
     for (int32_t t = SQ_KV_TILE * b->tile0; t < SQ_KV_TILE * b->tile1; t += 16) {
         __m512 prob = _mm512_setzero_ps();
-        if (top.live >> (t / SQ_KV_TILE) & 1) prob = probabilities(b->p[r], t, a->lo[i], a->hi[i], top.m);
+        if (top.live >> (t / SQ_KV_TILE) & 1)
+            prob = probabilities(false, b->p[r], t, a->lo[i], a->hi[i], top.m);
         const __m512i P = _mm512_cvtps_epi32(_mm512_mul_ps(prob, _mm512_set1_ps((float)SQ_SAGE_ONE)));
         const __m512i hi = _mm512_srli_epi32(P, 7), lo = _mm512_and_si512(P, _mm512_set1_epi32(127));
         _mm_store_si128((__m128i *)&b->plane[0][r][t / 4], _mm512_cvtepi32_epi8(hi));

@@ -42,6 +42,23 @@ BLOCK void fetch_far(const void *p, size_t ahead) {
     _mm_prefetch((const char *)((uintptr_t)p + ahead), _MM_HINT_T1);
 }
 
+/* A tile that will be read soon: a few lines of it are asked for with every step of a loop, so that memory
+ * works while the core does. Into the second level: they may wait there for a while. No branch stands between
+ * the steps of a loop whose sums are in registers, so where there is no tile, `idle` is asked for. */
+typedef struct {
+    const uint8_t *at;
+    size_t step;
+} stream;
+
+BLOCK stream stream_of(const void *tile, size_t step, const void *idle) {
+    return (stream){tile ? tile : idle, tile ? step : 0};
+}
+
+BLOCK void ask(stream *s, int lines) {
+    for (int i = 0; i < lines; i++) fetch_far(s->at, 64 * (size_t)i);
+    s->at += s->step;
+}
+
 BLOCK __m512 f16_load(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 
 BLOCK __m512 bf16_widen(__m256i h) {

@@ -10,13 +10,13 @@
 enum { ROWS = 3 }; /* 3 x 4 accumulators */
 
 typedef struct {
-    int16_t w[SQ_ATTN_D_MAX]; /* the integers of R5 */
+    int16_t w[SQ_ATTN_D_MAX]; /* the integers of R5: of channels, or of tokens of the chunk */
     float step, base;
 } weights;
 
 typedef struct {
     const sq_attn_args *a;
-    int32_t row0, lo, hi; /* first row; the union of what the rows see */
+    int32_t row0, tile0, tile1; /* first row; tiles seen by one row or more */
     float s[ROWS][SQ_ATTN_CHUNK];
     weights w[ROWS];
 } block;
@@ -37,13 +37,11 @@ SQ_INLINE void set_weights(weights *out, const float *v, int32_t n, float most, 
     out->base = __builtin_fmaf(-(out->step * c0), (float)vaddvq_s32(sum), zdot);
 }
 
-/* dot[r][lane] = sum over quads of codes and weights. K: lanes are the tokens of half `x`; V: the channels of
- * block `x`. */
+/* dot[r][lane] gains the products of codes and weights, from weight w0 on, over quads. K: lanes are the
+ * tokens of half `x`; V: the channels of block `x`. */
 SQ_INLINE void dots(int n_r, bool keys, sq_kv_format f, const uint8_t *tile, int32_t d, int32_t x,
-                    int32_t quads, const weights *w, int32x4_t dot[ROWS][4]) {
+                    int32_t quads, const weights *w, int32_t w0, int32x4_t dot[ROWS][4]) {
     const uint8x16_t mask = vdupq_n_u8((uint8_t)((1 << sq_kv_bits(f)) - 1));
-    for (int r = 0; r < n_r; r++)
-        for (int j = 0; j < 4; j++) dot[r][j] = vdupq_n_s32(0);
     for (int32_t quad = 0; quad < quads; quad++) {
         const sq_kv_place p =
             keys ? sq_kv_k_place(f, 4 * quad, 16 * x) : sq_kv_v_place(f, d, 16 * x, 4 * quad);
@@ -54,7 +52,7 @@ SQ_INLINE void dots(int n_r, bool keys, sq_kv_format f, const uint8_t *tile, int
             const int16x8_t u0 = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(u)));
             const int16x8_t u1 = vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(u)));
             for (int r = 0; r < n_r; r++) {
-                const int16_t q = w[r].w[4 * quad + e];
+                const int16_t q = w[r].w[w0 + 4 * quad + e];
                 dot[r][0] = vmlal_n_s16(dot[r][0], vget_low_s16(u0), q);
                 dot[r][1] = vmlal_n_s16(dot[r][1], vget_high_s16(u0), q);
                 dot[r][2] = vmlal_n_s16(dot[r][2], vget_low_s16(u1), q);
@@ -62,6 +60,11 @@ SQ_INLINE void dots(int n_r, bool keys, sq_kv_format f, const uint8_t *tile, int
             }
         }
     }
+}
+
+SQ_INLINE void no_dots(int n_r, int32x4_t dot[ROWS][4]) {
+    for (int r = 0; r < n_r; r++)
+        for (int j = 0; j < 4; j++) dot[r][j] = vdupq_n_s32(0);
 }
 
 /* ---- scores ---------------------------------------------------------------------------------- */
@@ -94,7 +97,8 @@ SQ_INLINE void code_scores(int n_r, sq_kv_format f, block *b, int32_t j) {
         key_weights(a->q + (size_t)(b->row0 + r) * a->ldq, a->d, params, f, &b->w[r]);
     for (int h = 0; h < 2; h++) {
         int32x4_t dot[ROWS][4];
-        dots(n_r, true, f, k, a->d, h, a->d / 4, b->w, dot);
+        no_dots(n_r, dot);
+        dots(n_r, true, f, k, a->d, h, a->d / 4, b->w, 0, dot);
         for (int r = 0; r < n_r; r++)
             for (int i = 0; i < 4; i++)
                 vst1q_f32(b->s[r] + SQ_KV_TILE * j + 16 * h + 4 * i,
@@ -104,76 +108,66 @@ SQ_INLINE void code_scores(int n_r, sq_kv_format f, block *b, int32_t j) {
 
 /* ---- values ---------------------------------------------------------------------------------- */
 
-SQ_INLINE void value_weights(const float *p, int32_t d, const uint8_t *params, int32_t g, sq_kv_format f,
-                             weights *out) {
-    const uint8_t *s = params + (size_t)g * SQ_KV_TILE * 2, *z = s + sq_kv_v_z(d);
-    float v[SQ_KV_TILE];
+/* Probabilities p of the tiles of the block with the scales of group g in them. */
+SQ_INLINE void value_weights(const block *b, const float *p, int32_t g, sq_kv_format f, weights *out) {
+    const sq_attn_args *a = b->a;
+    const size_t at = sq_kv_code_bytes(f, a->d) + (size_t)g * SQ_KV_TILE * 2;
+    float v[SQ_ATTN_CHUNK];
     float32x4_t most = vdupq_n_f32(0.0f), zdot[4];
     for (int j = 0; j < 4; j++) zdot[j] = vdupq_n_f32(0.0f);
-    for (int32_t t = 0; t < SQ_KV_TILE; t += 4) {
-        const float32x4_t pt = vld1q_f32(p + t), wt = vmulq_f32(pt, load4_f16(s + 2 * t));
+    for (int32_t t = SQ_KV_TILE * b->tile0; t < SQ_KV_TILE * b->tile1; t += 4) {
+        const uint8_t *s = (const uint8_t *)a->v[t / SQ_KV_TILE] + at + 2 * (t % SQ_KV_TILE);
+        const float32x4_t pt = vld1q_f32(p + t), wt = vmulq_f32(pt, load4_f16(s));
         most = vmaxq_f32(most, wt);
-        zdot[t / 4 % 4] = vfmaq_f32(zdot[t / 4 % 4], pt, load4_f16(z + 2 * t));
-        vst1q_f32(v + t, wt);
+        zdot[t / 4 % 4] = vfmaq_f32(zdot[t / 4 % 4], pt, load4_f16(s + sq_kv_v_z(a->d)));
+        vst1q_f32(v + t - SQ_KV_TILE * b->tile0, wt);
     }
-    set_weights(out, v, SQ_KV_TILE, vmaxvq_f32(most), lane_tree(zdot), f);
+    set_weights(out, v, SQ_KV_TILE * (b->tile1 - b->tile0), vmaxvq_f32(most), lane_tree(zdot), f);
 }
 
-SQ_INLINE void code_values(int n_r, sq_kv_format f, block *b, int32_t j) {
+SQ_INLINE void code_values(int n_r, sq_kv_format f, block *b) {
     const sq_attn_args *a = b->a;
-    const uint8_t *v = (const uint8_t *)a->v[j], *params = v + sq_kv_code_bytes(f, a->d);
     for (int32_t blk = 0; blk < a->d / 16; blk++) {
         int32x4_t dot[ROWS][4];
         if (blk % (SQ_KV_GROUP / 16) == 0)
-            for (int r = 0; r < n_r; r++)
-                value_weights(b->s[r] + SQ_KV_TILE * j, a->d, params, blk / (SQ_KV_GROUP / 16), f, &b->w[r]);
-        dots(n_r, false, f, v, a->d, blk, SQ_KV_TILE / 4, b->w, dot);
+            for (int r = 0; r < n_r; r++) value_weights(b, b->s[r], blk / (SQ_KV_GROUP / 16), f, &b->w[r]);
+        no_dots(n_r, dot);
+        for (int32_t j = b->tile0; j < b->tile1; j++)
+            dots(n_r, false, f, (const uint8_t *)a->v[j], a->d, blk, SQ_KV_TILE / 4, b->w,
+                 SQ_KV_TILE * (j - b->tile0), dot);
         for (int r = 0; r < n_r; r++)
             for (int i = 0; i < 4; i++) {
-                float *o = a->o + (size_t)(b->row0 + r) * a->ldo + 16 * blk + 4 * i;
-                const float32x4_t old = vaddq_f32(vld1q_f32(o), vdupq_n_f32(b->w[r].base));
-                vst1q_f32(o, vfmaq_n_f32(old, vcvtq_f32_s32(dot[r][i]), b->w[r].step));
+                const float32x4_t o =
+                    vfmaq_n_f32(vdupq_n_f32(b->w[r].base), vcvtq_f32_s32(dot[r][i]), b->w[r].step);
+                vst1q_f32(a->o + (size_t)(b->row0 + r) * a->ldo + 16 * blk + 4 * i,
+                          vaddq_f32(o, vdupq_n_f32(0.0f)));
             }
     }
 }
 
 /* ---- a block of rows ------------------------------------------------------------------------- */
 
-SQ_INLINE void tile_pass(int n_r, bool keys, block *b, int32_t j) {
-    switch (keys ? b->a->k_fmt : b->a->v_fmt) {
-#define CASE(F)                                                                                              \
-    case F:                                                                                                  \
-        if (keys)                                                                                            \
-            code_scores(n_r, F, b, j);                                                                       \
-        else                                                                                                 \
-            code_values(n_r, F, b, j);                                                                       \
-        return
-        CASE(SQ_KV_Q8);
-        CASE(SQ_KV_Q4);
-        CASE(SQ_KV_Q2);
-    default: return;
-#undef CASE
-    }
-}
-
 SQ_INLINE void row_block(int n_r, block *b) {
     const sq_attn_args *a = b->a;
-    b->lo = SQ_ATTN_CHUNK, b->hi = 0;
+    int32_t lo = SQ_ATTN_CHUNK, hi = 0;
     for (int32_t i = b->row0; i < b->row0 + n_r; i++) {
-        memset(a->o + (size_t)i * a->ldo, 0, (size_t)a->d * sizeof *a->o);
         if (a->lo[i] >= a->hi[i]) continue;
-        if (a->lo[i] < b->lo) b->lo = a->lo[i];
-        if (a->hi[i] > b->hi) b->hi = a->hi[i];
+        if (a->lo[i] < lo) lo = a->lo[i];
+        if (a->hi[i] > hi) hi = a->hi[i];
     }
-    const int32_t t0 = b->lo & -SQ_KV_TILE, t1 = (b->hi + SQ_KV_TILE - 1) & -SQ_KV_TILE;
-    for (int32_t t = t0; t < t1; t += SQ_KV_TILE) tile_pass(n_r, true, b, t / SQ_KV_TILE);
-    for (int r = 0; r < n_r; r++) softmax_row(a, b->row0 + r, t0 / SQ_KV_TILE, t1 / SQ_KV_TILE, b->s[r]);
-    for (int32_t t = t0; t < t1; t += SQ_KV_TILE) tile_pass(n_r, false, b, t / SQ_KV_TILE);
-    for (int32_t i = b->row0; i < b->row0 + n_r; i++)
-        for (int32_t c = 0; c < a->d; c += 4) {
-            float *o = a->o + (size_t)i * a->ldo + c;
-            vst1q_f32(o, vaddq_f32(vld1q_f32(o), vdupq_n_f32(0.0f)));
+    b->tile0 = lo < hi ? lo / SQ_KV_TILE : 0;
+    b->tile1 = lo < hi ? sq_div_up(hi, SQ_KV_TILE) : 0;
+    for (int32_t j = b->tile0; j < b->tile1; j++) switch (a->k_fmt) {
+        case SQ_KV_Q8: code_scores(n_r, SQ_KV_Q8, b, j); break;
+        case SQ_KV_Q4: code_scores(n_r, SQ_KV_Q4, b, j); break;
+        default: code_scores(n_r, SQ_KV_Q2, b, j);
         }
+    for (int r = 0; r < n_r; r++) softmax_row(a, b->row0 + r, b->tile0, b->tile1, b->s[r]);
+    switch (a->v_fmt) {
+    case SQ_KV_Q8: code_values(n_r, SQ_KV_Q8, b); break;
+    case SQ_KV_Q4: code_values(n_r, SQ_KV_Q4, b); break;
+    default: code_values(n_r, SQ_KV_Q2, b);
+    }
     b->row0 += n_r;
 }
 

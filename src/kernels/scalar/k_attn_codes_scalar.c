@@ -60,42 +60,44 @@ static void tile_scores(const float *q, int32_t d, const uint8_t *k, sq_kv_forma
     }
 }
 
-/* o[c] of the channels of group g gain what the 32 tokens of a tile add. */
-static void tile_values(const float *prob, int32_t d, const uint8_t *v, sq_kv_format f, int32_t g, float *o) {
-    const uint8_t *params = v + sq_kv_code_bytes(f, d);
-    const int32_t end = (g + 1) * SQ_KV_GROUP < d ? (g + 1) * SQ_KV_GROUP : d;
-    float r[SQ_KV_TILE], lanes[16] = {0};
-    int32_t P[SQ_KV_TILE];
-    for (int32_t t = 0; t < SQ_KV_TILE; t++) {
-        r[t] = prob[t] * f16_at(params, g * SQ_KV_TILE + t);
-        lanes[t % 16] = fmaf(prob[t], f16_at(params + sq_kv_v_z(d), g * SQ_KV_TILE + t), lanes[t % 16]);
+/* o[c] of the channels of group g: what the tokens of tiles [tile0, tile1) with probabilities p add up to. */
+static void values(const sq_attn_args *a, const float *p, int32_t tile0, int32_t tile1, int32_t g, float *o) {
+    const size_t params = sq_kv_code_bytes(a->v_fmt, a->d);
+    const int32_t n = (tile1 - tile0) * SQ_KV_TILE;
+    const int32_t end = (g + 1) * SQ_KV_GROUP < a->d ? (g + 1) * SQ_KV_GROUP : a->d;
+    float w[SQ_ATTN_CHUNK], lanes[16] = {0};
+    int32_t P[SQ_ATTN_CHUNK];
+    for (int32_t i = 0; i < n; i++) {
+        const uint8_t *s = (const uint8_t *)a->v[tile0 + i / SQ_KV_TILE] + params;
+        const int32_t t = g * SQ_KV_TILE + i % SQ_KV_TILE;
+        w[i] = p[tile0 * SQ_KV_TILE + i] * f16_at(s, t);
+        lanes[i % 16] = fmaf(p[tile0 * SQ_KV_TILE + i], f16_at(s + sq_kv_v_z(a->d), t), lanes[i % 16]);
     }
-    const planes p = to_planes(r, SQ_KV_TILE, P);
-    const float base = fmaf(-(p.step * centre(f)), (float)p.sum, lane_tree(lanes));
+    const planes W = to_planes(w, n, P);
+    const float base = fmaf(-(W.step * centre(a->v_fmt)), (float)W.sum, lane_tree(lanes));
     for (int32_t c = g * SQ_KV_GROUP; c < end; c++) {
         int32_t dot = 0;
-        for (int32_t t = 0; t < SQ_KV_TILE; t++) dot += P[t] * code(v, sq_kv_v_place(f, d, c, t), f);
-        o[c] = fmaf(p.step, (float)dot, o[c] + base);
+        for (int32_t i = 0; i < n; i++)
+            dot += P[i] * code((const uint8_t *)a->v[tile0 + i / SQ_KV_TILE],
+                               sq_kv_v_place(a->v_fmt, a->d, c, i % SQ_KV_TILE), a->v_fmt);
+        o[c] = fmaf(W.step, (float)dot, base) + 0.0f;
     }
 }
 
 static void attn_row(const sq_attn_args *a, int32_t i) {
-    const int32_t lo = a->lo[i], hi = a->hi[i], tile0 = lo / SQ_KV_TILE, tile1 = sq_div_up(hi, SQ_KV_TILE);
-    float *o = a->o + (size_t)i * a->ldo;
+    const bool any = a->lo[i] < a->hi[i];
+    const int32_t lo = a->lo[i], hi = a->hi[i];
+    const int32_t tile0 = any ? lo / SQ_KV_TILE : 0, tile1 = any ? sq_div_up(hi, SQ_KV_TILE) : 0;
     float s[SQ_ATTN_CHUNK], sum[16] = {0}, m = -INFINITY;
-    for (int32_t c = 0; c < a->d; c++) o[c] = 0.0f;
-    for (int32_t j = tile0; lo < hi && j < tile1; j++)
+    for (int32_t j = tile0; j < tile1; j++)
         tile_scores(a->q + (size_t)i * a->ldq, a->d, (const uint8_t *)a->k[j], a->k_fmt, s + j * SQ_KV_TILE);
     for (int32_t t = lo; t < hi; t++) m = fmaxf(m, s[t]);
     m += 0.0f; /* -0 becomes +0 */
-    for (int32_t t = tile0 * SQ_KV_TILE; lo < hi && t < tile1 * SQ_KV_TILE; t++) {
+    for (int32_t t = tile0 * SQ_KV_TILE; t < tile1 * SQ_KV_TILE; t++) {
         s[t] = t >= lo && t < hi ? sq_exp(s[t] - m) : 0.0f;
         sum[t % 16] += s[t];
     }
-    for (int32_t j = tile0; lo < hi && j < tile1; j++)
-        for (int32_t g = 0; g < sq_kv_groups(a->d); g++)
-            tile_values(s + j * SQ_KV_TILE, a->d, (const uint8_t *)a->v[j], a->v_fmt, g, o);
-    for (int32_t c = 0; c < a->d; c++) o[c] += 0.0f;
+    for (int32_t g = 0; g < sq_kv_groups(a->d); g++) values(a, s, tile0, tile1, g, a->o + (size_t)i * a->ldo);
     a->m[i] = m;
     a->l[i] = lane_tree(sum);
 }
