@@ -14,11 +14,13 @@ BUILD   ?= build
 ARCH    ?= $(shell $(CC) -dumpmachine | cut -d- -f1)
 ROOMS   ?= base quant format text grammar kernels sample backend kv io model sched forge store lib
 PROGRAM_ROOMS ?= cli bench
-SERVER_ROOMS ?= http calls api eval
+SERVER_ROOMS ?= http calls api eval fetch
 PKGS    := jansson libpcre2-8 libutf8proc libxxhash
-SERVER_PKGS := libevent_core libevent_extra libcrypto
-CLI_PKGS := libedit
 PKG_CONFIG ?= pkg-config
+# Without libcurl squish is built all the same and asks no other machine.
+CURL    := $(shell $(PKG_CONFIG) --exists libcurl 2>/dev/null && echo libcurl)
+SERVER_PKGS := libevent_core libevent_extra libcrypto $(CURL)
+CLI_PKGS := libedit
 COMMIT  := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 
 OPT     ?= -O2 -g
@@ -99,6 +101,8 @@ $(foreach i,scalar avx2 avx512 neon,$(eval $(call isa_rule,$(i))))
 
 # The only file that says which commit it is: a compiler cache keeps all others over a commit.
 $(BUILD)/src/lib/lib_core.o: CPPFLAGS += -DSQ_COMMIT='"$(COMMIT)"'
+
+$(BUILD)/src/fetch/%.o: CPPFLAGS += $(if $(CURL),-DSQ_HAVE_CURL)
 
 # The source with the least noise in its flags: conversions are checked where bytes from outside are read.
 $(BUILD)/src/base/%.o $(BUILD)/src/format/%.o $(BUILD)/src/http/%.o: CFLAGS += -Wconversion -Wno-sign-conversion

@@ -26,6 +26,7 @@ test-page: page $(BUILD)/squish $(VENV_PAGE)/.ready
 	@status=0; \
 	$(VENV_PAGE)/bin/python tests/page/test_page.py --page $(BUILD)/page --only "$(ONLY)" || status=1; \
 	$(VENV_PAGE)/bin/python tests/page/test_real.py --squish $(BUILD)/squish --only "$(ONLY)" || status=1; \
+	$(VENV_PAGE)/bin/python tests/page/test_report.py --squish $(BUILD)/squish || status=1; \
 	exit $$status
 
 # The pictures of docs/page.md.

@@ -11,6 +11,7 @@
 #include "base/base.h"
 
 #include <jansson.h>
+#include <stdio.h>
 
 enum { BENCH_RUNS_MAX = 1000, BENCH_THREADS_MAX = 256, BENCH_POINTS_MAX = 16 };
 
@@ -136,11 +137,35 @@ double bench_limits_read(bench_limits *l);
 double bench_limits_dots(bench_limits *l);
 double bench_limits_fma(bench_limits *l);
 
+/* ---- beside the figures of others ------------------------------------------------------------ */
+
+/* Another server at url (http://host:port, "#MODEL" behind it to choose one), o->runs times: "NAME: first
+ * token, first run", "... put out before" (Ollama's keep_alive 0 before each run), "... loaded", in ms, and
+ * "NAME: decode" in tok/s. NETWORK, CORRUPT, NOT_FOUND (it names no model). */
+squish_status bench_peer(const bench_options *o, const char *name, const char *url, json_t *rows,
+                         squish_error *err);
+
+/* A figure of the first report as it was written, and the row (its "value", or key, times scale; 0: 1) that
+ * stands beside it; row NULL: nothing in this build does that. */
+typedef struct {
+    const char *table, *name, *seed, *row, *key;
+    double scale;
+    const char *unit, *note;
+} bench_claim;
+extern const bench_claim bench_wave12_claims[], bench_eoe_claims[];
+extern const size_t bench_wave12_count, bench_eoe_count;
+/* [{"table", "name", "seed", "value" (maybe null), "unit", "note"[, "limit", "share"]}], a new reference. */
+json_t *bench_beside(const bench_claim *list, size_t n, const json_t *rows);
+/* Parts of a page: what bench_beside made, and [{"name", "ok", "detail"}]. */
+void bench_beside_put(FILE *f, const json_t *beside);
+void bench_checks_put(FILE *f, const json_t *checks);
+
 /* ---- the page (bench_page.c) ----------------------------------------------------------------- */
 
 /* Write DIR/index.html, a page that stands alone (styles and plots inside, no scripts, light and dark): the
- * headline figures, a roofline, time per token against context, batch and threads, and every row; and DIR/
- * bench.json, the report itself. report: what `bench --json` prints. Sections without rows are left out. */
+ * headline figures, checks and figures of others ("checks", "beside" of the report), a roofline, time per
+ * token against context, batch and threads, and every row; and DIR/bench.json, the report itself. report:
+ * what `bench --json` prints. Sections without rows are left out. */
 squish_status bench_page_write(const json_t *report, const char *dir, squish_error *err);
 
 #endif

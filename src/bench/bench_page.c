@@ -64,7 +64,11 @@ static const char head[] =
     "td:first-child,th:first-child{text-align:left;padding-left:0}td "
     ".meter{display:inline-block;width:4.5rem;"
     "margin:0 .6rem .1rem 0;vertical-align:middle}td small,.unit{color:var(--soft)}.unit{text-align:left;"
-    "padding-left:0}\n</style></head><body>\n";
+    "padding-left:0}td.note{text-align:left;white-space:normal;min-width:9rem;color:var(--soft)}\n"
+    "@media(max-width:40rem){body{padding:1rem .6rem}.rows{padding:.2rem .5rem}td,th{padding:.3rem .35rem}}\n"
+    "@media print{:root{--fg:#000;--soft:#333;--bg:#fff;--card:#fff;--edge:#bbb;--grid:#ddd}"
+    "body{max-width:none;padding:0;font-size:11px}.rows{overflow:visible}figure,.tile,tr{break-inside:avoid}"
+    "td,th{white-space:normal;padding:.15rem .3rem}}\n</style></head><body>\n";
 
 /* ---- headline -------------------------------------------------------------------------------- */
 
@@ -286,6 +290,8 @@ static void put_page(FILE *f, const json_t *report, notes *n) {
     tile(f, rows, "batch 8", "Eight answers at once");
     tile(f, rows, "encode whole", "Text to tokens, one thread");
     fputs("</div>\n", f);
+    bench_checks_put(f, json_object_get(report, "checks"));
+    bench_beside_put(f, json_object_get(report, "beside"));
     if (speed) put_roofline(f, rows, n);
     if (speed) put_scaling(f, rows, n);
     put_rows(f, rows);

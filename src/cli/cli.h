@@ -34,6 +34,7 @@ typedef enum {
     CLI_EVAL,
     CLI_VALIDATE,
     CLI_BENCH,
+    CLI_POC,
     CLI_DOCTOR,
     CLI_CONFIG,
     CLI_COMPLETION,
@@ -216,6 +217,7 @@ int cli_ppl(cli *c);
 int cli_eval(cli *c);
 int cli_validate(cli *c);
 int cli_bench(cli *c);
+int cli_poc(cli *c);
 int cli_doctor(cli *c);
 int cli_config(cli *c);
 int cli_completion(cli *c);

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * cli_bench.c - measurements of this machine with a model. */
-#include "bench/bench.h"
-#include "cli/cli.h"
+#include "cli/cli_story.h"
 
 #include <string.h>
 
@@ -63,11 +62,13 @@ static uint32_t wanted(const cli *c, const char *list) {
         size_t k = 0;
         while (k < SQ_COUNT(benches) && (strlen(benches[k].name) != n || strncmp(benches[k].name, p, n))) k++;
         if (k == SQ_COUNT(benches)) {
-            char names[128] = "all";
+            char names[160] = "all";
             for (size_t i = 0; i < SQ_COUNT(benches); i++) {
                 const size_t at = strlen(names);
                 snprintf(names + at, sizeof names - at, ", %s", benches[i].name);
             }
+            const size_t at = strlen(names);
+            snprintf(names + at, sizeof names - at, ", wave12, eoe");
             cli_fail_text(c, 2, "no bench '%.*s' (there are: %s)", n < 40 ? (int)n : 40, p, names);
             return 0;
         }
@@ -136,6 +137,9 @@ int cli_bench(cli *c) {
         return cli_fail_text(c, 2,
                              "bench takes what to measure and maybe a model (squish bench load [MODEL])");
     const char *what = c->n_args > 0 ? c->args[0] : "all";
+    const char *model = c->n_args == 2 ? c->args[1] : cli_text(c, OPT_MODEL);
+    if (strcmp(what, "wave12") == 0) return cli_bench_wave12(c, model);
+    if (strcmp(what, "eoe") == 0) return cli_bench_eoe(c, model);
     const uint32_t set = wanted(c, what);
     bool needs_model = false, needs_weights = false;
     if (!set) return 2;

@@ -90,7 +90,8 @@ const cli_command cli_commands[CLI_COMMANDS] = {
                       cli_validate},
     [CLI_BENCH] =
         {"bench",
-         "all|limits|load|decode|prefill|batch|threads|attention|kv|latent|needle|tokenizer|grammar|quant "
+         "all|limits|load|decode|prefill|batch|threads|attention|kv|kv-votes|latent|needle|tokenizer|"
+         "grammar|spec|quant|wave12|eoe "
          "[MODEL]",
          "measure this machine with a model",
          "One or more, with commas between; all if none is named. limits: what memory and arithmetic give. "
@@ -98,8 +99,16 @@ const cli_command cli_commands[CLI_COMMANDS] = {
          "of an answer. decode: tokens a second behind contexts up to --max-ctx. prefill: prompts of 8 to "
          "2048 tokens. batch: 1 to 16 answers at once. threads: decode and prefill on 1 thread to all. "
          "tokenizer: text to tokens and back, --text or a mix of its own. quant: the quantisers on weights "
-         "in memory. Rows are medians of --runs runs, beside the limit measured between them.",
+         "in memory. Rows are medians of --runs runs, beside the limit measured between them. wave12 and eoe "
+         "(not part of all): the tables of the first report, each figure beside ours; eoe also asks other "
+         "servers (--peer).",
          cli_bench},
+    [CLI_POC] = {"poc", "[SRC]", "the whole story of a checkpoint in one run",
+                 "Answers from the source, compresses, loads cold and warm, answers from the tier, once more "
+                 "from the tier's file alone, compares weights and first tokens, and prints every figure "
+                 "beside the one first reported and the limit of this machine. Exit status 1 if a check "
+                 "failed.",
+                 cli_poc},
     [CLI_DOCTOR] = {"doctor", "", "check this machine and the shipped model", NULL, cli_doctor},
     [CLI_CONFIG] = {"config", "", "every option: its value and where it comes from", NULL, cli_config},
     [CLI_COMPLETION] = {"completion", "bash|zsh|fish", "print a completion script", NULL, cli_completion},

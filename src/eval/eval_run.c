@@ -198,17 +198,6 @@ static squish_status read_job(running *k, asked *a, squish_error *err) {
     return sq_fail(err, ev.status, "%s, item %zu: %s", k->s->task->name, a->item, ev.error);
 }
 
-void eval_choose(eval_result *r, const eval_item *item) {
-    double best = 0, best_norm = 0;
-    r->gold = item->gold;
-    for (int32_t i = 0; i < r->n; i++) {
-        const double ll = r->choices[i].ll, chars = item->choices[i].chars,
-                     norm = chars > 0 ? ll / chars : ll;
-        if (i == 0 || ll > best) best = ll, r->acc = i;
-        if (i == 0 || norm > best_norm) best_norm = norm, r->acc_norm = i;
-    }
-}
-
 static squish_status take_oldest(running *k, squish_error *err) {
     asked *a = &k->window[k->first];
     SQ_TRY(read_job(k, a, err));

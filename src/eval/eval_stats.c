@@ -8,6 +8,17 @@
 
 #include <math.h>
 
+void eval_choose(eval_result *r, const eval_item *item) {
+    double best = 0, best_norm = 0;
+    r->gold = item->gold;
+    for (int32_t i = 0; i < r->n; i++) {
+        const double ll = r->choices[i].ll, chars = item->choices[i].chars,
+                     norm = chars > 0 ? ll / chars : ll;
+        if (i == 0 || ll > best) best = ll, r->acc = i;
+        if (i == 0 || norm > best_norm) best_norm = norm, r->acc_norm = i;
+    }
+}
+
 static double error_of(double p, int32_t n) { return n > 1 ? sqrt(p * (1 - p) / (n - 1)) : 0; }
 
 eval_sum eval_sum_of(const eval_result *r, size_t n) {
