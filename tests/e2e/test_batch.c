@@ -464,6 +464,7 @@ static void prompts_are_scored_as_alone(void **state) {
         for (int i = 0; i < 3; i++) {
             assert_int_equal(a[i].status, SQUISH_OK);
             assert_int_equal(a[i].n_prompt_events, 200);
+            assert_true(a[i].prompt_first_untold);
             assert_memory_equal(a[i].prompt_logprobs + 1, want.out + 1, 199 * sizeof(float));
             assert_int_equal(a[i].prompt_tops, a[0].prompt_tops);
             assert_int_equal(a[i].n, i == 1);
@@ -497,6 +498,7 @@ static void what_lies_before_the_scored_tokens_is_reused(void **state) {
         squish_job_free(j);
         assert_int_equal(part.status, SQUISH_OK);
         assert_int_equal(part.n_prompt_events, n);
+        assert_int_equal(part.prompt_first_untold, from[k] == 0);
         assert_int_equal(part.stats.gen.reused_tokens, from[k] > 0 ? from[k] - 1 : 0);
         const int32_t skip = from[k] == 0; /* the first of all has none */
         assert_memory_equal(part.prompt_logprobs + skip, all.prompt_logprobs + from[k] + skip,

@@ -93,7 +93,8 @@ static void take(answer *a, const squish_job_event *ev) {
         break;
     case SQUISH_JOB_PROMPT:
         assert_true(a->n == 0 && a->n_prompt_events < ANSWER_IDS);
-        assert_true((a->n_prompt_events == 0) == (ev->n_top < 0));
+        assert_true(ev->n_top >= 0 || a->n_prompt_events == 0);
+        a->prompt_first_untold |= ev->n_top < 0;
         if (ev->n_top > 0) mix(&a->prompt_tops, ev->top_ids, (size_t)ev->n_top * sizeof *ev->top_ids);
         if (ev->n_top > 0) mix(&a->prompt_tops, ev->top_logprobs, (size_t)ev->n_top * sizeof(float));
         a->prompt_logprobs[a->n_prompt_events++] = ev->logprob;

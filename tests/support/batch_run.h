@@ -20,6 +20,7 @@ typedef struct {
     char error[480];
     int32_t n_prompt_events;    /* of a batch: prompt log-probabilities */
     float prompt_logprobs[ANSWER_IDS];
+    bool prompt_first_untold; /* the first of them has none: nothing lies before it */
     uint64_t prompt_tops;
     int32_t n_embedding;
     float embedding[2048];
