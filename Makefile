@@ -17,9 +17,9 @@ PROGRAM_ROOMS ?= cli bench
 SERVER_ROOMS ?= http calls api eval fetch
 PKGS    := jansson libpcre2-8 libutf8proc libxxhash
 PKG_CONFIG ?= pkg-config
-# Without libcurl squish is built all the same and asks no other machine.
+# Without libcurl's headers squish is built all the same and asks no other machine; the library is opened when needed.
 CURL    := $(shell $(PKG_CONFIG) --exists libcurl 2>/dev/null && echo libcurl)
-SERVER_PKGS := libevent_core libevent_extra libcrypto $(CURL)
+SERVER_PKGS := libevent_core libevent_extra libcrypto
 CLI_PKGS := libedit
 COMMIT  := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 
@@ -102,7 +102,7 @@ $(foreach i,scalar avx2 avx512 neon,$(eval $(call isa_rule,$(i))))
 # The only file that says which commit it is: a compiler cache keeps all others over a commit.
 $(BUILD)/src/lib/lib_core.o: CPPFLAGS += -DSQ_COMMIT='"$(COMMIT)"'
 
-$(BUILD)/src/fetch/%.o: CPPFLAGS += $(if $(CURL),-DSQ_HAVE_CURL)
+$(BUILD)/src/fetch/%.o: CPPFLAGS += $(if $(CURL),-DSQ_HAVE_CURL $(shell $(PKG_CONFIG) --cflags libcurl 2>/dev/null))
 
 # The source with the least noise in its flags: conversions are checked where bytes from outside are read.
 $(BUILD)/src/base/%.o $(BUILD)/src/format/%.o $(BUILD)/src/http/%.o: CFLAGS += -Wconversion -Wno-sign-conversion

@@ -5,6 +5,7 @@
 
 #ifdef SQ_HAVE_CURL
 #include <curl/curl.h>
+#include <dlfcn.h>
 #endif
 #include <openssl/evp.h>
 #include <string.h>
@@ -13,8 +14,33 @@
 
 enum { SILENCE_S = 60, CONNECT_S = 20, REDIRECTS_MAX = 5 };
 
+/* libcurl is opened when something is asked of another machine, and not before: with the thirty libraries
+ * behind it, it would double the time squish takes to start. */
+#define CURL_CALLS(X) \
+    X(easy_init)      \
+    X(easy_setopt)    \
+    X(easy_getinfo)   \
+    X(easy_perform)   \
+    X(easy_strerror)  \
+    X(easy_cleanup)   \
+    X(slist_append)   \
+    X(slist_free_all)
+#define MEMBER(name) __typeof__(&curl_##name) name;
+#define LOOK_UP(name) ok = ok && (*(void **)&l->name = dlsym(library, "curl_" #name));
+typedef struct {
+    CURL_CALLS(MEMBER)
+} libcurl;
+
+static bool libcurl_open(libcurl *l) {
+    void *library = dlopen("libcurl.so.4", RTLD_NOW | RTLD_LOCAL);
+    bool ok = library != NULL;
+    CURL_CALLS(LOOK_UP)
+    return ok;
+}
+
 typedef struct {
     const fetch_request *r;
+    libcurl l;
     CURL *curl;
     uint64_t bytes;
     bool stopped, too_long;
@@ -23,7 +49,7 @@ typedef struct {
 static size_t take(char *bytes, size_t one, size_t n, void *user) {
     running *k = user;
     long code = 0;
-    curl_easy_getinfo(k->curl, CURLINFO_RESPONSE_CODE, &code);
+    k->l.easy_getinfo(k->curl, CURLINFO_RESPONSE_CODE, &code);
     n *= one;
     if (code < 200 || code > 299) return n; /* what an error page says is nobody's data */
     k->bytes += n;
@@ -33,26 +59,27 @@ static size_t take(char *bytes, size_t one, size_t n, void *user) {
 }
 
 static bool prepare(running *k, struct curl_slist **headers, char error[CURL_ERROR_SIZE]) {
+    const libcurl *l = &k->l;
     CURL *c = k->curl;
     const fetch_request *r = k->r;
-    bool ok = curl_easy_setopt(c, CURLOPT_URL, r->url) == CURLE_OK &&
-              curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
-              curl_easy_setopt(c, CURLOPT_REDIR_PROTOCOLS_STR, "https") == CURLE_OK;
-    curl_easy_setopt(c, CURLOPT_ERRORBUFFER, error);
-    curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, 1L);
-    curl_easy_setopt(c, CURLOPT_MAXREDIRS, (long)REDIRECTS_MAX);
-    curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(c, CURLOPT_USERAGENT, "squish/" SQUISH_VERSION);
-    curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_S);
-    curl_easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, 1L);
-    curl_easy_setopt(c, CURLOPT_LOW_SPEED_TIME, (long)SILENCE_S);
-    if (r->timeout_s > 0) curl_easy_setopt(c, CURLOPT_TIMEOUT_MS, (long)(r->timeout_s * 1000));
-    curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, take);
-    curl_easy_setopt(c, CURLOPT_WRITEDATA, k);
+    bool ok = l->easy_setopt(c, CURLOPT_URL, r->url) == CURLE_OK &&
+              l->easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
+              l->easy_setopt(c, CURLOPT_REDIR_PROTOCOLS_STR, "https") == CURLE_OK;
+    l->easy_setopt(c, CURLOPT_ERRORBUFFER, error);
+    l->easy_setopt(c, CURLOPT_FOLLOWLOCATION, 1L);
+    l->easy_setopt(c, CURLOPT_MAXREDIRS, (long)REDIRECTS_MAX);
+    l->easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
+    l->easy_setopt(c, CURLOPT_USERAGENT, "squish/" SQUISH_VERSION);
+    l->easy_setopt(c, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_S);
+    l->easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, 1L);
+    l->easy_setopt(c, CURLOPT_LOW_SPEED_TIME, (long)SILENCE_S);
+    if (r->timeout_s > 0) l->easy_setopt(c, CURLOPT_TIMEOUT_MS, (long)(r->timeout_s * 1000));
+    l->easy_setopt(c, CURLOPT_WRITEFUNCTION, take);
+    l->easy_setopt(c, CURLOPT_WRITEDATA, k);
     if (!r->json) return ok;
-    *headers = curl_slist_append(NULL, "Content-Type: application/json");
-    ok = ok && *headers && curl_easy_setopt(c, CURLOPT_POSTFIELDS, r->json) == CURLE_OK;
-    curl_easy_setopt(c, CURLOPT_HTTPHEADER, *headers);
+    *headers = l->slist_append(NULL, "Content-Type: application/json");
+    ok = ok && *headers && l->easy_setopt(c, CURLOPT_POSTFIELDS, r->json) == CURLE_OK;
+    l->easy_setopt(c, CURLOPT_HTTPHEADER, *headers);
     return ok;
 }
 
@@ -65,27 +92,32 @@ static squish_status verdict(const running *k, CURLcode done, const char *said, 
                        (unsigned long long)k->r->bytes_max);
     if (done != CURLE_OK)
         return sq_fail(err, SQUISH_NETWORK, "%.200s: %.160s (is there a network?)", url,
-                       *said ? said : curl_easy_strerror(done));
+                       *said ? said : k->l.easy_strerror(done));
     if (code < 200 || code > 299) return sq_fail(err, SQUISH_NETWORK, "%.200s: status %ld", url, code);
     return SQUISH_OK;
 }
 
 squish_status fetch_run(const fetch_request *r, long *code, squish_error *err) {
-    running k = {.r = r, .curl = curl_easy_init()};
+    running k = {.r = r};
+    if (code) *code = 0;
+    if (!libcurl_open(&k.l))
+        return sq_fail(err, SQUISH_UNSUPPORTED, "%.200s: libcurl (libcurl.so.4) is not on this machine",
+                       r->url);
+    k.curl = k.l.easy_init();
     struct curl_slist *headers = NULL;
     char said[CURL_ERROR_SIZE] = "";
     long answered = 0;
     squish_status st;
     if (k.curl && prepare(&k, &headers, said)) {
-        const CURLcode done = curl_easy_perform(k.curl);
-        curl_easy_getinfo(k.curl, CURLINFO_RESPONSE_CODE, &answered);
+        const CURLcode done = k.l.easy_perform(k.curl);
+        k.l.easy_getinfo(k.curl, CURLINFO_RESPONSE_CODE, &answered);
         st = verdict(&k, done, said, answered, err);
     } else {
         st = sq_fail(err, SQUISH_NO_MEMORY, "%.200s: libcurl has no memory, or does not know this address",
                      r->url);
     }
-    curl_slist_free_all(headers);
-    curl_easy_cleanup(k.curl);
+    k.l.slist_free_all(headers);
+    k.l.easy_cleanup(k.curl);
     if (code) *code = answered;
     return st;
 }

@@ -499,7 +499,8 @@ static void what_lies_before_the_scored_tokens_is_reused(void **state) {
         assert_int_equal(part.status, SQUISH_OK);
         assert_int_equal(part.n_prompt_events, n);
         assert_int_equal(part.prompt_first_untold, from[k] == 0);
-        assert_int_equal(part.stats.gen.reused_tokens, from[k] > 0 ? from[k] - 1 : 0);
+        const int32_t known = from[k] > 0 ? from[k] - 1 : 0; /* the tree keeps whole tiles */
+        assert_in_range(part.stats.gen.reused_tokens, known / 32 * 32, known);
         const int32_t skip = from[k] == 0; /* the first of all has none */
         assert_memory_equal(part.prompt_logprobs + skip, all.prompt_logprobs + from[k] + skip,
                             (size_t)(n - skip) * sizeof(float));

@@ -26,7 +26,7 @@ static void add(const char *s, size_t n, const char *file, int number, bool span
     for (; end < n; end++) {
         if (s[end] == '"') quoted = !quoted;
         if (quoted) continue;
-        if (strchr("#|<>&;[", s[end]) || strncmp(s + end, "...", 3) == 0) break;
+        if (strchr("#|<>&;[(", s[end]) || strncmp(s + end, "...", 3) == 0) break;
         if (!span && s[end] == ' ' && s[end + 1] == ' ') break; /* a remark behind it */
     }
     const bool pattern = s[7] >= 'A' && s[7] <= 'Z';

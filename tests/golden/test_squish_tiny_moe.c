@@ -98,10 +98,11 @@ static void heldout_prose_is_as_likely_as_its_reference_has_it(void **state) {
     run_close(&x);
     data_path(source, sizeof source, "models/squish-tiny-moe");
     if (!sq_os_exists(source)) return;
-    int32_t all;
     x = run_open(source, SQUISH_TIER_SOURCE, NULL);
     perplexity(&x, "bf16", text, "data/heldout-prose.txt", 1e-3);
-    assert_int_equal(equal_tokens(&x, &all), all);
+    int32_t all;
+    const int32_t equal = equal_tokens(&x, &all);
+    assert_int_equal(equal, all);
     run_close(&x);
 }
 
