@@ -76,6 +76,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     json_decref(c.body);
     json_decref(c.wish.messages);
     json_decref(c.wish.template_vars);
+    json_decref(c.wish.tools);
+    json_decref(c.wish.allowed);
     sq_arena_deinit(&c.arena);
     free(text);
     return 0;

@@ -84,7 +84,9 @@ size_t sq_be_next_keys(const sq_attn_shape *shape, const sq_be_rows *r, bool ope
             next[j] = (const uint16_t *)((runs[i].sealed ? r->seg->sealed : r->seg->pages)[first + j] +
                                          (size_t)r->kvh * page->head_stride + page->k_off);
     }
-    return sq_kv_k_bytes(runs[0].sealed ? runs[0].k : SQ_KV_F16, sq_be_padded(shape));
+    const sq_kv_format k = runs[0].sealed ? runs[0].k : SQ_KV_F16;
+    /* Mixed tiles are not asked for ahead. */
+    return k < SQ_KV_FORMATS ? sq_kv_k_bytes(k, sq_be_padded(shape)) : 0;
 }
 
 static void attend_run(const sq_backend *b, const sq_attn_shape *shape, const sq_be_rows *r, int32_t chunk,
