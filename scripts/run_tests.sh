@@ -13,7 +13,7 @@ mkdir -p "$out"
 export SQUISH_BIN=${SQUISH_BIN:-$build/squish}
 
 run_one() {
-    local prog=$1 log
+    local prog=$1 log begin=$EPOCHREALTIME
     log=$out/$(basename "$prog").log
     case $prog in
     */fuzz/*)
@@ -29,6 +29,7 @@ run_one() {
             echo "[  FAILED  ] $(basename "$prog"): exit status $status" >>"$log"
         fi ;;
     esac
+    awk -v a="$begin" -v b="$EPOCHREALTIME" -v n="$(basename "$prog")" 'BEGIN { printf "%.1f %s\n", b - a, n }' >>"$out/seconds"
 }
 export -f run_one
 export out
