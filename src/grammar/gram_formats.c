@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+enum { HOST_MAX = 253, MAILBOX_MAX = 64 }; /* RFC 1123, 5321 */
+
 #define DATE                                                                                                 \
     "([0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-" \
     "9]"                                                                                                     \
@@ -30,6 +32,7 @@
 #define LABEL                                                                                                \
     "(" LETTER "{1,2}|" LETTER INNER "{1,2}" LETTER "|" LETTER INNER "(" LETTER INNER "|-" LETTER ")" INNER  \
     "{0,58}" LETTER ")"
+#define ATOM "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 #define HOST LABEL "(\\." LABEL ")*"
 /* Characters of URIs, and besides those of IRIs. */
 #define PERCENT "%[0-9A-Fa-f]{2}"
@@ -50,37 +53,63 @@
 #define POINTER "(/([^~/]|~[01])*)*"
 #define VARIABLE "([A-Za-z0-9_]|" PERCENT ")(\\.?([A-Za-z0-9_]|" PERCENT "))*(:[1-9][0-9]{0,3}|\\*)?"
 
-static const struct {
-    const char *name, *regex;
-} formats[] = {
-    {"date", DATE},
-    {"time", TIME},
-    {"date-time", DATE "[Tt]" TIME},
+/* A format is its parts in turn, each of at most so many characters (0: what its expression says). */
+typedef struct {
+    const char *name;
+    struct {
+        const char *regex;
+        uint32_t chars_max;
+    } parts[3];
+} format;
+
+static const format formats[] = {
+    {"date", {{DATE, 0}}},
+    {"time", {{TIME, 0}}},
+    {"date-time", {{DATE "[Tt]" TIME, 0}}},
     {"duration",
-     "P([0-9]+W|([0-9]+Y([0-9]+M([0-9]+D)?)?|[0-9]+M([0-9]+D)?|[0-9]+D)(T([0-9]+H([0-9]+M([0-9]+S)?)?"
-     "|[0-9]+M([0-9]+S)?|[0-9]+S))?|T([0-9]+H([0-9]+M([0-9]+S)?)?|[0-9]+M([0-9]+S)?|[0-9]+S))"},
-    {"email", "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*@" HOST},
-    {"hostname", HOST},
-    {"ipv4", IPV4},
-    {"ipv6", IPV6},
-    {"uuid", "[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"},
-    {"uri", ABSOLUTE("")},
-    {"uri-reference", ABSOLUTE("") "|" RELATIVE("")},
-    {"iri", ABSOLUTE(WIDE)},
-    {"iri-reference", ABSOLUTE(WIDE) "|" RELATIVE(WIDE)},
-    {"uri-template", "([!#$&'()*+,./0-9:;=?@A-Z\\[\\]_a-z~" WIDE "-]|" PERCENT "|\\{[+#./;?&=,!@|]?" VARIABLE
-                     "(," VARIABLE ")*\\})*"},
-    {"json-pointer", POINTER},
-    {"relative-json-pointer", "(0|[1-9][0-9]*)(#|" POINTER ")"},
-    {"byte", "([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"},
+     {{"P([0-9]+W|([0-9]+Y([0-9]+M([0-9]+D)?)?|[0-9]+M([0-9]+D)?|[0-9]+D)(T([0-9]+H([0-9]+M([0-9]+S)?)?"
+       "|[0-9]+M([0-9]+S)?|[0-9]+S))?|T([0-9]+H([0-9]+M([0-9]+S)?)?|[0-9]+M([0-9]+S)?|[0-9]+S))",
+       0}}},
+    {"email", {{ATOM "(\\." ATOM ")*", MAILBOX_MAX}, {"@", 0}, {HOST, HOST_MAX}}},
+    {"hostname", {{HOST, HOST_MAX}}},
+    {"ipv4", {{IPV4, 0}}},
+    {"ipv6", {{IPV6, 0}}},
+    {"uuid", {{"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", 0}}},
+    {"uri", {{ABSOLUTE(""), 0}}},
+    {"uri-reference", {{ABSOLUTE("") "|" RELATIVE(""), 0}}},
+    {"iri", {{ABSOLUTE(WIDE), 0}}},
+    {"iri-reference", {{ABSOLUTE(WIDE) "|" RELATIVE(WIDE), 0}}},
+    {"uri-template",
+     {{"([!#$&'()*+,./0-9:;=?@A-Z\\[\\]_a-z~" WIDE "-]|" PERCENT "|\\{[+#./;?&=,!@|]?" VARIABLE "(," VARIABLE
+       ")*\\})*",
+       0}}},
+    {"json-pointer", {{POINTER, 0}}},
+    {"relative-json-pointer", {{"(0|[1-9][0-9]*)(#|" POINTER ")", 0}}},
+    {"byte", {{"([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?", 0}}},
 };
 
 bool gram_format_is_beyond(const char *name) {
     return strcmp(name, "idn-email") == 0 || strcmp(name, "idn-hostname") == 0 || strcmp(name, "regex") == 0;
 }
 
-const char *gram_format(const char *name) {
+static const format *find(const char *name) {
     for (size_t i = 0; i < SQ_COUNT(formats); i++)
-        if (strcmp(formats[i].name, name) == 0) return formats[i].regex;
+        if (strcmp(formats[i].name, name) == 0) return &formats[i];
     return NULL;
+}
+
+bool gram_format_is_known(const char *name) { return find(name) != NULL; }
+
+gram_term gram_format(gram_pool *p, const char *name, gram_spelling spelling) {
+    const format *f = find(name);
+    gram_term t = GRAM_EPS;
+    for (size_t i = SQ_COUNT(f->parts); i-- > 0;) {
+        const char *regex = f->parts[i].regex;
+        if (!regex) continue;
+        gram_term part = gram_regex(p, regex, strlen(regex), spelling, true, "format");
+        if (f->parts[i].chars_max > 0)
+            part = gram_and(p, part, gram_rep(p, gram_any_char(p, spelling), 0, f->parts[i].chars_max));
+        t = gram_cat(p, part, t);
+    }
+    return t;
 }

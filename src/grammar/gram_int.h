@@ -236,7 +236,8 @@ gram_term gram_plain_number(gram_pool *p);
 gram_term gram_whole_number(gram_pool *p, bool zeros);
 gram_term gram_number_range(gram_pool *p, const gram_bound *lo, const gram_bound *hi);
 gram_term gram_integer_range(gram_pool *p, bool has_lo, int64_t lo, bool has_hi, int64_t hi);
-const char *gram_format(const char *name);    /* its expression, or NULL */
+bool gram_format_is_known(const char *name);
+gram_term gram_format(gram_pool *p, const char *name, gram_spelling spelling); /* of a known one */
 bool gram_format_is_beyond(const char *name); /* one of JSON Schema that is not regular */
 
 /* ---- control tokens --------------------------------------------------------------------------- */

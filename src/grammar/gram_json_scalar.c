@@ -65,12 +65,8 @@ static bool is_multiple(gram_schema *c, const gram_atom *a, const json_t *v) {
 }
 
 static gram_term text_term(gram_schema *c, const gram_atom *a, gram_spelling spelling) {
-    const char *format = a->kind == ATOM_FORMAT ? gram_format(a->text) : NULL;
-    if (format && strcmp(a->text, "hostname") == 0) /* RFC 1123: of at most 253 characters */
-        return gram_and(c->p, gram_regex(c->p, format, strlen(format), spelling, true, "format"),
-                        gram_rep(c->p, gram_any_char(c->p, spelling), 0, 253));
-    return format ? gram_regex(c->p, format, strlen(format), spelling, true, "format")
-                  : gram_schema_regex(c, a->schema, "pattern", a->text, a->n, spelling);
+    if (a->kind == ATOM_FORMAT) return gram_format(c->p, a->text, spelling);
+    return gram_schema_regex(c, a->schema, "pattern", a->text, a->n, spelling);
 }
 
 static bool atom_takes(gram_schema *c, const gram_atom *a, const json_t *v) {

@@ -133,7 +133,7 @@ static void say_text(saying *s, const char *key, const json_t *v) {
     if (!json_is_string(v)) return invalid(s, key, "is no string");
     if (format && gram_format_is_beyond(json_string_value(v)))
         return gram_schema_refuse(s->c, s->schema, key, "of this kind is not supported");
-    if (format && !gram_format(json_string_value(v)))
+    if (format && !gram_format_is_known(json_string_value(v)))
         return; /* JSON Schema: what is not known says nothing */
     say(s, (gram_atom){.kind = format ? ATOM_FORMAT : ATOM_PATTERN,
                        .text = json_string_value(v),

@@ -243,6 +243,45 @@ static void a_grammar_reads_what_the_validator_calls_valid(void **state) {
     assert_int_equal(wrong, 0);
 }
 
+/* "aaa@a.a.a" with so many characters before and behind the @; local 0: only the host. */
+static void put_mail(char *out, int local, int host) {
+    char *p = out;
+    *p++ = '"';
+    for (int i = 0; i < local; i++) *p++ = 'a';
+    if (local) *p++ = '@';
+    for (int i = 0; i < host; i++) *p++ = i % 2 == 0 || i + 1 == host ? 'a' : '.';
+    *p++ = '"';
+    *p = 0;
+}
+
+static void names_and_hosts_are_as_long_as_the_validator_has_them(void **state) {
+    (void)state;
+    static const char *const formats[] = {"{\"format\":\"email\"}", "{\"format\":\"hostname\"}"};
+    int n_valid = 0;
+    for (int f = 0; f < 2; f++) {
+        squish_schema_options opt = squish_schema_options_default();
+        opt.assert_format = true;
+        squish_schema *referee;
+        sq_gram *g;
+        const char *s = formats[f];
+        assert_int_equal(squish_schema_new(&referee, s, strlen(s), &opt, NULL), SQUISH_OK);
+        assert_int_equal(sq_gram_new(&g, SQ_GRAM_SCHEMA, s, strlen(s), NULL, NULL), SQUISH_OK);
+        for (int local = f ? 0 : 60; local <= (f ? 0 : 68); local++)
+            for (int host = 248; host <= 258; host++) {
+                char t[512];
+                bool valid;
+                put_mail(t, local, host);
+                assert_int_equal(squish_schema_validate(referee, t, strlen(t), NULL, NULL, &valid, NULL),
+                                 SQUISH_OK);
+                if (reads(g, t) != valid) fail_msg("%s: %d, %d: %d", s, local, host, valid);
+                n_valid += valid;
+            }
+        sq_gram_free(g);
+        squish_schema_free(referee);
+    }
+    assert_int_equal(n_valid, 6 * 5 + 6); /* 248 to 253; 60 to 64 */
+}
+
 /* Of an answer, that is in one order; everything it reads is valid. */
 static void a_grammar_for_answers_reads_nothing_else(void **state) {
     (void)state;
@@ -445,6 +484,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_grammar_reads_what_the_validator_calls_valid),
         cmocka_unit_test(a_grammar_for_answers_reads_nothing_else),
+        cmocka_unit_test(names_and_hosts_are_as_long_as_the_validator_has_them),
         cmocka_unit_test(what_cannot_be_said_is_refused_by_name),
         cmocka_unit_test(bombs_are_compiled_or_refused_within_64_mib),
         cmocka_unit_test(a_failed_allocation_is_a_status_and_leaves_nothing),
