@@ -58,6 +58,12 @@ ifneq ($(filter kernels,$(ROOMS)),)
 SRC  += $(wildcard src/kernels/*.c) $(foreach i,$(ISAS),$(wildcard src/kernels/$(i)/*.c))
 endif
 OBJ  := $(SRC:%.c=$(BUILD)/%.o)
+# WIDE=FOLDER: the wide kernels of another build, which a build with sanitizers may as well take.
+ifdef WIDE
+OBJ  := $(foreach o,$(OBJ),$(if $(findstring /kernels/a,$(o))$(findstring /kernels/neon,$(o)),$(o:$(BUILD)/%=$(WIDE)/%),$(o)))
+endif
+# What a compiler says is shown, and kept beside the object: make check looks there instead of building once more.
+KEEP_WARNINGS = 2> $@.warnings; status=$$?; cat $@.warnings >&2; exit $$status
 PROG_SRC := $(wildcard $(PROGRAM_ROOMS:%=src/%/*.c))
 PROG_OBJ := $(PROG_SRC:%.c=$(BUILD)/%.o)
 LIB  := $(BUILD)/libsquish.a
@@ -95,9 +101,14 @@ $(LIB): $(OBJ)
 define isa_rule
 $$(BUILD)/src/kernels/$(1)/%.o: src/kernels/$(1)/%.c
 	@mkdir -p $$(@D)
-	$$(CC) $$(CPPFLAGS) $$(CFLAGS) $$(FLAGS_$(1)) -MMD -MP -c -o $$@ $$<
+	$$(CC) $$(CPPFLAGS) $$(CFLAGS) $$(FLAGS_$(1)) -MMD -MP -c -o $$@ $$< $$(KEEP_WARNINGS)
 endef
 $(foreach i,scalar avx2 avx512 neon,$(eval $(call isa_rule,$(i))))
+
+# What the compiler says of the wide kernels, without building them.
+wide-syntax:
+	@$(foreach i,$(filter-out scalar,$(ISAS)),$(foreach f,$(wildcard src/kernels/$(i)/*.c),$(CC) $(CPPFLAGS) $(CFLAGS) $(FLAGS_$(i)) \
+	    -fsyntax-only $(f) && )) true
 
 # The only file that says which commit it is: a compiler cache keeps all others over a commit.
 $(BUILD)/src/lib/lib_core.o: CPPFLAGS += -DSQ_COMMIT='"$(COMMIT)"'
@@ -109,7 +120,7 @@ $(BUILD)/src/base/%.o $(BUILD)/src/format/%.o $(BUILD)/src/http/%.o: CFLAGS += -
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $< $(KEEP_WARNINGS)
 
 -include $(OBJ:.o=.d) $(PROG_OBJ:.o=.d) $(SERVER_OBJ:.o=.d)
 
@@ -135,7 +146,7 @@ TEST_SUPPORT_OBJ := $(TEST_SUPPORT:%.c=$(BUILD)/%.o)
 
 $(BUILD)/tests/%.o: tests/%.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -fvisibility=default -MMD -MP -c -o $@ $<
+	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -fvisibility=default -MMD -MP -c -o $@ $< $(KEEP_WARNINGS)
 
 # An archive, so that a test of one room links with that room alone.
 $(BUILD)/tests/support.a: $(TEST_SUPPORT_OBJ)
@@ -156,7 +167,7 @@ FUZZ_BIN := $(FUZZ_SRC:fuzz/%.c=$(BUILD)/fuzz/%)
 LIBFUZZER_BIN := $(FUZZ_SRC:fuzz/%.c=$(BUILD)/libfuzzer/%)
 $(BUILD)/fuzz/%.o: fuzz/%.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -fvisibility=default -MMD -MP -c -o $@ $<
+	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -fvisibility=default -MMD -MP -c -o $@ $< $(KEEP_WARNINGS)
 $(BUILD)/fuzz/%: $(BUILD)/fuzz/%.o $(BUILD)/fuzz/replay.o $(SERVER_LIB) $(LIB)
 	$(CC) $(LDFLAGS) -o $@ $< $(BUILD)/fuzz/replay.o $(LINK_ALL)
 $(BUILD)/libfuzzer/%: $(BUILD)/fuzz/%.o $(SERVER_LIB) $(LIB)
@@ -300,7 +311,7 @@ install: all $(BUILD)/squish.1 $(BUILD)/squish.pc
 	    $(DESTDIR)$(PREFIX)/share/squish/models/squish-tiny
 	install -m 755 $(BUILD)/squish $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 $(LIB) $(DESTDIR)$(PREFIX)/lib/
-	install -m 644 include/squish.h include/squish_score.h include/squish_grammar.h $(DESTDIR)$(PREFIX)/include/
+	install -m 644 include/squish.h include/squish_build.h $(DESTDIR)$(PREFIX)/include/
 	install -m 644 $(BUILD)/squish.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/
 	install -m 644 $(BUILD)/squish.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	$(BUILD)/squish completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/squish
@@ -314,4 +325,4 @@ clean:
 -include mk/arm.mk
 -include mk/page.mk
 
-.PHONY: all run deps test test-interop test-clients test-schemathesis test-memory test-build libfuzzer-build check check-rooms check-style bench-peers bench-check grammar-peer bench-server bench-grammar man install clean unit
+.PHONY: all run deps test wide-syntax test-interop test-clients test-schemathesis test-memory test-build libfuzzer-build check check-rooms check-style bench-peers bench-check grammar-peer bench-server bench-grammar man install clean unit

@@ -19,7 +19,6 @@ import contextlib
 import glob
 import io
 import json
-import os
 import pathlib
 import re
 import shutil

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Measure the rows that have a bar, write results/DATE-COMMIT-MACHINE.json, and make docs/targets.md,
-docs/results.md (the first report, row by row), docs/measured.md and docs/performance.md from what lies in results/. No figure is typed by hand.
+docs/results.md (the first report, row by row), docs/measured.md and docs/performance.md from what lies in results/. No
+figure is typed by hand. The other targets_*.py measure rows of their own with what is here.
 
     scripts/targets.py [--build build] [--fresh fresh.json]     measure, then write the pages
     scripts/targets.py --pages                                  only write the pages
@@ -217,6 +218,34 @@ def performance(newest):
         lines += [f"## Whole programs, tokenizer, probes, {machine_name}\n", "| row | bar | measured |", "|---|---|---|"]
         lines += [f"| {r['name']} | {r['bar']} | {r['value']} |" for r in rows] + [""]
     (ROOT / "docs" / "performance.md").write_text("\n".join(lines))
+
+
+def parser_of(doc, parts):
+    """The options of every targets_*.py: --build, --part (a list of some of parts, all unless said)."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", default="build")
+    parser.add_argument("--part", default=",".join(parts), help=", ".join(parts))
+    return parser
+
+
+def text_option(parser):
+    prose = pathlib.Path(os.environ.get("SQUISH_TESTDATA", "") + "/data/heldout-prose.txt")
+    parser.add_argument("--text", type=pathlib.Path, default=prose, help="held-out prose (default: %(default)s)")
+
+
+def measure_parts(parser, options, parts):
+    """Measure the wanted parts (name -> function of options that gives rows), keep each as it is done, write the pages."""
+    wanted = options.part.split(",")
+    if unknown := [p for p in wanted if p not in parts]:
+        parser.error(f"no part '{unknown[0]}', wanted {', '.join(parts)}")
+    for name in (p for p in parts if p in wanted):
+        found = parts[name](options)
+        for r in found:
+            print(f"{'met' if r['ok'] else 'NOT MET':8}{r['name']}: {r['value']} (bar {r['bar']})", flush=True)
+        if not getattr(options, "print", False):
+            write_result(found)
+    if not getattr(options, "print", False):
+        pages()
 
 
 def main():

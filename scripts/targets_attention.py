@@ -8,9 +8,6 @@ Parts: tests, speed, quality, needle (all of them unless named). --shape: a mode
 squish compress make one), for speed. Quality and needle need a text that squish-tiny has not seen (--text, or
 $SQUISH_TESTDATA/data/heldout-prose.txt); without one they are left out. The needle is a pass key among paragraphs of the text, at
 three depths in prompts of about 1,400 tokens: as far as squish-tiny finds it with exact attention."""
-import argparse
-import os
-import pathlib
 import random
 import tempfile
 
@@ -112,23 +109,16 @@ def needle(build, text, trials):
             for mode, _ in MODES[1:]]
 
 
+PARTS = {"tests": lambda o: tests(o.build), "speed": lambda o: speed(o.build, o.shape) if o.shape else [],
+         "quality": lambda o: quality(o.build, o.text), "needle": lambda o: needle(o.build, o.text, o.trials)}
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", default="build")
-    parser.add_argument("--part", default="tests,speed,quality,needle")
-    parser.add_argument("--shape")
+    parser = targets.parser_of(__doc__, PARTS)
+    targets.text_option(parser)
+    parser.add_argument("--shape", help="a model of the 1.5B shape, for the part speed")
     parser.add_argument("--trials", type=int, default=30)
-    parser.add_argument("--text", type=pathlib.Path, default=pathlib.Path(os.environ.get("SQUISH_TESTDATA", "") + "/data/heldout-prose.txt"))
-    o = parser.parse_args()
-    parts = o.part.split(",")
-    for name, fn in (("tests", lambda: tests(o.build)), ("speed", lambda: speed(o.build, o.shape) if o.shape else []),
-                     ("quality", lambda: quality(o.build, o.text)), ("needle", lambda: needle(o.build, o.text, o.trials))):
-        if name in parts:
-            found = fn()
-            for r in found:
-                print(f"{'met' if r['ok'] else 'NOT MET':8}{r['name']}: {r['value']} (bar {r['bar']})", flush=True)
-            targets.write_result(found)
-    targets.pages()
+    targets.measure_parts(parser, parser.parse_args(), PARTS)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ Parts: reference (item by item against transformers), speed (five tasks, limit 2
 (tiers against the source's dtype), kv (caches against f16, every context behind 1.7k tokens of prose). --work keeps models and items, so
 that a stopped run goes on; --limit and --kv-limit take the first items of each task only (default: all). The public task files and what
 docs/eval.md says about them: --data, or $SQUISH_TESTDATA/data/eval."""
-import argparse
 import json
 import os
 import pathlib
@@ -143,10 +142,11 @@ def caches(o):
     return rows
 
 
+PARTS = {"reference": reference, "speed": speed, "clients": clients, "weights": weights, "kv": caches}
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", default="build")
-    parser.add_argument("--part", default="reference,speed,clients,weights,kv")
+    parser = targets.parser_of(__doc__, PARTS)
     parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path(os.environ.get("SQUISH_TESTDATA", "") + "/data/eval"))
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("build/eval"))
     parser.add_argument("--limit", type=int, default=0)
@@ -156,13 +156,7 @@ def main():
     o = parser.parse_args()
     o.work = o.work.resolve()
     o.work.mkdir(parents=True, exist_ok=True)
-    for name, fn in (("reference", reference), ("speed", speed), ("clients", clients), ("weights", weights), ("kv", caches)):
-        if name in o.part.split(","):
-            found = fn(o)
-            for r in found:
-                print(f"{'met' if r['ok'] else 'NOT MET':8}{r['name']}: {r['value']} (bar {r['bar']})", flush=True)
-            targets.write_result(found)
-    targets.pages()
+    targets.measure_parts(parser, o, PARTS)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,6 @@
 Parts: needle, bytes (all of them unless named). needle: pass keys in prompts of 600, 1,000 and 1,500 tokens of a text that
 squish-tiny has not seen (--text, or $SQUISH_TESTDATA/data/heldout-prose.txt); lengths at which f16 finds fewer than 80 % do not count.
 bytes: needs --shape, a model in the 1.5B shape."""
-import argparse
-import os
-import pathlib
 
 import targets
 from targets import row
@@ -53,22 +50,15 @@ def bytes_rows(build, shape):
     return rows
 
 
+PARTS = {"needle": lambda o: needle(o.build, o.text, o.trials), "bytes": lambda o: bytes_rows(o.build, o.shape)}
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", default="build")
-    parser.add_argument("--part", default="needle,bytes")
+    parser = targets.parser_of(__doc__, PARTS)
+    targets.text_option(parser)
     parser.add_argument("--shape")
     parser.add_argument("--trials", type=int, default=34)
-    parser.add_argument("--text", type=pathlib.Path, default=pathlib.Path(os.environ.get("SQUISH_TESTDATA", "") + "/data/heldout-prose.txt"))
-    o = parser.parse_args()
-    for name, fn in (("needle", lambda: needle(o.build, o.text, o.trials)),
-                     ("bytes", lambda: bytes_rows(o.build, o.shape))):
-        if name in o.part.split(","):
-            found = fn()
-            for r in found:
-                print(f"{'met' if r['ok'] else 'NOT MET':8}{r['name']}: {r['value']} (bar {r['bar']})", flush=True)
-            targets.write_result(found)
-    targets.pages()
+    targets.measure_parts(parser, parser.parse_args(), PARTS)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,7 @@
 Parts: tests, quality, speed (all of them unless named). Quality needs a text that squish-tiny-moe has not seen (--text, or
 $SQUISH_TESTDATA/data/heldout-prose.txt). Speed is that of attention, on squish-tiny-moe and on random weights in the shape of
 DeepSeek-V2-Lite, of which one layer is made here."""
-import argparse
 import json
-import os
 import pathlib
 import random
 import struct
@@ -82,19 +80,13 @@ def speed(build):
     return rows
 
 
+PARTS = {"tests": lambda o: tests(o.build), "quality": lambda o: quality(o.build, o.text), "speed": lambda o: speed(o.build)}
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", default="build")
-    parser.add_argument("--part", default="tests,quality,speed")
-    parser.add_argument("--text", type=pathlib.Path, default=pathlib.Path(os.environ.get("SQUISH_TESTDATA", "") + "/data/heldout-prose.txt"))
-    o = parser.parse_args()
-    for name, fn in (("tests", lambda: tests(o.build)), ("quality", lambda: quality(o.build, o.text)), ("speed", lambda: speed(o.build))):
-        if name in o.part.split(","):
-            found = fn()
-            for r in found:
-                print(f"{'met' if r['ok'] else 'NOT MET':8}{r['name']}: {r['value']} (bar {r['bar']})", flush=True)
-            targets.write_result(found)
-    targets.pages()
+    parser = targets.parser_of(__doc__, PARTS)
+    targets.text_option(parser)
+    targets.measure_parts(parser, parser.parse_args(), PARTS)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@
 
 Parts: rows (what rows of an answer cost, on squish-tiny and --shape-model), answers (bench/prompts with and without
 guesses, in turns), equal (1,000 prompts, three temperatures, answers of 12 tokens)."""
-import argparse
 import json
 import pathlib
 import random
@@ -94,24 +93,13 @@ PARTS = {"rows": rows, "answers": answers, "equal": equal}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", default="build")
-    parser.add_argument("--part", default=",".join(PARTS))
+    parser = targets.parser_of(__doc__, PARTS)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--files", default="copy,code,chat,stories", help="of bench/prompts")
     parser.add_argument("--prompts", type=int, default=1000)
     parser.add_argument("--shape-model", type=pathlib.Path)
     parser.add_argument("--print", action="store_true", help="write no results")
-    o = parser.parse_args()
-    parts = o.part.split(",")
-    if unknown := [p for p in parts if p not in PARTS]:
-        parser.error(f"no part '{unknown[0]}', wanted {', '.join(PARTS)}")
-    found = [r for name in parts for r in PARTS[name](o)]
-    for r in found:
-        print(f"{'ok  ' if r['ok'] else 'MISS'} {r['name']}: {r['value']} ({r['bar']})")
-    if not o.print:
-        targets.write_result(found)
-        targets.pages()
+    targets.measure_parts(parser, parser.parse_args(), PARTS)
 
 
 if __name__ == "__main__":

@@ -301,7 +301,10 @@ def main():
     parser.add_argument("--work")
     o = parser.parse_args()
     os.environ["SQUISH_BIN"] = f"{o.build}/squish"
+    known = parser.get_default("part").split(",")
     parts, rows = o.part.split(","), []
+    if unknown := [p for p in parts if p not in known]:
+        parser.error(f"no part '{unknown[0]}', wanted {', '.join(known)}")
     with tempfile.TemporaryDirectory(dir=o.work) as folder:
         work = pathlib.Path(folder)
         for name, fn in (("tests", lambda: tests(o.build)), ("fidelity", lambda: fidelity(o.build, work)),

@@ -51,7 +51,6 @@
 #include "api/api.h"
 #include "calls/calls.h"
 #include "http/http.h"
-#include "squish_grammar.h"
 #include "store/store.h"
 
 #include <jansson.h>

@@ -258,10 +258,10 @@ static bool compile(sq_api_call *c, squish_grammar_kind kind, const char *source
 static json_t *element_of(const sq_api_shape *s) {
     static const char *const syntax[] = {
         [SQUISH_GRAMMAR_GBNF] = "gbnf", [SQUISH_GRAMMAR_EBNF] = "ebnf", [SQUISH_GRAMMAR_LARK] = "lark"};
-    switch ((int)s->kind) {
+    switch (s->kind) {
     case SQUISH_GRAMMAR_REGEX:
         return json_pack("{s:s, s:s%}", "type", "regex", "pattern", s->source, s->bytes);
-    case (int)SQUISH_GRAMMAR_TEXT:
+    case SQUISH_GRAMMAR_TEXT:
         return json_pack("{s:s, s:s%}", "type", "grammar", "grammar", s->source, s->bytes);
     case SQUISH_GRAMMAR_GBNF:
     case SQUISH_GRAMMAR_EBNF:

@@ -10,12 +10,16 @@
 #define WAVE_ATTN "Attention"
 
 const bench_claim bench_wave12_claims[] = {
-    {WAVE_KV, "PM-KVQ, advance of the schedule", "14 us", NULL, NULL, 0, "us", NULL},
-    {WAVE_KV, "PM-KVQ, bits of a token", "0.4 us", NULL, NULL, 0, "us", NULL},
-    {WAVE_KV, "MixKVQ, bits of a step's channels", "72 us", NULL, NULL, 0, "us", NULL},
-    {WAVE_KV, "MixKVQ, quantise a vector", "712 us", NULL, NULL, 0, "us", NULL},
-    {WAVE_KV, "MixKVQ, read a vector back", "205 us", NULL, NULL, 0, "us", NULL},
-    {WAVE_KV, "Cocktail, keep 512 tokens", "895 us", NULL, NULL, 0, "us", NULL},
+    {WAVE_KV, "PM-KVQ, advance of the schedule", "14 us", "PM-KVQ advance, a token", NULL, 1e-3, "us", NULL},
+    {WAVE_KV, "PM-KVQ, bits of a token", "0.4 us", "PM-KVQ lookup, a tile", NULL, 1e-3, "us", NULL},
+    {WAVE_KV, "MixKVQ, bits of a step's channels", "72 us", "MixKVQ assign, a head of 128 a step", NULL, 1e-3,
+     "us", NULL},
+    {WAVE_KV, "MixKVQ, quantise a vector", "712 us", "seal a vector of 128, q4", NULL, 0, "us",
+     "a vector of 128 in 4 bits, of a whole tile"},
+    {WAVE_KV, "MixKVQ, read a vector back", "205 us", NULL, NULL, 0, "us",
+     "ours is never read back: attention reads codes"},
+    {WAVE_KV, "Cocktail, keep 512 tokens", "895 us", "CocktailKV: judge and seal 512 tokens of 64", NULL, 0.5,
+     "us", "keys; values take as long"},
     {WAVE_KV, "Cocktail, read 512 tokens back", "187 us", "attention at 1024, q4", NULL, 1e3, "us",
      "ours is never read back: attention of all layers of a token over 1,024 tokens, on their codes"},
     {WAVE_IO, "AgileIO, cached read", "3.5 us", NULL, NULL, 0, "us", NULL},

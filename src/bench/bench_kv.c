@@ -235,7 +235,7 @@ static squish_status open_all(bench_kv_state *b, int32_t ctx, squish_error *err)
     eo.ctx_tokens = ctx;
     eo.isa_max = b->o->isa;
     for (int32_t f = 0; f < FORMATS; f++) {
-        if (f > 0 && b->o->kv != SQUISH_KV_F32 && b->o->kv != formats[f]) continue;
+        if (f > 0 && b->o->one_kv && b->o->kv != formats[f]) continue;
         eo.kv = formats[f];
         SQ_TRY(sq_engine_new(&b->e[f], b->m, &eo, err));
         SQ_TRY(sq_kv_seq_new(&b->kv[f], b->e[f]->kv, ctx, err));

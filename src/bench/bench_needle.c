@@ -288,7 +288,7 @@ static squish_status measure(needle *b, json_t *rows, squish_error *err) {
     for (size_t k = 0; k < SQ_COUNT(kinds); k++) {
         if (b->o->progress && !b->o->progress(b->o->progress_user, "bench", k, SQ_COUNT(kinds)))
             return sq_fail(err, SQUISH_CANCELLED, "stopped");
-        if (k > 0 && b->o->kv != SQUISH_KV_F32 && b->o->kv != kinds[k].kv) continue;
+        if (k > 0 && b->o->one_kv && b->o->kv != kinds[k].kv) continue;
         SQ_TRY(one_kind(b, &kinds[k], rows, err));
     }
     return SQUISH_OK;

@@ -9,6 +9,7 @@
 #define SQ_CLI_H
 
 #include "base/base.h"
+#include "squish_build.h"
 
 #include <jansson.h>
 #include <stdio.h>

@@ -5,18 +5,29 @@
 
 #include <string.h>
 
+/* Options that not every bench reads. */
+enum { AT = 1, CTX = 2, ATT = 4, KVS = 8, SPEC = 16, PROSE = 32, PEERS = 64 };
+
 static const struct {
     const char *name;
     squish_status (*run)(const bench_options *o, json_t *rows, squish_error *err);
     bool needs_model, needs_weights;
-} benches[] = {{"limits", bench_limits_rows, false, false}, {"load", bench_load, true, true},
-               {"decode", bench_decode, true, true},        {"prefill", bench_prefill, true, true},
-               {"batch", bench_batch, true, true},          {"threads", bench_threads, true, true},
-               {"attention", bench_attention, true, true},  {"kv", bench_kv, true, true},
-               {"kv-votes", bench_kv_votes, false, false},  {"latent", bench_latent, true, true},
-               {"tokenizer", bench_tokenizer, true, false}, {"grammar", bench_grammar, true, false},
-               {"spec", bench_spec, true, true},            {"quant", bench_quant, false, false},
-               {"needle", bench_needle, true, true}};
+    uint32_t reads;
+} benches[] = {{"limits", bench_limits_rows, false, false, 0},
+               {"load", bench_load, true, true, 0},
+               {"decode", bench_decode, true, true, AT | CTX | ATT},
+               {"prefill", bench_prefill, true, true, AT | ATT},
+               {"batch", bench_batch, true, true, AT | ATT},
+               {"threads", bench_threads, true, true, AT | ATT},
+               {"attention", bench_attention, true, true, AT | ATT | PROSE},
+               {"kv", bench_kv, true, true, AT | KVS | PROSE},
+               {"kv-votes", bench_kv_votes, false, false, 0},
+               {"latent", bench_latent, true, true, AT},
+               {"tokenizer", bench_tokenizer, true, false, PROSE},
+               {"grammar", bench_grammar, true, false, 0},
+               {"spec", bench_spec, true, true, AT | SPEC | PROSE},
+               {"quant", bench_quant, false, false, 0},
+               {"needle", bench_needle, true, true, AT | ATT | KVS | PROSE}};
 
 /* Needles need a text: they are asked for by name. */
 enum { ALL = (1u << (SQ_COUNT(benches) - 1)) - 1 };
@@ -75,6 +86,33 @@ static uint32_t wanted(const cli *c, const char *list) {
         set |= 1u << k;
     }
     return set;
+}
+
+/* An option that none of the set reads is refused, with those that do. set 0: wave12 and eoe (reads PEERS).
+ */
+static bool options_are_read(cli *c, const char *what, uint32_t set, uint32_t reads) {
+    static const struct {
+        cli_option_id id;
+        uint32_t by;
+    } some[] = {{OPT_BENCH_AT, AT},   {OPT_BENCH_CTX, CTX},     {OPT_SAGE, ATT},        {OPT_SPARGE, ATT},
+                {OPT_SAGE_BITS, ATT}, {OPT_SPARGE_MIN, ATT},    {OPT_SPARGE_MASS, ATT}, {OPT_KV, KVS},
+                {OPT_SPEC, SPEC},     {OPT_SPEC_GUESSES, SPEC}, {OPT_TEXT, PROSE},      {OPT_PEER, PEERS}};
+    for (size_t k = 0; k < SQ_COUNT(benches); k++)
+        if (set & (1u << k)) reads |= benches[k].reads;
+    for (size_t i = 0; i < SQ_COUNT(some); i++) {
+        if (c->values[some[i].id].origin != CLI_FROM_FLAG || (reads & some[i].by)) continue;
+        char names[160] = "";
+        for (size_t k = 0; k <= SQ_COUNT(benches); k++) {
+            const char *name = k < SQ_COUNT(benches) ? benches[k].name : "eoe";
+            const size_t at = strlen(names);
+            if ((k < SQ_COUNT(benches) ? benches[k].reads : PEERS) & some[i].by)
+                snprintf(names + at, sizeof names - at, "%s%s", at ? ", " : "", name);
+        }
+        cli_fail_text(c, 2, "bench %s does not read --%s (these do: %s)", what, cli_options[some[i].id].name,
+                      names);
+        return false;
+    }
+    return true;
 }
 
 static bool points(cli *c, bench_options *o) {
@@ -138,11 +176,11 @@ int cli_bench(cli *c) {
                              "bench takes what to measure and maybe a model (squish bench load [MODEL])");
     const char *what = c->n_args > 0 ? c->args[0] : "all";
     const char *model = c->n_args == 2 ? c->args[1] : cli_text(c, OPT_MODEL);
-    if (strcmp(what, "wave12") == 0) return cli_bench_wave12(c, model);
-    if (strcmp(what, "eoe") == 0) return cli_bench_eoe(c, model);
+    if (strcmp(what, "wave12") == 0) return options_are_read(c, what, 0, 0) ? cli_bench_wave12(c, model) : 2;
+    if (strcmp(what, "eoe") == 0) return options_are_read(c, what, 0, PEERS) ? cli_bench_eoe(c, model) : 2;
     const uint32_t set = wanted(c, what);
     bool needs_model = false, needs_weights = false;
-    if (!set) return 2;
+    if (!set || !options_are_read(c, what, set, 0)) return 2;
     for (size_t k = 0; k < SQ_COUNT(benches); k++) {
         needs_model |= (set & (1u << k)) && benches[k].needs_model;
         needs_weights |= (set & (1u << k)) && benches[k].needs_weights;
@@ -155,12 +193,14 @@ int cli_bench(cli *c) {
                        .ctx = (int32_t)cli_int(c, OPT_BENCH_CTX),
                        .attention = cli_attention(c),
                        .spec = cli_spec(c),
-                       .kv = SQUISH_KV_F32,
                        .isa = cli_text(c, OPT_ISA),
                        .program = sq_os_exe_path(program, sizeof program) ? program : NULL,
                        .progress = cli_progress,
                        .progress_user = c};
-    if (cli_has(c, OPT_KV)) squish_kv_from_name(cli_text(c, OPT_KV), &o.kv);
+    squish_kv_from_name(cli_text(c, OPT_KV), &o.kv);
+    o.one_kv = c->values[OPT_KV].origin == CLI_FROM_FLAG;
+    if (o.one_kv && o.kv == SQUISH_KV_F32)
+        return cli_fail_text(c, 2, "bench %s does not measure --kv f32, which is there to verify", what);
     if (!points(c, &o)) return 2;
     int code = needs_model ? find_model(c, c->n_args == 2 ? c->args[1] : cli_text(c, OPT_MODEL),
                                         !needs_weights, &path)

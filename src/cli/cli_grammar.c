@@ -2,7 +2,6 @@
  *
  * cli_grammar.c - is a file in a language, and how long masks take. */
 #include "cli/cli.h"
-#include "squish_grammar.h"
 
 #include <string.h>
 

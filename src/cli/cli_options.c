@@ -271,6 +271,22 @@ static bool flags_have_their_flag(const cli *c) {
     return true;
 }
 
+/* The same refusal as the engine's (sq_engine_spec), before a model is opened. */
+static bool guesses_go_together(const cli *c) {
+    static const cli_option_id ages[] = {OPT_PM_KVQ, OPT_MIX_KVQ, OPT_COCKTAIL};
+    const char *spec = cli_text(c, OPT_SPEC);
+    if (c->id == CLI_CONFIG || !spec || strcmp(spec, "auto") == 0 || strcmp(spec, "off") == 0) return true;
+    for (size_t i = 0; i < SQ_COUNT(ages); i++)
+        if (applies(c, ages[i]) && cli_flag(c, ages[i])) {
+            cli_fail_text(c, 2,
+                          "--spec %s beside --%s: guesses and tiles that lose bits by age do not go together "
+                          "(wanted auto or off)",
+                          spec, cli_options[ages[i]].name);
+            return false;
+        }
+    return true;
+}
+
 int cli_parse(cli *c, int argc, char **argv) {
     for (int i = 0; i < OPT_COUNT; i++) {
         const char *initial = cli_options[i].initial;
@@ -294,7 +310,7 @@ int cli_parse(cli *c, int argc, char **argv) {
             ok = false, cli_fail_text(c, 2, "more than %d arguments", CLI_ARGS_MAX);
         if (!ok) return 2;
     }
-    if (!flags_have_their_flag(c)) return 2;
+    if (!flags_have_their_flag(c) || !guesses_go_together(c)) return 2;
     /* The library looks for tiers in the home folder by itself. */
     if (cli_home(c)) setenv("SQUISH_HOME", cli_home(c), 1);
     return 0;

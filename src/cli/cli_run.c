@@ -2,7 +2,6 @@
  *
  * cli_run.c - one prompt, one answer, streamed as it is made. */
 #include "cli/cli.h"
-#include "squish_grammar.h"
 
 #include <stdlib.h>
 #include <string.h>

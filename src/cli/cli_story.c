@@ -153,6 +153,7 @@ int cli_bench_wave12(cli *c, const char *model) {
         squish_status st = story_take(&s, bench_quant, 0, 0, "", &err);
         /* What a token takes is counted from the first point to the second. */
         if (st == SQUISH_OK) st = story_take(&s, bench_kv, 1024, 2048, "", &err);
+        if (st == SQUISH_OK) st = story_take(&s, bench_kv_votes, 0, 0, "", &err);
         if (st == SQUISH_OK) st = story_take(&s, bench_attention, 2048, 0, "", &err);
         code = st == SQUISH_OK ? story_tell(&s, "wave12", bench_wave12_claims, bench_wave12_count)
                                : cli_fail(c, &err);

@@ -8,7 +8,6 @@
  * prefix cache), and jobs of several items share steps. Only positions behind the context go through the
  * head. A sum never depends on who shared the step. */
 #include "eval/eval_int.h"
-#include "squish_score.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -153,11 +152,13 @@ static squish_status submit(running *k, asked *a, squish_error *err) {
     o.wake = ring;
     o.wake_user = k;
     squish_status st;
-    if (n_context < cut + 1)
+    if (n_context < cut + 1) {
         st = sq_fail(err, SQUISH_INVALID, "a continuation of %zu tokens, the context holds %zu",
                      t.count - n_context, most);
-    else
-        st = squish_job_submit_from(&a->job, k->o->batch, &o, (int32_t)(n_context - cut), err);
+    } else {
+        o.prompt_logprobs_from = (int32_t)(n_context - cut);
+        st = squish_job_submit(&a->job, k->o->batch, &o, err);
+    }
     squish_tokens_free(&t);
     return st;
 }

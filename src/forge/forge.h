@@ -18,6 +18,7 @@
 #define SQ_FORGE_H
 
 #include "model/model.h"
+#include "squish_build.h"
 
 /* ---- tiers ----------------------------------------------------------------------------------- */
 

@@ -56,7 +56,7 @@ uint64_t sq_kv_policy_hash(const sq_kv_policy *p) {
 /* ---- votes ----------------------------------------------------------------------------------- */
 
 const char *sq_rung_name(sq_rung r) {
-    static const char *const names[SQ_RUNGS] = {"drop", "q2", "q4", "q8", "f16"};
+    static const char *const names[SQ_RUNGS] = {"none", "q2", "q4", "q8", "f16"};
     return names[r];
 }
 
@@ -72,7 +72,6 @@ sq_rung sq_kv_canonical_rung(const sq_kv_policy *p) { return p->seals ? rung_of(
 
 sq_rung sq_kv_merge(const sq_kv_policy *p, const sq_kv_votes *v, sq_rung now) {
     if (v->pinned) return now;
-    if (v->dropped) return SQ_RUNG_DROP;
     sq_rung r = p->pm.on ? sq_kv_ladder(p, v->age) : p->base;
     if (v->judged && p->pm.on) {
         const int32_t moved = (int32_t)r + v->relevance;

@@ -21,9 +21,9 @@
 
 enum { SQ_KV_LAYERS_MAX = 1024 };
 
-/* Bits of a tile. More is higher. */
-typedef enum { SQ_RUNG_DROP, SQ_RUNG_Q2, SQ_RUNG_Q4, SQ_RUNG_Q8, SQ_RUNG_F16, SQ_RUNGS } sq_rung;
-const char *sq_rung_name(sq_rung r); /* "drop", "q2" .. "f16" */
+/* Bits of a tile. More is higher; NONE: no private form. */
+typedef enum { SQ_RUNG_NONE, SQ_RUNG_Q2, SQ_RUNG_Q4, SQ_RUNG_Q8, SQ_RUNG_F16, SQ_RUNGS } sq_rung;
+const char *sq_rung_name(sq_rung r); /* "q2" .. "f16"; "none" */
 
 /* Formats of keys and values of a sealed tile. */
 typedef struct {
@@ -78,7 +78,6 @@ uint64_t sq_kv_policy_hash(const sq_kv_policy *p);
 typedef struct {
     int32_t age;      /* tokens between its last one and the next of the sequence */
     bool pinned;      /* sink, residual or observation window: nobody changes it */
-    bool dropped;     /* whoever gives tokens up */
     int8_t relevance; /* Cocktail, of tiles of the prompt: 1 high, -1 low; 0 between */
     bool judged;      /* Cocktail has looked at it */
 } sq_kv_votes;
@@ -94,10 +93,6 @@ static inline sq_rung sq_kv_ladder(const sq_kv_policy *p, int32_t age) {
 sq_rung sq_kv_merge(const sq_kv_policy *p, const sq_kv_votes *v, sq_rung now);
 /* Formats of a layer of a tile on a rung between Q2 and Q8. */
 sq_kv_form sq_kv_form_of(const sq_kv_policy *p, sq_rung r, int32_t layer);
-/* May a feature that looks at queries write over what is in a column? Only where nobody else reads it: a
- * shared column is canonical, and is copied first. */
-static inline bool sq_kv_may_rewrite(int32_t holders, bool canonical) { return holders == 1 && !canonical; }
-
 /* ---- what does not go together (kv_rules.c) --------------------------------------------------- */
 
 /* All that is asked for, and what is known of the model. Zero: not asked for. */
@@ -106,33 +101,13 @@ typedef struct {
     const squish_kv_options *options;
     const squish_attention *attention;
     int32_t n_layers, head_dim;
-    int32_t windowed;            /* layers with a sliding window */
-    bool mix;                    /* MixKVQ: channels of keys in classes of 16, 4 and 2 bits */
-    int32_t mix_high, mix_mid;   /* channels of the first two; 0, 0: the usual shares */
-    int32_t snapkv, snap_window; /* SnapKV: tokens of a prompt that stay, and the last ones, which judge */
-    bool snap_per_head;
-    bool latent;                  /* attention on latents */
-    const uint64_t *flagged;      /* [n_layers / 64] layers whose key bias forbids fewer than 8 bits */
-    int32_t draft_tokens;         /* longest draft of speculation; 0: none */
-    bool has_draft, draft_stated; /* a model that drafts, and whether its format was asked for by name */
-    squish_kv draft_kv;
-    bool logprobs;               /* of prompts */
-    bool archive, codebook_fits; /* a codec for cold prefixes, and whether it was trained on this model */
-    int32_t grid;                /* tokens on which tiles become sealed; 0: SQ_KV_CELL */
+    bool latent;             /* attention on latents */
+    const uint64_t *flagged; /* [n_layers / 64] layers whose key bias forbids fewer than 8 bits */
 } sq_kv_wish;
 /* INVALID or UNSUPPORTED, with the names of both options. */
 squish_status sq_kv_rules_check(const sq_kv_wish *w, squish_error *err);
 /* The next "LAYER:RUNG" of options.floors at *at, which moves behind it. False: none is left, or it is not
  * one: then *at stays. */
 bool sq_kv_floor_next(const char **at, int32_t *layer, sq_rung *rung);
-/* Channels of keys by what they weigh (MixKVQ, Zhang et al., arXiv:2512.19206): the first `high` of a
- * permutation in f16, then `mid` in 4 bits, then `low` in 2. mid is stored as a multiple of 4, low is one of
- * 8. */
-typedef struct {
-    int32_t high, mid, low;
-} sq_kv_classes;
-
-/* Classes of a head as asked for: of d channels, `high` and `mid` or, if both are 0, the usual shares. */
-sq_kv_classes sq_kv_classes_of(int32_t d, int32_t high, int32_t mid);
 
 #endif

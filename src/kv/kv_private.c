@@ -131,7 +131,7 @@ static bool begin_move(sq_kv_seq *s, int32_t tile, sq_rung r, sq_kv_move *m) {
 static int32_t collect(sq_kv_seq *s, int32_t *at, int32_t end, sq_kv_move *moves, int32_t n) {
     for (; *at < end && n < SQ_KV_MOVES_MAX; ++*at) {
         const sq_rung now = sq_kv_seq_rung(s, *at), r = vote_of(s, *at);
-        if (r >= now || r == SQ_RUNG_DROP) continue;
+        if (r >= now) continue;
         if (!begin_move(s, *at, r, &moves[n])) break;
         n++;
     }

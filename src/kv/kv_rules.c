@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * kv_rules.c - what of a wish does not go together. Each rule refuses before anything is allocated, and names
- * both sides; R1 to R17 are tested one by one (tests/unit/test_kv_rules.c). Two of them are kept elsewhere:
- * no shared column is rewritten (R9, sq_kv_may_rewrite), and a snapshot of another form is a miss (R17,
- * sq_snapshot_header). R14, heads of d that is not a multiple of 16, is no rule any more: they are padded. */
+ * both sides. The numbers are those of the design; rules whose feature is not built yet (R8, R11 to R13) are
+ * not here, and three hold elsewhere: that no shared column is rewritten (R9: features work on copies,
+ * kv_private.c), logprobs beside approximate attention (R16: a job's, sched_job.c), and that a snapshot of
+ * another form is a miss (R17: sq_kv_policy_hash). Heads of a d that is no multiple of 16 are padded (R14);
+ * the grid of tiles is fixed (R15). */
 #include "kv/kv_policy.h"
 
 #include <ctype.h>
@@ -19,7 +21,10 @@ static bool base_below_q8(squish_kv kv) {
 static bool base_keys_below_q8(squish_kv kv) { return base_below_q8(kv) && kv != SQUISH_KV_K8V4; }
 
 static const char *feature(const sq_kv_wish *w) {
-    return w->options->pm ? "--pm-kvq" : w->mix ? "--mix-kvq" : w->options->cocktail ? "--cocktail-kv" : NULL;
+    return w->options->pm         ? "--pm-kvq"
+           : w->options->mix      ? "--mix-kvq"
+           : w->options->cocktail ? "--cocktail-kv"
+                                  : NULL;
 }
 
 bool sq_kv_floor_next(const char **at, int32_t *layer, sq_rung *rung) {
@@ -52,32 +57,14 @@ static squish_status check_window(const sq_kv_wish *w, squish_error *err) {
                        "--kv-residual 0 beside %s%s: fewer than 8 bits right behind the "
                        "last tokens (wanted %d or more)",
                        feature(w) ? feature(w) : "--kv ", feature(w) ? "" : sq_kv_name(w->kv), SQ_KV_TILE);
-    if (w->draft_tokens > 0 && o->residual < w->draft_tokens + SQ_KV_TILE && seals(w))
-        return sq_fail(err, SQUISH_INVALID,
-                       "--kv-residual %d beside drafts of %d tokens: a sealed tile is not "
-                       "taken back (wanted %d)",
-                       o->residual, w->draft_tokens,
-                       (w->draft_tokens + 2 * SQ_KV_TILE - 1) / SQ_KV_TILE * SQ_KV_TILE);
-    if (w->grid % SQ_KV_TILE) /* R15 */
-        return sq_fail(err, SQUISH_INVALID, "a grid of %d tokens beside tiles of %d: no multiple", w->grid,
-                       SQ_KV_TILE);
     return SQUISH_OK;
 }
 
 /* ---- MixKVQ ---------------------------------------------------------------------------------- */
 
-static int32_t rounded(double x, int32_t to) { return (int32_t)(x / to + 0.5) * to; }
-
-sq_kv_classes sq_kv_classes_of(int32_t d, int32_t high, int32_t mid) {
-    if (high || mid) return (sq_kv_classes){high, mid, d - high - mid};
-    const int32_t low = rounded(d * 0.5, 8), h = rounded(d * 3 / 32.0, 1);
-    return (sq_kv_classes){h, d - low - h, low};
-}
-
 static squish_status check_mix(const sq_kv_wish *w, squish_error *err) {
     const squish_kv_options *o = w->options;
-    const sq_kv_classes c = sq_kv_classes_of(w->head_dim, w->mix_high, w->mix_mid);
-    if (!w->mix) return SQUISH_OK;
+    if (!o->mix) return SQUISH_OK;
     if (o->rotate == SQUISH_KV_ROTATE_KEYS) /* R1 */
         return sq_fail(err, SQUISH_INVALID,
                        "--kv-rotate keys beside --mix-kvq: rotation mixes the channels that "
@@ -90,16 +77,6 @@ static squish_status check_mix(const sq_kv_wish *w, squish_error *err) {
     if (w->head_dim > SQ_MIX_D_MAX)
         return sq_fail(err, SQUISH_UNSUPPORTED,
                        "--mix-kvq beside heads of %d channels: a tile names them in a byte", w->head_dim);
-    if (w->mix_high < 0 || w->mix_mid < 0 || c.low < 0) /* R4 */
-        return sq_fail(err, SQUISH_INVALID,
-                       "--mix-channels %d,%d beside heads of %d channels: %d are left for 2 "
-                       "bits",
-                       w->mix_high, w->mix_mid, w->head_dim, c.low);
-    if (c.low % 8) /* R4 */
-        return sq_fail(err, SQUISH_INVALID,
-                       "--mix-channels %d,%d beside heads of %d channels: %d are left for 2 "
-                       "bits, wanted a multiple of 8 (as %d,%d)",
-                       c.high, c.mid, w->head_dim, c.low, c.high, c.mid + c.low % 8);
     return SQUISH_OK;
 }
 
@@ -151,23 +128,7 @@ static squish_status check_floors(const sq_kv_wish *w, squish_error *err) {
     return SQUISH_OK;
 }
 
-/* ---- SnapKV, codec, others ------------------------------------------------------------------- */
-
-static squish_status check_snap(const sq_kv_wish *w, squish_error *err) {
-    const squish_kv_options *o = w->options;
-    if (!w->snapkv) return SQUISH_OK;
-    if (w->snapkv <= w->snap_window + o->sink) /* R8 */
-        return sq_fail(err, SQUISH_INVALID,
-                       "--snapkv %d beside its window of %d and --kv-sink %d: these stay "
-                       "anyway (wanted more than %d)",
-                       w->snapkv, w->snap_window, o->sink, w->snap_window + o->sink);
-    if (w->snap_per_head && w->windowed > 0) /* R12 */
-        return sq_fail(err, SQUISH_UNSUPPORTED,
-                       "kept sets of --snapkv per head beside layers with a sliding window (%d of "
-                       "them): they need to know where a token stood",
-                       w->windowed);
-    return SQUISH_OK;
-}
+/* ---- attention and models ---------------------------------------------------------------------- */
 
 static squish_status check_attention(const sq_kv_wish *w, squish_error *err) {
     const squish_attention *a = w->attention;
@@ -179,10 +140,6 @@ static squish_status check_attention(const sq_kv_wish *w, squish_error *err) {
     if ((a->sage || a->sparge) && w->kv != SQUISH_KV_F16)
         return sq_fail(err, SQUISH_INVALID, "%s beside --kv %s: it reads f16 keys (use --kv f16)",
                        a->sage ? "--sage-attention" : "--sparge-attn", sq_kv_name(w->kv));
-    if (a->sparge && w->logprobs) /* R16 */
-        return sq_fail(err, SQUISH_UNSUPPORTED,
-                       "prompt_logprobs beside --sparge-attn: they would be of "
-                       "approximate attention (start without --sparge-attn)");
     return SQUISH_OK;
 }
 
@@ -192,26 +149,17 @@ static squish_status check_models(const sq_kv_wish *w, squish_error *err) {
         return sq_fail(err, SQUISH_INVALID,
                        "--flash-mla beside a model without latent projections: it is a way "
                        "models are trained, not one to run others");
-    if (w->archive && !w->codebook_fits) /* R11 */
-        return sq_fail(err, SQUISH_INVALID,
-                       "--kv-archive beside a codebook that was not trained on this model: "
-                       "train one first");
-    if (w->has_draft && !w->draft_stated && w->draft_kv != w->kv) /* R13 */
-        return sq_fail(err, SQUISH_INVALID,
-                       "--kv %s beside a draft model whose cache is %s: say so for each by "
-                       "name",
-                       sq_kv_name(w->kv), sq_kv_name(w->draft_kv));
     return SQUISH_OK;
 }
 
 squish_status sq_kv_rules_check(const sq_kv_wish *w, squish_error *err) {
     const squish_kv_options *o = w->options;
-    if (o->rotate == SQUISH_KV_ROTATE_KEYS && seals(w) && !w->mix) /* R1 */
+    if (o->rotate == SQUISH_KV_ROTATE_KEYS && seals(w) && !o->mix) /* R1 */
         return sq_fail(err, SQUISH_INVALID,
                        "--kv-rotate keys beside --kv %s: keys have a scale per channel, which "
                        "rotation mixes",
                        sq_kv_name(w->kv));
-    if (o->rotate == SQUISH_KV_ROTATE_KEYS && !w->mix)
+    if (o->rotate == SQUISH_KV_ROTATE_KEYS && !o->mix)
         return sq_fail(err, SQUISH_INVALID,
                        "--kv-rotate keys beside --kv %s: nothing that is rotated is kept", sq_kv_name(w->kv));
     if (w->kv == SQUISH_KV_F32 && feature(w))
@@ -222,7 +170,6 @@ squish_status sq_kv_rules_check(const sq_kv_wish *w, squish_error *err) {
     SQ_TRY(check_cocktail(w, err));
     SQ_TRY(check_pm(w, err));
     SQ_TRY(check_floors(w, err));
-    SQ_TRY(check_snap(w, err));
     SQ_TRY(check_attention(w, err));
     return check_models(w, err);
 }

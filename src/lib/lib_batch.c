@@ -2,7 +2,6 @@
  *
  * lib_batch.c - many answers at once: defaults in front of src/sched. */
 #include "sched/sched.h"
-#include "squish_score.h"
 
 squish_batch_options squish_batch_options_default(void) {
     return (squish_batch_options){
@@ -25,12 +24,7 @@ squish_job_options squish_job_options_default(void) {
 
 squish_status squish_job_submit(squish_job **out, squish_batch *b, const squish_job_options *opt,
                                 squish_error *err) {
-    return sq_batch_submit(out, b, opt, 0, err);
-}
-
-squish_status squish_job_submit_from(squish_job **out, squish_batch *b, const squish_job_options *opt,
-                                     int32_t from, squish_error *err) {
-    return sq_batch_submit(out, b, opt, from, err);
+    return sq_batch_submit(out, b, opt, err);
 }
 
 bool squish_job_next(squish_job *j, squish_job_event *ev) { return sq_job_next(j, ev); }

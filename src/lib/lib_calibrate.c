@@ -9,6 +9,7 @@
 #include "lib/lib_calib_text.h"
 #include "sched/sched.h"
 #include "store/store.h"
+#include "squish_build.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -2,6 +2,7 @@
  *
  * lib_export.c - a model in the form of others, and where the words that belong to it lie. */
 #include "forge/forge_export.h"
+#include "squish_build.h"
 
 #include <stdio.h>
 #include <string.h>

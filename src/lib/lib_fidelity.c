@@ -3,6 +3,7 @@
  * lib_fidelity.c - a model against its source: the forge compares the weights, here both answer the same
  * prompts. */
 #include "forge/forge_fidelity.h"
+#include "squish_build.h"
 
 #include <stdlib.h>
 #include <string.h>

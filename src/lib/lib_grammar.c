@@ -4,7 +4,6 @@
  *
  * The trie of a vocabulary takes some tens of ms, so a model keeps the one its first grammar made. */
 #include "sched/sched.h"
-#include "squish_grammar.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -72,6 +72,11 @@ squish_status sq_engine_plan(const sq_model *m, const squish_engine_options *opt
 squish_status sq_engine_new(sq_engine **out, const sq_model *m, const squish_engine_options *opt,
                             squish_error *err);
 void sq_engine_free(sq_engine *e);
+/* sq_spec_new for an answer on e. A cache whose tiles go down by age (sq_kv_policy.votes) goes without: a
+ * step of guesses would pass ages later than single steps, and text would depend on it. INVALID: guesses were
+ * asked for by name beside such a cache. */
+squish_status sq_engine_spec(const sq_engine *e, sq_spec **out, const squish_spec *o, int32_t tokens_max,
+                             const squish_alloc *a, squish_error *err);
 
 squish_status sq_seq_new(sq_seq **out, sq_engine *e, squish_error *err);
 void sq_seq_free(sq_seq *s);
@@ -165,8 +170,7 @@ typedef struct squish_batch sq_batch;
 typedef struct squish_job sq_job;
 squish_status sq_batch_new(sq_batch **out, sq_engine *e, const squish_batch_options *o, squish_error *err);
 void sq_batch_free(sq_batch *b);
-squish_status sq_batch_submit(sq_job **out, sq_batch *b, const squish_job_options *o, int32_t from,
-                              squish_error *err);
+squish_status sq_batch_submit(sq_job **out, sq_batch *b, const squish_job_options *o, squish_error *err);
 bool sq_batch_drain(sq_batch *b);
 void sq_batch_get_stats(sq_batch *b, squish_batch_stats *out);
 bool sq_job_next(sq_job *j, squish_job_event *ev);

@@ -28,11 +28,10 @@ void sq_batch_poke(sq_batch *b) {
     pthread_mutex_unlock(&b->lock);
 }
 
-squish_status sq_batch_submit(sq_job **out, sq_batch *b, const squish_job_options *o, int32_t from,
-                              squish_error *err) {
+squish_status sq_batch_submit(sq_job **out, sq_batch *b, const squish_job_options *o, squish_error *err) {
     sq_job *j;
     *out = NULL;
-    SQ_TRY(sq_job_new(&j, b->e, o, from, err));
+    SQ_TRY(sq_job_new(&j, b->e, o, err));
     j->batch = b;
     j->owners = 2;
     pthread_mutex_lock(&b->lock);

@@ -192,6 +192,18 @@ fail:
     return st;
 }
 
+squish_status sq_engine_spec(const sq_engine *e, sq_spec **out, const squish_spec *o, int32_t tokens_max,
+                             const squish_alloc *a, squish_error *err) {
+    *out = NULL;
+    if (!sq_kv_pool_policy(e->kv)->votes) return sq_spec_new(out, o, tokens_max, a, err);
+    if (o->mode == SQUISH_SPEC_AUTO || o->mode == SQUISH_SPEC_OFF) return SQUISH_OK;
+    return sq_fail(
+        err, SQUISH_INVALID,
+        "--spec %s beside --pm-kvq, --mix-kvq or --cocktail-kv: guesses and tiles that lose bits by age "
+        "do not go together (wanted auto or off)",
+        squish_spec_name(o->mode));
+}
+
 void sq_engine_free(sq_engine *e) {
     if (!e) return;
     sq_masks_free(e->masks);

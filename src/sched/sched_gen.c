@@ -29,8 +29,7 @@ squish_status sq_gen_new(sq_gen **out, sq_seq *s, const int32_t *prompt, size_t 
     *g = (sq_gen){.s = s, .alloc = *a, .t_begin = sq_os_now_ns(), .n_prompt = (int32_t)n};
     squish_status st = SQUISH_OK;
     SQ_GUARD(sq_answer_new(&g->answer, s->e->m, s->e->ctx, o, a, err));
-    if (!sq_kv_pool_policy(s->e->kv)->votes) /* a step of guesses would pass ages later than single ones */
-        SQ_GUARD(sq_spec_new(&g->spec, &o->spec, s->e->ctx, a, err));
+    SQ_GUARD(sq_engine_spec(s->e, &g->spec, &o->spec, s->e->ctx, a, err));
     sq_answer_prepare(g->answer, s->e->masks);
     SQ_GUARD(sq_seq_sync(s, prompt, n, err));
     sq_answer_prompt(g->answer, prompt, n);

@@ -85,8 +85,7 @@ struct squish_job {
 };
 
 /* Checks and copies. The job belongs to the caller and has one owner. */
-squish_status sq_job_new(sq_job **out, const sq_engine *e, const squish_job_options *o, int32_t from,
-                         squish_error *err);
+squish_status sq_job_new(sq_job **out, const sq_engine *e, const squish_job_options *o, squish_error *err);
 void sq_job_release(sq_job *j);           /* one owner less */
 
 /* (the batch's thread) Hand an event to the reader: ev with its text, tops or embedding. False: no memory. */

@@ -17,8 +17,7 @@ enum { EVENTS_RESERVE = 4096 };
 
 /* ---- what was asked -------------------------------------------------------------------------- */
 
-static squish_status check(const sq_engine *e, const squish_job_options *o, int32_t from,
-                           squish_error *err) {
+static squish_status check(const sq_engine *e, const squish_job_options *o, squish_error *err) {
     if (o->n_prompt == 0 || !o->prompt) return sq_fail(err, SQUISH_INVALID, "no tokens to evaluate");
     if (o->n_prompt > (size_t)e->ctx)
         return sq_fail(err, SQUISH_INVALID,
@@ -30,9 +29,9 @@ static squish_status check(const sq_engine *e, const squish_job_options *o, int3
                            e->m->cfg.n_vocab - 1);
     if (o->prompt_logprobs < -1 || o->prompt_logprobs > 20)
         return sq_fail(err, SQUISH_INVALID, "prompt_logprobs is %d, wanted -1 to 20", o->prompt_logprobs);
-    if (from < 0 || (size_t)from >= o->n_prompt)
-        return sq_fail(err, SQUISH_INVALID, "scored from token %d on, wanted 0 to %zu", from,
-                       o->n_prompt - 1);
+    if (o->prompt_logprobs_from < 0 || (size_t)o->prompt_logprobs_from >= o->n_prompt)
+        return sq_fail(err, SQUISH_INVALID, "prompt_logprobs_from is %d, wanted 0 to %zu",
+                       o->prompt_logprobs_from, o->n_prompt - 1);
     if (o->prompt_logprobs >= 0 && e->attention.sparge)
         return sq_fail(err, SQUISH_UNSUPPORTED,
                        "prompt_logprobs beside --sparge-attn: they would be of approximate attention (start "
@@ -69,8 +68,7 @@ static squish_status fill(sq_job *j, const sq_engine *e, const squish_job_option
         SQ_TRY(sq_answer_new(&j->answer, e->m, e->ctx, &o->gen, &j->alloc, err));
         sq_answer_prompt(j->answer, o->prompt, o->n_prompt);
         j->stats.gen.seed = sq_answer_seed(j->answer);
-        if (!sq_kv_pool_policy(e->kv)->votes) /* a step of guesses would pass ages later than single ones */
-            SQ_TRY(sq_spec_new(&j->spec, &o->gen.spec, j->tokens_max, &j->alloc, err));
+        SQ_TRY(sq_engine_spec(e, &j->spec, &o->gen.spec, j->tokens_max, &j->alloc, err));
         for (size_t i = 0; j->spec && i < o->n_prompt; i++) sq_spec_accept(j->spec, o->prompt[i]);
     } else if (!(j->sum = sq_alloc_zero(&j->alloc, (size_t)j->hidden * sizeof *j->sum))) {
         return sq_fail(err, SQUISH_NO_MEMORY, "job: out of memory");
@@ -83,10 +81,9 @@ static squish_status fill(sq_job *j, const sq_engine *e, const squish_job_option
     return SQUISH_OK;
 }
 
-squish_status sq_job_new(sq_job **out, const sq_engine *e, const squish_job_options *o, int32_t from,
-                         squish_error *err) {
+squish_status sq_job_new(sq_job **out, const sq_engine *e, const squish_job_options *o, squish_error *err) {
     *out = NULL;
-    SQ_TRY(check(e, o, from, err));
+    SQ_TRY(check(e, o, err));
     sq_job *j = sq_alloc_zero(&e->alloc, sizeof *j);
     if (!j) return sq_fail(err, SQUISH_NO_MEMORY, "job: out of memory");
     const int32_t n = (int32_t)o->n_prompt;
@@ -95,7 +92,7 @@ squish_status sq_job_new(sq_job **out, const sq_engine *e, const squish_job_opti
                   .n_prompt = n,
                   .tokens_max = tokens_max_of(e, o),
                   .prompt_logprobs = o->prompt_logprobs,
-                  .scored = from, /* as if those before had been */
+                  .scored = o->prompt_logprobs_from, /* as if those before had been */
                   .priority = o->priority,
                   .pool = o->pool,
                   .client_id = o->client,

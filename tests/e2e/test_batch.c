@@ -6,7 +6,6 @@
 #include "base/base.h"
 #include "support/batch_run.h"
 #include "support/faults.h"
-#include "squish_score.h"
 #include "support/tiny_model.h"
 
 #include <math.h>
@@ -493,7 +492,8 @@ static void what_lies_before_the_scored_tokens_is_reused(void **state) {
         squish_error err = {0};
         o.wake = bell_ring;
         o.wake_user = ring;
-        assert_ok(squish_job_submit_from(&j, c.b, &o, from[k], &err), &err);
+        o.prompt_logprobs_from = from[k];
+        assert_ok(squish_job_submit(&j, c.b, &o, &err), &err);
         answers_wait(ring, &j, &part, 1);
         squish_job_free(j);
         assert_int_equal(part.status, SQUISH_OK);
@@ -507,8 +507,9 @@ static void what_lies_before_the_scored_tokens_is_reused(void **state) {
     }
     squish_job *j = NULL;
     squish_error err = {0};
-    assert_int_equal(squish_job_submit_from(&j, c.b, &o, 200, &err), SQUISH_INVALID);
-    assert_non_null(strstr(err.text, "scored from token 200 on"));
+    o.prompt_logprobs_from = 200;
+    assert_int_equal(squish_job_submit(&j, c.b, &o, &err), SQUISH_INVALID);
+    assert_non_null(strstr(err.text, "prompt_logprobs_from is 200"));
     company_free(&c);
 }
 

@@ -2,6 +2,7 @@
  *
  * test_bench.c - the benches of speed give every row they promise, with figures that fit each other. No
  * figure is held against a clock. */
+#include "base/base.h"
 #include "support/cli_sh.h"
 
 #include <math.h>
@@ -18,8 +19,8 @@ static double number(const json_t *row, const char *key) {
 
 /* names: those of the rows, separated by commas. Of one run the share is that of value and limit. */
 static void expect_rows(const char *command, const char *names, bool limited) {
-    const cli_result *r = sh("$S bench %s --tier source --runs %d --threads 2 --max-ctx 64 -q --json",
-                             command, limited ? 1 : 3);
+    const cli_result *r =
+        sh("$S bench %s --tier source --runs %d --threads 2 -q --json", command, limited ? 1 : 3);
     assert_int_equal(r->status, 0);
     json_t *o = cli_json(r);
     assert_non_null(o);
@@ -48,7 +49,7 @@ static void expect_rows(const char *command, const char *names, bool limited) {
 static void every_row_is_there(void **state) {
     (void)state;
     expect_rows("limits", "read memory,int8 dot products,f32 multiply-adds", false);
-    expect_rows("decode squish-tiny", "decode at 16,decode at 64", true);
+    expect_rows("decode squish-tiny --max-ctx 64", "decode at 16,decode at 64", true);
     expect_rows("decode squish-tiny --at 20,40", "decode at 20,decode at 40", true);
     expect_rows("prefill squish-tiny --at 33", "prefill 33,first token after 33", true);
     expect_rows("threads squish-tiny",
@@ -137,6 +138,27 @@ static void a_pass_key_is_looked_for(void **state) {
     assert_non_null(strstr(r->err, "--text"));
 }
 
+/* All formats without --kv, that one beside f16 with it. */
+static void formats_are_measured_side_by_side(void **state) {
+    (void)state;
+    static const char *const one[] = {"f16", "q4"}, *const all[] = {"f16", "q8", "k8v4", "q4", "k4v2", "q2"};
+    for (int given = 0; given < 2; given++) {
+        json_t *o = cli_json(
+            sh("$S bench kv squish-tiny %s --at 512 --runs 1 --threads 2 -q --json", given ? "--kv q4" : ""));
+        json_t *rows = json_object_get(o, "rows"), *row;
+        size_t i, seen = 0;
+        json_array_foreach(rows, i, row) {
+            const char *name = json_string_value(json_object_get(row, "name"));
+            if (strncmp(name, "attention at 512, ", 18) != 0) continue;
+            assert_true(seen < (given ? SQ_COUNT(one) : SQ_COUNT(all)));
+            assert_string_equal(name + 18, given ? one[seen] : all[seen]);
+            seen++;
+        }
+        assert_int_equal(seen, given ? SQ_COUNT(one) : SQ_COUNT(all));
+        json_decref(o);
+    }
+}
+
 static void what_cannot_be_measured_is_said(void **state) {
     (void)state;
     assert_int_equal(sh("$S bench decode squish-tiny --runs 0")->status, 2);
@@ -150,6 +172,18 @@ static void what_cannot_be_measured_is_said(void **state) {
     r = sh("$S bench decode squish-tiny --at 1000000 -q");
     assert_int_equal(r->status, 1);
     assert_non_null(strstr(r->err, "1000032 tokens"));
+    static const struct {
+        const char *command, *says;
+    } unread[] = {{"decode squish-tiny --kv q8", "bench decode does not read --kv (these do: kv, needle)"},
+                  {"limits --spec off", "does not read --spec (these do: spec)"},
+                  {"wave12 --at 5", "bench wave12 does not read --at"},
+                  {"decode --peer a=http://127.0.0.1:1", "does not read --peer (these do: eoe)"},
+                  {"kv squish-tiny --kv f32", "does not measure --kv f32"}};
+    for (size_t i = 0; i < SQ_COUNT(unread); i++) {
+        r = sh("$S bench %s -q", unread[i].command);
+        assert_int_equal(r->status, 2);
+        assert_non_null(strstr(r->err, unread[i].says));
+    }
     r = sh("$S bench decode,nonsense");
     assert_int_equal(r->status, 2);
     assert_non_null(strstr(r->err, "prefill"));
@@ -158,9 +192,13 @@ static void what_cannot_be_measured_is_said(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_row_is_there),       cmocka_unit_test(the_instruction_set_can_be_capped),
-        cmocka_unit_test(a_report_stands_alone),    cmocka_unit_test(a_text_of_ones_own_is_tokenized),
-        cmocka_unit_test(a_pass_key_is_looked_for), cmocka_unit_test(what_cannot_be_measured_is_said),
+        cmocka_unit_test(every_row_is_there),
+        cmocka_unit_test(the_instruction_set_can_be_capped),
+        cmocka_unit_test(a_report_stands_alone),
+        cmocka_unit_test(a_text_of_ones_own_is_tokenized),
+        cmocka_unit_test(a_pass_key_is_looked_for),
+        cmocka_unit_test(formats_are_measured_side_by_side),
+        cmocka_unit_test(what_cannot_be_measured_is_said),
     };
     return cmocka_run_group_tests_name("bench", tests, cli_begin, cli_end);
 }

@@ -77,7 +77,9 @@ static void an_unsupported_architecture_is_named_with_the_list(void **state) {
                          ->status,
                      0);
     refuse(1, "$S run $T/bloom hi", "'bloom'");
-    refuse(1, "$S run $T/bloom hi", "(qwen2, qwen3, llama, mistral, phi3, ");
+    refuse(1, "$S run $T/bloom hi",
+           "(qwen2, qwen3, llama, mistral, phi3, bitnet, qwen2_moe, qwen3_moe, "
+           "deepseek_v2, gemma3_text)");
 }
 
 static void a_folder_without_a_model_says_what_a_model_is(void **state) {
@@ -106,6 +108,8 @@ static void attention_that_does_not_go_together_is_refused_at_start(void **state
     refuse(1, "$S run hi --sparge-attn --kv f32", "--sparge-attn beside --kv f32");
     refuse(2, "$S run hi --sparge-min 100", "--sparge-min says how --sparge-attn works, which is off");
     refuse(2, "$S run hi --sparge-attn --sparge-mass 0", "--sparge-mass");
+    refuse(2, "$S run hi --spec ngram --kv q4 --mix-kvq", "--spec ngram beside --mix-kvq");
+    refuse(2, "$S serve --spec ngram --pm-kvq", "--spec ngram beside --pm-kvq");
 }
 
 static void a_home_that_cannot_be_written_is_no_obstacle_beside_a_writable_model(void **state) {

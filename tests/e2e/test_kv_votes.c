@@ -407,6 +407,25 @@ static void answers_in_company_equal_answers_alone(void **state) {
 
 /* With too little room some give way and are computed again; then the ages of the tiles differ, and so may
  * answers. They end, as long as they should be, and nothing is left behind. */
+/* Such a cache has no guesses: asked for by name they are refused, else left out. */
+static void guesses_are_refused_by_name_or_left_out(void **state) {
+    (void)state;
+    squish_engine_options eo = young_pm(SQUISH_KV_Q8, 1024);
+    company c = company_of(&eo, NULL);
+    squish_job_options o = job_of(prose.ids, 60, 8);
+    squish_job *j = NULL;
+    squish_error err = {0};
+    o.gen.spec.mode = SQUISH_SPEC_NGRAM;
+    assert_int_equal(squish_job_submit(&j, c.b, &o, &err), SQUISH_INVALID);
+    assert_null(j);
+    assert_non_null(strstr(err.text, "--spec ngram beside --pm-kvq"));
+    o.gen.spec.mode = SQUISH_SPEC_AUTO;
+    ask_all(&c, &o, 1, got);
+    assert_int_equal(got[0].status, SQUISH_OK);
+    assert_int_equal(got[0].stats.gen.guessed_tokens, 0);
+    company_free(&c);
+}
+
 static void giving_way(void **state) {
     (void)state;
     squish_engine_options eo = young_pm(SQUISH_KV_Q8, 640);
@@ -472,6 +491,7 @@ int main(void) {
         cmocka_unit_test(turns_of_a_conversation),
         cmocka_unit_test(a_budget_is_kept),
         cmocka_unit_test(answers_in_company_equal_answers_alone),
+        cmocka_unit_test(guesses_are_refused_by_name_or_left_out),
         cmocka_unit_test(giving_way),
         cmocka_unit_test(prefixes_survive_a_restart),
     };

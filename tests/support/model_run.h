@@ -6,7 +6,7 @@
 
 #include "format/format.h"
 #include "format/json.h"
-#include "squish.h"
+#include "squish_build.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

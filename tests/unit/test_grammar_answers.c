@@ -4,7 +4,6 @@
  * alone and among others; masks that come late change nothing either. */
 #include "grammar/gram_int.h"
 #include "sched/sched.h"
-#include "squish_grammar.h"
 #include "support/batch_run.h"
 
 #include <jansson.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_kv_rules.c - what of the cache's options does not go together is refused, by the names of both; R1 to
- * R17 one by one, each beside the nearest wish that passes. And what votes become. */
+ * test_kv_rules.c - what of the cache's options does not go together is refused, by the names of both: the
+ * rules of kv_rules.c one by one, each beside the nearest wish that passes. And what votes become. */
 #include "kv/kv.h"
 #include "support/model_run.h"
 
@@ -38,7 +38,7 @@ static void r1_rotated_keys(void **state) {
     refused("--kv-rotate keys", "--kv q8");
     wish.kv = SQUISH_KV_F16;
     refused("--kv-rotate keys", "--kv f16");
-    wish.kv = SQUISH_KV_Q4, wish.mix = true;
+    wish.kv = SQUISH_KV_Q4, options.mix = true;
     refused("--kv-rotate keys", "--mix-kvq");
     options.rotate = SQUISH_KV_ROTATE_OFF;
     passes();
@@ -46,7 +46,7 @@ static void r1_rotated_keys(void **state) {
 
 static void r2_nothing_to_mix(void **state) {
     (void)state;
-    wish.mix = true;
+    options.mix = true;
     refused("--mix-kvq", "--kv q8");
     wish.kv = SQUISH_KV_F16;
     refused("--mix-kvq", "--kv f16");
@@ -79,14 +79,6 @@ static void r4_shares_of_more_than_all(void **state) {
     options.cocktail_high = -0.1f;
     refused("--cocktail-high -0.1", "--cocktail-low");
     options.cocktail_high = 0.5f;
-    passes();
-    options = squish_kv_options_default();
-    wish.mix = true, wish.kv = SQUISH_KV_Q4;
-    wish.mix_high = 12, wish.mix_mid = 50;
-    refused("--mix-channels 12,50", "128 channels");
-    wish.mix_mid = 200;
-    refused("--mix-channels 12,200", "128 channels");
-    wish.mix_mid = 52;
     passes();
 }
 
@@ -123,23 +115,6 @@ static void r7_sage_in_4_bits(void **state) {
     refused("--sage-attention", "--kv q4");
 }
 
-static void r8_snap_that_keeps_only_what_stays_anyway(void **state) {
-    (void)state;
-    wish.snap_window = 32;
-    wish.snapkv = 64;
-    refused("--snapkv 64", "window of 32");
-    wish.snapkv = 65;
-    passes();
-}
-
-static void r9_a_shared_tile_is_never_written_over(void **state) {
-    (void)state;
-    assert_false(sq_kv_may_rewrite(2, true));
-    assert_false(sq_kv_may_rewrite(2, false));
-    assert_false(sq_kv_may_rewrite(1, true));
-    assert_true(sq_kv_may_rewrite(1, false));
-}
-
 static void r10_residuals(void **state) {
     (void)state;
     options.residual = 100;
@@ -156,56 +131,11 @@ static void r10_residuals(void **state) {
     refused("--kv-sink 33", "32");
     options.sink = 0;
     passes();
-    wish.draft_tokens = 4;
-    refused("--kv-residual 32", "drafts of 4");
-    options.residual = 64;
-    passes();
-}
-
-static void r11_a_codec_of_another_model(void **state) {
-    (void)state;
-    wish.archive = true;
-    refused("--kv-archive", "codebook");
-    wish.codebook_fits = true;
-    passes();
-}
-
-static void r12_kept_sets_per_head_beside_windows(void **state) {
-    (void)state;
-    wish.snapkv = 512, wish.snap_per_head = true, wish.windowed = 3;
-    refused("--snapkv per head", "sliding window");
-    wish.windowed = 0;
-    passes();
-}
-
-static void r13_two_models_two_formats(void **state) {
-    (void)state;
-    wish.has_draft = true, wish.draft_kv = SQUISH_KV_F16;
-    refused("--kv q8", "f16");
-    wish.draft_stated = true;
-    passes();
 }
 
 static void r14_odd_heads_are_padded(void **state) {
     (void)state;
     wish.head_dim = 100;
-    passes();
-}
-
-static void r15_a_grid_that_is_no_tiles(void **state) {
-    (void)state;
-    wish.grid = 48;
-    refused("grid of 48", "32");
-    wish.grid = 96;
-    passes();
-}
-
-static void r16_logprobs_of_approximate_attention(void **state) {
-    (void)state;
-    wish.kv = SQUISH_KV_F16, wish.logprobs = true;
-    attention.sparge = true;
-    refused("prompt_logprobs", "--sparge-attn");
-    wish.logprobs = false;
     passes();
 }
 
@@ -288,14 +218,13 @@ static void chunks_shift_the_ladder_or_stand_alone(void **state) {
     }
 }
 
-static void what_is_pinned_stays_and_what_is_dropped_goes(void **state) {
+static void what_is_pinned_stays(void **state) {
     (void)state;
     options.pm = true;
     const sq_kv_policy p = policy_with(SQUISH_KV_Q8);
-    const sq_kv_votes pinned = {.age = 9000, .pinned = true, .dropped = true};
-    const sq_kv_votes dropped = {.age = 10, .dropped = true};
+    const sq_kv_votes pinned = {.age = 9000, .pinned = true}, other = {.age = 9000};
     assert_int_equal(sq_kv_merge(&p, &pinned, SQ_RUNG_F16), SQ_RUNG_F16);
-    assert_int_equal(sq_kv_merge(&p, &dropped, SQ_RUNG_F16), SQ_RUNG_DROP);
+    assert_int_equal(sq_kv_merge(&p, &other, SQ_RUNG_F16), SQ_RUNG_Q2);
 }
 
 static void layers_have_floors_and_values_their_most(void **state) {
@@ -314,13 +243,6 @@ static void layers_have_floors_and_values_their_most(void **state) {
     assert_true(f.k == SQ_KV_Q8 && f.v == SQ_KV_Q2);
 }
 
-static void classes_are_the_shares_of_the_paper_and_of_the_table(void **state) {
-    (void)state;
-    const sq_kv_classes a = sq_kv_classes_of(128, 0, 0), b = sq_kv_classes_of(64, 0, 0);
-    assert_true(a.high == 12 && a.mid == 52 && a.low == 64);
-    assert_true(b.high == 6 && b.mid == 26 && b.low == 32);
-}
-
 #define TEST(name) cmocka_unit_test_setup(name, anew)
 
 int main(void) {
@@ -332,23 +254,15 @@ int main(void) {
         TEST(r5_a_floor_under_what_the_key_bias_asks),
         TEST(r6_latents_that_are_not_there),
         TEST(r7_sage_in_4_bits),
-        TEST(r8_snap_that_keeps_only_what_stays_anyway),
-        TEST(r9_a_shared_tile_is_never_written_over),
         TEST(r10_residuals),
-        TEST(r11_a_codec_of_another_model),
-        TEST(r12_kept_sets_per_head_beside_windows),
-        TEST(r13_two_models_two_formats),
         TEST(r14_odd_heads_are_padded),
-        TEST(r15_a_grid_that_is_no_tiles),
-        TEST(r16_logprobs_of_approximate_attention),
         TEST(r17_every_form_has_a_hash_of_its_own),
         TEST(f32_is_there_to_verify),
         TEST(the_ladder_goes_by_age),
         TEST(precision_only_goes_down),
         TEST(chunks_shift_the_ladder_or_stand_alone),
-        TEST(what_is_pinned_stays_and_what_is_dropped_goes),
+        TEST(what_is_pinned_stays),
         TEST(layers_have_floors_and_values_their_most),
-        TEST(classes_are_the_shares_of_the_paper_and_of_the_table),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -54,26 +54,29 @@ export function takeFigures(stats, chunk, clock) {
 
 export class Chat {
     /* hooks: changed() whenever what is shown or running changed; unreachable() when the server is gone */
-    constructor(library, hooks) {
-        this.library = library;
+    constructor(conversations, hooks) {
+        this.conversations = conversations;
         this.hooks = hooks;
         this.conv = null;
         this.runs = new Map(); // conversation id -> {node, abort}
         this.log = new Log({
-            siblings: (n) => siblings(this.conv, n),
-            turnTo: (n) => { this.library.turnTo(this.conv, n); this.show(true); },
-            isRunning: (n) => this.runs.get(this.conv?.id)?.node === n,
-            openCalls: (n) => openCalls(this.conv, n),
-            regenerate: (n) => this.answer(n.parent),
-            edit: (n, text) => this.edit(n, text),
-            giveResult: (n, call, text) => this.giveResult(n, call, text),
+            siblings : (n) => siblings(this.conv, n),
+            turnTo : (n) => {
+                this.conversations.turnTo(this.conv, n);
+                this.show(true);
+            },
+            isRunning : (n) => this.runs.get(this.conv?.id)?.node === n,
+            openCalls : (n) => openCalls(this.conv, n),
+            regenerate : (n) => this.answer(n.parent),
+            edit : (n, text) => this.edit(n, text),
+            giveResult : (n, call, text) => this.giveResult(n, call, text),
         });
     }
 
     isBusy(id = this.conv?.id) { return this.runs.has(id); }
 
     open(id) {
-        this.conv = id ? this.library.get(id) ?? null : null;
+        this.conv = id ? this.conversations.get(id) ?? null : null;
         if (this.conv) this.mendInterrupted(this.conv);
         this.show();
     }
@@ -114,7 +117,8 @@ export class Chat {
         this.log.append(node);
         this.log.refresh(answer);
         if (openCalls(conv, answer).length === 0) this.answer(node.id);
-        else this.library.put(conv);
+        else
+            this.conversations.put(conv);
     }
 
     regenerateLast() {
@@ -144,7 +148,7 @@ export class Chat {
         const node = addNode(conv, parent, { role: 'assistant', content: '', reasoning: '', model: settings.model });
         const run = { node, abort: new AbortController() };
         this.runs.set(conv.id, run);
-        this.library.put(conv);
+        this.conversations.put(conv);
         this.show();
         const reader = new Reader();
         announce('Answering');
@@ -155,7 +159,7 @@ export class Chat {
             this.fail(node, e);
         }
         this.runs.delete(conv.id);
-        if (this.library.get(conv.id)) this.library.put(conv); // unless it was deleted meanwhile
+        if (this.conversations.get(conv.id)) this.conversations.put(conv); // unless it was deleted meanwhile
         if (this.conv === conv) {
             this.log.refresh(node);
             reader.finish(splitThinking(node).content, node.error ?? 'Answer complete');
@@ -173,7 +177,7 @@ export class Chat {
             const now = performance.now();
             if (takeChunk(node, chunk)) this.tick(node, clock, now);
             takeFigures(node.stats, chunk, clock);
-            this.library.putSoon(conv);
+            this.conversations.putSoon(conv);
             // Drawing may take at most about a third of the time, however long the answer gets.
             if (this.conv !== conv || now - drawn < Math.max(REDRAW_MS, 2 * drawMs)) continue;
             this.log.refresh(node);

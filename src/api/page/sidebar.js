@@ -16,8 +16,8 @@ function groupOf(time) {
 
 export class Sidebar {
     /* actions: open(id), created() after a deletion of the shown one; current(): id; busy(id): answering now */
-    constructor(library, actions) {
-        this.library = library;
+    constructor(conversations, actions) {
+        this.conversations = conversations;
         this.actions = actions;
         $('search').addEventListener('input', debounce(() => this.draw(), 120));
         $('menu').addEventListener('click', () => this.toggle());
@@ -44,7 +44,7 @@ export class Sidebar {
     draw() {
         if (this.editing) return;
         const query = $('search').value;
-        const found = this.library.find(query);
+        const found = this.conversations.find(query);
         const list = $('list');
         const items = [];
         let group = '';
@@ -85,7 +85,8 @@ export class Sidebar {
         const close = (keep) => {
             if (!this.editing) return;
             this.editing = false;
-            if (keep && input.value.trim()) this.library.rename(conv, input.value.trim());
+            if (keep && input.value.trim())
+                this.conversations.rename(conv, input.value.trim());
             else this.draw();
             document.querySelector(`#list [data-id="${CSS.escape(conv.id)}"] .open`)?.focus();
         };
@@ -102,12 +103,12 @@ export class Sidebar {
     remove(conv) {
         const shown = conv.id === this.actions.current();
         this.actions.stop(conv.id);
-        this.library.delete(conv.id);
+        this.conversations.delete(conv.id);
         if (shown) this.actions.open(null);
         toast(`Deleted "${conv.title || 'New conversation'}"`, {
-            label: 'Undo',
-            run: () => {
-                this.library.put(conv);
+            label : 'Undo',
+            run : () => {
+                this.conversations.put(conv);
                 if (shown) this.actions.open(conv.id);
             },
         });
