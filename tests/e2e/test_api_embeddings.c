@@ -3,6 +3,7 @@
  * test_api_embeddings.c - how hidden states become one vector: as 1_Pooling/config.json or a GGUF file's
  * pooling_type says, else their mean with a warning. */
 #include "support/api_run.h"
+#include "squish_build.h"
 
 #include <math.h>
 #include <setjmp.h>

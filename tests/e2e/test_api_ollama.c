@@ -5,6 +5,7 @@
  * The store holds `tiny`, a copy of the shipped model that may be loaded, let go and deleted; squish-tiny
  * itself belongs to the command line and stays. */
 #include "support/api_run.h"
+#include "squish_build.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
