@@ -189,17 +189,19 @@ static void publish(sq_batch *b) {
     pthread_mutex_unlock(&b->lock);
 }
 
-/* False: there was nothing to run. */
+/* False: there was nothing to run. Where everybody in the plan gave way or ended there was something: the
+ * others have the room now, and nobody else would say so. */
 static bool turn(sq_batch *b) {
     take_inbox(b);
     const uint64_t now = sq_os_now_ns();
     drop_what_is_over(b, now);
     sq_slots_admit(b, now);
     sq_plan_step(b, now);
+    const bool any = b->n_plan > 0;
     sq_slots_reserve(b, now);
     if (b->n_plan > 0) run_step(b);
     publish(b);
-    return b->n_plan > 0;
+    return any;
 }
 
 /* ---- the thread ------------------------------------------------------------------------------ */
