@@ -72,6 +72,9 @@ typedef struct {
 } sq_api_options;
 sq_api_options sq_api_options_default(void);
 
+/* What sq_api_new would say about keys, key file and addresses of these options, before anything is loaded,
+ * made or listened on. Models are not looked at. Errors: INVALID, IO (the key file), NO_MEMORY. */
+squish_status sq_api_check(const sq_api_options *opt, squish_error *err);
 /* Options are copied; strings and lists must outlive the server. Listens (so that /health answers "loading"),
  * but answers nothing before sq_api_run. Errors: INVALID (an open address without a key, a key file others
  * may read), IO (the address is taken), NO_MEMORY. */

@@ -74,19 +74,43 @@ static squish_status read_key_file(const char *path, sq_arena *ar, const char **
     return SQUISH_OK;
 }
 
+/* Keys of the options and of their file; the list lies in ar, as those of the file do. */
+static squish_status collect_keys(const sq_api_options *o, sq_arena *ar, const char ***out, size_t *n,
+                                  squish_error *err) {
+    const char **keys = SQ_ARENA_ARRAY(ar, const char *, KEYS_MAX);
+    *n = 0;
+    if (!keys) return sq_fail(err, SQUISH_NO_MEMORY, "keys: out of memory");
+    for (int32_t i = 0; i < o->n_keys && *n < KEYS_MAX; i++) keys[(*n)++] = o->keys[i];
+    if (o->key_file) SQ_TRY(read_key_file(o->key_file, ar, keys, n, err));
+    if (o->key_file && *n == 0) return sq_fail(err, SQUISH_INVALID, "%s: no key in it", o->key_file);
+    *out = keys;
+    return SQUISH_OK;
+}
+
 static squish_status set_keys(sq_api *api, squish_error *err) {
     sq_arena ar;
+    const char **keys;
+    size_t n;
     sq_arena_init(&ar, &api->alloc, 4096, 8 << 20);
-    const char **keys = SQ_ARENA_ARRAY(&ar, const char *, KEYS_MAX);
-    size_t n = 0;
-    squish_status st = keys ? SQUISH_OK : sq_fail(err, SQUISH_NO_MEMORY, "keys: out of memory");
-    for (int32_t i = 0; st == SQUISH_OK && i < api->opt.n_keys && n < KEYS_MAX; i++)
-        keys[n++] = api->opt.keys[i];
-    if (st == SQUISH_OK && api->opt.key_file) st = read_key_file(api->opt.key_file, &ar, keys, &n, err);
-    if (st == SQUISH_OK && api->opt.key_file && n == 0)
-        st = sq_fail(err, SQUISH_INVALID, "%s: no key in it", api->opt.key_file);
+    squish_status st = collect_keys(&api->opt, &ar, &keys, &n, err);
     if (st == SQUISH_OK) st = sq_http_set_keys(api->http, keys, n, err);
     if (st == SQUISH_OK) api->keyed = n > 0;
+    sq_arena_deinit(&ar);
+    return st;
+}
+
+squish_status sq_api_check(const sq_api_options *o, squish_error *err) {
+    const squish_alloc a = o->alloc ? *o->alloc : sq_alloc_default();
+    sq_arena ar;
+    const char **keys;
+    size_t n;
+    sq_arena_init(&ar, &a, 4096, 8 << 20);
+    squish_status st = collect_keys(o, &ar, &keys, &n, err);
+    for (size_t i = 0; st == SQUISH_OK && i < n; i++)
+        if (!keys[i][0]) st = sq_fail(err, SQUISH_INVALID, "key %zu is empty", i + 1);
+    if (st == SQUISH_OK) st = sq_http_check_address(o->host, o->port, n > 0, o->insecure, err);
+    if (st == SQUISH_OK && o->ollama_port >= 0)
+        st = sq_http_check_address(o->host, o->ollama_port, n > 0, o->insecure, err);
     sq_arena_deinit(&ar);
     return st;
 }

@@ -137,8 +137,10 @@ int cli_serve(cli *c) {
     hello h = {c, named};
     sq_api *api = NULL;
     int code = take_options(c, &o);
-    if (code == 0) code = find_models(c, named, &o.n_models);
     if (code) return code;
+    /* Finding a model may mean making its tier, for minutes; who may not listen learns that now. */
+    if (sq_api_check(&o, &err) != SQUISH_OK) return cli_fail(c, &err);
+    if ((code = find_models(c, named, &o.n_models)) != 0) return code;
     o.models = named;
     o.ready = say_ready;
     o.ready_user = &h;

@@ -107,6 +107,9 @@ squish_status sq_http_set_keys(sq_http *h, const char *const *keys, size_t n, sq
  * Errors: INVALID, IO, NO_MEMORY. */
 squish_status sq_http_listen(sq_http *h, const char *address, int port, int tag, bool insecure, int *port_out,
                              squish_error *err);
+/* Would that address be refused? keyed: keys will be set. Makes no socket. Errors: INVALID. */
+squish_status sq_http_check_address(const char *address, int port, bool keyed, bool insecure,
+                                    squish_error *err);
 /* A socket file, mode 0600, replaced if nobody answers there. The rules of Host, Origin and key do not apply
  * to it. Errors: INVALID (somebody answers, no socket file), IO, NO_MEMORY. */
 squish_status sq_http_listen_unix(sq_http *h, const char *path, int tag, squish_error *err);

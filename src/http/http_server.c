@@ -298,24 +298,36 @@ static squish_status bind_to(const struct addrinfo *ai, const char *address, int
     return SQUISH_OK;
 }
 
-squish_status sq_http_listen(sq_http *h, const char *address, int port, int tag, bool insecure, int *port_out,
+/* *ai is the caller's to free, unless there was an error. */
+static squish_status resolve(const char *address, int port, bool keyed, bool insecure, struct addrinfo **ai,
                              squish_error *err) {
     char service[16];
     if (port < 0 || port > 65535)
         return sq_fail(err, SQUISH_INVALID, "port %d is not within 0 to 65535", port);
     snprintf(service, sizeof service, "%d", port);
     const struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
-    struct addrinfo *ai;
-    const int e = getaddrinfo(address, service, &hints, &ai);
+    const int e = getaddrinfo(address, service, &hints, ai);
     if (e) return sq_fail(err, SQUISH_INVALID, "cannot listen on '%s': %s", address, gai_strerror(e));
-    const bool loopback = is_loopback(ai->ai_addr);
+    if (keyed || insecure || is_loopback((*ai)->ai_addr)) return SQUISH_OK;
+    freeaddrinfo(*ai);
+    return sq_fail(err, SQUISH_INVALID, "listening on %s, which others can reach, needs an API key", address);
+}
+
+squish_status sq_http_check_address(const char *address, int port, bool keyed, bool insecure,
+                                    squish_error *err) {
+    struct addrinfo *ai;
+    SQ_TRY(resolve(address, port, keyed, insecure, &ai, err));
+    freeaddrinfo(ai);
+    return SQUISH_OK;
+}
+
+squish_status sq_http_listen(sq_http *h, const char *address, int port, int tag, bool insecure, int *port_out,
+                             squish_error *err) {
+    struct addrinfo *ai;
     int fd = -1;
-    squish_status st = SQUISH_OK;
-    if (!loopback && h->n_keys == 0 && !insecure)
-        st = sq_fail(err, SQUISH_INVALID, "listening on %s, which others can reach, needs an API key",
-                     address);
-    else
-        st = bind_to(ai, address, port, &fd, port_out, err);
+    SQ_TRY(resolve(address, port, h->n_keys > 0, insecure, &ai, err));
+    const bool loopback = is_loopback(ai->ai_addr);
+    const squish_status st = bind_to(ai, address, port, &fd, port_out, err);
     freeaddrinfo(ai);
     return st == SQUISH_OK ? add_listener(h, fd, tag, loopback, NULL, err) : st;
 }

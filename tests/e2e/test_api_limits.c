@@ -293,6 +293,12 @@ static void an_open_address_or_a_key_file_for_all_is_refused_at_the_start(void *
     o.host = "0.0.0.0";
     assert_int_equal(sq_api_new(&api, &o, &err), SQUISH_INVALID);
     assert_null(api);
+    assert_int_equal(sq_api_check(&o, NULL), SQUISH_INVALID);
+    o.host = "127.0.0.1";
+    assert_int_equal(sq_api_check(&o, NULL), SQUISH_OK);
+    o.keys = (const char *const[]){""};
+    o.n_keys = 1;
+    assert_int_equal(sq_api_check(&o, NULL), SQUISH_INVALID);
     char path[] = "/tmp/squish-keys-XXXXXX";
     const int fd = mkstemp(path);
     api_write(fd, "", 0);
@@ -304,6 +310,7 @@ static void an_open_address_or_a_key_file_for_all_is_refused_at_the_start(void *
     err = (squish_error){0};
     assert_int_equal(sq_api_new(&api, &o, &err), SQUISH_INVALID);
     assert_non_null(strstr(err.text, "0644"));
+    assert_int_equal(sq_api_check(&o, NULL), SQUISH_INVALID);
     assert_int_equal(chmod(path, 0600), 0);
     assert_int_equal(api_start(&s, &o), 0);
     s.key = "alpha";

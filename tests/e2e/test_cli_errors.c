@@ -162,6 +162,17 @@ static void a_checkpoint_is_compressed_once_beside_itself(void **state) {
         sh("test -f $T/w/m-compressed/squish_4bit/model.sqw && test $(ls $T/w | wc -l) = 2")->status, 0);
 }
 
+static void an_open_address_without_a_key_is_refused_before_models_are_looked_at(void **state) {
+    (void)state;
+    folder("open");
+    assert_int_equal(sh("cp models/squish-tiny/model* $T/open/")->status, 0);
+    refuse(1, "$S serve nobody --host 0.0.0.0 --port 0", "needs an API key");
+    refuse(1, "$S serve $T/open --tier 0 --host :: --port 0", "needs an API key");
+    refuse(1, "$S serve $T/open --tier 0 --host 127.0.0.1 --api-key-file $T/open/config.json", "mode 0");
+    assert_int_equal(sh("ls $T | grep -q open-compressed || ls $T/.squish | grep -q open")->status, 1);
+    refuse(3, "$S serve nobody --host 0.0.0.0 --port 0 --api-key k", "no model 'nobody'");
+}
+
 static void text_that_is_not_utf8_is_refused_as_such(void **state) {
     (void)state;
     refuse(1, "$S run \"$(printf 'a\\377b')\"", "the prompt is not UTF-8 text");
@@ -261,6 +272,7 @@ int main(void) {
         cmocka_unit_test(no_place_for_a_tier_names_both_places_and_the_way_out),
         cmocka_unit_test(a_read_only_place_puts_the_tier_into_the_store),
         cmocka_unit_test(a_checkpoint_is_compressed_once_beside_itself),
+        cmocka_unit_test(an_open_address_without_a_key_is_refused_before_models_are_looked_at),
         cmocka_unit_test(text_that_is_not_utf8_is_refused_as_such),
         cmocka_unit_test(an_empty_prompt_is_wrong_usage),
         cmocka_unit_test(a_prompt_longer_than_the_context_is_refused_not_cut),

@@ -242,6 +242,11 @@ static void an_open_address_needs_a_key(void **state) {
     assert_int_equal(sq_http_new(&s.h, &o, &err), SQUISH_OK);
     assert_int_equal(sq_http_listen(s.h, "0.0.0.0", 0, 0, false, &port, &err), SQUISH_INVALID);
     assert_non_null(strstr(err.text, "needs an API key"));
+    assert_int_equal(sq_http_check_address("0.0.0.0", 80, false, false, NULL), SQUISH_INVALID);
+    assert_int_equal(sq_http_check_address("0.0.0.0", 80, false, true, NULL), SQUISH_OK);
+    assert_int_equal(sq_http_check_address("0.0.0.0", 80, true, false, NULL), SQUISH_OK);
+    assert_int_equal(sq_http_check_address("127.0.0.1", 80, false, false, NULL), SQUISH_OK);
+    assert_int_equal(sq_http_check_address("127.0.0.1", 65536, false, false, NULL), SQUISH_INVALID);
     assert_int_equal(sq_http_listen(s.h, "0.0.0.0", 0, 0, true, &port, NULL), SQUISH_OK);
     assert_int_equal(sq_http_set_keys(s.h, (const char *const[]){"k"}, 1, NULL), SQUISH_OK);
     assert_int_equal(sq_http_listen(s.h, "0.0.0.0", 0, 0, false, &port, NULL), SQUISH_OK);
