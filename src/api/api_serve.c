@@ -16,7 +16,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { WORKERS = 3, KEYS_MAX = 10000, KEY_FILE_MAX = 1 << 20, STALLED_S = 60, AFTER_CANCEL_S = 2 };
+/* For a reader who takes nothing there are at most 256 kB: OUTPUT_MAX, 32 kB with the kernel (http_conn.c)
+ * and 96 kB of events (sched_int.h). */
+enum {
+    WORKERS = 3,
+    OUTPUT_MAX = 128 << 10,
+    KEYS_MAX = 10000,
+    KEY_FILE_MAX = 1 << 20,
+    STALLED_S = 60,
+    AFTER_CANCEL_S = 2
+};
 
 static const sq_api_routes *const route_sets[] = {
     &sq_api_routes_ops,           &sq_api_routes_openai,       &sq_api_routes_chat,
@@ -255,6 +264,7 @@ static squish_status make_http(sq_api *api, squish_error *err) {
     h.n_routes = api->n_routes;
     h.user = api;
     h.workers = WORKERS;
+    h.output_max = OUTPUT_MAX;
     h.hosts = &api->opt.host;
     h.n_hosts = 1;
     h.origins = api->opt.origins;

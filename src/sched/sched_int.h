@@ -21,7 +21,7 @@
 #include <pthread.h>
 
 enum {
-    SQ_JOB_BEHIND_MAX = 256 * 1024, /* bytes of events a reader may leave before its job pauses */
+    SQ_JOB_BEHIND_MAX = 96 * 1024,  /* bytes of events a reader may leave before its job pauses */
     SQ_JOB_EVENTS_MAX = 8 << 20,    /* and what one step may add to them at the very most */
     SQ_JOB_STALL_S = 60,            /* paused so long, a job is cancelled */
     SQ_PREEMPTIONS_MAX = 3,         /* then others give way first */

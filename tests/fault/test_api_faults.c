@@ -5,11 +5,10 @@
  * the end of the connection; nothing hangs, and the same request afterwards is answered as ever. At the end
  * nothing has leaked. (libevent's and PCRE2's own memory is malloc's.)
  *
- * The model has two layers of random weights behind squish-tiny's tokenizer: its answers mean nothing, and
- * cost next to nothing. */
+ * The model is that of api_tiny.h. */
 #include "support/api_run.h"
+#include "support/api_tiny.h"
 #include "support/faults.h"
-#include "support/tiny_model.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -158,38 +157,11 @@ static void a_server_starts_or_says_that_there_is_no_memory(void **state) {
     }
 }
 
-static const char *const borrowed[] = {"tokenizer.json", "tokenizer_config.json", "generation_config.json"};
 static char folder[] = "/tmp/squish-api-faults-XXXXXX";
-
-/* Two layers in `folder`, behind the tokenizer of the shipped model. */
-static bool make_model(const char *shipped) {
-    char from[4200], to[128], *real = realpath(shipped, NULL);
-    tiny_spec spec = tiny_default();
-    spec.layers = 2;
-    spec.hidden = 64;
-    spec.head_dim = 16;
-    spec.vocab = 12288;
-    spec.tied = true;
-    bool ok = real && mkdtemp(folder);
-    if (ok) tiny_write(&spec, folder);
-    for (size_t i = 0; ok && i < sizeof borrowed / sizeof *borrowed; i++) {
-        snprintf(from, sizeof from, "%s/%s", real, borrowed[i]);
-        snprintf(to, sizeof to, "%s/%s", folder, borrowed[i]);
-        ok = symlink(from, to) == 0;
-    }
-    free(real);
-    return ok;
-}
 
 static int teardown(void **state) {
     (void)state;
-    static const char *const made[] = {"config.json", "model.safetensors"};
-    char path[128];
-    for (size_t i = 0; i < 5; i++) {
-        snprintf(path, sizeof path, "%s/%s", folder, i < 2 ? made[i] : borrowed[i - 2]);
-        unlink(path);
-    }
-    return rmdir(folder);
+    return api_tiny_remove(folder);
 }
 
 static int setup(void **state) {
@@ -198,7 +170,7 @@ static int setup(void **state) {
     json_set_alloc_funcs(json_malloc, free);
     a = sq_test_alloc(&memory);
     sq_api_options o = api_options(&server);
-    if (!make_model(server.path)) return 1;
+    if (!api_tiny_make(folder, server.path)) return 1;
     snprintf(server.path, sizeof server.path, "%s", folder);
     o.alloc = &a;
     o.home = "/tmp/squish-no-such-home";
