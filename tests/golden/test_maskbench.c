@@ -80,7 +80,15 @@ static void time_answers(const char *schema, size_t bytes, const gs_value *tests
     sq_gram_free(g);
 }
 
+/* SQUISH_SAMPLE=N: every Nth schema alone (under sanitizers). */
+static int sample_every(void) {
+    const char *n = getenv("SQUISH_SAMPLE");
+    return n ? (int)strtol(n, NULL, 10) : 1;
+}
+
 static void run_schema(const char *path, const char *rel) {
+    static int seen;
+    if (seen++ % sample_every()) return;
     sq_span bytes;
     gs_value *file;
     size_t n;
@@ -140,7 +148,7 @@ static void every_schema_reads_its_instances_or_is_a_listed_exception(void **sta
     print_times("mask, cold", mask_us, n_masks);
     assert_true(n_right >= n_schemas * 88 / 100);
     assert_true(n_wrong * 500 <= n_schemas);
-    assert_int_equal(sq_ratchet_end(&ratchet), 0);
+    assert_int_equal(sample_every() > 1 ? ratchet.unexpected : sq_ratchet_end(&ratchet), 0);
     free(compile_us), free(mask_us), free(mask);
     sq_arena_deinit(&arena);
     sq_arena_deinit(&listed);
