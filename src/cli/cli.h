@@ -60,11 +60,14 @@ typedef struct {
     cli_kind kind;
     const char *arg, *initial; /* initial "": no value, the command decides */
     double low, high;
-    uint32_t commands;         /* bit per cli_command_id */
+    uint32_t commands; /* bit per cli_command_id, and CLI_EXPERIMENTAL */
     cli_hint hint;
     const char *help;
 } cli_option;
 extern const cli_option cli_options[OPT_COUNT];
+
+/* Losers so far, complete and tested: only --help-experimental shows them. */
+#define CLI_EXPERIMENTAL (1u << 31)
 
 enum { CLI_LIST_MAX = 16, CLI_ARGS_MAX = 64 };
 
@@ -224,6 +227,7 @@ int cli_config(cli *c);
 int cli_completion(cli *c);
 int cli_man(cli *c);
 void cli_help(FILE *f, const cli_command *command); /* NULL: the overview */
+void cli_help_experimental(FILE *f, const cli_command *command);
 
 /* ---- what the pages made from the tables share (cli_help.c) ---------------------------------- */
 

@@ -104,14 +104,31 @@ static void print_option(FILE *f, const cli_option *o) {
     wrap(f, text, LABEL_COLUMNS + 2, LABEL_COLUMNS + 2);
 }
 
+static void options_of(FILE *f, cli_command_id id, bool experimental) {
+    for (int i = 0; i < OPT_COUNT; i++)
+        if (cli_option_for(&cli_options[i], id) &&
+            experimental == !!(cli_options[i].commands & CLI_EXPERIMENTAL))
+            print_option(f, &cli_options[i]);
+}
+
+void cli_help_experimental(FILE *f, const cli_command *k) {
+    fprintf(f, "squish %s - %s\n\n", k->name, k->summary);
+    wrap(f,
+         "These change answers, and so far lose to the simpler way at equal bytes (docs/kv.md has the "
+         "tables). They are complete and "
+         "tested, and may go.",
+         0, 0);
+    fputs("\nexperimental options:\n", f);
+    options_of(f, (cli_command_id)(k - cli_commands), true);
+}
+
 static void help_command(FILE *f, const cli_command *k) {
     const cli_command_id id = (cli_command_id)(k - cli_commands);
     fprintf(f, "squish %s - %s\n\nusage: squish %s %s%s[OPTIONS]\n\n", k->name, k->summary, k->name, k->args,
             *k->args ? " " : "");
     if (k->details) wrap(f, k->details, 0, 0), fputc('\n', f);
     fputs("options:\n", f);
-    for (int i = 0; i < OPT_COUNT; i++)
-        if (cli_option_for(&cli_options[i], id)) print_option(f, &cli_options[i]);
+    options_of(f, id, false);
     fputs("\nexamples:\n", f);
     for (int i = 0; i < CLI_EXAMPLES_MAX && cli_examples[id][i]; i++)
         fprintf(f, "  %s\n", cli_examples[id][i]);

@@ -161,7 +161,9 @@ int main(int argc, char **argv) {
     } else {
         c.id = (cli_command_id)(c.command - cli_commands);
         code = cli_parse(&c, argc - 2, argv + 2);
-        if (code == 0 && cli_flag(&c, OPT_HELP))
+        if (code == 0 && cli_flag(&c, OPT_HELP_EXPERIMENTAL))
+            cli_help_experimental(stdout, c.command);
+        else if (code == 0 && cli_flag(&c, OPT_HELP))
             cli_help(stdout, c.command);
         else if (code == 0)
             code = c.command->run(&c);

@@ -70,14 +70,19 @@ static void option_facts(const cli_option *o) {
     printf(".\nEnvironment:\n.Ev %s .\n", env);
 }
 
-static void options_section(void) {
-    puts(".Sh OPTIONS\n"
-         "Each option can also stand in the environment and, under its long name, in\n"
-         ".Pa squish.ini .\n"
-         "A flag on the command line wins over the environment, the environment over the file.\n"
-         ".Bl -tag -width Ds");
+static void options_section(bool experimental) {
+    puts(experimental
+             ? ".Sh EXPERIMENTAL OPTIONS\n"
+               "These change answers and so far lose to the simpler way at equal bytes.\n"
+               ".Bl -tag -width Ds"
+             : ".Sh OPTIONS\n"
+               "Each option can also stand in the environment and, under its long name, in\n"
+               ".Pa squish.ini .\n"
+               "A flag on the command line wins over the environment, the environment over the file.\n"
+               ".Bl -tag -width Ds");
     for (int i = 0; i < OPT_COUNT; i++) {
         const cli_option *o = &cli_options[i];
+        if (experimental != !!(o->commands & CLI_EXPERIMENTAL)) continue;
         option_item(o);
         char help[256];
         snprintf(help, sizeof help, "%c%s.",
@@ -222,7 +227,8 @@ int cli_man(cli *c) {
     synopsis();
     fputs(about, stdout);
     commands_section();
-    options_section();
+    options_section(false);
+    options_section(true);
     chat_section();
     fputs(places, stdout);
     examples_section();

@@ -12,6 +12,7 @@
 
 #define IN(cmd) (1u << CLI_##cmd)
 #define ALL ((1u << CLI_COMMANDS) - 1)
+#define EXPERIMENTAL CLI_EXPERIMENTAL
 const cli_option cli_options[OPT_COUNT] = {
 #define CLI_OPT(id, name, letter, kind, arg, initial, low, high, commands, hint, help)                       \
     {name, letter, KIND_##kind, arg, initial, low, high, commands, CLI_HINT_##hint, help},
@@ -20,6 +21,7 @@ const cli_option cli_options[OPT_COUNT] = {
 };
 #undef IN
 #undef ALL
+#undef EXPERIMENTAL
 
 const cli_command *cli_command_find(const char *name) {
     for (int i = 0; i < CLI_COMMANDS; i++)

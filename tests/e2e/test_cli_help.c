@@ -44,6 +44,23 @@ static void help_command_says_the_same_as_the_flag(void **state) {
         0);
 }
 
+/* What loses to the simpler way is not offered, and is there for those who ask. */
+static void experimental_options_stand_apart(void **state) {
+    (void)state;
+    static const char *const of[] = {"run", "chat", "serve"}, *const options[] = {"--mix-kvq",
+                                                                                        "--cocktail-kv"};
+    for (int i = 0; i < 3; i++)
+        for (int k = 0; k < 2; k++) {
+            assert_null(strstr(sh("$S %s --help", of[i])->out, options[k]));
+            const cli_result *r = sh("$S %s --help-experimental", of[i]);
+            assert_int_equal(r->status, 0);
+            assert_non_null(strstr(r->out, options[k]));
+            assert_null(strstr(r->out, "--temp"));
+            assert_non_null(strstr(r->out, "docs/kv.md"));
+        }
+    assert_non_null(strstr(sh("$S man")->out, "EXPERIMENTAL OPTIONS"));
+}
+
 static void help_stays_within_eighty_columns_and_has_no_blanks_at_line_ends(void **state) {
     (void)state;
     for (int i = 0; i < N_COMMANDS; i++) {
@@ -213,6 +230,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_command_has_help_with_usage_options_and_examples),
         cmocka_unit_test(help_command_says_the_same_as_the_flag),
+        cmocka_unit_test(experimental_options_stand_apart),
         cmocka_unit_test(help_stays_within_eighty_columns_and_has_no_blanks_at_line_ends),
         cmocka_unit_test(the_overview_lists_every_command),
         cmocka_unit_test(no_command_shows_the_overview_on_standard_error_and_exits_2),
