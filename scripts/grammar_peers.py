@@ -4,12 +4,14 @@
 and document.
 
     scripts/grammar_peers.py --vocabulary tokenizer.gguf --documents FILE.json [--readings 20]
+    scripts/grammar_peers.py --vocabulary tokenizer.gguf --write-tokenizer FOLDER     (as tokenizer.json, for make_shape.py)
 
 FILE.json: {name: {"schema": ... or null (any JSON), "text": ..., "ids": [...]}}. Tokens are given, so that everybody
 reads the same ones. A peer that is not installed is left out with a word on standard error."""
 import argparse
 import importlib.metadata
 import json
+import pathlib
 import statistics
 import sys
 import time
@@ -81,7 +83,8 @@ def llguidance(tokenizer, n_vocab, eos, documents, readings):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vocabulary", required=True, help="a GGUF file with a byte-level vocabulary")
-    parser.add_argument("--documents", required=True)
+    parser.add_argument("--documents")
+    parser.add_argument("--write-tokenizer", type=pathlib.Path)
     parser.add_argument("--readings", type=int, default=20)
     o = parser.parse_args()
     import gguf
@@ -89,10 +92,17 @@ def main():
     tokens = [str(bytes(fields["tokenizer.ggml.tokens"].parts[i]), "utf-8") for i in fields["tokenizer.ggml.tokens"].data]
     merges = [str(bytes(fields["tokenizer.ggml.merges"].parts[i]), "utf-8") for i in fields["tokenizer.ggml.merges"].data]
     eos = int(fields["tokenizer.ggml.eos_token_id"].parts[-1][0])
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     t = Tokenizer(models.BPE({s: i for i, s in enumerate(tokens)}, [tuple(m.split(" ", 1)) for m in merges]))
     t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     t.decoder = decoders.ByteLevel()
+    if o.write_tokenizer:
+        types = [int(fields["tokenizer.ggml.token_type"].parts[i][0]) for i in fields["tokenizer.ggml.token_type"].data]
+        t.add_special_tokens([AddedToken(s, special=True) for s, kind in zip(tokens, types) if kind == 3])
+        o.write_tokenizer.mkdir(parents=True, exist_ok=True)
+        t.save(str(o.write_tokenizer / "tokenizer.json"))
+        (o.write_tokenizer / "tokenizer_config.json").write_text(json.dumps({"eos_token": tokens[eos]}))
+        return
     documents = json.load(open(o.documents))
     for peer in (lambda: xgrammar(tokens, eos, documents, o.readings),
                  lambda: llguidance(t.to_str(), len(tokens), eos, documents, o.readings)):
