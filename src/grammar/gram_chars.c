@@ -132,6 +132,7 @@ gram_term gram_any_char(gram_pool *p, gram_spelling s) {
     static const gram_range all = {0, CODE_POINT_MAX},
                             raw[] = {{0x20, '!'}, {'#', '['}, {']', CODE_POINT_MAX}};
     if (s == GRAM_PLAIN) return gram_chars(p, &all, 1, s);
+    if (p->any_char && !gram_failed(p)) return p->any_char;
     const gram_term hex = hex_range(p, "09afAF");
     /* \u: not a surrogate, or a high one and a low one. */
     const gram_term d = hex_range(p, "ddDD");

@@ -44,13 +44,17 @@ gram_term gram_json_string(gram_pool *p) {
     return gram_quoted(p, gram_rep(p, gram_any_char(p, GRAM_IN_JSON), 0, GRAM_INF));
 }
 
+/* What all brackets have. */
+typedef struct {
+    gram_term space, comma, open_object, close_object, open_array, close_array;
+} brackets;
+
 /* open (item (, item)*)? close */
-static gram_term bracketed(gram_pool *p, const char *open, gram_term item, const char *close, bool loose) {
-    const gram_term space = gram_space_inside(p, loose);
-    const gram_term more = gram_rep(p, gram_cat(p, gram_comma(p, loose), item), 0, GRAM_INF);
-    const gram_term items = gram_opt(p, gram_cat(p, item, gram_cat(p, more, space)));
-    return gram_cat(p, gram_from_literal(p, open),
-                    gram_cat(p, space, gram_cat(p, items, gram_from_literal(p, close))));
+static gram_term bracketed(gram_pool *p, const brackets *x, bool object, gram_term item) {
+    const gram_term more = gram_rep(p, gram_cat(p, x->comma, item), 0, GRAM_INF);
+    const gram_term items = gram_opt(p, gram_cat(p, item, gram_cat(p, more, x->space)));
+    const gram_term inside = gram_cat(p, items, object ? x->close_object : x->close_array);
+    return gram_cat(p, object ? x->open_object : x->open_array, gram_cat(p, x->space, inside));
 }
 
 /* Level by level: a value of depth d is made of values of depth d - 1, each one term. */
@@ -62,10 +66,12 @@ gram_term gram_any_json(gram_pool *p, bool loose, bool object) {
     for (const char *const *w = (const char *const[]){"true", "false", "null", NULL}; *w; w++)
         gram_vec_push_u32(p, &p->scratch, gram_from_literal(p, *w));
     const gram_term scalar = gram_alt_list(p, base);
+    const brackets x = {gram_space_inside(p, loose), gram_comma(p, loose),      gram_from_literal(p, "{"),
+                        gram_from_literal(p, "}"),   gram_from_literal(p, "["), gram_from_literal(p, "]")};
     gram_term value = scalar, o = GRAM_EMPTY;
     for (int d = 0; d < GRAM_JSON_DEPTH && !gram_failed(p); d++) {
-        o = bracketed(p, "{", gram_cat(p, key, value), "}", loose);
-        const gram_term a = bracketed(p, "[", value, "]", loose);
+        o = bracketed(p, &x, true, gram_cat(p, key, value));
+        const gram_term a = bracketed(p, &x, false, value);
         value = gram_alt(p, scalar, gram_alt(p, o, a));
     }
     return object ? o : value;

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIVE_SEARCH_MAX = 512, DERIVED_MAX = 1 << 20 };
+enum { ALIVE_SEARCH_MAX = 512, DERIVED_MAX = 1 << 20, GROW_FAST = 1 << 14 };
 
 /* ---- growing ---------------------------------------------------------------------------------- */
 
@@ -65,7 +65,7 @@ void gram_vec_free(gram_pool *g, gram_vec *v, size_t size) {
 bool gram_index_reserve(gram_pool *g, gram_index *x, uint64_t (*hash_of)(void *owner, uint32_t i),
                         void *owner) {
     if ((x->n + 1) * 2 <= x->cap) return true;
-    const size_t cap = x->cap ? x->cap * 2 : 64;
+    const size_t cap = x->cap == 0 ? 64 : x->cap < GROW_FAST ? x->cap * 4 : x->cap * 2;
     gram_vec fresh = {0};
     if (!gram_vec_room(g, &fresh, cap, sizeof(uint32_t))) return false;
     memset(fresh.p, 0, cap * sizeof(uint32_t));
@@ -536,19 +536,25 @@ void gram_find_classes(gram_pool *p) {
     gram_vec_free(p, &p->derived, sizeof(gram_derived)); /* by classes of before */
     gram_index_free(p, &p->derived_index);
     p->n_sets_classed = p->sets.n;
-    uint16_t cls[256] = {0};
+    uint16_t cls[256] = {0}, size[256] = {256};
     uint32_t n = 1;
     for (size_t i = 0; i < p->sets.n && n < 256; i++) {
         const gram_set *s = &GRAM_AT(p->sets, gram_set, i);
-        uint16_t inside[256]; /* the class that the part of each class in s becomes */
-        bool out[256] = {false};
-        memset(inside, 0xFF, sizeof inside);
-        for (unsigned b = 0; b < 256; b++)
-            if (!(s->w[b / 64] >> b % 64 & 1)) out[cls[b]] = true;
-        for (unsigned b = 0; b < 256; b++) {
-            if (!(s->w[b / 64] >> b % 64 & 1) || !out[cls[b]]) continue;
-            if (inside[cls[b]] == 0xFFFF) inside[cls[b]] = (uint16_t)n++;
-            cls[b] = inside[cls[b]];
+        uint8_t bytes[256];
+        /* Bytes of a class in s; the class that they become, 0: none. */
+        uint16_t inside[256] = {0}, part[256] = {0};
+        uint32_t n_bytes = 0;
+        for (unsigned w = 0; w < 4; w++)
+            for (uint64_t bits = s->w[w]; bits; bits &= bits - 1)
+                bytes[n_bytes++] = (uint8_t)(w * 64 + (unsigned)__builtin_ctzll(bits));
+        for (uint32_t k = 0; k < n_bytes; k++) inside[cls[bytes[k]]]++;
+        for (uint32_t k = 0; k < n_bytes; k++) {
+            const uint16_t c = cls[bytes[k]];
+            if (inside[c] == size[c]) continue; /* all of it */
+            if (part[c] == 0) part[c] = (uint16_t)n++;
+            cls[bytes[k]] = part[c];
+            size[part[c]]++;
+            inside[c]--, size[c]--;
         }
     }
     for (unsigned b = 256; b-- > 0;) {
