@@ -44,7 +44,9 @@ static sq_backend_options backend_options(const sq_model *m, const squish_engine
 
 static uint64_t scratch_bytes(const sq_model *m, const squish_engine_options *o) {
     const sq_backend_options b = backend_options(m, o, SQ_ISA_COUNT);
-    return sq_backend_scratch_bytes(&b) + sq_forward_bytes(m, o->chunk_tokens, SQ_LOGIT_ROWS);
+    /* And the index that guesses of an answer come from. */
+    return sq_backend_scratch_bytes(&b) + sq_forward_bytes(m, o->chunk_tokens, SQ_LOGIT_ROWS) +
+           sq_ngram_bytes(o->ctx_tokens);
 }
 
 static squish_status check_attention(const squish_engine_options *o, squish_error *err) {

@@ -28,12 +28,22 @@ static size_t bytes_of(const sq_ngram *g) {
     return (2 * (size_t)g->max + 1 + (size_t)g->mask + 1) * sizeof(int32_t);
 }
 
+static uint32_t mask_of(int32_t tokens_max) {
+    uint32_t mask = 63;
+    while (mask + 1 < (uint32_t)tokens_max && mask < (1u << 20)) mask = 2 * mask + 1;
+    return mask;
+}
+
+uint64_t sq_ngram_bytes(int32_t tokens_max) {
+    const sq_ngram g = {.max = tokens_max, .mask = mask_of(tokens_max)};
+    return sizeof g + bytes_of(&g);
+}
+
 squish_status sq_ngram_new(sq_ngram **out, int32_t tokens_max, const squish_alloc *a, squish_error *err) {
     *out = NULL;
     sq_ngram *g = sq_alloc_zero(a, sizeof *g);
     if (!g) return sq_fail(err, SQUISH_NO_MEMORY, "guesses: out of memory");
-    *g = (sq_ngram){.alloc = *a, .max = tokens_max, .mask = 63};
-    while (g->mask + 1 < (uint32_t)tokens_max && g->mask < (1u << 20)) g->mask = 2 * g->mask + 1;
+    *g = (sq_ngram){.alloc = *a, .max = tokens_max, .mask = mask_of(tokens_max)};
     g->tokens = sq_alloc_zero(a, bytes_of(g));
     if (!g->tokens) {
         sq_alloc_free(a, g, sizeof *g);

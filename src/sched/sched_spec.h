@@ -32,6 +32,7 @@ enum {
 typedef struct sq_ngram sq_ngram;
 squish_status sq_ngram_new(sq_ngram **out, int32_t tokens_max, const squish_alloc *a, squish_error *err);
 void sq_ngram_free(sq_ngram *g);
+uint64_t sq_ngram_bytes(int32_t tokens_max); /* what one takes from the allocator */
 void sq_ngram_accept(sq_ngram *g,
                      int32_t id); /* the timeline is longer by one; past tokens_max: not recorded */
 /* Up to max tokens that followed the longest earlier place that ends as the timeline does (of several the

@@ -2,6 +2,7 @@
  *
  * test_sched_spec.c - what is guessed, and when it pays, without a model. */
 #include "sched/sched_spec.h"
+#include "support/faults.h"
 #include "support/model_run.h"
 
 static const squish_alloc *alloc(void) {
@@ -179,9 +180,25 @@ static void costs_between_two_that_were_seen_lie_between_them(void **state) {
     assert_true(sq_step_cost_alone(&c, 2) >= 9 && sq_step_cost_alone(&c, 2) <= 10);
 }
 
+static void an_index_takes_what_is_planned_for_it(void **state) {
+    (void)state;
+    static const int32_t lengths[] = {1, 64, 1000, 40000};
+    for (size_t i = 0; i < SQ_COUNT(lengths); i++) {
+        struct sq_test_alloc_state count = {0};
+        const squish_alloc a = sq_test_alloc(&count);
+        sq_ngram *g;
+        squish_error err = {0};
+        assert_ok(sq_ngram_new(&g, lengths[i], &a, &err), &err);
+        assert_int_equal(count.live_bytes, sq_ngram_bytes(lengths[i]));
+        sq_ngram_free(g);
+        assert_int_equal(count.live_bytes, 0);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_longest_earlier_place_is_followed_and_of_several_the_latest),
+        cmocka_unit_test(an_index_takes_what_is_planned_for_it),
         cmocka_unit_test(tokens_past_the_longest_timeline_are_not_recorded),
         cmocka_unit_test(cheap_rows_get_many_guesses_and_dear_ones_none),
         cmocka_unit_test(in_company_guesses_take_only_what_is_free),
