@@ -14,10 +14,9 @@
 
 enum { JOBS = 16 };
 
-static squish_model *model;
+/* squish-tiny in four bits: a third of the time of its source weights, which have a test of their own. */
+static run base;
 static squish_tokens prose;
-static squish_engine *solo_engine;
-static squish_seq *solo;
 static bell *ring;
 
 typedef struct {
@@ -25,12 +24,16 @@ typedef struct {
     squish_batch *b;
 } company;
 
-static company company_of(const squish_engine_options *eo, const squish_batch_options *bo) {
+static company company_on(squish_model *m, const squish_engine_options *eo, const squish_batch_options *bo) {
     company c = {0};
     squish_error err = {0};
-    assert_ok(squish_engine_new(&c.e, model, eo, &err), &err);
+    assert_ok(squish_engine_new(&c.e, m, eo, &err), &err);
     assert_ok(squish_batch_new(&c.b, c.e, bo, &err), &err);
     return c;
+}
+
+static company company_of(const squish_engine_options *eo, const squish_batch_options *bo) {
+    return company_on(base.m, eo, bo);
 }
 
 static void company_free(company *c) {
@@ -123,32 +126,46 @@ static void check_mixed(const company *c, int32_t n, int32_t longest, const answ
     }
 }
 
+typedef struct {
+    int32_t chunk, jobs, jobs_max, longest;
+} way;
+
+static void check_way(const run *x, const way *w, bool uncached) {
+    static answer want[JOBS];
+    for (int32_t i = 0; i < w->jobs; i++) {
+        const squish_job_options o = mixed(i, w->longest);
+        answer_alone(x->s, o.prompt, o.n_prompt, &o.gen, &want[i]);
+    }
+    for (int cache = !uncached; cache < 2; cache++) {
+        squish_engine_options eo = engine_options(512, 64);
+        squish_batch_options bo = squish_batch_options_default();
+        eo.chunk_tokens = w->chunk;
+        bo.jobs_max = w->jobs_max;
+        bo.prefix_cache = cache;
+        company c = company_on(x->m, &eo, &bo);
+        check_mixed(&c, w->jobs, w->longest, want);
+        if (cache) check_mixed(&c, w->jobs, w->longest, want); /* again, warm */
+        const squish_batch_stats s = rest(&c);
+        assert_true(cache || s.cached_tokens == 0);
+        assert_true(!cache || w->longest < 200 || s.prefix_hits >= (uint64_t)w->jobs / 2);
+        company_free(&c);
+    }
+}
+
 static void answers_in_company_equal_answers_alone(void **state) {
     (void)state;
-    static const struct {
-        int32_t chunk, jobs, jobs_max, longest;
-    } ways[] = {{1, 3, 8, 30}, {7, 8, 8, 60}, {64, 16, 8, 200}, {256, 16, 16, 250}, {256, 5, 2, 100}};
-    static answer want[JOBS];
-    for (size_t w = 0; w < SQ_COUNT(ways); w++) {
-        for (int32_t i = 0; i < ways[w].jobs; i++) {
-            const squish_job_options o = mixed(i, ways[w].longest);
-            answer_alone(solo, o.prompt, o.n_prompt, &o.gen, &want[i]);
-        }
-        for (int cache = ways[w].chunk != 64; cache < 2; cache++) { /* without one once is enough */
-            squish_engine_options eo = engine_options(512, 64);
-            squish_batch_options bo = squish_batch_options_default();
-            eo.chunk_tokens = ways[w].chunk;
-            bo.jobs_max = ways[w].jobs_max;
-            bo.prefix_cache = cache;
-            company c = company_of(&eo, &bo);
-            check_mixed(&c, ways[w].jobs, ways[w].longest, want);
-            if (cache) check_mixed(&c, ways[w].jobs, ways[w].longest, want); /* again, warm */
-            const squish_batch_stats s = rest(&c);
-            assert_true(cache || s.cached_tokens == 0);
-            assert_true(!cache || ways[w].longest < 200 || s.prefix_hits >= (uint64_t)ways[w].jobs / 2);
-            company_free(&c);
-        }
-    }
+    static const way ways[] = {
+        {1, 3, 8, 30}, {7, 8, 8, 60}, {64, 16, 8, 200}, {256, 16, 16, 250}, {256, 5, 2, 100}};
+    for (size_t w = 0; w < SQ_COUNT(ways); w++)
+        check_way(&base, &ways[w], ways[w].chunk == 64); /* without a cache once is enough */
+}
+
+static void so_they_do_of_weights_as_they_came(void **state) {
+    (void)state;
+    const squish_engine_options eo = engine_options(512, 64);
+    run x = run_open("models/squish-tiny", SQUISH_TIER_SOURCE, &eo);
+    check_way(&x, &(const way){24, 6, 4, 80}, true);
+    run_close(&x);
 }
 
 static void give_way(int32_t chunk) {
@@ -169,7 +186,7 @@ static void give_way(int32_t chunk) {
     answers_wait(ring, j, got, 4);
     int32_t preempted = 0;
     for (int32_t i = 0; i < 4; i++) {
-        answer_alone(solo, o[i].prompt, o[i].n_prompt, &o[i].gen, &want);
+        answer_alone(base.s, o[i].prompt, o[i].n_prompt, &o[i].gen, &want);
         assert_same_answer(&got[i], &want);
         preempted += got[i].stats.preemptions;
         squish_job_free(j[i]);
@@ -202,7 +219,7 @@ static void equal_prompts_at_once_are_computed_once(void **state) {
     const squish_job_options o = job_of(0, 300, 2);
     for (int i = 0; i < 6; i++) j[i] = submit(&c, &o);
     answers_wait(ring, j, got, 6);
-    answer_alone(solo, o.prompt, o.n_prompt, &o.gen, &want);
+    answer_alone(base.s, o.prompt, o.n_prompt, &o.gen, &want);
     for (int i = 0; i < 6; i++) {
         assert_same_answer(&got[i], &want);
         squish_job_free(j[i]);
@@ -231,7 +248,7 @@ static void shared_beginnings_cost_nothing(void **state) {
         static answer want;
         const answer got = ask(&c, &o);
         assert_true(got.stats.gen.reused_tokens >= shared[i]);
-        answer_alone(solo, o.prompt, o.n_prompt, &o.gen, &want);
+        answer_alone(base.s, o.prompt, o.n_prompt, &o.gen, &want);
         assert_same_answer(&got, &want);
     }
     company_free(&c);
@@ -251,7 +268,7 @@ static void a_chat_prefills_what_is_new(void **state) {
         o.n_prompt = (size_t)n;
         const answer a = ask(&c, &o);
         static answer want;
-        answer_alone(solo, ids, (size_t)n, &o.gen, &want);
+        answer_alone(base.s, ids, (size_t)n, &o.gen, &want);
         assert_same_answer(&a, &want);
         if (turn > 0) assert_true(a.stats.gen.reused_tokens >= before - 32); /* its own answer as well */
         memcpy(ids + n, a.ids, (size_t)a.n * sizeof *ids);
@@ -298,7 +315,7 @@ static void storms_of_cancellations_leave_nothing(void **state) {
     }
     const squish_job_options o = job_of(0, 50, 10);
     static answer want;
-    answer_alone(solo, o.prompt, o.n_prompt, &o.gen, &want);
+    answer_alone(base.s, o.prompt, o.n_prompt, &o.gen, &want);
     a = ask(&c, &o);
     assert_same_answer(&a, &want);
     assert_true(rest(&c).cancelled > 40);
@@ -450,12 +467,12 @@ static void prompts_are_scored_as_alone(void **state) {
     static const int32_t chunks[] = {5, 64, 256};
     squish_model_info info;
     squish_error err = {0};
-    squish_model_get_info(model, &info);
+    squish_model_get_info(base.m, &info);
     static scored want;
     want.ids = prose.ids;
     want.n = 200;
     want.n_vocab = info.n_vocab;
-    assert_ok(squish_seq_score(solo, prose.ids, 200, 0, score, &want, &err), &err);
+    assert_ok(squish_seq_score(base.s, prose.ids, 200, 0, score, &want, &err), &err);
     for (size_t k = 0; k < SQ_COUNT(chunks); k++) {
         squish_engine_options eo = engine_options(512, 64);
         eo.chunk_tokens = chunks[k];
@@ -481,7 +498,7 @@ static void prompts_are_scored_as_alone(void **state) {
             assert_int_equal(a[i].finish == SQUISH_FINISH_NONE, false);
             assert_int_equal(a[i].stats.gen.reused_tokens, 0);
         }
-        answer_alone(solo, o.prompt, o.n_prompt, &o.gen, &alone);
+        answer_alone(base.s, o.prompt, o.n_prompt, &o.gen, &alone);
         assert_same_answer(&a[3], &alone);
         company_free(&c);
     }
@@ -821,7 +838,7 @@ static void wrong_wishes_are_refused_by_name(void **state) {
     squish_batch *b;
     squish_error err = {0};
     squish_batch_options bo = squish_batch_options_default();
-    assert_ok(squish_engine_new(&e, model, &eo, &err), &err);
+    assert_ok(squish_engine_new(&e, base.m, &eo, &err), &err);
     bo.jobs_max = 33;
     assert_int_equal(squish_batch_new(&b, e, &bo, &err), SQUISH_INVALID);
     assert_null(b);
@@ -867,7 +884,9 @@ static void failing_allocations_end_jobs_not_the_batch(void **state) {
     o.gen.n_stop = 1;
     o.gen.logprobs = 20;
     o.prompt_logprobs = 20; /* more events than the reserve holds */
-    answer_alone(solo, o.prompt, o.n_prompt, &o.gen, &want);
+    run alone = run_open("models/squish-tiny", SQUISH_TIER_SOURCE, &eo);
+    answer_alone(alone.s, o.prompt, o.n_prompt, &o.gen, &want);
+    run_close(&alone);
     bool clean = false;
     for (int64_t n = 1; !clean; n++) {
         squish_batch *b = NULL;
@@ -901,15 +920,9 @@ static void failing_allocations_end_jobs_not_the_batch(void **state) {
 
 static int open_all(void **state) {
     (void)state;
-    squish_model_options mo = squish_model_options_default();
-    squish_engine_options eo = engine_options(2048, 64);
-    squish_error err = {0};
-    mo.tier = SQUISH_TIER_SOURCE;
-    assert_ok(squish_model_open(&model, "models/squish-tiny", &mo, &err), &err);
-    assert_ok(squish_engine_new(&solo_engine, model, &eo, &err), &err);
-    assert_ok(squish_seq_new(&solo, solo_engine, &err), &err);
-    const run x = {.m = model};
-    prose = run_tokens(&x, "tests/fixtures/own-prose.txt");
+    const squish_engine_options eo = engine_options(2048, 64);
+    base = run_compressed("models/squish-tiny", SQUISH_TIER_0, SQUISH_METHOD_RTN, &eo);
+    prose = run_tokens(&base, "tests/fixtures/own-prose.txt");
     ring = bell_new();
     return 0;
 }
@@ -917,9 +930,7 @@ static int open_all(void **state) {
 static int close_all(void **state) {
     (void)state;
     squish_tokens_free(&prose);
-    squish_seq_free(solo);
-    squish_engine_free(solo_engine);
-    squish_model_close(model);
+    run_close(&base);
     bell_free(ring);
     return 0;
 }
@@ -927,6 +938,7 @@ static int close_all(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_in_company_equal_answers_alone),
+        cmocka_unit_test(so_they_do_of_weights_as_they_came),
         cmocka_unit_test(giving_way_changes_no_answer),
         cmocka_unit_test(a_step_that_all_its_jobs_left_is_followed_by_another),
         cmocka_unit_test(equal_prompts_at_once_are_computed_once),
