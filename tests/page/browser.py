@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A headless Chromium on the chat page: what the tests press, read and wait for."""
+import contextlib
 import json
 import shutil
 import time
 
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -86,15 +88,23 @@ class Browser:
         return any(e.is_displayed() for e in self.all(css))
 
     def click(self, css):
-        self.until(lambda: self.visible(css), f"{css} visible")
-        next(e for e in self.all(css) if e.is_displayed()).click()
+        self.until(lambda: self.press(css), f"{css} visible")
+
+    def press(self, css):
+        for e in self.all(css):
+            if e.is_displayed():
+                e.click()
+                return True
+        return False
 
     def until(self, condition, what="condition"):
+        """Waits for it. Lists are drawn anew while one looks at them: an element that went away is looked for again."""
         end = time.monotonic() + WAIT_S
         while time.monotonic() < end:
-            value = condition()
-            if value:
-                return value
+            with contextlib.suppress(StaleElementReferenceException):
+                value = condition()
+                if value:
+                    return value
             time.sleep(0.02)
         raise AssertionError(f"{what}: did not come true in {WAIT_S} s")
 

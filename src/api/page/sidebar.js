@@ -91,7 +91,7 @@ export class Sidebar {
             document.querySelector(`#list [data-id="${CSS.escape(conv.id)}"] .open`)?.focus();
         };
         input.addEventListener('keydown', (e) => {
-            if (e.key === 'Enter') close(true);
+            if (e.key === 'Enter') { e.preventDefault(); close(true); } // or it would press the button that has the focus now
             if (e.key === 'Escape') { e.stopPropagation(); close(false); }
         });
         input.addEventListener('blur', () => close(true));
