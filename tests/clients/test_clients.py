@@ -206,8 +206,12 @@ def chat_answers_in_a_schema(url):
             pass
         assert s.get_final_completion().choices[0].message.parsed.age == 31
     assert c.responses.parse(model=MODEL, input=EXTRACT, temperature=0, text_format=Person).output_parsed.name == "Anna"
-    refused(lambda: c.chat.completions.create(model=MODEL, messages=ASK, response_format={"type": "json_schema", "json_schema": {
-        "name": "x", "schema": {"$ref": "http://a.b/c"}}}), 400, "$ref")
+    elsewhere = {"name": "x", "schema": {"$ref": "http://a.b/c"}}
+    refused(lambda: c.chat.completions.create(model=MODEL, messages=ASK, response_format={
+        "type": "json_schema", "json_schema": {**elsewhere, "strict": True}}), 400, "$ref")
+    r = c.chat.completions.with_raw_response.create(model=MODEL, messages=ASK, max_tokens=60, temperature=0, response_format={
+        "type": "json_schema", "json_schema": elsewhere})
+    assert "$ref" in r.headers["x-squish-schema-relaxed"]
 
 
 def user(text):
