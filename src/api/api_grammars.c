@@ -5,11 +5,14 @@
  *   SHA-256 of (kind, canonical, source) -> grammar;   per model, since a grammar knows its vocabulary
  *
  * At most 64 of a model are kept, and 256 MiB of what they have learned; the one that nobody asked for
- * longest goes first. One that is in use stays until its last user lets go of it.
+ * longest goes first. One that is in use stays until its last user lets go of it. A grammar is thousands of
+ * small pieces that lie among those of others, so the heap is trimmed once one has gone.
  *
  * Threads. Workers come here, several at once: one mutex guards the list, compiling is done outside of it.
  * Two who compile the same source at the same time keep the one that came first. */
 #include "api/api_int.h"
+
+#include "base/base_heap.h"
 
 #include <openssl/evp.h>
 #include <pthread.h>
@@ -30,6 +33,7 @@ struct sq_api_grammars {
     pthread_mutex_t lock;
     sq_api_grammar *first;
     const squish_alloc *alloc;
+    atomic_bool gone; /* one has, since the heap was trimmed */
 };
 
 bool sq_api_grammars_new(sq_api_grammars **out, const squish_alloc *alloc) {
@@ -46,6 +50,7 @@ bool sq_api_grammars_new(sq_api_grammars **out, const squish_alloc *alloc) {
 static void drop(sq_api_grammars *l, sq_api_grammar *g) {
     squish_grammar_free(g->grammar);
     sq_alloc_free(l->alloc, g, sizeof *g);
+    atomic_store(&l->gone, true);
 }
 
 void sq_api_grammars_free(sq_api_grammars *l) {
@@ -136,6 +141,7 @@ squish_status sq_api_grammar_get(sq_api_grammars *l, const squish_model *m, squi
     SQ_TRY(squish_grammar_new(&fresh, m, kind, source, n, err));
     if (canonical) squish_grammar_cut_canonically(fresh);
     *out = keep(l, fresh, key);
+    if (atomic_exchange(&l->gone, false)) sq_heap_trim();
     return *out ? SQUISH_OK : sq_fail(err, SQUISH_NO_MEMORY, "out of memory for a grammar");
 }
 

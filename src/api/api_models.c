@@ -15,6 +15,8 @@
  * line). */
 #include "api/api_int.h"
 
+#include "base/base_heap.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -264,7 +266,10 @@ static void open_work(void *user) {
     m->load_ms = (double)(sq_os_now_ns() - m->load->t0) / 1e6;
 }
 
-static void close_work(void *user) { close_all(user); }
+static void close_work(void *user) {
+    close_all(user);
+    sq_heap_trim();
+}
 
 /* ---- the table (loop thread) ----------------------------------------------------------------- */
 

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * base_heap.h - malloc's heap as a whole: for programs that run for months, not for the library. */
+#ifndef SQ_BASE_HEAP_H
+#define SQ_BASE_HEAP_H
+
+/* Give pages that hold nothing back to the system. What was freed in the middle of a heap stays with the
+ * process else, and a cache whose entries come and go in many small pieces leaves more and more of it. Takes
+ * a millisecond or so, during which other threads may wait for memory. glibc's; elsewhere nothing. */
+void sq_heap_trim(void);
+
+#endif
