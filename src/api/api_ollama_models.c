@@ -140,8 +140,22 @@ static bool is_listed(const json_t *list, const json_t *name) {
     return false;
 }
 
+/* Loop thread: models that run are asked themselves, under "running" by path; opening one costs tens of
+ * milliseconds. */
+static bool look_tags(sq_api_call *c) {
+    json_t *running = json_object();
+    for (const sq_api_model *m = sq_api_model_first(c->api); m; m = m->next)
+        if (m->state == SQ_API_READY)
+            json_object_set_new(running, m->path, sq_api_ollama_details(&m->info, ""));
+    c->result = json_pack("{s:[], s:o}", "models", "running", running);
+    return c->result || sq_api_refuse(&c->error, 500, "out_of_memory", NULL, "the answer found no memory");
+}
+
 /* Details that a look into the model's header tells; a folder that cannot be read has none. */
-static json_t *details_of(const char *path, const char *parent) {
+static json_t *details_of(const sq_api_call *c, const char *path, const char *parent) {
+    json_t *known = json_copy(json_object_get(json_object_get(c->result, "running"), path));
+    if (known) json_object_set_new(known, "parent_model", json_string(parent));
+    if (known) return known;
     squish_model_options o = squish_model_options_default();
     squish_model *m;
     squish_model_info info;
@@ -167,7 +181,8 @@ static bool add_entry(sq_api_call *c, const char *name, const char *path, uint64
     sq_api_identity(path, identity);
     sq_api_add(c, list,
                json_pack("{s:O, s:o, s:s, s:I, s:s, s:o}", "name", full, "model", full, "modified_at", stamp,
-                         "size", (json_int_t)bytes, "digest", identity, "details", details_of(path, parent)));
+                         "size", (json_int_t)bytes, "digest", identity, "details",
+                         details_of(c, path, parent)));
     return true;
 }
 
@@ -201,13 +216,13 @@ static bool add_made(void *user, const char *name, const char *file, const sq_st
 }
 
 static bool work_tags(sq_api_call *c) {
-    c->result = json_pack("{s:[]}", "models");
     for (int32_t i = 0; i < c->api->opt.n_models; i++) {
         const sq_api_named *n = &c->api->opt.models[i];
         add_entry(c, n->name, n->path, bytes_at(n->path), sq_os_file_mtime_ns(n->path), "");
     }
     sq_store_made_each(c->api->opt.home, add_made, c, NULL);
     sq_api_store_each(c->api, add_stored, c, NULL); /* an unreadable folder holds no models */
+    json_object_del(c->result, "running");
     return c->error.status == 0;
 }
 
@@ -400,6 +415,7 @@ static bool work_show(sq_api_call *c) {
 
 static const sq_api_dialect tags = {.name = "ollama-tags",
                                     .read = read_nothing,
+                                    .look = look_tags,
                                     .work = work_tags,
                                     .needs_no_model = true,
                                     .error = sq_api_error_ollama};
