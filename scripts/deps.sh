@@ -8,7 +8,7 @@ what=${1:-run}
 run_pkgs="gcc make pkg-config libc6-dev libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libedit-dev libevent-dev libssl-dev libcurl4-openssl-dev"
 page_pkgs="libjs-marked node-dompurify libjs-highlight.js" # Markdown in the chat page; without them it shows plain text
 run_pkgs="$run_pkgs $page_pkgs"
-test_pkgs="$run_pkgs git libcmocka-dev clang llvm libclang-rt-14-dev zsh fish bash mandoc python3-venv chromium chromium-driver"
+test_pkgs="$run_pkgs git libcmocka-dev clang llvm lld libclang-rt-14-dev zsh fish bash mandoc python3-venv chromium chromium-driver"
 arm_pkgs="$test_pkgs gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
 case $what in
 run) pkgs=$run_pkgs ;;
