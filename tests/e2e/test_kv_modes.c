@@ -8,7 +8,9 @@
 #include <math.h>
 #include <stdio.h>
 
-static run base; /* a model of 4 bits: its matrices are the quick ones */
+/* Models of 4 bits: their matrices are the quick ones. Promises about bits are kept by a few layers or by
+ * none; how near something is to f16 is a matter of the whole model. */
+static run base, shallow;
 static squish_model *model;
 static squish_tokens prose;
 static bell *ring;
@@ -69,22 +71,23 @@ static float *keep_logits(alone *a, const int32_t *ids, size_t n) {
 
 static void every_way_of_computing_gives_the_same_bits(void **state) {
     (void)state;
+    enum { N = 400 }; /* two cells that read sealed tiles, and both chunks of attention */
     static const struct {
         int32_t chunk, threads;
         const char *isa;
     } ways[] = {{1, 2, NULL},     {33, 1, NULL},      {512, 2, NULL},
-                {200, 2, "avx2"}, {700, 4, "avx512"}, {128, 2, "neon"}};
+                {200, 2, "avx2"}, {450, 4, "avx512"}, {128, 2, "neon"}};
     for (size_t k = 0; k < SQ_COUNT(modes); k++) {
         squish_engine_options o = options_of(modes[k], 1024, 256);
         alone a = alone_of(&o);
-        float *want = keep_logits(&a, prose.ids, 650);
+        float *want = keep_logits(&a, prose.ids, N);
         alone_free(&a);
         for (size_t i = k % 2; i < SQ_COUNT(ways); i += 1 + (k > 1)) {
             o = options_of(modes[k], 1024, ways[i].chunk);
             o.threads = ways[i].threads;
             o.isa_max = ways[i].isa;
             a = alone_of(&o);
-            assert_same_logits(&a, prose.ids, 650, want);
+            assert_same_logits(&a, prose.ids, N, want);
             alone_free(&a);
         }
         free(want);
@@ -93,9 +96,10 @@ static void every_way_of_computing_gives_the_same_bits(void **state) {
 
 static void the_scalar_kernels_give_the_same_bits(void **state) {
     (void)state;
-    enum { N = 290 }; /* queries from 256 on read sealed tiles */
+    enum { N = 134 }; /* queries from 128 on read sealed tiles */
     for (size_t k = 0; k < SQ_COUNT(modes); k += 2) {
-        squish_engine_options o = options_of(modes[k], 512, 256);
+        squish_engine_options o = options_of(modes[k], 256, 256);
+        o.kv_options.residual = 32;
         alone a = alone_of(&o);
         float *want = keep_logits(&a, prose.ids, N);
         alone_free(&a);
@@ -110,19 +114,20 @@ static void the_scalar_kernels_give_the_same_bits(void **state) {
 /* An edit far back, one inside the last cells, and the same again. */
 static void going_back_gives_the_bits_of_a_cold_run(void **state) {
     (void)state;
-    static const int32_t edits[] = {897, 880, 700, 300, 100, 5};
+    enum { N = 520, LAST = N / 128 * 128 };
+    static const int32_t edits[] = {517, 500, 400, 200, 5};
     for (size_t k = 1; k < SQ_COUNT(modes); k += 2) {
         const squish_engine_options o = options_of(modes[k], 1024, 256);
         alone a = alone_of(&o), cold = alone_of(&o);
-        int32_t ids[900];
+        int32_t ids[N];
         memcpy(ids, prose.ids, sizeof ids);
-        logits_of(&a, ids, 900);
+        logits_of(&a, ids, N);
         for (size_t i = 0; i < SQ_COUNT(edits); i++) {
             ids[edits[i]] ^= 1;
             squish_seq_truncate(cold.s, 0);
-            float *want = keep_logits(&cold, ids, 900);
-            assert_same_logits(&a, ids, 900, want);
-            if (edits[i] >= 896) assert_int_equal(squish_seq_reused(a.s), edits[i]);
+            float *want = keep_logits(&cold, ids, N);
+            assert_same_logits(&a, ids, N, want);
+            if (edits[i] >= LAST) assert_int_equal(squish_seq_reused(a.s), edits[i]);
             free(want);
         }
         alone_free(&a);
@@ -144,27 +149,29 @@ static void logits_asked_for_again_are_the_same(void **state) {
     }
 }
 
+/* Bytes of N tokens; the last step is one token, so that nothing is held for the one before it. */
+static uint64_t bytes_of(squish_kv kv) {
+    enum { N = 1341 };
+    squish_engine_info info;
+    const squish_engine_options o = options_of(kv, 2048, 256);
+    alone a = alone_of(&o);
+    logits_of(&a, prose.ids, N - 1);
+    logits_of(&a, prose.ids, N);
+    squish_engine_get_info(a.e, &info);
+    assert_true(info.kv_bytes_now <= info.kv_bytes_max);
+    alone_free(&a);
+    return info.kv_bytes_now;
+}
+
 static void fewer_bits_take_less_memory(void **state) {
     (void)state;
-    uint64_t used[SQ_COUNT(modes)], f16;
-    squish_engine_info info;
-    squish_engine_options o = options_of(SQUISH_KV_F16, 4096, 256);
-    alone a = alone_of(&o);
-    logits_of(&a, prose.ids, 3000);
-    squish_engine_get_info(a.e, &info);
-    f16 = info.kv_bytes_now;
-    alone_free(&a);
+    const uint64_t f16 = bytes_of(SQUISH_KV_F16);
+    uint64_t used[SQ_COUNT(modes)];
     for (size_t k = 0; k < SQ_COUNT(modes); k++) {
-        o.kv = modes[k];
-        a = alone_of(&o);
-        logits_of(&a, prose.ids, 3000);
-        squish_engine_get_info(a.e, &info);
-        assert_true(info.kv_bytes_now <= info.kv_bytes_max);
-        used[k] = info.kv_bytes_now;
+        used[k] = bytes_of(modes[k]);
         assert_true(used[k] < (k == 0 ? f16 * 2 / 3 : used[k - 1]));
-        alone_free(&a);
     }
-    assert_true(used[2] < f16 * 45 / 100); /* q4: 64 tiles of 94 in under a third, the rest open */
+    assert_true(used[2] < f16 * 45 / 100); /* q4: 35 tiles of 42 in under a third, the rest open */
 }
 
 /* ---- near the reference ---------------------------------------------------------------------- */
@@ -203,7 +210,7 @@ static bool compare_row(void *user, int32_t pos, const float *q) {
 /* The bars of the measure over many contexts are a few times what it gives; so is this one window's. */
 static void every_mode_stays_near_f16(void **state) {
     (void)state;
-    enum { N = 2048, FIRST = 1536 };
+    enum { N = 1792, FIRST = 1536 };
     static const double most[] = {1e-4, 5e-4, 1.5e-3, 0.02, 0.03};
     squish_model_info info;
     squish_model_get_info(model, &info);
@@ -298,7 +305,7 @@ static void answers_in_company_equal_answers_alone(void **state) {
         alone a = alone_of(&eo);
         for (int32_t i = 0; i < 6; i++) answer_alone(a.s, o[i].prompt, o[i].n_prompt, &o[i].gen, &want[i]);
         alone_free(&a);
-        for (int small = 0; small < 2; small++) {
+        for (int small = k == 4; small < 2 - (k == 0); small++) { /* both ways in the middle one */
             squish_mem_estimate est;
             squish_error err = {0};
             assert_ok(squish_engine_estimate(model, &eo, &est, &err), &err);
@@ -323,18 +330,18 @@ static void giving_way_changes_no_answer(void **state) {
     squish_engine_options eo = options_of(SQUISH_KV_Q4, 640, 32);
     squish_mem_estimate est;
     squish_error err = {0};
-    squish_job_options o[4];
+    squish_job_options o[3];
     assert_ok(squish_engine_estimate(model, &eo, &est, &err), &err);
     alone a = alone_of(&eo);
-    for (int32_t i = 0; i < 4; i++) {
+    for (int32_t i = 0; i < 3; i++) {
         o[i] = job_of(prose.ids + 300 * i, 260, 330);
         answer_alone(a.s, o[i].prompt, o[i].n_prompt, &o[i].gen, &want[i]);
     }
     alone_free(&a);
-    eo.kv_bytes_max = est.kv_bytes * 2;
+    eo.kv_bytes_max = est.kv_bytes * 9 / 8; /* room for two while they read, and not when they answer */
     company c = company_of(&eo, NULL);
-    assert_true(ask_all(&c, o, 4, got) > 0);
-    for (int32_t i = 0; i < 4; i++) assert_same_answer(&got[i], &want[i]);
+    assert_true(ask_all(&c, o, 3, got) > 0);
+    for (int32_t i = 0; i < 3; i++) assert_same_answer(&got[i], &want[i]);
     company_free(&c);
 }
 
@@ -377,14 +384,15 @@ static void prefixes_survive_a_restart(void **state) {
         bo.snapshot_dir = dir;
         bo.warn = count_warning;
         n_warnings = 0;
-        squish_job_options o = job_of(prose.ids, 1300, 12);
+        const int32_t n = k == 0 ? 1300 : 500; /* more than a file holds; less */
+        squish_job_options o = job_of(prose.ids, (size_t)n, 12);
         company c = company_of(&eo, &bo);
         ask_all(&c, &o, 1, want);
         company_free(&c);
         c = company_of(&eo, &bo);
         ask_all(&c, &o, 1, got);
         assert_same_answer(got, want);
-        assert_true(got->stats.gen.reused_tokens >= 1300 - 32);
+        assert_true(got->stats.gen.reused_tokens >= n - 32);
         company_free(&c);
         assert_int_equal(n_warnings, 0);
         eo.kv = modes[(k + 1) % SQ_COUNT(modes)]; /* another format: a miss, and a line that says so */
@@ -400,10 +408,23 @@ static void prefixes_survive_a_restart(void **state) {
 static int open_all(void **state) {
     (void)state;
     base = run_compressed("models/squish-tiny", SQUISH_TIER_0, SQUISH_METHOD_RTN, NULL);
-    model = base.m;
+    shallow = run_shallow("models/squish-tiny", 3, SQUISH_METHOD_RTN);
+    model = shallow.m;
     prose = run_tokens(&base, "tests/fixtures/own-prose.txt");
     assert_true(prose.count > 3000);
     ring = bell_new();
+    return 0;
+}
+
+static int with_the_whole_model(void **state) {
+    (void)state;
+    model = base.m;
+    return 0;
+}
+
+static int with_a_shallow_one(void **state) {
+    (void)state;
+    model = shallow.m;
     return 0;
 }
 
@@ -411,6 +432,7 @@ static int close_all(void **state) {
     (void)state;
     squish_tokens_free(&prose);
     run_close(&base);
+    run_close(&shallow);
     bell_free(ring);
     return 0;
 }
@@ -422,7 +444,7 @@ int main(void) {
         cmocka_unit_test(going_back_gives_the_bits_of_a_cold_run),
         cmocka_unit_test(logits_asked_for_again_are_the_same),
         cmocka_unit_test(fewer_bits_take_less_memory),
-        cmocka_unit_test(every_mode_stays_near_f16),
+        cmocka_unit_test_setup_teardown(every_mode_stays_near_f16, with_the_whole_model, with_a_shallow_one),
         cmocka_unit_test(answers_in_company_equal_answers_alone),
         cmocka_unit_test(giving_way_changes_no_answer),
         cmocka_unit_test(a_shared_beginning_is_found_where_prompts_part),

@@ -34,6 +34,9 @@ typedef struct {
 run run_open(const char *path, squish_tier tier, const squish_engine_options *opt);
 /* Compress into a temporary directory first. */
 run run_compressed(const char *src, squish_tier tier, squish_method method, const squish_engine_options *opt);
+/* The same of its first n layers, in 4 bits: what it says is nonsense, and it is there in a fraction of the
+ * time. For what holds whatever is computed. */
+run run_shallow(const char *src, int32_t n, squish_method method);
 void run_close(run *x);
 /* n greedy tokens after a prompt, whatever they are (end tokens included). */
 void run_greedy(run *x, const int32_t *prompt, size_t n_prompt, int32_t *out, int32_t n);
