@@ -318,6 +318,9 @@ typedef struct {
     float cocktail_high, cocktail_low; /* shares of chunks in 16 and in 2 bits, the rest takes 4; 0.15, 0.5 */
     int32_t cocktail_chunk; /* tokens of a chunk: a multiple of 32; default 32 */
     bool cocktail_embed;  /* chunks are judged by the mean of their embeddings, not by attention */
+    int32_t snap;         /* SnapKV: tokens of a prompt that stay, sink and window included, a multiple of 32;
+                             0: all. The rest is dropped where the prompt ends */
+    int32_t snap_window;  /* last tokens of a prompt, which judge and stay; a multiple of 32; default 32 */
     bool flash_mla;       /* attention on latents: only models that have them */
 } squish_kv_options;
 squish_kv_options squish_kv_options_default(void);
@@ -366,6 +369,7 @@ typedef struct {
     uint64_t bytes[4];
     uint64_t bytes_f16;       /* of the same tiles in 16 bits */
     int32_t chunks[3];        /* tiles found low, middling, high */
+    int32_t dropped;          /* tokens (SnapKV) */
 } squish_kv_census;
 void squish_seq_get_census(const squish_seq *s, squish_kv_census *out);
 

@@ -69,11 +69,12 @@ static void get_health(void *user, sq_http_req *r) {
         json_object_set_new(o, "mem_available_gb", json_real((double)sq_os_memory_available() / 1e9));
         /* nothing that changes answers is on unless asked for: see docs/api.md */
         json_object_set_new(o, "features",
-                            json_pack("{s:s, s:s, s:b, s:b, s:b, s:b, s:b}", "spec",
+                            json_pack("{s:s, s:s, s:b, s:b, s:b, s:i, s:b, s:b}", "spec",
                                       squish_spec_name(api->opt.spec.mode), "kv", squish_kv_name(api->opt.kv),
                                       "pm_kvq", (int)api->opt.kv_options.pm, "mix_kvq",
                                       (int)api->opt.kv_options.mix, "cocktail_kv",
-                                      (int)api->opt.kv_options.cocktail, "sage_attention",
+                                      (int)api->opt.kv_options.cocktail, "snap_kv",
+                                      (int)api->opt.kv_options.snap, "sage_attention",
                                       (int)api->opt.attention.sage, "sparge_attn",
                                       (int)api->opt.attention.sparge));
         json_object_set_new(o, "version", json_string(squish_version()));

@@ -92,7 +92,8 @@ typedef struct {
 /* Rows of one sequence within a step, and where its cache lies. */
 typedef struct {
     int32_t row0, n_rows;  /* rows of the step */
-    int32_t pos0;          /* absolute position of the first of them; positions are consecutive */
+    int32_t pos0;          /* slot of the first of them; slots are consecutive. A token's slot is its
+                              position, less what was dropped before it */
     bool prompt;           /* all rows are of a prompt: they attend as sq_attn_prompt says, else exactly */
     uint8_t *const *pages; /* host table: pages[t] = open page of tokens [32t, 32t + 32) in this layer */
     uint8_t *const *sealed; /* the same of sealed pages, read as sq_kv_sealed_tiles says; NULL: all is open */
@@ -221,6 +222,17 @@ void sq_be_attn_weigh(const sq_attn_shape *s, const sq_attn_seg *seg, int32_t ro
  * scratch: 2 * n_rows * n_heads floats. Host. (be_mass.c) */
 void sq_be_attn_mass(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *seg, int32_t row0,
                      int32_t n_rows, const sq_rows *q, float *scratch, float *mass);
+/* Likewise at each token of tiles [0, n_tiles), which lie before all these rows, by heads of keys:
+ * looks[h * ld + t] += the sum over rows and heads of queries of the probability of token t. What a row adds
+ * does not depend on the rows of its step. (be_mass.c) */
+void sq_be_attn_looks(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *seg, int32_t row0,
+                      int32_t n_rows, const sq_rows *q, int32_t n_tiles, float *scratch, float *looks,
+                      size_t ld);
+/* Copy tokens into open pages of their own: of each head h of keys slots[h * n + i], rising, become slot i of
+ * pages `to`, i < n, a whole number of tiles. pages, sealed, reads: how the sequence reads its tiles
+ * (sq_attn_seg). What is sealed is read as its codes say. Host. (be_gather.c) */
+void sq_be_attn_gather(sq_backend *b, const sq_attn_shape *s, uint8_t *const *pages, uint8_t *const *sealed,
+                       const uint8_t *reads, const int32_t *slots, int32_t n, uint8_t *const *to);
 /* out[i] = attention of row i over its sequence's pages. out->cols = n_heads * head_dim. Quantised if asked.
  */
 void sq_be_attend(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *segs, int32_t n_segs,

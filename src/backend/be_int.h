@@ -124,6 +124,12 @@ void sq_be_attn_chunk(const sq_backend *b, const sq_attn_shape *shape, const sq_
 /* Likewise over one tile alone, into s->mc and s->lc (and s->oc, which means nothing). */
 void sq_be_attn_tile(const sq_backend *b, const sq_attn_shape *shape, const sq_be_rows *r, int32_t tile,
                      sq_be_scratch *s);
+/* Formats of keys and values of a sealed tile. */
+typedef struct {
+    sq_kv_format k, v;
+} sq_be_form;
+/* How rows that share their passes read a tile: sealed, and then in which formats. */
+bool sq_be_attn_tile_form(const sq_attn_shape *shape, const sq_be_rows *r, int32_t tile, sq_be_form *f);
 /* (be_mix.c) An open K tile into one of SQ_KV_MIX or SQ_KV_LEAN, by a head's weights of queries [head_dim].
  */
 void sq_be_mix_seal(const sq_kernels *kn, const sq_attn_shape *s, const uint16_t *k, int32_t f,

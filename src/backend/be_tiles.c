@@ -158,8 +158,8 @@ void sq_be_attn_chunk(const sq_backend *b, const sq_attn_shape *shape, const sq_
     if (!any) attend_nothing(shape, r, s);
 }
 
-void sq_be_attn_tile(const sq_backend *b, const sq_attn_shape *shape, const sq_be_rows *r, int32_t tile,
-                     sq_be_scratch *s) {
+/* The run of one tile alone. */
+static run run_of_tile(const sq_attn_shape *shape, const sq_be_rows *r, int32_t tile) {
     run runs[SQ_ATTN_TILES];
     const int32_t chunk = tile / SQ_ATTN_TILES, j = tile % SQ_ATTN_TILES;
     const int n = r->seg->sealed && (r->seg->reads || shape->seals) ? runs_of(shape, r, chunk, runs) : 0;
@@ -167,6 +167,19 @@ void sq_be_attn_tile(const sq_backend *b, const sq_attn_shape *shape, const sq_b
     for (int i = 0; i < n; i++)
         if (runs[i].from <= j && j < runs[i].to) u = runs[i];
     u.from = j, u.to = j + 1;
+    return u;
+}
+
+bool sq_be_attn_tile_form(const sq_attn_shape *shape, const sq_be_rows *r, int32_t tile, sq_be_form *f) {
+    const run u = run_of_tile(shape, r, tile);
+    *f = u.sealed ? (sq_be_form){u.k, u.v} : (sq_be_form){SQ_KV_F16, SQ_KV_F16};
+    return u.sealed;
+}
+
+void sq_be_attn_tile(const sq_backend *b, const sq_attn_shape *shape, const sq_be_rows *r, int32_t tile,
+                     sq_be_scratch *s) {
+    const int32_t chunk = tile / SQ_ATTN_TILES;
+    const run u = run_of_tile(shape, r, tile);
     int32_t lo, hi;
     if (see(shape, r, chunk, u, s, &lo, &hi))
         attend_run(b, shape, r, chunk, u, lo, hi, s, s->mc, s->lc, s->oc);

@@ -25,7 +25,7 @@ typedef struct {
     const int32_t *next;
     bool votes;
     sq_kv_census now; /* of the other, while a strip is compared */
-    double kl, nats[2], read[SQ_RUNGS], attended, bytes[2];
+    double kl, nats[2], read[SQ_RUNGS], dropped, attended, bytes[2];
     int64_t n, same;
 } quality;
 
@@ -58,6 +58,7 @@ static bool compare(void *user, int32_t pos, const float *b) {
     q->same += bench_likeliest(a, n) == bench_likeliest(b, n);
     q->attended += pos + 1;
     for (int r = SQ_RUNG_Q2; r < SQ_RUNG_F16; r++) q->read[r] += q->now.tokens[r];
+    q->dropped += q->now.dropped;
     q->n++;
     return true;
 }
@@ -71,7 +72,7 @@ static void add_bytes(quality *q) {
 /* How the tokens before a strip will be read. */
 static void look(quality *q, int32_t at) {
     if (q->votes) {
-        sq_votes_run(q->e[1], q->s[1]->kv);
+        sq_votes_run(q->e[1], q->s[1]->kv, NULL);
         sq_kv_seq_census(q->s[1]->kv, &q->now);
         return;
     }
@@ -106,31 +107,36 @@ static const struct {
     bool pm, cocktail, embed;
     int32_t floor;
     bool mix;
+    int32_t snap; /* tokens of the first 1536 that stay */
 } kinds[] = {{.name = "q8", .kv = SQUISH_KV_Q8},
              {.name = "k8v4", .kv = SQUISH_KV_K8V4},
              {.name = "q4", .kv = SQUISH_KV_Q4},
              {.name = "k4v2", .kv = SQUISH_KV_K4V2},
              {.name = "q2", .kv = SQUISH_KV_Q2},
-             {"pm", SQUISH_KV_F16, true, false, false, 2, false},
-             {"pm floor 4", SQUISH_KV_F16, true, false, false, 4, false},
-             {"cocktail", SQUISH_KV_F16, false, true, false, 2, false},
-             {"cocktail embeddings", SQUISH_KV_F16, false, true, true, 2, false},
-             {"pm + cocktail", SQUISH_KV_F16, true, true, false, 2, false},
-             {"mix beside q4", SQUISH_KV_Q4, false, false, false, 2, true},
-             {"mix beside q2", SQUISH_KV_Q2, false, false, false, 2, true},
-             {"pm + mix", SQUISH_KV_F16, true, false, false, 2, true},
-             {"pm + mix + cocktail", SQUISH_KV_F16, true, true, false, 2, true}};
+             {"pm", SQUISH_KV_F16, true, false, false, 2, false, 0},
+             {"pm floor 4", SQUISH_KV_F16, true, false, false, 4, false, 0},
+             {"cocktail", SQUISH_KV_F16, false, true, false, 2, false, 0},
+             {"cocktail embeddings", SQUISH_KV_F16, false, true, true, 2, false, 0},
+             {"pm + cocktail", SQUISH_KV_F16, true, true, false, 2, false, 0},
+             {"mix beside q4", SQUISH_KV_Q4, false, false, false, 2, true, 0},
+             {"mix beside q2", SQUISH_KV_Q2, false, false, false, 2, true, 0},
+             {"pm + mix", SQUISH_KV_F16, true, false, false, 2, true, 0},
+             {"pm + mix + cocktail", SQUISH_KV_F16, true, true, false, 2, true, 0},
+             {.name = "snap 512", .kv = SQUISH_KV_F16, .snap = 512},
+             {.name = "snap 1024", .kv = SQUISH_KV_F16, .snap = 1024},
+             {.name = "snap 512 in q4", .kv = SQUISH_KV_Q4, .snap = 512}};
 
 static squish_status quality_row(const quality *q, json_t *rows, size_t kind, squish_error *err) {
     char name[48];
     double kl = q->kl / (double)q->n, share[4], sealed = 0;
     for (int i = 1; i < 4; i++) sealed += share[i] = q->read[SQ_RUNG_F16 - i] / q->attended;
-    share[0] = 1 - sealed;
+    const double dropped = q->dropped / q->attended;
+    share[0] = 1 - sealed - dropped;
     snprintf(name, sizeof name, "KL to f16, %s", kinds[kind].name);
     SQ_TRY(bench_row(rows, name, "nats", &kl, 1, NAN, BENCH_SMALL_IS_GOOD, err));
     json_t *more =
-        json_pack("{s:s, s:s, s:f, s:[f,f,f,f], s:f, s:f, s:f, s:I}", "bench", "kv", "kv", kinds[kind].name,
-                  "read_sealed", sealed, "read", share[0], share[1], share[2], share[3], "ppl_ratio",
+        json_pack("{s:s, s:s, s:f, s:f, s:[f,f,f,f], s:f, s:f, s:f, s:I}", "bench", "kv", "kv", kinds[kind].name,
+                  "read_sealed", sealed, "dropped", dropped, "read", share[0], share[1], share[2], share[3], "ppl_ratio",
                   exp((q->nats[1] - q->nats[0]) / (double)q->n), "same_best", (double)q->same / (double)q->n,
                   "bytes_ratio", q->bytes[0] / q->bytes[1], "tokens", (json_int_t)q->n);
     const int failed = json_object_update(json_array_get(rows, json_array_size(rows) - 1), more);
@@ -140,7 +146,7 @@ static squish_status quality_row(const quality *q, json_t *rows, size_t kind, sq
 
 static squish_status one_kind(const bench_options *o, squish_model *m, const squish_tokens *t, size_t kind,
                               json_t *rows, squish_error *err) {
-    quality q = {.m = m, .votes = kinds[kind].pm || kinds[kind].cocktail || kinds[kind].mix};
+    quality q = {.m = m, .votes = kinds[kind].pm || kinds[kind].cocktail || kinds[kind].mix || kinds[kind].snap};
     squish_engine_options eo = squish_engine_options_default();
     squish_status st = SQUISH_OK;
     const size_t strip = (size_t)STRIP * (size_t)m->cfg.n_vocab * sizeof *q.strip;
@@ -154,6 +160,7 @@ static squish_status one_kind(const bench_options *o, squish_model *m, const squ
         eo.kv_options.pm = i && kinds[kind].pm;
         eo.kv_options.cocktail = i && kinds[kind].cocktail;
         eo.kv_options.mix = i && kinds[kind].mix;
+        eo.kv_options.snap = i ? kinds[kind].snap : 0;
         eo.kv_options.cocktail_embed = i && kinds[kind].embed;
         eo.kv_options.pm_floor = kinds[kind].floor ? kinds[kind].floor : 2;
         SQ_GUARD(sq_engine_new(&q.e[i], m, &eo, err));

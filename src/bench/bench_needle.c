@@ -23,13 +23,15 @@ typedef struct {
     const char *name;
     squish_kv kv;
     bool sage, sparge;
+    int32_t snap; /* tokens of a prompt that stay; 0: all */
 } kind;
 static const kind kinds[] = {
-    {"f16", SQUISH_KV_F16, false, false},          {"q8", SQUISH_KV_Q8, false, false},
-    {"k8v4", SQUISH_KV_K8V4, false, false},        {"q4", SQUISH_KV_Q4, false, false},
-    {"k4v2", SQUISH_KV_K4V2, false, false},        {"q2", SQUISH_KV_Q2, false, false},
-    {"sage", SQUISH_KV_F16, true, false},          {"sparge", SQUISH_KV_F16, false, true},
-    {"sage and sparge", SQUISH_KV_F16, true, true}};
+    {"f16", SQUISH_KV_F16, false, false, 0},      {"q8", SQUISH_KV_Q8, false, false, 0},
+    {"k8v4", SQUISH_KV_K8V4, false, false, 0},    {"q4", SQUISH_KV_Q4, false, false, 0},
+    {"k4v2", SQUISH_KV_K4V2, false, false, 0},    {"q2", SQUISH_KV_Q2, false, false, 0},
+    {"sage", SQUISH_KV_F16, true, false, 0},      {"sparge", SQUISH_KV_F16, false, true, 0},
+    {"sage and sparge", SQUISH_KV_F16, true, true, 0},
+    {"snap 256", SQUISH_KV_F16, false, false, 256}, {"snap 256 in q4", SQUISH_KV_Q4, false, false, 256}};
 
 typedef struct {
     const char *text;
@@ -257,6 +259,7 @@ static squish_status one_kind(needle *b, const kind *k, json_t *rows, squish_err
     eo.kv = k->kv;
     eo.attention = b->o->attention;
     eo.attention.sage = k->sage, eo.attention.sparge = k->sparge;
+    eo.kv_options.snap = k->snap;
     bo.jobs_max = JOBS;
     bo.queue_max = b->o->runs;
     SQ_GUARD(squish_engine_new(&e, b->m, &eo, err));

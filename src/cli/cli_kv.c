@@ -36,6 +36,8 @@ squish_kv_options cli_kv_options(const cli *c) {
     o.cocktail_low = (float)cli_num(c, OPT_COCKTAIL_LOW);
     o.cocktail_chunk = (int32_t)cli_int(c, OPT_COCKTAIL_CHUNK);
     o.cocktail_embed = strcmp(cli_text(c, OPT_COCKTAIL_BY), "embeddings") == 0;
+    o.snap = (int32_t)cli_int(c, OPT_SNAP_KV);
+    o.snap_window = (int32_t)cli_int(c, OPT_SNAP_WINDOW);
     o.flash_mla = cli_flag(c, OPT_FLASH_MLA);
     return o;
 }

@@ -252,6 +252,11 @@ static bool short_option(cli *c, int argc, char **argv, int *i) {
     return cli_set(c, (cli_option_id)id, argv[++*i], CLI_FROM_FLAG);
 }
 
+/* A flag, or a number that is 0 where it is off. */
+static bool is_on(const cli *c, cli_option_id id) {
+    return cli_options[id].kind == KIND_INT ? cli_int(c, id) > 0 : cli_flag(c, id);
+}
+
 /* A flag that says how another one works does nothing without it. (squish bench attention measures both ways
  * unasked, squish config shows.) */
 static bool flags_have_their_flag(const cli *c) {
@@ -261,9 +266,10 @@ static bool flags_have_their_flag(const cli *c) {
                  {OPT_SAGE_BITS, OPT_SAGE},          {OPT_PM_AGES, OPT_PM_KVQ},
                  {OPT_PM_FLOOR, OPT_PM_KVQ},         {OPT_PM_BUDGET, OPT_PM_KVQ},
                  {OPT_COCKTAIL_HIGH, OPT_COCKTAIL},  {OPT_COCKTAIL_LOW, OPT_COCKTAIL},
-                 {OPT_COCKTAIL_CHUNK, OPT_COCKTAIL}, {OPT_COCKTAIL_BY, OPT_COCKTAIL}};
+                 {OPT_COCKTAIL_CHUNK, OPT_COCKTAIL}, {OPT_COCKTAIL_BY, OPT_COCKTAIL},
+                 {OPT_SNAP_WINDOW, OPT_SNAP_KV}};
     for (size_t i = 0; i < SQ_COUNT(parts); i++)
-        if (c->values[parts[i].part].origin == CLI_FROM_FLAG && !cli_flag(c, parts[i].of) &&
+        if (c->values[parts[i].part].origin == CLI_FROM_FLAG && !is_on(c, parts[i].of) &&
             c->id != CLI_BENCH && c->id != CLI_CONFIG) {
             const char *of = cli_options[parts[i].of].name;
             cli_fail_text(c, 2, "--%s says how --%s works, which is off (add --%s)",

@@ -49,6 +49,10 @@ sq_kv_geometry sq_kv_geometry_private(const sq_kv_shape *s, const sq_kv_policy *
 size_t sq_kv_private_bytes(const sq_kv_shape *s, const sq_kv_policy *p, sq_rung r);
 size_t sq_kv_open_bytes(const sq_kv_shape *s, const sq_kv_policy *p);
 size_t sq_kv_sealed_bytes(const sq_kv_shape *s, const sq_kv_policy *p);
+/* Tiles between the sink and the window that judges that SnapKV keeps; 0: it is off. */
+static inline int32_t sq_kv_snap_tiles(const sq_kv_policy *p) {
+    return p->snap.tiles ? p->snap.tiles - p->window.sink - p->snap.window : 0;
+}
 /* The most bytes a sequence of n tokens takes at any time. */
 uint64_t sq_kv_bytes(const sq_kv_shape *s, const sq_kv_policy *p, int32_t n_tokens);
 
@@ -100,6 +104,9 @@ int32_t sq_kv_column_new(sq_kv_pool *p, int32_t tile, uint32_t forms);
 
 /* ---- sequences (kv_seq.c) -------------------------------------------------------------------- */
 
+/* All of these functions speak of positions. Where tokens were dropped from within (kv_snap.h) those behind
+ * stand in lower *slots* of the table than their positions say; sq_kv_seq_slot tells. */
+
 /* An empty sequence of at most tokens_max tokens. Its page table is allocated here, so that growing never
  * allocates from the heap. */
 squish_status sq_kv_seq_new(sq_kv_seq **out, sq_kv_pool *p, int32_t tokens_max, squish_error *err);
@@ -128,6 +135,7 @@ uint8_t *const *sq_kv_seq_sealed_pages(const sq_kv_seq *s, int32_t layer);
 enum { SQ_KV_SEAL_MAX = 16 };
 int32_t sq_kv_seq_seal_next(sq_kv_seq *s, int32_t p);
 int32_t sq_kv_seq_length(const sq_kv_seq *s); /* positions reserved and not forgotten */
+int32_t sq_kv_seq_slot(const sq_kv_seq *s, int32_t pos); /* of a position behind what was dropped */
 int32_t sq_kv_seq_column(const sq_kv_seq *s, int32_t tile);
 
 /* ---- prefix tree (kv_tree.c) ----------------------------------------------------------------- */

@@ -46,6 +46,8 @@ struct sq_kv_pool {
     sq_kv_tree *tree;      /* NULL: none */
 };
 
+typedef struct sq_kv_snap sq_kv_snap;
+
 struct sq_kv_seq {
     sq_kv_pool *pool;
     int32_t tokens_max, tiles_max, n_tiles, length;
@@ -65,6 +67,10 @@ struct sq_kv_seq {
     int32_t n_judged;        /* tiles before it were */
     int32_t event_at;        /* length from which on there is something to look at */
     int32_t cursor[SQ_KV_CURSORS];
+    /* (kv_snap.c) length and tiles count slots: what is there. */
+    int32_t dropped;         /* tokens from within: a position less its slot */
+    int32_t cut_from;        /* slots before it are a choice, in which nothing can be cut */
+    sq_kv_snap *snap;        /* NULL without SnapKV */
 };
 
 /* Rung that canonical sealed tiles are on. */
@@ -99,6 +105,13 @@ bool sq_kv_seq_reads_open(const sq_kv_seq *s, int32_t tile);
 /* Append a copy of the first rows (1..32) of an open column; the length is a whole number of tiles.
  * NO_MEMORY. */
 squish_status sq_kv_seq_copy(sq_kv_seq *s, int32_t column, int32_t rows, squish_error *err);
+/* (kv_snap.c) What a sequence needs for it, NULL where the policy has none; and forget what was looked at.
+ * NO_MEMORY. */
+squish_status sq_kv_snap_new(sq_kv_snap **out, const sq_kv_pool *p, int32_t tiles_max, squish_error *err);
+void sq_kv_snap_free(sq_kv_snap *x, const sq_kv_pool *p);
+void sq_kv_snap_forget(sq_kv_snap *x);
+/* The prompt of a departed sequence has ended: what is to be dropped is dropped next. */
+void sq_kv_snap_due(sq_kv_seq *s);
 /* (kv_tree.c) A column of a node lost its last holder but the tree, or found one. */
 void sq_kv_tree_rests(sq_kv_tree *t, int32_t node);
 void sq_kv_tree_wakes(sq_kv_tree *t, int32_t node);

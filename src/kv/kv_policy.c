@@ -111,7 +111,7 @@ static void add_floor_options(sq_kv_policy *p, const char *at) {
 
 void sq_kv_policy_add(sq_kv_policy *p, squish_kv kv, const squish_kv_options *o) {
     p->window = (sq_kv_window){o->sink / SQ_KV_TILE, o->residual / SQ_KV_TILE};
-    p->votes = o->pm || o->mix || o->cocktail;
+    p->votes = o->pm || o->mix || o->cocktail || o->snap;
     p->base = p->seals ? rung_of(p->k) : SQ_RUNG_F16;
     p->v_most = p->seals ? p->v : SQ_KV_F16;
     if (o->rotate == SQUISH_KV_ROTATE_OFF) p->rotate_v = false;
@@ -125,9 +125,11 @@ void sq_kv_policy_add(sq_kv_policy *p, squish_kv kv, const squish_kv_options *o)
     p->cocktail.on = o->cocktail, p->cocktail.embed = o->cocktail_embed;
     p->cocktail.high = o->cocktail_high, p->cocktail.low = o->cocktail_low;
     p->cocktail.chunk = o->cocktail_chunk / SQ_KV_TILE;
+    p->snap.tiles = o->snap / SQ_KV_TILE, p->snap.window = o->snap_window / SQ_KV_TILE;
     /* A prompt waits for its end in 8 bits, or open. */
     if (p->seals) p->k = SQ_KV_Q8;
-    if (kv == SQUISH_KV_F16 || p->v != SQ_KV_Q8) p->rotate_v = o->rotate != SQUISH_KV_ROTATE_OFF;
+    const bool below_q8 = kv == SQUISH_KV_F16 ? o->pm || o->cocktail : p->v != SQ_KV_Q8;
+    if (below_q8) p->rotate_v = o->rotate != SQUISH_KV_ROTATE_OFF;
 }
 
 /* ---- what it takes --------------------------------------------------------------------------- */
@@ -185,7 +187,9 @@ uint64_t sq_kv_bytes(const sq_kv_shape *s, const sq_kv_policy *p, int32_t n) {
         open = 2 + w.sink + w.residual + 2 * FULL + sq_div_up(p->step_tokens, SQ_KV_TILE);
         if (open > tiles) open = tiles;
     }
-    /* What a prompt takes up to its end; and a tile more, which is copied before the old one goes. */
+    /* What a prompt takes up to its end; what stays of it, which is copied before the rest goes; and a tile
+     * more, likewise. */
+    if (tiles > p->snap.tiles) open += sq_kv_snap_tiles(p);
     return (uint64_t)open * sq_kv_open_bytes(s, p) + (uint64_t)sealed * sq_kv_sealed_bytes(s, p) +
            (n > 0 ? sq_kv_private_bytes(s, p, SQ_RUNG_Q8) : 0);
 }

@@ -58,6 +58,10 @@ typedef struct {
         float high, low;
         int32_t chunk; /* tiles */
     } cocktail;
+    struct {
+        int32_t tiles;  /* that stay of a prompt; 0: all (SnapKV is off) */
+        int32_t window; /* the last ones among them, whose queries judge */
+    } snap;
 } sq_kv_policy;
 
 /* What squish_kv_name and squish_kv_from_name are; and a format of the enum, without options and floors. */
@@ -102,6 +106,7 @@ typedef struct {
     const squish_attention *attention;
     int32_t n_layers, head_dim;
     bool latent;             /* attention on latents */
+    int32_t windowed;        /* layers with a sliding window */
     const uint64_t *flagged; /* [n_layers / 64] layers whose key bias forbids fewer than 8 bits */
 } sq_kv_wish;
 /* INVALID or UNSUPPORTED, with the names of both options. */

@@ -65,6 +65,7 @@ void sq_kv_seq_prompt_end(sq_kv_seq *s) {
     if (!s->pool->policy.votes) return;
     sq_kv_seq_missing(s, s->length); /* what the last queries read open alone is let go of */
     if (!s->departed) depart(s);
+    sq_kv_snap_due(s);
     vote_again(s);
 }
 
@@ -198,7 +199,8 @@ void sq_kv_seq_moved(sq_kv_seq *s, const sq_kv_move *moves, int32_t n) {
 }
 
 void sq_kv_seq_census(const sq_kv_seq *s, sq_kv_census *out) {
-    *out = (sq_kv_census){.bytes_f16 = (uint64_t)s->n_tiles * s->pool->open_bytes};
+    const int32_t all = s->n_tiles + s->dropped / TILE;
+    *out = (sq_kv_census){.bytes_f16 = (uint64_t)all * s->pool->open_bytes, .dropped = s->dropped};
     for (int32_t t = 0; t < s->n_tiles; t++) {
         const sq_rung r = sq_kv_seq_rung(s, t);
         const int32_t left = s->length - t * TILE;

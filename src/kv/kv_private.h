@@ -58,7 +58,8 @@ typedef struct {
     int32_t tokens[SQ_RUNGS]; /* by rung */
     int32_t judged[3];        /* tiles that Cocktail found low, middling, high */
     uint64_t bytes[SQ_RUNGS]; /* of their columns: headers, codes and scales of all layers */
-    uint64_t bytes_f16;       /* of all its tokens in f16, in tiles of the same headers */
+    uint64_t bytes_f16;       /* of all its tokens in f16, in tiles of the same headers; of dropped ones too */
+    int32_t dropped;          /* tokens (SnapKV) */
 } sq_kv_census;
 void sq_kv_seq_census(const sq_kv_seq *s, sq_kv_census *out);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * kv_rules.c - what of a wish does not go together. Each rule refuses before anything is allocated, and names
- * both sides. The numbers are those of the design; rules whose feature is not built yet (R8, R11 to R13) are
+ * both sides. The numbers are those of the design; rules whose feature is not built yet (R11, R13) are
  * not here, and three hold elsewhere: that no shared column is rewritten (R9: features work on copies,
  * kv_private.c), logprobs beside approximate attention (R16: a job's, sched_job.c), and that a snapshot of
  * another form is a miss (R17: sq_kv_policy_hash). Heads of a d that is no multiple of 16 are padded (R14);
@@ -128,6 +128,36 @@ static squish_status check_floors(const sq_kv_wish *w, squish_error *err) {
     return SQUISH_OK;
 }
 
+/* ---- SnapKV ---------------------------------------------------------------------------------- */
+
+static squish_status check_snap(const sq_kv_wish *w, squish_error *err) {
+    const squish_kv_options *o = w->options;
+    if (o->snap == 0) return SQUISH_OK;
+    if (o->snap < 0 || o->snap % SQ_KV_TILE)
+        return sq_fail(err, SQUISH_INVALID, "--snap-kv %d beside tiles of %d tokens: no multiple", o->snap,
+                       SQ_KV_TILE);
+    if (o->snap_window < SQ_KV_TILE || o->snap_window % SQ_KV_TILE)
+        return sq_fail(err, SQUISH_INVALID, "--snap-window %d beside tiles of %d tokens: no multiple",
+                       o->snap_window, SQ_KV_TILE);
+    if (o->snap <= o->snap_window + o->sink) /* R8 */
+        return sq_fail(
+            err, SQUISH_INVALID,
+            "--snap-kv %d beside --snap-window %d and --kv-sink %d: these stay anyway (wanted %d or "
+            "more)",
+            o->snap, o->snap_window, o->sink, o->snap_window + o->sink + SQ_KV_TILE);
+    if (o->cocktail)
+        return sq_fail(
+            err, SQUISH_INVALID,
+            "--snap-kv beside --cocktail-kv: both go by what the end of a prompt looks at; what one "
+            "would keep in 2 bits the other drops");
+    if (w->windowed > 0) /* R12 */
+        return sq_fail(err, SQUISH_UNSUPPORTED,
+                       "--snap-kv beside layers with a sliding window (the model has %d): what is in sight "
+                       "there goes by positions, which the kept tokens of a head do not have in common",
+                       w->windowed);
+    return SQUISH_OK;
+}
+
 /* ---- attention and models ---------------------------------------------------------------------- */
 
 static squish_status check_attention(const sq_kv_wish *w, squish_error *err) {
@@ -162,6 +192,9 @@ squish_status sq_kv_rules_check(const sq_kv_wish *w, squish_error *err) {
     if (o->rotate == SQUISH_KV_ROTATE_KEYS && !o->mix)
         return sq_fail(err, SQUISH_INVALID,
                        "--kv-rotate keys beside --kv %s: nothing that is rotated is kept", sq_kv_name(w->kv));
+    if (w->kv == SQUISH_KV_F32 && o->snap)
+        return sq_fail(err, SQUISH_INVALID,
+                       "--snap-kv beside --kv f32: it is there to verify (wanted another format)");
     if (w->kv == SQUISH_KV_F32 && feature(w))
         return sq_fail(err, SQUISH_INVALID,
                        "%s beside --kv f32: it is there to verify (wanted another format)", feature(w));
@@ -170,6 +203,7 @@ squish_status sq_kv_rules_check(const sq_kv_wish *w, squish_error *err) {
     SQ_TRY(check_cocktail(w, err));
     SQ_TRY(check_pm(w, err));
     SQ_TRY(check_floors(w, err));
+    SQ_TRY(check_snap(w, err));
     SQ_TRY(check_attention(w, err));
     return check_models(w, err);
 }

@@ -33,6 +33,11 @@ squish_status sq_kv_seq_new(sq_kv_seq **out, sq_kv_pool *p, int32_t tokens_max, 
                      .tiles_max = sq_div_up(tokens_max, TILE),
                      .sealed_to = p->policy.window.sink,
                      .node = -1};
+    const squish_status st = sq_kv_snap_new(&s->snap, p, s->tiles_max, err);
+    if (st != SQUISH_OK) {
+        sq_kv_seq_free(s);
+        return st;
+    }
     s->pages = sq_alloc_zero(&p->alloc, table_bytes(s));
     s->sealed_pages = seals ? sq_alloc_zero(&p->alloc, table_bytes(s)) : NULL;
     s->columns = sq_alloc_new(&p->alloc, (size_t)s->tiles_max * sizeof *s->columns);
@@ -57,6 +62,7 @@ void sq_kv_seq_free(sq_kv_seq *s) {
     if (!s) return;
     const squish_alloc *a = &s->pool->alloc;
     sq_kv_seq_truncate(s, 0);
+    sq_kv_snap_free(s->snap, s->pool);
     sq_alloc_free(a, s->pages, s->pages ? table_bytes(s) : 0);
     sq_alloc_free(a, s->sealed_pages, s->sealed_pages ? table_bytes(s) : 0);
     sq_alloc_free(a, s->columns, s->columns ? (size_t)s->tiles_max * sizeof *s->columns : 0);
@@ -76,7 +82,8 @@ uint8_t *const *sq_kv_seq_sealed_pages(const sq_kv_seq *s, int32_t layer) {
     return s->sealed_pages ? s->sealed_pages + (size_t)layer * (size_t)s->tiles_max : NULL;
 }
 
-int32_t sq_kv_seq_length(const sq_kv_seq *s) { return s->length; }
+int32_t sq_kv_seq_length(const sq_kv_seq *s) { return s->length + s->dropped; }
+int32_t sq_kv_seq_slot(const sq_kv_seq *s, int32_t pos) { return pos - s->dropped; }
 int32_t sq_kv_seq_column(const sq_kv_seq *s, int32_t tile) { return s->columns[tile]; }
 int32_t sq_kv_seq_node(const sq_kv_seq *s) { return s->node; }
 
@@ -134,8 +141,9 @@ static void leave_open(sq_kv_seq *s) {
             sq_kv_column_leave_open(s->pool, s->columns[s->open_from]);
 }
 
-uint64_t sq_kv_seq_missing(sq_kv_seq *s, int32_t n) {
+uint64_t sq_kv_seq_missing(sq_kv_seq *s, int32_t pos) {
     const sq_kv_pool *p = s->pool;
+    const int32_t n = sq_kv_seq_slot(s, pos);
     leave_open(s);
     const int32_t grow = sq_div_up(n, TILE) - s->n_tiles, at = tail(s, n), end = seal_end(s, n);
     uint64_t open = grow > 0 ? (uint64_t)grow : 0, sealed = 0;
@@ -159,11 +167,12 @@ static void own_tail(sq_kv_seq *s, int32_t tile) {
     sq_kv_column_unseal(s->pool, s->columns[tile]);
 }
 
-squish_status sq_kv_seq_reserve(sq_kv_seq *s, int32_t n, squish_error *err) {
+squish_status sq_kv_seq_reserve(sq_kv_seq *s, int32_t pos, squish_error *err) {
     sq_kv_pool *p = s->pool;
-    if (n > s->tokens_max)
-        return sq_fail(err, SQUISH_INVALID, "%d tokens do not fit the sequence's %d", n, s->tokens_max);
-    if (sq_kv_seq_missing(s, n) > sq_kv_pool_bytes_free(p))
+    const int32_t n = sq_kv_seq_slot(s, pos);
+    if (pos > s->tokens_max)
+        return sq_fail(err, SQUISH_INVALID, "%d tokens do not fit the sequence's %d", pos, s->tokens_max);
+    if (sq_kv_seq_missing(s, pos) > sq_kv_pool_bytes_free(p))
         return sq_fail(err, SQUISH_NO_MEMORY, "kv cache is full: %llu of %llu bytes used",
                        (unsigned long long)sq_kv_pool_bytes_used(p),
                        (unsigned long long)sq_kv_pool_bytes_max(p));
@@ -182,7 +191,7 @@ squish_status sq_kv_seq_reserve(sq_kv_seq *s, int32_t n, squish_error *err) {
 }
 
 int32_t sq_kv_seq_seal_next(sq_kv_seq *s, int32_t pos) {
-    const int32_t end = seal_end(s, pos + 1);
+    const int32_t end = seal_end(s, sq_kv_seq_slot(s, pos) + 1);
     while (s->sealed_to < end) {
         const int32_t t = s->sealed_to++;
         sq_kv_column *c = &s->pool->columns[s->columns[t]];
@@ -212,6 +221,7 @@ static void stay_departed(sq_kv_seq *s) {
     s->event_at = 0;
     s->departed = s->length > 0;
     if (s->departed) return;
+    s->dropped = s->cut_from = 0;
     s->open_from = 0;
     s->sealed_to = s->pool->policy.window.sink;
 }
@@ -223,9 +233,10 @@ static bool open_behind(const sq_kv_seq *s, int32_t n) {
     return true;
 }
 
-int32_t sq_kv_seq_truncate(sq_kv_seq *s, int32_t n) {
-    if (n < 0) n = 0;
-    if (n >= s->length) return s->length;
+int32_t sq_kv_seq_truncate(sq_kv_seq *s, int32_t pos) {
+    int32_t n = sq_kv_seq_slot(s, pos);
+    if (n < s->cut_from) n = 0;
+    if (n >= s->length) return sq_kv_seq_length(s);
     const int32_t sink = s->pool->policy.window.sink;
     if (s->departed && !open_behind(s, n)) n = 0;
     if (!s->departed && s->open_from > sink && s->open_from > seal_end(s, n + 1)) n = 0;
@@ -240,8 +251,9 @@ int32_t sq_kv_seq_truncate(sq_kv_seq *s, int32_t n) {
     if (s->sealed_to > n / TILE) s->sealed_to = n / TILE > sink ? n / TILE : sink;
     s->length = n;
     if (n == 0 && s->weight) memset(s->weight, 0, weight_bytes(s));
+    if (n == 0) sq_kv_snap_forget(s->snap);
     if (s->departed) stay_departed(s);
-    return n;
+    return sq_kv_seq_length(s);
 }
 
 squish_status sq_kv_seq_copy(sq_kv_seq *s, int32_t column, int32_t rows, squish_error *err) {

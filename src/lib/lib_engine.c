@@ -19,7 +19,8 @@ squish_kv_options squish_kv_options_default(void) {
                                .pm_floor = 2,
                                .cocktail_high = 0.15f,
                                .cocktail_low = 0.5f,
-                               .cocktail_chunk = 32};
+                               .cocktail_chunk = 32,
+                               .snap_window = 32};
 }
 
 squish_status squish_engine_estimate(const squish_model *m, const squish_engine_options *opt,
@@ -59,7 +60,7 @@ void squish_seq_free(squish_seq *s) { sq_seq_free(s); }
 void squish_seq_get_census(const squish_seq *s, squish_kv_census *out) {
     sq_kv_census c;
     sq_kv_seq_census(s->kv, &c);
-    *out = (squish_kv_census){.bytes_f16 = c.bytes_f16};
+    *out = (squish_kv_census){.bytes_f16 = c.bytes_f16, .dropped = c.dropped};
     for (int i = 0; i < 4; i++)
         out->tokens[i] = c.tokens[SQ_RUNG_F16 - i], out->bytes[i] = c.bytes[SQ_RUNG_F16 - i];
     for (int i = 0; i < 3; i++) out->chunks[i] = c.judged[i];

@@ -11,6 +11,7 @@
  *
  * Experts: model_moe.c. */
 #include "kv/kv_private.h"
+#include "kv/kv_snap.h"
 #include "model/model_forward_int.h"
 
 #include <string.h>
@@ -72,7 +73,7 @@ static squish_status plan_host(sq_forward *f, squish_error *err) {
     const size_t seals = seals_max(f) * sizeof *f->seals;
     const size_t seen_at = freq + segs + seals + (size_t)f->m_max * sizeof *f->pos;
     const size_t seen = 2 * OBSERVE_ROWS * (size_t)f->m->cfg.n_heads * sizeof *f->seen;
-    const size_t routes = sq_align_up(seen_at + (f->kv.cocktail.on ? seen : 0), 64);
+    const size_t routes = sq_align_up(seen_at + (f->kv.cocktail.on || f->kv.snap.tiles ? seen : 0), 64);
     f->host_bytes = routes + sq_moe_plan_host(&f->m->cfg, f->m_max, &f->moe, NULL);
     f->host = sq_alloc_zero(&f->alloc, f->host_bytes);
     if (!f->host) return sq_fail(err, SQUISH_NO_MEMORY, "forward pass: out of memory");
@@ -190,11 +191,29 @@ static void observe(sq_forward *f, int32_t i_layer, const sq_attn_shape *shape, 
     const int32_t layers = f->m->cfg.n_layers, first = layers > OBSERVE_FROM ? OBSERVE_FROM : 0;
     for (int32_t i = 0; i < n_segs; i++) {
         float *mass = segs[i].observe ? sq_kv_seq_mass(segs[i].kv) : NULL;
-        const int32_t rows = segs[i].n_rows < OBSERVE_ROWS ? segs[i].n_rows : OBSERVE_ROWS;
+        const int32_t rows = segs[i].observe;
         if (!mass || i_layer < first) continue;
-        const int32_t tiles = (segs[i].pos0 + segs[i].n_rows - 1) / SQ_KV_TILE + 1;
+        const int32_t tiles = (f->segs[i].pos0 + segs[i].n_rows - 1) / SQ_KV_TILE + 1;
         if (i_layer == first) memset(mass, 0, (size_t)tiles * sizeof *mass);
         sq_be_attn_mass(f->b, shape, &f->segs[i], segs[i].n_rows - rows, rows, &f->q, f->seen, mass);
+    }
+}
+
+/* The same of every layer by token, for who chooses tokens. */
+static void look(sq_forward *f, int32_t i_layer, const sq_attn_shape *shape, const sq_step_seg *segs,
+                 int32_t n_segs) {
+    for (int32_t i = 0; f->kv.snap.tiles && i < n_segs; i++) {
+        const sq_step_seg *g = &segs[i];
+        const int32_t first = g->n_rows - g->observe;
+        if (g->observe == 0) continue;
+        if (i_layer == 0) sq_kv_seq_look(g->kv, g->pos0 + first, g->observe, g->observe_from);
+        size_t ld;
+        int32_t tiles;
+        float *looks = sq_kv_seq_looks(g->kv, i_layer, &ld, &tiles);
+        for (int32_t at = first, n; looks && at < g->n_rows; at += n) {
+            n = g->n_rows - at < OBSERVE_ROWS ? g->n_rows - at : OBSERVE_ROWS;
+            sq_be_attn_looks(f->b, shape, &f->segs[i], at, n, &f->q, tiles, f->seen, looks, ld);
+        }
     }
 }
 
@@ -204,7 +223,7 @@ static void attention(sq_forward *f, int32_t i_layer, const sq_step_seg *segs, i
     for (int32_t i = 0; i < n_segs; i++)
         f->segs[i] = (sq_attn_seg){segs[i].row0,
                                    segs[i].n_rows,
-                                   segs[i].pos0,
+                                   sq_kv_seq_slot(segs[i].kv, segs[i].pos0),
                                    segs[i].prompt,
                                    sq_kv_seq_pages(segs[i].kv, i_layer),
                                    sq_kv_seq_sealed_pages(segs[i].kv, i_layer),
@@ -226,6 +245,7 @@ static void attention(sq_forward *f, int32_t i_layer, const sq_step_seg *segs, i
     if (f->n_seals > 0) sq_be_attn_seal(f->b, &shape, f->segs, f->seals, f->n_seals);
     weigh(f, i_layer, &shape, segs, n_segs);
     observe(f, i_layer, &shape, segs, n_segs);
+    look(f, i_layer, &shape, segs, n_segs);
     const float *sub_norm = l->vec[SQ_ROLE_ATTN_SUB_NORM];
     const bool quant_o = sq_forward_wants_q8(&l->mat[SQ_ROLE_O]);
     sq_be_attend(f->b, &shape, f->segs, n_segs, &f->q, quant_o && !sub_norm, &f->a);

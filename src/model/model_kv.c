@@ -58,6 +58,7 @@ squish_status sq_model_kv_check(const sq_model *m, const squish_engine_options *
                     .head_dim = m->cfg.head_dim,
                     .latent = m->cfg.mla.kv_rank > 0,
                     .flagged = flagged};
+    for (int32_t l = 0; l < m->cfg.n_layers; l++) w.windowed += m->layers[l].windowed;
     if (o->kv_options.floors && m->cfg.n_layers <= SQ_KV_LAYERS_MAX) add_floors(m, flagged);
     return sq_kv_rules_check(&w, err);
 }

@@ -104,10 +104,15 @@ squish_status sq_seq_extend(sq_seq *s, const int32_t *tokens, size_t n, squish_l
 
 /* ---- old tiles (sched_votes.c) --------------------------------------------------------------- */
 
-/* Let a sequence's tiles go down as their votes say; before every step. Nearly free where there are none. */
-void sq_votes_run(sq_engine *e, sq_kv_seq *kv);
-/* Do the last rows of a prompt have to be observed? */
-bool sq_votes_observe(const sq_engine *e);
+/* Drop what is due to be dropped, and let a sequence's tiles go down as their votes say; before every step.
+ * Nearly free where there is nothing. NO_MEMORY: there is no room to drop tokens; the step has to wait. */
+squish_status sq_votes_run(sq_engine *e, sq_kv_seq *kv, squish_error *err);
+/* How many of n rows from position pos on, the last ones, have to be observed, of a prompt of n_prompt tokens;
+ * *from: the position from which on rows are. */
+int32_t sq_votes_observe(const sq_engine *e, int32_t pos, int32_t n, int32_t n_prompt, int32_t *from);
+/* Of n tokens of a job that are there already those that need not be computed: its prompt has to end, and
+ * rows that judge have to be seen. */
+int32_t sq_votes_reusable(const sq_engine *e, int32_t n_prompt, int32_t n);
 /* The prompt ids[0..n), all computed, has ended. */
 void sq_votes_prompt_end(sq_engine *e, sq_kv_seq *kv, const int32_t *ids, int32_t n);
 

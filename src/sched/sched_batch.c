@@ -145,9 +145,9 @@ static void run_step(sq_batch *b) {
     for (int32_t i = 0; i < b->n_plan; i++) {
         sq_job *j = b->plan[i].j;
         const int32_t n = b->plan[i].n_rows;
-        segs[i] = (sq_step_seg){j->kv, m, n, j->computed, j->computed + n <= j->n_prompt,
-                                j->computed + n == j->n && !sq_kv_seq_departed(j->kv) &&
-                                    sq_votes_observe(b->e)};
+        segs[i] = (sq_step_seg){j->kv, m, n, j->computed, j->computed + n <= j->n_prompt, 0, 0};
+        segs[i].observe =
+            sq_votes_observe(b->e, j->computed, n, j->answer ? j->n_prompt : 0, &segs[i].observe_from);
         memcpy(b->ids + m, j->tokens + j->computed, (size_t)n * sizeof *b->ids);
         if (j->answer && j->computed + n == j->n + j->n_guesses) sq_answer_prepare(j->answer, b->e->masks);
         if (sq_job_streams(j)) n_streams += n;

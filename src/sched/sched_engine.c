@@ -66,6 +66,11 @@ static squish_status check_latent(const squish_engine_options *o, const sq_confi
         return sq_fail(err, SQUISH_UNSUPPORTED,
                        "%s beside the latent attention of %s: it reads keys and values",
                        o->attention.sage ? "--sage-attention" : "--sparge-attn", c->arch);
+    if (o->kv_options.snap)
+        return sq_fail(err, SQUISH_UNSUPPORTED,
+                       "--snap-kv beside the latent attention of %s: its heads share one row a token, and "
+                       "cannot keep tokens of their own",
+                       c->arch);
     if (o->kv_options.pm || o->kv_options.mix || o->kv_options.cocktail)
         return sq_fail(err, SQUISH_UNSUPPORTED,
                        "%s beside the latent attention of %s: it is about channels of keys and values",
@@ -201,8 +206,8 @@ squish_status sq_engine_spec(const sq_engine *e, sq_spec **out, const squish_spe
     if (o->mode == SQUISH_SPEC_AUTO || o->mode == SQUISH_SPEC_OFF) return SQUISH_OK;
     return sq_fail(
         err, SQUISH_INVALID,
-        "--spec %s beside --pm-kvq, --mix-kvq or --cocktail-kv: guesses and tiles that lose bits by age "
-        "do not go together (wanted auto or off)",
+        "--spec %s beside --pm-kvq, --mix-kvq, --cocktail-kv or --snap-kv: guesses and tiles that lose bits by "
+        "age do not go together (wanted auto or off)",
         squish_spec_name(o->mode));
 }
 

@@ -274,9 +274,9 @@ void sq_rows_use(sq_batch *b) {
         j->computed += n;
         b->stats.evaluated_tokens += (uint64_t)b->plan[i].n_rows;
         keep(b, j);
+        if (j->answer && j->computed == j->n_prompt) sq_votes_prompt_end(b->e, j->kv, j->tokens, j->computed);
         if (j->computed < j->n) continue;
         prompt_done(j);
-        if (j->answer && !sq_kv_seq_departed(j->kv)) sq_votes_prompt_end(b->e, j->kv, j->tokens, j->n);
         if (j->answer && sq_answer_wants_token(j->answer))
             add_ready(b, &r, j, first + n - 1);
         else if (j->answer)

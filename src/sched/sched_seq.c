@@ -78,10 +78,10 @@ static squish_status run_rows(sq_seq *s, const int32_t *tokens, int32_t n, int32
                               squish_error *err) {
     SQ_TRY(check_cancel(s, err));
     forget_guesses(s);
-    sq_votes_run(s->e, s->kv);
+    SQ_TRY(sq_votes_run(s->e, s->kv, err));
     SQ_TRY(sq_kv_seq_reserve(s->kv, s->n + n, err));
-    const sq_step_seg seg = {
-        s->kv, 0, n, s->n, s->n + n <= s->n_prompt, s->n + n == s->n_prompt && sq_votes_observe(s->e)};
+    sq_step_seg seg = {s->kv, 0, n, s->n, s->n + n <= s->n_prompt, 0, 0};
+    seg.observe = sq_votes_observe(s->e, s->n, n, s->n_prompt, &seg.observe_from);
     s->e->logits_of = NULL;
     sq_forward_run(s->e->f, tokens, n, &seg, 1);
     memmove(s->tokens + s->n, tokens, (size_t)n * sizeof *tokens);

@@ -13,7 +13,8 @@
  * is there, and always computes the last token for its logits. */
 static int32_t reusable(const sq_batch *b, const sq_job *j) {
     if (!b->tree || j->pool == SQUISH_POOL_MEAN) return 0;
-    if (j->prompt_logprobs < 0 || j->scored > j->n - 1) return j->n - 1;
+    if (j->prompt_logprobs < 0 || j->scored > j->n - 1)
+        return j->answer ? sq_votes_reusable(b->e, j->n_prompt, j->n - 1) : j->n - 1;
     return j->scored > 0 ? j->scored - 1 : 0;
 }
 
@@ -122,7 +123,7 @@ void sq_slots_admit(sq_batch *b, uint64_t now) {
     for (sq_job *j; (j = best_waiting(b, now));) {
         const int32_t slot = free_slot(b);
         if (slot >= 0 && b->snapshots && !j->looked_up && reusable(b, j) > 0)
-            sq_snapshots_restore(b->snapshots, j->salt, j->tokens, reusable(b, j));
+            sq_snapshots_restore(b->snapshots, j->salt, j->tokens, j->n - 1); /* whole files */
         j->looked_up = true;
         const sq_kv_match m = match(b, j);
         if (slot >= 0 && worth_waiting(b, j, &m)) {
@@ -188,15 +189,17 @@ static sq_job *who_yields(const sq_batch *b, uint64_t now) {
 /* Columns for tokens [0, n) of a running job. False: it had to leave, or ended. */
 static bool make_room(sq_batch *b, sq_job *j, int32_t n, uint64_t now) {
     squish_error err = {0};
-    sq_votes_run(b->e, j->kv);
+    squish_status st;
     for (;;) {
-        if (sq_kv_pool_make_room(b->e->kv, sq_kv_seq_missing(j->kv, n))) break;
+        err = (squish_error){0};
+        st = sq_votes_run(b->e, j->kv, &err);
+        if (st == SQUISH_OK && sq_kv_pool_make_room(b->e->kv, sq_kv_seq_missing(j->kv, n))) break;
         sq_job *worst = who_yields(b, now);
         if (!worst) break;
         preempt(b, worst, now);
         if (worst == j) return false;
     }
-    if (sq_kv_seq_reserve(j->kv, n, &err) == SQUISH_OK) return true;
+    if (st == SQUISH_OK && sq_kv_seq_reserve(j->kv, n, &err) == SQUISH_OK) return true;
     sq_slots_leave(b, j);
     sq_batch_end(b, j, SQUISH_FINISH_NONE, NULL, err.code, &err);
     return false;

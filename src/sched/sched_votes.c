@@ -3,6 +3,7 @@
  * sched_votes.c - the end of a prompt, and what becomes of old tiles behind it: kv_private.c says which, the
  * backend writes them. */
 #include "kv/kv_private.h"
+#include "kv/kv_snap.h"
 #include "sched/sched.h"
 
 #include <math.h>
@@ -10,7 +11,23 @@
 
 enum { JUDGES = 32 /* last tokens of a prompt, which stand for its question */ };
 
-void sq_votes_run(sq_engine *e, sq_kv_seq *kv) {
+/* Of a prompt that has ended drop what its end does not look at. */
+static squish_status drop_tokens(sq_engine *e, sq_kv_seq *kv, squish_error *err) {
+    SQ_TRY(sq_kv_seq_snap_begin(kv, err));
+    for (int32_t l = 0; l < e->m->cfg.n_layers; l++) {
+        const sq_attn_shape s = sq_forward_attn_shape(e->f, l);
+        int32_t n;
+        uint8_t *const *to;
+        const int32_t *slots = sq_kv_seq_snap_choose(kv, l, &n, &to);
+        sq_be_attn_gather(e->b, &s, sq_kv_seq_pages(kv, l), sq_kv_seq_sealed_pages(kv, l),
+                          sq_kv_seq_reads(kv), slots, n, to);
+    }
+    sq_kv_seq_snap_end(kv);
+    return SQUISH_OK;
+}
+
+squish_status sq_votes_run(sq_engine *e, sq_kv_seq *kv, squish_error *err) {
+    if (sq_kv_seq_snap_due(kv)) SQ_TRY(drop_tokens(e, kv, err));
     sq_kv_move moves[SQ_KV_MOVES_MAX];
     sq_attn_move pages[SQ_KV_MOVES_MAX];
     for (int32_t n; (n = sq_kv_seq_events(kv, moves)) > 0; sq_kv_seq_moved(kv, moves, n))
@@ -24,6 +41,7 @@ void sq_votes_run(sq_engine *e, sq_kv_seq *kv) {
                                    sq_kv_seq_weight(kv, l)};
             sq_be_attn_move(e->b, &s, pages, n);
         }
+    return SQUISH_OK;
 }
 
 /* ---- judged by embeddings: the mean of a tile's tokens beside that of the last ones ------------ */
@@ -60,9 +78,21 @@ static void judge_by_embeddings(sq_engine *e, sq_kv_seq *kv, const int32_t *ids,
     sq_alloc_free(&e->alloc, question, bytes);
 }
 
-bool sq_votes_observe(const sq_engine *e) {
+int32_t sq_votes_observe(const sq_engine *e, int32_t pos, int32_t n, int32_t n_prompt, int32_t *from) {
     const sq_kv_policy *p = sq_kv_pool_policy(e->kv);
-    return p->cocktail.on && !p->cocktail.embed;
+    const bool ends = pos + n == n_prompt;
+    *from = n_prompt - p->snap.window * SQ_KV_TILE;
+    if (p->snap.tiles && pos + n <= n_prompt && pos + n > *from) return *from > pos ? pos + n - *from : n;
+    if (!p->cocktail.on || p->cocktail.embed || !ends) return 0;
+    return n < JUDGES ? n : JUDGES;
+}
+
+int32_t sq_votes_reusable(const sq_engine *e, int32_t n_prompt, int32_t n) {
+    const sq_kv_policy *p = sq_kv_pool_policy(e->kv);
+    if (!p->votes) return n;
+    const bool looks = p->snap.tiles && n_prompt > p->snap.tiles * SQ_KV_TILE;
+    const int32_t most = n_prompt - (looks ? p->snap.window * SQ_KV_TILE : 1);
+    return most < n ? most : n;
 }
 
 void sq_votes_prompt_end(sq_engine *e, sq_kv_seq *kv, const int32_t *ids, int32_t n) {
@@ -71,5 +101,5 @@ void sq_votes_prompt_end(sq_engine *e, sq_kv_seq *kv, const int32_t *ids, int32_
     sq_kv_seq_prompt_end(kv);
     if (p->cocktail.on && p->cocktail.embed) judge_by_embeddings(e, kv, ids, n);
     if (p->cocktail.on) sq_kv_seq_judge(kv);
-    sq_votes_run(e, kv);
+    sq_votes_run(e, kv, NULL); /* where there is no room now, before the next step */
 }

@@ -10,7 +10,7 @@
 #include <math.h>
 #include <stdio.h>
 
-static run base;
+static run base, shallow; /* a few layers do for what holds whatever is computed */
 static squish_model *model;
 static squish_tokens prose;
 static bell *ring;
@@ -67,7 +67,7 @@ static void pm_keeps_256_768_3072_of_4096(void **state) {
     squish_kv_census c;
     read_prompt(&a, ids, 4095);
     go_on(&a, ids + 4095, 1);
-    sq_votes_run(a.e, a.s->kv); /* as before the next token */
+    sq_votes_run(a.e, a.s->kv, NULL); /* as before the next token */
     squish_seq_get_census(a.s, &c);
     const uint64_t all = c.bytes[0] + c.bytes[1] + c.bytes[2] + c.bytes[3];
     printf("pm: %d %d %d %d tokens, %.2fx\n", c.tokens[0], c.tokens[1], c.tokens[2], c.tokens[3],
@@ -175,7 +175,7 @@ static bool compare_row(void *user, int32_t pos, const float *q) {
     return true;
 }
 
-enum { PROMPT = 1024, AFTER = 256 };
+enum { PROMPT = 1024, AFTER = 128 };
 
 /* Mean KL of the tokens behind a prompt. */
 static double kl_of(const squish_engine_options *o, compared *c) {
@@ -311,15 +311,16 @@ static void turns_of_a_conversation(void **state) {
 static void a_budget_is_kept(void **state) {
     (void)state;
     squish_engine_options o = options_of(SQUISH_KV_Q8, 1400);
-    const sq_kv_shape shape = {.n_layers = 8, .n_kv_heads = 2, .head_dim = 64};
+    squish_model_info info;
+    squish_model_get_info(model, &info);
     o.kv_options.pm = true;
-    o.kv_options.pm_budget = 22 * (uint64_t)(shape.n_layers * 2 * 2 * 64 * 32 * 2); /* 22 open tiles */
+    o.kv_options.pm_budget = 22 * (uint64_t)(info.n_layers * 2 * 2 * 64 * 32 * 2); /* 22 open tiles */
     alone a = alone_of(&o);
     read_prompt(&a, prose.ids, 1000);
     for (int32_t n = 1000; n < 1390; n++) {
         squish_kv_census c;
         go_on(&a, prose.ids + n, 1);
-        sq_votes_run(a.e, a.s->kv);
+        sq_votes_run(a.e, a.s->kv, NULL);
         squish_seq_get_census(a.s, &c);
         assert_true(c.bytes[0] + c.bytes[1] + c.bytes[2] + c.bytes[3] <= o.kv_options.pm_budget);
     }
@@ -465,6 +466,7 @@ static void prefixes_survive_a_restart(void **state) {
 static int open_all(void **state) {
     (void)state;
     base = run_compressed("models/squish-tiny", SQUISH_TIER_0, SQUISH_METHOD_RTN, NULL);
+    shallow = run_shallow("models/squish-tiny", 3, SQUISH_METHOD_RTN);
     model = base.m;
     prose = run_tokens(&base, "tests/fixtures/own-prose.txt");
     assert_true(prose.count > 3000);
@@ -472,28 +474,43 @@ static int open_all(void **state) {
     return 0;
 }
 
+static int with_a_shallow_one(void **state) {
+    (void)state;
+    model = shallow.m;
+    return 0;
+}
+
+static int with_the_whole_model(void **state) {
+    (void)state;
+    model = base.m;
+    return 0;
+}
+
 static int close_all(void **state) {
     (void)state;
     squish_tokens_free(&prose);
     run_close(&base);
+    run_close(&shallow);
     bell_free(ring);
     return 0;
 }
 
+#define SHALLOW(fn) cmocka_unit_test_setup_teardown(fn, with_a_shallow_one, with_the_whole_model)
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pm_keeps_256_768_3072_of_4096),
-        cmocka_unit_test(cocktail_keeps_2_6_8_of_16),
+        SHALLOW(pm_keeps_256_768_3072_of_4096),
+        SHALLOW(cocktail_keeps_2_6_8_of_16),
         cmocka_unit_test(mix_keeps_6_26_32_of_64),
         cmocka_unit_test(masses_are_probabilities),
         cmocka_unit_test(every_vote_stays_near_f16),
-        cmocka_unit_test(going_back),
-        cmocka_unit_test(turns_of_a_conversation),
-        cmocka_unit_test(a_budget_is_kept),
-        cmocka_unit_test(answers_in_company_equal_answers_alone),
-        cmocka_unit_test(guesses_are_refused_by_name_or_left_out),
-        cmocka_unit_test(giving_way),
-        cmocka_unit_test(prefixes_survive_a_restart),
+        SHALLOW(going_back),
+        SHALLOW(turns_of_a_conversation),
+        SHALLOW(a_budget_is_kept),
+        SHALLOW(answers_in_company_equal_answers_alone),
+        SHALLOW(guesses_are_refused_by_name_or_left_out),
+        SHALLOW(giving_way),
+        SHALLOW(prefixes_survive_a_restart),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

@@ -115,6 +115,26 @@ static void r7_sage_in_4_bits(void **state) {
     refused("--sage-attention", "--kv q4");
 }
 
+static void r8_snap_that_keeps_only_what_stays_anyway(void **state) {
+    (void)state;
+    options.snap = 64;
+    refused("--snap-kv 64", "--snap-window 32");
+    options.snap = 96;
+    passes();
+    options.snap = 100;
+    refused("--snap-kv 100", "tiles of 32");
+    options.snap = 256, options.snap_window = 40;
+    refused("--snap-window 40", "tiles of 32");
+    options.snap_window = 192, options.sink = 64;
+    refused("--snap-kv 256", "--kv-sink 64");
+    options.snap_window = 32, options.cocktail = true;
+    refused("--snap-kv", "--cocktail-kv");
+    options.cocktail = false, options.pm = options.mix = true;
+    passes();
+    options.pm = options.mix = false, wish.kv = SQUISH_KV_F32;
+    refused("--snap-kv", "--kv f32");
+}
+
 static void r10_residuals(void **state) {
     (void)state;
     options.residual = 100;
@@ -130,6 +150,14 @@ static void r10_residuals(void **state) {
     options.sink = 33;
     refused("--kv-sink 33", "32");
     options.sink = 0;
+    passes();
+}
+
+static void r12_kept_sets_per_head_beside_windows(void **state) {
+    (void)state;
+    options.snap = 512, wish.windowed = 3;
+    refused("--snap-kv", "sliding window");
+    wish.windowed = 0;
     passes();
 }
 
@@ -254,7 +282,9 @@ int main(void) {
         TEST(r5_a_floor_under_what_the_key_bias_asks),
         TEST(r6_latents_that_are_not_there),
         TEST(r7_sage_in_4_bits),
+        TEST(r8_snap_that_keeps_only_what_stays_anyway),
         TEST(r10_residuals),
+        TEST(r12_kept_sets_per_head_beside_windows),
         TEST(r14_odd_heads_are_padded),
         TEST(r17_every_form_has_a_hash_of_its_own),
         TEST(f32_is_there_to_verify),
