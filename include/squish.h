@@ -320,6 +320,9 @@ typedef struct {
     bool cocktail_embed;  /* chunks are judged by the mean of their embeddings, not by attention */
     int32_t snap;         /* SnapKV: tokens of a prompt that stay, sink and window included, a multiple of 32;
                              0: all. The rest is dropped where the prompt ends */
+    uint64_t budget;      /* bytes of the whole cache, never exceeded: where they are used up the oldest
+                             tokens take a rung less, down to pm_floor; then what wants more is refused. 0:
+                             none */
     int32_t snap_window;  /* last tokens of a prompt, which judge and stay; a multiple of 32; default 32 */
     bool flash_mla;       /* attention on latents: only models that have them */
 } squish_kv_options;

@@ -208,6 +208,7 @@ static squish_status plan(sq_api_model *m, squish_engine_options *o, squish_erro
     const uint64_t half = (usable - fixed) / 2;
     if (kv > half) kv = half;
     if (kv < e.kv_bytes) kv = e.kv_bytes;
+    if (o->kv_options.budget && o->kv_options.budget < kv) kv = o->kv_options.budget;
     o->kv_bytes_max = kv;
     o->ctx_tokens = e.ctx_tokens;
     m->bytes = fixed + kv;

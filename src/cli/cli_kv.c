@@ -19,7 +19,8 @@ static void ages(const char *text, int32_t age[3]) {
 /* Commands that know none of these options take the usual. */
 squish_kv_options cli_kv_options(const cli *c) {
     squish_kv_options o = squish_kv_options_default();
-    const char *rotate = cli_text(c, OPT_KV_ROTATE), *budget = cli_text(c, OPT_PM_BUDGET);
+    const char *rotate = cli_text(c, OPT_KV_ROTATE), *budget = cli_text(c, OPT_PM_BUDGET),
+               *all = cli_text(c, OPT_KV_BUDGET);
     o.residual = (int32_t)cli_int(c, OPT_KV_RESIDUAL);
     o.sink = (int32_t)cli_int(c, OPT_KV_SINK);
     o.floors = cli_text(c, OPT_KV_FLOOR);
@@ -30,6 +31,7 @@ squish_kv_options cli_kv_options(const cli *c) {
     ages(cli_text(c, OPT_PM_AGES), o.pm_age);
     o.pm_floor = *cli_text(c, OPT_PM_FLOOR) - '0';
     if (budget && !cli_parse_size(budget, &o.pm_budget)) o.pm_budget = 1; /* too small for anything */
+    if (all && !cli_parse_size(all, &o.budget)) o.budget = 1;
     o.mix = cli_flag(c, OPT_MIX_KVQ);
     o.cocktail = cli_flag(c, OPT_COCKTAIL);
     o.cocktail_high = (float)cli_num(c, OPT_COCKTAIL_HIGH);

@@ -254,6 +254,7 @@ static bool short_option(cli *c, int argc, char **argv, int *i) {
 
 /* A flag, or a number that is 0 where it is off. */
 static bool is_on(const cli *c, cli_option_id id) {
+    if (cli_options[id].kind == KIND_TEXT) return cli_text(c, id) != NULL;
     return cli_options[id].kind == KIND_INT ? cli_int(c, id) > 0 : cli_flag(c, id);
 }
 
@@ -270,7 +271,8 @@ static bool flags_have_their_flag(const cli *c) {
                  {OPT_SNAP_WINDOW, OPT_SNAP_KV}};
     for (size_t i = 0; i < SQ_COUNT(parts); i++)
         if (c->values[parts[i].part].origin == CLI_FROM_FLAG && !is_on(c, parts[i].of) &&
-            c->id != CLI_BENCH && c->id != CLI_CONFIG) {
+            !(parts[i].part == OPT_PM_FLOOR && is_on(c, OPT_KV_BUDGET)) && c->id != CLI_BENCH &&
+            c->id != CLI_CONFIG) {
             const char *of = cli_options[parts[i].of].name;
             cli_fail_text(c, 2, "--%s says how --%s works, which is off (add --%s)",
                           cli_options[parts[i].part].name, of, of);

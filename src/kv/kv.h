@@ -81,6 +81,9 @@ int32_t sq_kv_pool_columns_free(const sq_kv_pool *p);
 /* Bytes that a sequence of n tokens needs beside the first `tiles` tiles, which it shares, and one open
  * column for each of `others`. */
 uint64_t sq_kv_pool_needs(const sq_kv_pool *p, int32_t n, int32_t tiles, int32_t others);
+/* Bytes that are to stay free under a budget, so that a tile can be copied into fewer bits: into 8, or at
+ * least into as few as it may have. Without a budget 0. */
+uint64_t sq_kv_pool_slack(const sq_kv_pool *p, bool least);
 /* See to it that so many bytes are free: open forms kept for prefixes go first, then prefixes. False: it
  * could not be done. */
 bool sq_kv_pool_make_room(sq_kv_pool *p, uint64_t bytes);

@@ -111,7 +111,7 @@ static void add_floor_options(sq_kv_policy *p, const char *at) {
 
 void sq_kv_policy_add(sq_kv_policy *p, squish_kv kv, const squish_kv_options *o) {
     p->window = (sq_kv_window){o->sink / SQ_KV_TILE, o->residual / SQ_KV_TILE};
-    p->votes = o->pm || o->mix || o->cocktail || o->snap;
+    p->votes = o->pm || o->mix || o->cocktail || o->snap || o->budget;
     p->base = p->seals ? rung_of(p->k) : SQ_RUNG_F16;
     p->v_most = p->seals ? p->v : SQ_KV_F16;
     if (o->rotate == SQUISH_KV_ROTATE_OFF) p->rotate_v = false;
@@ -121,6 +121,7 @@ void sq_kv_policy_add(sq_kv_policy *p, squish_kv kv, const squish_kv_options *o)
     for (int i = 0; i < 3; i++) p->pm.age[i] = o->pm_age[i];
     p->pm.floor = o->pm_floor == 4 ? SQ_RUNG_Q4 : SQ_RUNG_Q2;
     p->pm.budget = o->pm_budget;
+    p->budget = o->budget;
     p->mix = o->mix;
     p->cocktail.on = o->cocktail, p->cocktail.embed = o->cocktail_embed;
     p->cocktail.high = o->cocktail_high, p->cocktail.low = o->cocktail_low;
@@ -128,7 +129,7 @@ void sq_kv_policy_add(sq_kv_policy *p, squish_kv kv, const squish_kv_options *o)
     p->snap.tiles = o->snap / SQ_KV_TILE, p->snap.window = o->snap_window / SQ_KV_TILE;
     /* A prompt waits for its end in 8 bits, or open. */
     if (p->seals) p->k = SQ_KV_Q8;
-    const bool below_q8 = kv == SQUISH_KV_F16 ? o->pm || o->cocktail : p->v != SQ_KV_Q8;
+    const bool below_q8 = kv == SQUISH_KV_F16 ? o->pm || o->cocktail || o->budget : p->v != SQ_KV_Q8;
     if (below_q8) p->rotate_v = o->rotate != SQUISH_KV_ROTATE_OFF;
 }
 

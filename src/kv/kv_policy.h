@@ -52,6 +52,7 @@ typedef struct {
         sq_rung floor;
         uint64_t budget; /* bytes of a sequence behind its prompt; 0: none */
     } pm;
+    uint64_t budget; /* bytes of the pool: where they are short tiles go down to pm.floor; 0: they do not */
     bool mix; /* keys of Q4 and Q2 have channels in classes (quant_mix.h) */
     struct {
         bool on, embed;

@@ -313,6 +313,10 @@ void sq_kv_column_nobody_reads(sq_kv_pool *p, int32_t column) {
         drop_open(p, column);
 }
 
+uint64_t sq_kv_pool_slack(const sq_kv_pool *p, bool least) {
+    return p->policy.budget ? p->private_bytes[least ? p->policy.pm.floor : SQ_RUNG_Q8] : 0;
+}
+
 bool sq_kv_pool_make_room(sq_kv_pool *p, uint64_t bytes) {
     while (sq_kv_pool_bytes_free(p) < bytes) {
         const int32_t spare = p->spare_oldest;

@@ -39,6 +39,8 @@ sq_rung sq_kv_seq_rung(const sq_kv_seq *s, int32_t tile) {
     return s->departed ? (sq_rung)s->rungs[tile] : rung_of(s, tile);
 }
 
+const uint8_t *sq_kv_seq_rungs(const sq_kv_seq *s) { return s->departed ? s->rungs : NULL; }
+
 /* All tiles, at the next event. */
 static void vote_again(sq_kv_seq *s) {
     s->event_at = 0;
@@ -163,6 +165,19 @@ static int32_t collect_over_budget(sq_kv_seq *s, sq_kv_move *moves) {
             all -= bytes_of(s, t) - s->pool->private_bytes[lower];
         }
     return n;
+}
+
+int32_t sq_kv_seq_give(sq_kv_seq *s, sq_kv_move *move) {
+    const sq_kv_policy *p = &s->pool->policy;
+    if (!s->departed && s->n_tiles > 0) depart(s);
+    for (int r = SQ_RUNG_F16; r > (int)p->pm.floor; r--)
+        for (int32_t t = p->window.sink; t < residual_from(s); t++) {
+            if (sq_kv_seq_rung(s, t) != (sq_rung)r) continue;
+            for (int lower = r - 1; lower >= (int)p->pm.floor; lower--) /* as there is room for its copy */
+                if (begin_move(s, t, (sq_rung)lower, move)) return 1;
+            return 0;
+        }
+    return 0;
 }
 
 /* How far a cursor has to go: the residual window's, or that of an age. */

@@ -48,17 +48,23 @@ bool sq_kv_seq_departed(const sq_kv_seq *s);
  * free as long as no threshold was crossed. As long as it is not 0 there may be more after sq_kv_seq_moved.
  */
 int32_t sq_kv_seq_events(sq_kv_seq *s, sq_kv_move *moves);
+/* One tile goes down a rung before its time, since memory is short: the oldest of those with the most bits. A
+ * sequence whose prompt has not ended departs. Returns 0 where nothing can give. */
+int32_t sq_kv_seq_give(sq_kv_seq *s, sq_kv_move *move);
 /* The pages of these moves are written: they take their places. */
 void sq_kv_seq_moved(sq_kv_seq *s, const sq_kv_move *moves, int32_t n);
 
-/* Rung of a tile as the next query reads it: a look at its column. */
+/* Rungs of all tiles of a sequence that has departed, [tiles] of sq_rung, as the next query reads them; a
+ * table that stays where it is. NULL: it has not, and positions say. */
+const uint8_t *sq_kv_seq_rungs(const sq_kv_seq *s);
+/* Rung of a tile, departed or not. */
 sq_rung sq_kv_seq_rung(const sq_kv_seq *s, int32_t tile);
 /* What a sequence holds now. */
 typedef struct {
     int32_t tokens[SQ_RUNGS]; /* by rung */
     int32_t judged[3];        /* tiles that Cocktail found low, middling, high */
     uint64_t bytes[SQ_RUNGS]; /* of their columns: headers, codes and scales of all layers */
-    uint64_t bytes_f16;       /* of all its tokens in f16, in tiles of the same headers; of dropped ones too */
+    uint64_t bytes_f16;       /* of all its tokens in f16, dropped ones too, in tiles of the same headers */
     int32_t dropped;          /* tokens (SnapKV) */
 } sq_kv_census;
 void sq_kv_seq_census(const sq_kv_seq *s, sq_kv_census *out);

@@ -192,9 +192,10 @@ squish_status sq_kv_rules_check(const sq_kv_wish *w, squish_error *err) {
     if (o->rotate == SQUISH_KV_ROTATE_KEYS && !o->mix)
         return sq_fail(err, SQUISH_INVALID,
                        "--kv-rotate keys beside --kv %s: nothing that is rotated is kept", sq_kv_name(w->kv));
-    if (w->kv == SQUISH_KV_F32 && o->snap)
+    if (w->kv == SQUISH_KV_F32 && (o->snap || o->budget))
         return sq_fail(err, SQUISH_INVALID,
-                       "--snap-kv beside --kv f32: it is there to verify (wanted another format)");
+                       "%s beside --kv f32: it is there to verify (wanted another format)",
+                       o->snap ? "--snap-kv" : "--kv-budget");
     if (w->kv == SQUISH_KV_F32 && feature(w))
         return sq_fail(err, SQUISH_INVALID,
                        "%s beside --kv f32: it is there to verify (wanted another format)", feature(w));

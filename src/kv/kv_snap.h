@@ -34,10 +34,10 @@ float *sq_kv_seq_looks(sq_kv_seq *s, int32_t layer, size_t *ld, int32_t *tiles);
 
 /* Is there something to drop, and not yet done? */
 bool sq_kv_seq_snap_due(const sq_kv_seq *s);
-/* Take the columns for what stays. NO_MEMORY: there is no room now, and nothing has changed. */
+/* Take the columns for what stays. NO_MEMORY: there is no room now; nothing has changed. */
 squish_status sq_kv_seq_snap_begin(sq_kv_seq *s, squish_error *err);
-/* What stays of a layer: slots [n_kv_heads][*n], of each head rising, and where to, pages [*n / 32]. Both live
- * until the next call. */
+/* What stays of a layer: slots [n_kv_heads][*n], of each head rising, and where to, pages [*n / 32]. Both
+ * live until the next call. */
 const int32_t *sq_kv_seq_snap_choose(sq_kv_seq *s, int32_t layer, int32_t *n, uint8_t *const **pages);
 /* All layers are copied: the rest goes. */
 void sq_kv_seq_snap_end(sq_kv_seq *s);

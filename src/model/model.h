@@ -287,7 +287,7 @@ typedef struct {
     sq_kv_seq *kv;         /* pages for [0, pos0 + n_rows) are reserved */
     int32_t row0, n_rows, pos0;
     bool prompt;           /* none of the rows was drawn: see sq_attn_prompt */
-    int32_t observe;       /* last rows that end a prompt: what they look at is kept (sq_kv_seq_mass, _looks) */
+    int32_t observe;       /* rows that end a prompt: what they look at is kept (sq_kv_seq_mass, _looks) */
     int32_t observe_from;  /* position from which on rows of that prompt are looked at */
 } sq_step_seg;
 

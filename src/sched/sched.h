@@ -69,6 +69,9 @@ struct squish_seq {
 /* The memory decision: see squish_engine_estimate. Also resolves threads, ctx and chunk into *resolved. */
 squish_status sq_engine_plan(const sq_model *m, const squish_engine_options *opt,
                              squish_engine_options *resolved, squish_mem_estimate *est, squish_error *err);
+/* The longest context whose cache and scratch fit into `room` bytes, in steps of 256 tokens or the model's
+ * own; 0: none. *kv: bytes of that cache. o has threads and a chunk. */
+int32_t sq_engine_longest(const sq_model *m, const squish_engine_options *o, uint64_t room, uint64_t *kv);
 squish_status sq_engine_new(sq_engine **out, const sq_model *m, const squish_engine_options *opt,
                             squish_error *err);
 void sq_engine_free(sq_engine *e);
@@ -107,8 +110,11 @@ squish_status sq_seq_extend(sq_seq *s, const int32_t *tokens, size_t n, squish_l
 /* Drop what is due to be dropped, and let a sequence's tiles go down as their votes say; before every step.
  * Nearly free where there is nothing. NO_MEMORY: there is no room to drop tokens; the step has to wait. */
 squish_status sq_votes_run(sq_engine *e, sq_kv_seq *kv, squish_error *err);
-/* How many of n rows from position pos on, the last ones, have to be observed, of a prompt of n_prompt tokens;
- * *from: the position from which on rows are. */
+/* Room for positions [0, n): prefixes that nobody uses go, then, under a budget, the oldest tokens lose bits.
+ * NO_MEMORY: that was not enough. */
+squish_status sq_votes_room(sq_engine *e, sq_kv_seq *kv, int32_t n, squish_error *err);
+/* How many of n rows from position pos on, the last ones, have to be observed, of a prompt of n_prompt
+ * tokens; *from: the position from which on rows are. */
 int32_t sq_votes_observe(const sq_engine *e, int32_t pos, int32_t n, int32_t n_prompt, int32_t *from);
 /* Of n tokens of a job that are there already those that need not be computed: its prompt has to end, and
  * rows that judge have to be seen. */

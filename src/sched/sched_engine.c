@@ -22,7 +22,8 @@ static uint64_t kv_bytes(const sq_model *m, const squish_engine_options *o) {
     const sq_kv_shape shape = sq_model_kv_shape(&m->cfg);
     sq_kv_policy policy;
     sq_model_kv_policy(m, o, o->chunk_tokens, &policy);
-    return sq_kv_bytes(&shape, &policy, o->ctx_tokens);
+    const uint64_t all = sq_kv_bytes(&shape, &policy, o->ctx_tokens), budget = o->kv_options.budget;
+    return budget && budget < all ? budget : all;
 }
 
 static sq_backend_options backend_options(const sq_model *m, const squish_engine_options *o, sq_isa isa) {
@@ -66,6 +67,11 @@ static squish_status check_latent(const squish_engine_options *o, const sq_confi
         return sq_fail(err, SQUISH_UNSUPPORTED,
                        "%s beside the latent attention of %s: it reads keys and values",
                        o->attention.sage ? "--sage-attention" : "--sparge-attn", c->arch);
+    if (o->kv_options.budget)
+        return sq_fail(err, SQUISH_UNSUPPORTED,
+                       "--kv-budget beside the latent attention of %s: its rows are kept in f16 alone, and "
+                       "have no bits to give (use --ctx)",
+                       c->arch);
     if (o->kv_options.snap)
         return sq_fail(err, SQUISH_UNSUPPORTED,
                        "--snap-kv beside the latent attention of %s: its heads share one row a token, and "
@@ -85,6 +91,21 @@ static squish_status check_latent(const squish_engine_options *o, const sq_confi
     return SQUISH_OK;
 }
 
+/* A budget holds one step, and a tile on its way to fewer bits. */
+static squish_status check_budget(const squish_engine_options *o, const sq_model *m, squish_error *err) {
+    const sq_kv_shape shape = sq_model_kv_shape(&m->cfg);
+    sq_kv_policy policy;
+    if (o->kv_options.budget == 0) return SQUISH_OK;
+    sq_model_kv_policy(m, o, o->chunk_tokens, &policy);
+    const uint64_t least = sq_kv_bytes(&shape, &policy, o->chunk_tokens);
+    if (o->kv_options.budget >= least) return SQUISH_OK;
+    return sq_fail(
+        err, SQUISH_INVALID,
+        "--kv-budget of %llu bytes: a step of %d tokens takes %llu (wanted that much, or a smaller "
+        "--chunk)",
+        (unsigned long long)o->kv_options.budget, o->chunk_tokens, (unsigned long long)least);
+}
+
 static squish_status check_options(const squish_engine_options *o, const sq_model *m, squish_error *err) {
     const sq_config *c = &m->cfg;
     if (o->threads < 0 || o->threads > 1024)
@@ -98,6 +119,7 @@ static squish_status check_options(const squish_engine_options *o, const sq_mode
     SQ_TRY(check_attention(o, err));
     SQ_TRY(check_latent(o, c, err));
     SQ_TRY(sq_model_kv_check(m, o, err));
+    SQ_TRY(check_budget(o, m, err));
     if (o->ctx_tokens < 0 || o->ctx_tokens > ctx_limit(c))
         return sq_fail(err, SQUISH_INVALID, "ctx is %d tokens, wanted 0 (as much as fits) to the model's %d",
                        o->ctx_tokens, ctx_limit(c));
@@ -122,6 +144,14 @@ static int32_t longest_ctx(const sq_model *m, squish_engine_options *o, uint64_t
             hi = mid;
     }
     return lo * SQ_ATTN_CHUNK;
+}
+
+int32_t sq_engine_longest(const sq_model *m, const squish_engine_options *o, uint64_t room, uint64_t *kv) {
+    squish_engine_options at = *o;
+    at.ctx_tokens = ctx_limit(&m->cfg);
+    if (!fits_room(m, &at, room)) at.ctx_tokens = longest_ctx(m, &at, room);
+    *kv = at.ctx_tokens > 0 ? kv_bytes(m, &at) : 0;
+    return at.ctx_tokens;
 }
 
 squish_status sq_engine_plan(const sq_model *m, const squish_engine_options *opt, squish_engine_options *r,
@@ -187,8 +217,9 @@ squish_status sq_engine_new(sq_engine **out, const sq_model *m, const squish_eng
     sq_kv_policy policy;
     sq_model_kv_policy(m, &o, o.chunk_tokens, &policy);
     SQ_GUARD(sq_backend_cpu_new(&e->b, &bo, &e->alloc, err));
-    SQ_GUARD(sq_kv_pool_new(&e->kv, &shape, &policy, o.kv_bytes_max ? o.kv_bytes_max : est.kv_bytes,
-                            &e->alloc, err));
+    uint64_t most = o.kv_bytes_max ? o.kv_bytes_max : est.kv_bytes;
+    if (o.kv_options.budget && o.kv_options.budget < most) most = o.kv_options.budget;
+    SQ_GUARD(sq_kv_pool_new(&e->kv, &shape, &policy, most, &e->alloc, err));
     SQ_GUARD(
         sq_forward_new(&e->f, m, e->b, e->kv, o.chunk_tokens, SQ_SEQS_MAX, SQ_LOGIT_ROWS, &e->alloc, err));
     SQ_GUARD(sq_masks_new(&e->masks, &e->alloc, err));
@@ -206,8 +237,8 @@ squish_status sq_engine_spec(const sq_engine *e, sq_spec **out, const squish_spe
     if (o->mode == SQUISH_SPEC_AUTO || o->mode == SQUISH_SPEC_OFF) return SQUISH_OK;
     return sq_fail(
         err, SQUISH_INVALID,
-        "--spec %s beside --pm-kvq, --mix-kvq, --cocktail-kv or --snap-kv: guesses and tiles that lose bits by "
-        "age do not go together (wanted auto or off)",
+        "--spec %s beside --pm-kvq, --mix-kvq, --cocktail-kv or --snap-kv: guesses and tiles that lose "
+        "bits by age do not go together (wanted auto or off)",
         squish_spec_name(o->mode));
 }
 

@@ -79,6 +79,7 @@ static squish_status run_rows(sq_seq *s, const int32_t *tokens, int32_t n, int32
     SQ_TRY(check_cancel(s, err));
     forget_guesses(s);
     SQ_TRY(sq_votes_run(s->e, s->kv, err));
+    SQ_TRY(sq_votes_room(s->e, s->kv, s->n + n, err));
     SQ_TRY(sq_kv_seq_reserve(s->kv, s->n + n, err));
     sq_step_seg seg = {s->kv, 0, n, s->n, s->n + n <= s->n_prompt, 0, 0};
     seg.observe = sq_votes_observe(s->e, s->n, n, s->n_prompt, &seg.observe_from);

@@ -193,7 +193,8 @@ static bool make_room(sq_batch *b, sq_job *j, int32_t n, uint64_t now) {
     for (;;) {
         err = (squish_error){0};
         st = sq_votes_run(b->e, j->kv, &err);
-        if (st == SQUISH_OK && sq_kv_pool_make_room(b->e->kv, sq_kv_seq_missing(j->kv, n))) break;
+        if (st == SQUISH_OK) st = sq_votes_room(b->e, j->kv, n, &err);
+        if (st == SQUISH_OK) break;
         sq_job *worst = who_yields(b, now);
         if (!worst) break;
         preempt(b, worst, now);

@@ -11,9 +11,33 @@
 
 enum { JUDGES = 32 /* last tokens of a prompt, which stand for its question */ };
 
+/* Write the pages of moves, and let them take their places. */
+static void move_tiles(sq_engine *e, sq_kv_seq *kv, const sq_kv_move *moves, int32_t n) {
+    sq_attn_move pages[SQ_KV_MOVES_MAX];
+    for (int32_t l = 0; l < e->m->cfg.n_layers; l++) {
+        const sq_attn_shape s = sq_forward_attn_shape(e->f, l);
+        for (int32_t i = 0; i < n; i++)
+            pages[i] = (sq_attn_move){moves[i].from_open ? sq_kv_column_page(e->kv, moves[i].from, l)
+                                                         : sq_kv_column_sealed_page(e->kv, moves[i].from, l),
+                                      sq_kv_column_sealed_page(e->kv, moves[i].to, l), moves[i].from_open,
+                                      sq_kv_seq_weight(kv, l)};
+        sq_be_attn_move(e->b, &s, pages, n);
+    }
+    sq_kv_seq_moved(kv, moves, n);
+}
+
+/* A tile loses bits for want of memory. False: there is no budget, or nothing can give. */
+static bool give(sq_engine *e, sq_kv_seq *kv) {
+    sq_kv_move move;
+    if (!sq_kv_pool_policy(e->kv)->budget || sq_kv_seq_give(kv, &move) == 0) return false;
+    move_tiles(e, kv, &move, 1);
+    return true;
+}
+
 /* Of a prompt that has ended drop what its end does not look at. */
 static squish_status drop_tokens(sq_engine *e, sq_kv_seq *kv, squish_error *err) {
-    SQ_TRY(sq_kv_seq_snap_begin(kv, err));
+    while (sq_kv_seq_snap_begin(kv, NULL) != SQUISH_OK)
+        if (!give(e, kv)) return sq_kv_seq_snap_begin(kv, err);
     for (int32_t l = 0; l < e->m->cfg.n_layers; l++) {
         const sq_attn_shape s = sq_forward_attn_shape(e->f, l);
         int32_t n;
@@ -29,19 +53,25 @@ static squish_status drop_tokens(sq_engine *e, sq_kv_seq *kv, squish_error *err)
 squish_status sq_votes_run(sq_engine *e, sq_kv_seq *kv, squish_error *err) {
     if (sq_kv_seq_snap_due(kv)) SQ_TRY(drop_tokens(e, kv, err));
     sq_kv_move moves[SQ_KV_MOVES_MAX];
-    sq_attn_move pages[SQ_KV_MOVES_MAX];
-    for (int32_t n; (n = sq_kv_seq_events(kv, moves)) > 0; sq_kv_seq_moved(kv, moves, n))
-        for (int32_t l = 0; l < e->m->cfg.n_layers; l++) {
-            const sq_attn_shape s = sq_forward_attn_shape(e->f, l);
-            for (int32_t i = 0; i < n; i++)
-                pages[i] =
-                    (sq_attn_move){moves[i].from_open ? sq_kv_column_page(e->kv, moves[i].from, l)
-                                                      : sq_kv_column_sealed_page(e->kv, moves[i].from, l),
-                                   sq_kv_column_sealed_page(e->kv, moves[i].to, l), moves[i].from_open,
-                                   sq_kv_seq_weight(kv, l)};
-            sq_be_attn_move(e->b, &s, pages, n);
-        }
+    for (int32_t n; (n = sq_kv_seq_events(kv, moves)) > 0;) move_tiles(e, kv, moves, n);
     return SQUISH_OK;
+}
+
+squish_status sq_votes_room(sq_engine *e, sq_kv_seq *kv, int32_t n, squish_error *err) {
+    const uint64_t slack = sq_kv_pool_slack(e->kv, false), least = sq_kv_pool_slack(e->kv, true);
+    do {
+        if (sq_kv_pool_make_room(e->kv, sq_kv_seq_missing(kv, n) + slack)) return SQUISH_OK;
+    } while (give(e, kv));
+    if (sq_kv_pool_make_room(e->kv, sq_kv_seq_missing(kv, n) + least)) return SQUISH_OK;
+    if (slack == 0)
+        return sq_fail(err, SQUISH_NO_MEMORY, "kv cache is full: %llu of %llu bytes used",
+                       (unsigned long long)sq_kv_pool_bytes_used(e->kv),
+                       (unsigned long long)sq_kv_pool_bytes_max(e->kv));
+    return sq_fail(
+        err, SQUISH_NO_MEMORY,
+        "the cache of %llu bytes (--kv-budget) is full at %d tokens, and the oldest have no bits left "
+        "to give: raise it, or keep fewer tokens (--snap-kv)",
+        (unsigned long long)sq_kv_pool_bytes_max(e->kv), sq_kv_seq_length(kv));
 }
 
 /* ---- judged by embeddings: the mean of a tile's tokens beside that of the last ones ------------ */

@@ -340,8 +340,12 @@ static void giving_way_changes_no_answer(void **state) {
     alone_free(&a);
     eo.kv_bytes_max = est.kv_bytes * 9 / 8; /* room for two while they read, and not when they answer */
     company c = company_of(&eo, NULL);
-    assert_true(ask_all(&c, o, 3, got) > 0);
-    for (int32_t i = 0; i < 3; i++) assert_same_answer(&got[i], &want[i]);
+    int32_t preempted = 0;
+    for (int32_t round = 0; round < 8 && preempted == 0; round++) { /* who comes when is up to the system */
+        preempted = ask_all(&c, o, 3, got);
+        for (int32_t i = 0; i < 3; i++) assert_same_answer(&got[i], &want[i]);
+    }
+    assert_true(preempted > 0);
     company_free(&c);
 }
 
