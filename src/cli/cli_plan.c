@@ -49,6 +49,17 @@ static void print_table(const json_t *o) {
                json_real_value(json_object_get(t, "tok_s")),
                (long long)json_integer_value(json_object_get(t, "ctx_max")));
     }
+    printf(
+        "\nlongest context of tier %s by --kv, cache and the memory of steps in what is left:\n\n  %-7s %9s "
+        "%10s %10s\n",
+        json_string_value(json_object_get(o, "contexts_tier")), "kv", "context", "cache", "a token");
+    json_array_foreach(json_object_get(o, "contexts"), i, t) {
+        char all[32], one[32];
+        printf("  %-7s %9lld %10s %10s\n", json_string_value(json_object_get(t, "kv")),
+               (long long)json_integer_value(json_object_get(t, "ctx")),
+               cli_bytes((uint64_t)json_integer_value(json_object_get(t, "kv_bytes")), all),
+               cli_bytes((uint64_t)json_integer_value(json_object_get(t, "bytes_token")), one));
+    }
 }
 
 int cli_plan(cli *c) {

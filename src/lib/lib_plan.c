@@ -97,6 +97,26 @@ static json_t *tier_json(const sq_plan_input *in, int32_t i, bool chosen, uint64
                      (json_int_t)(tokens < (uint64_t)ctx ? tokens : (uint64_t)ctx), "chosen", chosen);
 }
 
+/* The longest context of a tier by the format of its cache, from the arithmetic that engines use. */
+static json_t *contexts_json(const sq_model *m, const sq_plan_input *in, int32_t i) {
+    const squish_kv formats[] = {SQUISH_KV_F16, SQUISH_KV_Q8,   SQUISH_KV_K8V4,
+                                 SQUISH_KV_Q4,  SQUISH_KV_K4V2, SQUISH_KV_Q2};
+    const uint64_t rest = sq_plan_need(in, &in->tiers[i]) - in->kv_bytes, usable = in->available / 10 * 9;
+    squish_engine_options o = squish_engine_options_default();
+    json_t *all = json_array();
+    o.threads = sq_os_cores();
+    for (size_t k = 0; k < SQ_COUNT(formats); k++) {
+        uint64_t bytes = 0;
+        if (m->cfg.mla.kv_rank && formats[k] != SQUISH_KV_F16) break; /* its rows have one format */
+        o.kv = formats[k];
+        const int32_t n = usable > rest ? sq_engine_longest(m, &o, usable - rest, &bytes) : 0;
+        json_array_append_new(all, json_pack("{s:s, s:i, s:I, s:I}", "kv", sq_kv_name(formats[k]), "ctx", n,
+                                             "kv_bytes", (json_int_t)bytes, "bytes_token",
+                                             (json_int_t)(n > 0 ? bytes / (uint64_t)n : 0)));
+    }
+    return all;
+}
+
 static squish_status decide(const sq_model *m, const char *path, const char *compressed,
                             const squish_plan_options *o, squish_text *json, squish_error *err) {
     const int32_t ctx = o->ctx_tokens ? o->ctx_tokens : m->cfg.ctx;
@@ -120,9 +140,12 @@ static squish_status decide(const sq_model *m, const char *path, const char *com
     json_t *tiers = json_array();
     for (int32_t i = 0; i < in.n; i++)
         json_array_append_new(tiers, tier_json(&in, i, i == p.index, kv_token, ctx));
-    json_t *all = json_pack("{s:s, s:I, s:I, s:f, s:i, s:s, s:o}", "model", path, "available",
-                            (json_int_t)in.available, "usable", (json_int_t)(in.available / 10 * 9),
-                            "read_gb_s", in.read_gb_s, "ctx", ctx, "line", p.line, "tiers", tiers);
+    json_t *contexts = in.n > 0 ? contexts_json(m, &in, p.index >= 0 ? p.index : 0) : json_array();
+    json_t *all =
+        json_pack("{s:s, s:I, s:I, s:f, s:i, s:s, s:o, s:s, s:o}", "model", path, "available",
+                  (json_int_t)in.available, "usable", (json_int_t)(in.available / 10 * 9), "read_gb_s",
+                  in.read_gb_s, "ctx", ctx, "line", p.line, "tiers", tiers, "contexts_tier",
+                  in.n > 0 ? in.tiers[p.index >= 0 ? p.index : 0].name : "", "contexts", contexts);
     char *text = all ? json_dumps(all, JSON_COMPACT) : NULL;
     json_decref(all);
     if (!text) return sq_fail(err, SQUISH_NO_MEMORY, "plan: out of memory");

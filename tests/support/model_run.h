@@ -34,6 +34,8 @@ typedef struct {
 run run_open(const char *path, squish_tier tier, const squish_engine_options *opt);
 /* Compress into a temporary directory first. */
 run run_compressed(const char *src, squish_tier tier, squish_method method, const squish_engine_options *opt);
+/* Fill a folder with a model of the first n layers of another: links, and a config.json of its own. */
+void make_shallow(const char *src, int32_t n, const char *dir);
 /* The same of its first n layers, in 4 bits: what it says is nonsense, and it is there in a fraction of the
  * time. For what holds whatever is computed. */
 run run_shallow(const char *src, int32_t n, squish_method method);
