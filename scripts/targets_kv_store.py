@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure what is found and held by a cache in fewer bits into results/, and make the pages anew.
 
-    scripts/targets_kv_store.py [--build build] [--shape MODEL] [--part NAME,...] [--text FILE] [--trials N]
+    scripts/targets_kv_store.py [--build build] [--shape MODEL] [--part NAME,...] [--text FILE] [--trials N] [--kv FORMAT]
 
 Parts: needle, bytes (all of them unless named). needle: pass keys in prompts of 600, 1,000 and 1,500 tokens of a text that
 squish-tiny has not seen (--text, or $SQUISH_TESTDATA/data/heldout-prose.txt); lengths at which f16 finds fewer than 80 % do not count.
@@ -29,11 +29,12 @@ def needle_rows(found, command):
     return rows
 
 
-def needle(build, text, trials):
+def needle(build, text, trials, kv):
     if not text.exists():
         return []
-    found = answer(build, "bench", "needle", "squish-tiny", "--text", text, "--at", "600,1000,1500", "--runs", trials, "--sparge-min", 512)["rows"]
-    return needle_rows(found, f"squish bench needle squish-tiny --text heldout-prose.txt --runs {trials} --sparge-min 512")
+    one = ["--kv", kv] if kv else []
+    found = answer(build, "bench", "needle", "squish-tiny", "--text", text, "--at", "600,1000,1500", "--runs", trials, "--sparge-min", 512, *one)["rows"]
+    return needle_rows(found, f"squish bench needle squish-tiny --text heldout-prose.txt --runs {trials} --sparge-min 512 {' '.join(one)}".strip())
 
 
 def bytes_rows(build, shape):
@@ -50,7 +51,7 @@ def bytes_rows(build, shape):
     return rows
 
 
-PARTS = {"needle": lambda o: needle(o.build, o.text, o.trials), "bytes": lambda o: bytes_rows(o.build, o.shape)}
+PARTS = {"needle": lambda o: needle(o.build, o.text, o.trials, o.kv), "bytes": lambda o: bytes_rows(o.build, o.shape)}
 
 
 def main():
@@ -58,6 +59,7 @@ def main():
     targets.text_option(parser)
     parser.add_argument("--shape")
     parser.add_argument("--trials", type=int, default=34)
+    parser.add_argument("--kv", help="needle: caches of this format alone, beside f16")
     targets.measure_parts(parser, parser.parse_args(), PARTS)
 
 

@@ -20,6 +20,9 @@ def tests(build):
         ("unit/test_kv_rules", "options of the cache that do not go together, R1 to R17 one by one", "refused by both names"),
         ("prop/test_kernels_codes", "sealed tiles and their shrinking, every ISA against scalar, shrinking against sealing", "equal bits; <= 5 % more error from 8 bits, 9 % from 4"),
         ("unit/test_be_mix", "MixKVQ: classes, order, what is exact and what within half a step", "as the format says"),
+        ("unit/test_be_looks", "SnapKV: what queries look at against the formula in double, what is copied out of tiles", "1e-4 of the sum; the same bits, or half a step"),
+        ("e2e/test_kv_snap", "SnapKV and --kv-budget in engines: true positions, window and sink, any chunk, threads, instruction set, rollback, turns, company, giving way, restart, a chat ten times too long", "equal bits; never over the budget; refused by name"),
+        ("e2e/test_plan_kv", "squish plan: the longest context of each cache format, run to", "in the bytes that were planned, by RSS"),
         ("e2e/test_kv_votes", "PM-KVQ, MixKVQ and CocktailKV in engines: 256/768/3072/0 of 4,096, 6/26/32 of 64 and 2/6/8 of 16 out of running ones, rollback, conversation, budget, company, giving way, restart", "equal bits or near f16"))]
 
 
@@ -43,25 +46,37 @@ def cost(build):
             one("CocktailKV: 512 tokens of 64 judged and sealed, of keys and values each", "CocktailKV: judge and seal 512 tokens of 64", 30, "us", "895 us", 2)]
 
 
+def memory_rows(found, command):
+    """What a process holds more of a prompt of 4,064 tokens, by RSS."""
+    rows = []
+    for r in found:
+        if r["name"].startswith("memory of ") and r["kv"] != "f16":
+            bar = 4 if r["kv"] == "snap 2048 in q4" else None
+            rows.append(row(f"squish-tiny, a prompt of {r['at']} tokens, {r['kv']}: memory by RSS, against f16", f">= {bar}x" if bar else "-",
+                            f"{r['f16_ratio']:.2f}x less ({r['value'] / 1e6:.1f} MB)", not bar or r["f16_ratio"] >= bar, command))
+    return rows
+
+
 def quality(build, text, size):
     if not text.exists():
         return []
     with tempfile.NamedTemporaryFile() as part:
         part.write(text.read_bytes()[:size].decode("utf-8", "ignore").encode())
         part.flush()
-        found = answer(build, "bench", "kv", "squish-tiny", "--text", part.name, "--at", 256, "--runs", 1)["rows"]
-    command = f"squish bench kv squish-tiny --text heldout-prose.txt (first {size} bytes)"
-    rows = []
+        found = answer(build, "bench", "kv", "squish-tiny", "--tier", "source", "--text", part.name, "--at", 256, "--runs", 1)["rows"]
+    command = f"squish bench kv squish-tiny --tier source --text heldout-prose.txt (first {size} bytes)"
+    rows = memory_rows(found, command)
     for r in found:
         if not r["name"].startswith("KL to f16, "):
             continue
         kind, read = r["kv"], r["read"]
         shares = "/".join(f"{100 * x:.0f}" for x in read)
+        dropped = f", {100 * r['dropped']:.0f} % not there" if r["dropped"] else ""
         counts = r["read_sealed"] >= 0.7
         bar = KL.get(kind)
         rows.append(row(f"squish-tiny, held-out prose in windows of 4,096, {kind}: KL to f16", f"<= {bar}" if bar else "-",
                         f"{r['value']:.2e} nats, perplexity x{r['ppl_ratio']:.4f}, {r['bytes_ratio']:.2f}x fewer bytes, read in 16/8/4/2 bits: "
-                        f"{shares} %" + ("" if counts else "; too little was compressed to count"), (counts and r["value"] <= bar) if bar else True, command))
+                        f"{shares} %{dropped}" + ("" if counts or r["dropped"] else "; too little was compressed to count"), (counts and r["value"] <= bar) if bar else True, command))
     return rows
 
 

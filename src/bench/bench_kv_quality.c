@@ -134,11 +134,11 @@ static squish_status quality_row(const quality *q, json_t *rows, size_t kind, sq
     share[0] = 1 - sealed - dropped;
     snprintf(name, sizeof name, "KL to f16, %s", kinds[kind].name);
     SQ_TRY(bench_row(rows, name, "nats", &kl, 1, NAN, BENCH_SMALL_IS_GOOD, err));
-    json_t *more =
-        json_pack("{s:s, s:s, s:f, s:f, s:[f,f,f,f], s:f, s:f, s:f, s:I}", "bench", "kv", "kv", kinds[kind].name,
-                  "read_sealed", sealed, "dropped", dropped, "read", share[0], share[1], share[2], share[3], "ppl_ratio",
-                  exp((q->nats[1] - q->nats[0]) / (double)q->n), "same_best", (double)q->same / (double)q->n,
-                  "bytes_ratio", q->bytes[0] / q->bytes[1], "tokens", (json_int_t)q->n);
+    json_t *more = json_pack(
+        "{s:s, s:s, s:f, s:f, s:[f,f,f,f], s:f, s:f, s:f, s:I}", "bench", "kv", "kv", kinds[kind].name,
+        "read_sealed", sealed, "dropped", dropped, "read", share[0], share[1], share[2], share[3],
+        "ppl_ratio", exp((q->nats[1] - q->nats[0]) / (double)q->n), "same_best",
+        (double)q->same / (double)q->n, "bytes_ratio", q->bytes[0] / q->bytes[1], "tokens", (json_int_t)q->n);
     const int failed = json_object_update(json_array_get(rows, json_array_size(rows) - 1), more);
     json_decref(more);
     return failed ? sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory") : SQUISH_OK;
@@ -146,7 +146,8 @@ static squish_status quality_row(const quality *q, json_t *rows, size_t kind, sq
 
 static squish_status one_kind(const bench_options *o, squish_model *m, const squish_tokens *t, size_t kind,
                               json_t *rows, squish_error *err) {
-    quality q = {.m = m, .votes = kinds[kind].pm || kinds[kind].cocktail || kinds[kind].mix || kinds[kind].snap};
+    quality q = {.m = m,
+                 .votes = kinds[kind].pm || kinds[kind].cocktail || kinds[kind].mix || kinds[kind].snap};
     squish_engine_options eo = squish_engine_options_default();
     squish_status st = SQUISH_OK;
     const size_t strip = (size_t)STRIP * (size_t)m->cfg.n_vocab * sizeof *q.strip;

@@ -25,13 +25,17 @@ typedef struct {
     bool sage, sparge;
     int32_t snap; /* tokens of a prompt that stay; 0: all */
 } kind;
-static const kind kinds[] = {
-    {"f16", SQUISH_KV_F16, false, false, 0},      {"q8", SQUISH_KV_Q8, false, false, 0},
-    {"k8v4", SQUISH_KV_K8V4, false, false, 0},    {"q4", SQUISH_KV_Q4, false, false, 0},
-    {"k4v2", SQUISH_KV_K4V2, false, false, 0},    {"q2", SQUISH_KV_Q2, false, false, 0},
-    {"sage", SQUISH_KV_F16, true, false, 0},      {"sparge", SQUISH_KV_F16, false, true, 0},
-    {"sage and sparge", SQUISH_KV_F16, true, true, 0},
-    {"snap 256", SQUISH_KV_F16, false, false, 256}, {"snap 256 in q4", SQUISH_KV_Q4, false, false, 256}};
+static const kind kinds[] = {{"f16", SQUISH_KV_F16, false, false, 0},
+                             {"q8", SQUISH_KV_Q8, false, false, 0},
+                             {"k8v4", SQUISH_KV_K8V4, false, false, 0},
+                             {"q4", SQUISH_KV_Q4, false, false, 0},
+                             {"k4v2", SQUISH_KV_K4V2, false, false, 0},
+                             {"q2", SQUISH_KV_Q2, false, false, 0},
+                             {"sage", SQUISH_KV_F16, true, false, 0},
+                             {"sparge", SQUISH_KV_F16, false, true, 0},
+                             {"sage and sparge", SQUISH_KV_F16, true, true, 0},
+                             {"snap 256", SQUISH_KV_F16, false, false, 256},
+                             {"snap 256 in q4", SQUISH_KV_Q4, false, false, 256}};
 
 typedef struct {
     const char *text;
