@@ -22,7 +22,14 @@
 enum { TOKENS_MAX = 1024, HASTE_FROM = 192, SCHEMAS_MAX = 1000 };
 /* Of a search for an end: places in all, places that are gone on from for want of anything but a comma,
  * searches and bytes of one, bytes to nowhere. */
-enum { PLACES_MAX = 20000, NEAR_MAX = 2000, ROUNDS_MAX = 20000, WAY_MAX = 65536, FAR = 1 << 28 };
+enum {
+    PLACES_MAX = 20000,
+    NEAR_MAX = 2000,
+    ROUNDS_MAX = 400,
+    WAY_MAX = 65536,
+    FAR = 1 << 28,
+    TERMS_MAX = SQ_GRAM_TERMS_MAX * 3 / 4
+};
 
 static const char *const own[] = {
     "{\"type\":\"object\",\"properties\":{\"name\":{\"type\":\"string\",\"minLength\":1,\"maxLength\":12},"
@@ -233,12 +240,13 @@ static bool may_end(sq_gram *g, uint32_t place) { return GRAM_AT(g->places, gram
 /* From the first of the list: where the text may end, or a bracket of it is closed; where neither is near,
  * where the next item or member begins. Index; 0: nowhere. */
 static uint32_t look(sq_gram *g, search *s) {
-    uint32_t comma = 0;
-    for (int i = 0; s->n_heap > 0 && !(comma && i >= NEAR_MAX); i++) {
+    uint32_t comma = 0, deeper = 0;
+    for (int i = 0; s->n_heap > 0 && g->pool.nodes.n < TERMS_MAX && !(comma && i >= NEAR_MAX); i++) {
         const uint32_t at = pop(s);
         const found f = s->list[at];
         if (at > 0 && (f.depth < 0 || may_end(g, f.place))) return at;
         if (at > 0 && !comma && f.depth == 0 && !f.in_string && f.byte == ',') comma = at;
+        if (at > 0 && !deeper && f.depth > 0 && !f.in_string && f.byte == ',') deeper = at;
         for (uint32_t c = 0; c < g->pool.n_classes; c++) {
             const uint32_t to = gram_place_step(g, f.place, c);
             if (gram_failed(&g->pool)) return 0;
@@ -248,7 +256,7 @@ static uint32_t look(sq_gram *g, search *s) {
             push(s, x);
         }
     }
-    return comma;
+    return comma ? comma : deeper;
 }
 
 /* Is the text in a string, and behind a backslash there? It is no beginning of anything but JSON. */
