@@ -9,6 +9,8 @@
 #include <malloc.h>
 
 void sq_heap_trim(void) { (void)malloc_trim(0); }
+void sq_heap_share(void) { (void)mallopt(M_ARENA_MAX, 2); }
 #else
 void sq_heap_trim(void) {}
+void sq_heap_share(void) {}
 #endif

@@ -9,4 +9,9 @@
  * a millisecond or so, during which other threads may wait for memory. glibc's; elsewhere nothing. */
 void sq_heap_trim(void);
 
+/* From now on threads share two arenas instead of having one each: what a thread frees another can have, so
+ * that the heap is as large as it was when most was in use, and not as the sum of that over threads. glibc's;
+ * elsewhere nothing. */
+void sq_heap_share(void);
+
 #endif

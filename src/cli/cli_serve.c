@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 
 #include "api/api.h"
+#include "base/base_heap.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -145,6 +146,7 @@ int cli_serve(cli *c) {
     o.ready = say_ready;
     o.ready_user = &h;
     sq_os_files_max(FILES_WANTED);
+    sq_heap_share();
     squish_status st = sq_api_new(&api, &o, &err);
     if (st == SQUISH_OK) st = sq_api_run(api, &err);
     sq_api_free(api);
