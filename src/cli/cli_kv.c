@@ -30,8 +30,8 @@ squish_kv_options cli_kv_options(const cli *c) {
     o.pm = cli_flag(c, OPT_PM_KVQ);
     ages(cli_text(c, OPT_PM_AGES), o.pm_age);
     o.pm_floor = *cli_text(c, OPT_PM_FLOOR) - '0';
-    if (budget && !cli_parse_size(budget, &o.pm_budget)) o.pm_budget = 1; /* too small for anything */
-    if (all && !cli_parse_size(all, &o.budget)) o.budget = 1;
+    if (budget) cli_parse_size(budget, &o.pm_budget); /* checked when they were read */
+    if (all) cli_parse_size(all, &o.budget);
     o.mix = cli_flag(c, OPT_MIX_KVQ);
     o.cocktail = cli_flag(c, OPT_COCKTAIL);
     o.cocktail_high = (float)cli_num(c, OPT_COCKTAIL_HIGH);

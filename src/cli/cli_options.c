@@ -281,6 +281,18 @@ static bool flags_have_their_flag(const cli *c) {
     return true;
 }
 
+static bool sizes_are_sizes(const cli *c) {
+    static const cli_option_id sizes[] = {OPT_PM_BUDGET, OPT_KV_BUDGET};
+    uint64_t bytes;
+    for (size_t i = 0; i < SQ_COUNT(sizes); i++) {
+        const char *t = applies(c, sizes[i]) ? cli_text(c, sizes[i]) : NULL;
+        if (!t || cli_parse_size(t, &bytes)) continue;
+        cli_fail_text(c, 2, "--%s: '%.60s' is no size (as 8G or 512M)", cli_options[sizes[i]].name, t);
+        return false;
+    }
+    return true;
+}
+
 /* The same refusal as the engine's (sq_engine_spec), before a model is opened. */
 static bool guesses_go_together(const cli *c) {
     static const cli_option_id ages[] = {OPT_PM_KVQ, OPT_MIX_KVQ, OPT_COCKTAIL};
@@ -320,7 +332,7 @@ int cli_parse(cli *c, int argc, char **argv) {
             ok = false, cli_fail_text(c, 2, "more than %d arguments", CLI_ARGS_MAX);
         if (!ok) return 2;
     }
-    if (!flags_have_their_flag(c) || !guesses_go_together(c)) return 2;
+    if (!flags_have_their_flag(c) || !sizes_are_sizes(c) || !guesses_go_together(c)) return 2;
     /* The library looks for tiers in the home folder by itself. */
     if (cli_home(c)) setenv("SQUISH_HOME", cli_home(c), 1);
     return 0;

@@ -108,6 +108,9 @@ static void attention_that_does_not_go_together_is_refused_at_start(void **state
     refuse(1, "$S run hi --sparge-attn --kv f32", "--sparge-attn beside --kv f32");
     refuse(2, "$S run hi --sparge-min 100", "--sparge-min says how --sparge-attn works, which is off");
     refuse(2, "$S run hi --sparge-attn --sparge-mass 0", "--sparge-mass");
+    refuse(2, "$S run hi --kv-budget abc", "--kv-budget: 'abc' is no size");
+    refuse(2, "SQUISH_PM_BUDGET=1x $S serve --pm-kvq", "--pm-budget: '1x' is no size");
+    refuse(1, "$S run hi --kv-budget 1k", "--kv-budget of 1024 bytes");
     refuse(2, "$S run hi --spec ngram --kv q4 --mix-kvq", "--spec ngram beside --mix-kvq");
     refuse(2, "$S serve --spec ngram --pm-kvq", "--spec ngram beside --pm-kvq");
 }
