@@ -71,6 +71,24 @@ static void total_item(void *ctx, int32_t kvh, int32_t thread) {
     }
 }
 
+/* What both ways begin with: the rows' maxima and sums over all they read, in scratch. */
+static mass_ctx totals_of(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *seg, int32_t row0,
+                          int32_t n_rows, const sq_rows *q, float *scratch, int64_t *work) {
+    mass_ctx c = {.b = b,
+                  .s = s,
+                  .seg = seg,
+                  .row0 = row0,
+                  .n_rows = n_rows,
+                  .group = s->n_heads / s->n_kv_heads,
+                  .n_tiles = (seg->pos0 + row0 + n_rows - 1) / SQ_KV_TILE + 1,
+                  .q = q,
+                  .top = scratch,
+                  .sum = scratch + (size_t)n_rows * (size_t)s->n_heads};
+    *work = (int64_t)n_rows * s->n_heads * s->head_dim * SQ_KV_TILE * c.n_tiles;
+    sq_be_run(b, total_item, &c, s->n_kv_heads, *work);
+    return c;
+}
+
 static void tile_item(void *ctx, int32_t t, int32_t thread) {
     const mass_ctx *c = ctx;
     sq_be_scratch *s = &c->b->scratch[thread];
@@ -90,19 +108,9 @@ static void tile_item(void *ctx, int32_t t, int32_t thread) {
 
 void sq_be_attn_mass(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *seg, int32_t row0,
                      int32_t n_rows, const sq_rows *q, float *scratch, float *mass) {
-    mass_ctx c = {.b = b,
-                  .s = s,
-                  .seg = seg,
-                  .row0 = row0,
-                  .n_rows = n_rows,
-                  .group = s->n_heads / s->n_kv_heads,
-                  .n_tiles = (seg->pos0 + row0 + n_rows - 1) / SQ_KV_TILE + 1,
-                  .q = q,
-                  .top = scratch,
-                  .sum = scratch + (size_t)n_rows * (size_t)s->n_heads,
-                  .mass = mass};
-    const int64_t work = (int64_t)n_rows * s->n_heads * s->head_dim * SQ_KV_TILE * c.n_tiles;
-    sq_be_run(b, total_item, &c, s->n_kv_heads, work);
+    int64_t work;
+    mass_ctx c = totals_of(b, s, seg, row0, n_rows, q, scratch, &work);
+    c.mass = mass;
     sq_be_run(b, tile_item, &c, c.n_tiles, work);
 }
 
@@ -155,19 +163,8 @@ static void token_item(void *ctx, int32_t item, int32_t thread) {
 void sq_be_attn_looks(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *seg, int32_t row0,
                       int32_t n_rows, const sq_rows *q, int32_t n_tiles, float *scratch, float *looks,
                       size_t ld) {
-    mass_ctx c = {.b = b,
-                  .s = s,
-                  .seg = seg,
-                  .row0 = row0,
-                  .n_rows = n_rows,
-                  .group = s->n_heads / s->n_kv_heads,
-                  .n_tiles = (seg->pos0 + row0 + n_rows - 1) / SQ_KV_TILE + 1,
-                  .q = q,
-                  .top = scratch,
-                  .sum = scratch + (size_t)n_rows * (size_t)s->n_heads,
-                  .mass = looks,
-                  .ld = ld};
-    const int64_t work = (int64_t)n_rows * s->n_heads * s->head_dim * SQ_KV_TILE * c.n_tiles;
-    sq_be_run(b, total_item, &c, s->n_kv_heads, work);
+    int64_t work;
+    mass_ctx c = totals_of(b, s, seg, row0, n_rows, q, scratch, &work);
+    c.mass = looks, c.ld = ld;
     sq_be_run(b, token_item, &c, n_tiles * s->n_kv_heads, work);
 }

@@ -295,11 +295,11 @@ static bool sizes_are_sizes(const cli *c) {
 
 /* The same refusal as the engine's (sq_engine_spec), before a model is opened. */
 static bool guesses_go_together(const cli *c) {
-    static const cli_option_id ages[] = {OPT_PM_KVQ, OPT_MIX_KVQ, OPT_COCKTAIL};
+    static const cli_option_id ages[] = {OPT_PM_KVQ, OPT_MIX_KVQ, OPT_COCKTAIL, OPT_SNAP_KV, OPT_KV_BUDGET};
     const char *spec = cli_text(c, OPT_SPEC);
     if (c->id == CLI_CONFIG || !spec || strcmp(spec, "auto") == 0 || strcmp(spec, "off") == 0) return true;
     for (size_t i = 0; i < SQ_COUNT(ages); i++)
-        if (applies(c, ages[i]) && cli_flag(c, ages[i])) {
+        if (applies(c, ages[i]) && is_on(c, ages[i])) {
             cli_fail_text(c, 2,
                           "--spec %s beside --%s: guesses and tiles that lose bits by age do not go together "
                           "(wanted auto or off)",

@@ -237,8 +237,8 @@ squish_status sq_engine_spec(const sq_engine *e, sq_spec **out, const squish_spe
     if (o->mode == SQUISH_SPEC_AUTO || o->mode == SQUISH_SPEC_OFF) return SQUISH_OK;
     return sq_fail(
         err, SQUISH_INVALID,
-        "--spec %s beside --pm-kvq, --mix-kvq, --cocktail-kv or --snap-kv: guesses and tiles that lose "
-        "bits by age do not go together (wanted auto or off)",
+        "--spec %s beside --pm-kvq, --mix-kvq, --cocktail-kv, --snap-kv or --kv-budget: guesses and "
+        "tiles that lose bits by age do not go together (wanted auto or off)",
         squish_spec_name(o->mode));
 }
 

@@ -113,6 +113,8 @@ static void attention_that_does_not_go_together_is_refused_at_start(void **state
     refuse(1, "$S run hi --kv-budget 1k", "--kv-budget of 1024 bytes");
     refuse(2, "$S run hi --spec ngram --kv q4 --mix-kvq", "--spec ngram beside --mix-kvq");
     refuse(2, "$S serve --spec ngram --pm-kvq", "--spec ngram beside --pm-kvq");
+    refuse(2, "$S serve --spec ngram --snap-kv 256", "--spec ngram beside --snap-kv");
+    refuse(2, "$S serve --spec ngram --kv-budget 64M", "--spec ngram beside --kv-budget");
 }
 
 static void a_home_that_cannot_be_written_is_no_obstacle_beside_a_writable_model(void **state) {
