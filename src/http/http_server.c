@@ -310,7 +310,9 @@ static squish_status resolve(const char *address, int port, bool keyed, bool ins
     if (e) return sq_fail(err, SQUISH_INVALID, "cannot listen on '%s': %s", address, gai_strerror(e));
     if (keyed || insecure || is_loopback((*ai)->ai_addr)) return SQUISH_OK;
     freeaddrinfo(*ai);
-    return sq_fail(err, SQUISH_INVALID, "listening on %s, which others can reach, needs an API key", address);
+    return sq_fail(err, SQUISH_INVALID,
+                   "listening on %s, which others can reach, needs an API key (--api-key-file FILE)",
+                   address);
 }
 
 squish_status sq_http_check_address(const char *address, int port, bool keyed, bool insecure,

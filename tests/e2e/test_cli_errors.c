@@ -171,7 +171,7 @@ static void an_open_address_without_a_key_is_refused_before_models_are_looked_at
     (void)state;
     folder("open");
     assert_int_equal(sh("cp models/squish-tiny/model* $T/open/")->status, 0);
-    refuse(1, "$S serve nobody --host 0.0.0.0 --port 0", "needs an API key");
+    refuse(1, "$S serve nobody --host 0.0.0.0 --port 0", "needs an API key (--api-key-file FILE)");
     refuse(1, "$S serve $T/open --tier 0 --host :: --port 0", "needs an API key");
     refuse(1, "$S serve $T/open --tier 0 --host 127.0.0.1 --api-key-file $T/open/config.json", "mode 0");
     assert_int_equal(sh("ls $T | grep -q open-compressed || ls $T/.squish | grep -q open")->status, 1);
