@@ -13,7 +13,6 @@
 #define SQ_KERNEL(field, fn) fn sq_##field##__avx512;
 #include "kernels/kernels.def"
 #undef SQ_KERNEL
-sq_kv_shrink_fn sq_kv_shrink__avx512; /* the one of its kind: other instruction sets have the scalar one */
 
 /* A helper with compile-time block sizes: only when inlined do its arrays become registers. */
 #define BLOCK static inline __attribute__((always_inline))

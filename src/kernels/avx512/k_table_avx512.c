@@ -9,7 +9,6 @@ void sq_kernels_avx512(sq_kernels *k, uint32_t features) {
 #define SQ_KERNEL(field, fn) k->field = sq_##field##__avx512;
 #include "kernels/kernels.def"
 #undef SQ_KERNEL
-    k->kv_shrink = sq_kv_shrink__avx512;
     if (features & SQ_CPU_AVX512_VNNI) return;
     k->gemm_i8row = before.gemm_i8row;
     k->gemm_i8g64 = before.gemm_i8g64;
