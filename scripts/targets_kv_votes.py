@@ -20,7 +20,7 @@ def tests(build):
         ("unit/test_kv_rules", "options of the cache that do not go together, R1 to R17 one by one", "refused by both names"),
         ("prop/test_kernels_codes", "sealed tiles and their shrinking, every ISA against scalar, shrinking against sealing", "equal bits; <= 5 % more error from 8 bits, 9 % from 4"),
         ("unit/test_be_mix", "MixKVQ: classes, order, what is exact and what within half a step", "as the format says"),
-        ("unit/test_be_looks", "SnapKV: what queries look at against the formula in double, what is copied out of tiles", "1e-4 of the sum; the same bits, or half a step"),
+        ("unit/test_be_looks", "SnapKV: what queries look at against the formula in double, what is copied out of tiles", "1e-4 of each; the same bits, or half a step"),
         ("e2e/test_kv_snap", "SnapKV and --kv-budget in engines: true positions, window and sink, any chunk, threads, instruction set, rollback, turns, company, giving way, restart, a chat ten times too long", "equal bits; never over the budget; refused by name"),
         ("e2e/test_plan_kv", "squish plan: the longest context of each cache format, run to", "in the bytes that were planned, by RSS"),
         ("e2e/test_kv_votes", "PM-KVQ, MixKVQ and CocktailKV in engines: 256/768/3072/0 of 4,096, 6/26/32 of 64 and 2/6/8 of 16 out of running ones, rollback, conversation, budget, company, giving way, restart", "equal bits or near f16"))]

@@ -223,8 +223,8 @@ void sq_be_attn_weigh(const sq_attn_shape *s, const sq_attn_seg *seg, int32_t ro
 void sq_be_attn_mass(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *seg, int32_t row0,
                      int32_t n_rows, const sq_rows *q, float *scratch, float *mass);
 /* Likewise at each token of tiles [0, n_tiles), which lie before all these rows, by heads of keys:
- * looks[h * ld + t] += the sum over rows and heads of queries of the probability of token t. What a row adds
- * does not depend on the rows of its step. (be_mass.c) */
+ * looks[h * ld + t] becomes the largest of itself and the probabilities of token t over rows and heads of
+ * queries. What a row says does not depend on the rows of its step. (be_mass.c) */
 void sq_be_attn_looks(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *seg, int32_t row0,
                       int32_t n_rows, const sq_rows *q, int32_t n_tiles, float *scratch, float *looks,
                       size_t ld);

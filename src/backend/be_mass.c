@@ -4,7 +4,7 @@
  *
  * The attention kernels say of any tiles the largest score m and the sum l of exp(s - m). Tile by tile that
  * is enough: once over all tiles for the totals M and L of a row, and once more for l exp(m - M) / L. Of
- * single tokens the scores are made again here, and each gives exp(s - M) / L. */
+ * single tokens the scores are made again here, and the largest exp(s - M) / L of all rows counts. */
 #include "backend/be_int.h"
 #include "quant/quant_vec.h"
 
@@ -130,12 +130,12 @@ static void keys_of(const mass_ctx *c, int32_t kvh, int32_t t, bool sealed, sq_b
     for (int32_t i = 0; i < n; i++) out[i] = sq_f16_to_f32(made[i]);
 }
 
-/* looks[j] += exp(q . k_j - top) / sum for the 32 tokens of a tile. */
+/* looks[j] = at least exp(q . k_j - top) / sum, for the 32 tokens of a tile. */
 static void add_looks(const float *q, const float *k, int32_t dp, float top, float sum, float *looks) {
     f4 s[SQ_KV_TILE / 4] = {{0}};
     for (int32_t i = 0; i < dp; i++, k += SQ_KV_TILE)
         for (int32_t j = 0; j < SQ_KV_TILE / 4; j++) s[j] += f4_load(k + 4 * j) * q[i];
-    for (int32_t j = 0; j < SQ_KV_TILE; j++) looks[j] += expf(s[j / 4][j % 4] - top) / sum;
+    for (int32_t j = 0; j < SQ_KV_TILE; j++) looks[j] = fmaxf(looks[j], expf(s[j / 4][j % 4] - top) / sum);
 }
 
 static void token_item(void *ctx, int32_t item, int32_t thread) {

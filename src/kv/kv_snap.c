@@ -10,7 +10,7 @@
 
 enum {
     TILE = SQ_KV_TILE_TOKENS,
-    REACH = 3 /* neighbours on either side that count as one in pooling */
+    REACH = 7 /* neighbours on either side that count as one in pooling */
 };
 
 struct sq_kv_snap {
@@ -86,14 +86,14 @@ void sq_kv_seq_look(sq_kv_seq *s, int32_t pos, int32_t n, int32_t from) {
     x->tiles = end_of(s, from);
 }
 
-static float *sums_of(const sq_kv_seq *s, int32_t layer) {
+static float *shares_of(const sq_kv_seq *s, int32_t layer) {
     return s->snap->looks + (size_t)layer * (size_t)s->pool->shape.n_kv_heads * s->snap->ld;
 }
 
 float *sq_kv_seq_looks(sq_kv_seq *s, int32_t layer, size_t *ld, int32_t *tiles) {
     *ld = s->snap->ld;
     *tiles = s->snap->tiles;
-    return *tiles > 0 ? sums_of(s, layer) : NULL;
+    return *tiles > 0 ? shares_of(s, layer) : NULL;
 }
 
 /* ---- choosing -------------------------------------------------------------------------------- */
@@ -105,12 +105,12 @@ static uint32_t bits_of(float x) {
 }
 
 /* The largest of the neighbours within [0, n). */
-static void pool_sums(const float *sums, int32_t n, uint32_t *out) {
+static void pool_shares(const float *shares, int32_t n, uint32_t *out) {
     for (int32_t i = 0; i < n; i++) {
         const int32_t lo = i > REACH ? i - REACH : 0, hi = i + REACH < n ? i + REACH : n - 1;
         uint32_t most = 0;
         for (int32_t j = lo; j <= hi; j++) {
-            const uint32_t x = bits_of(sums[j]);
+            const uint32_t x = bits_of(shares[j]);
             most = x > most ? x : most;
         }
         out[i] = most;
@@ -133,9 +133,10 @@ static uint32_t kth_largest(const uint32_t *x, int32_t n, int32_t k, int32_t *eq
 }
 
 /* k of slots [first, first + n), rising; of equal ones the first. */
-static void choose(const float *sums, int32_t first, int32_t n, int32_t k, uint32_t *pooled, int32_t *slots) {
+static void choose(const float *shares, int32_t first, int32_t n, int32_t k, uint32_t *pooled,
+                   int32_t *slots) {
     int32_t equal;
-    pool_sums(sums + first, n, pooled);
+    pool_shares(shares + first, n, pooled);
     const uint32_t least = kth_largest(pooled, n, k, &equal);
     for (int32_t i = 0; i < n; i++) {
         const bool takes = pooled[i] > least || (pooled[i] == least && equal-- > 0);
@@ -146,9 +147,9 @@ static void choose(const float *sums, int32_t first, int32_t n, int32_t k, uint3
 const int32_t *sq_kv_seq_snap_choose(sq_kv_seq *s, int32_t layer, int32_t *n, uint8_t *const **pages) {
     sq_kv_snap *x = s->snap;
     const int32_t sink = s->pool->policy.window.sink, k = x->n * TILE;
-    const float *sums = sums_of(s, layer);
+    const float *shares = shares_of(s, layer);
     for (int32_t h = 0; h < s->pool->shape.n_kv_heads; h++)
-        choose(sums + (size_t)h * x->ld, sink * TILE, (x->end - sink) * TILE, k, x->pooled,
+        choose(shares + (size_t)h * x->ld, sink * TILE, (x->end - sink) * TILE, k, x->pooled,
                x->slots + (size_t)h * (size_t)k);
     for (int32_t i = 0; i < x->n; i++) x->pages[i] = sq_kv_column_page(s->pool, x->columns[i], layer);
     *n = k;

@@ -199,7 +199,7 @@ static void observe(sq_forward *f, int32_t i_layer, const sq_attn_shape *shape, 
     }
 }
 
-/* The same of every layer by token, for who chooses tokens. */
+/* Likewise at each token and in every layer, for who chooses tokens. */
 static void look(sq_forward *f, int32_t i_layer, const sq_attn_shape *shape, const sq_step_seg *segs,
                  int32_t n_segs) {
     for (int32_t i = 0; f->kv.snap.tiles && i < n_segs; i++) {
