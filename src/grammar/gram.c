@@ -28,8 +28,7 @@ static void forget(sq_gram *g) {
     gram_vec_free(p, &g->pairs, sizeof(gram_pair));
     gram_vec_free(p, &g->place_to, sizeof(uint32_t));
     gram_index_free(p, &g->place_index);
-    gram_vec_free(p, &p->derived, sizeof(gram_derived));
-    gram_index_free(p, &p->derived_index);
+    gram_forget_derived(p);
 }
 
 /* State 0, place 0 (both dead), and where a text begins. */

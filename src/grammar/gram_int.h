@@ -81,18 +81,15 @@ typedef struct {
     uint64_t w[4];
 } gram_set;
 
-typedef struct {
-    uint32_t term, cls, to;
-} gram_derived;
-
 typedef struct gram_pool {
     squish_alloc alloc;
     squish_error err;        /* sticky */
     size_t bytes, bytes_max; /* of everything that grows here */
     gram_vec nodes, sets, kids;
     gram_index node_index, set_index;
-    gram_vec derived; /* memo of derivatives, once classes are known */
-    gram_index derived_index;
+    /* Memo of derivatives, once classes are known: for each term its row + 1, or 0; rows [classes],
+     * GRAM_NONE: not known yet. */
+    gram_vec derived_row, derived;
     gram_vec scratch;      /* lists in the making, a stack */
     gram_vec alive;        /* per term: 0 unknown, 1 matches something, 2 nothing */
     gram_term any_char;    /* inside of a JSON string; 0: not made yet */
@@ -121,6 +118,7 @@ static inline gram_term gram_opt(gram_pool *p, gram_term a) { return gram_alt(p,
 bool gram_nullable(const gram_pool *p, gram_term t);
 /* What t may go on with after a byte. */
 gram_term gram_derive(gram_pool *p, gram_term t, uint8_t byte);
+void gram_forget_derived(gram_pool *p); /* the memo of that */
 /* Does t match anything at all? Exact where it can be found out in a bounded search, else "yes". */
 bool gram_matches_something(gram_pool *p, gram_term t);
 /* Does t match whatever plain characters of a JSON string come next, and still go on? "No" is not certain. */
@@ -357,9 +355,11 @@ const gram_mask *gram_mask_of(sq_gram *g, const sq_gram_trie *t, uint32_t place)
 
 /* ---- vocabularies ---------------------------------------------------------------------------- */
 
-/* Depth-first. A node's subtree ends before `end`. */
+/* Depth-first. A node's subtree ends before `end`. token: the first whose bytes end here, with GRAM_MORE if
+ * there are others; or GRAM_NONE. */
+enum { GRAM_MORE = 0x40000000 };
 typedef struct {
-    uint32_t end, token; /* token: the first whose bytes end here, or GRAM_NONE */
+    uint32_t end, token;
     uint16_t depth;      /* 1 for the first byte */
     uint8_t byte;
 } gram_trie_node;
@@ -368,13 +368,6 @@ typedef struct {
     uint32_t n;
 } gram_nodes;
 enum { GRAM_SLICE_CHARS = 16 };
-/* Tokens that are whole characters which a JSON string writes as they are; `in` has those of at most `chars`
- * of them, `rest` all other tokens. */
-typedef struct {
-    uint32_t chars;
-    uint64_t *in;
-    gram_nodes rest;
-} gram_slice;
 struct sq_gram_trie {
     squish_alloc alloc;
     _Atomic int refs;
@@ -384,7 +377,11 @@ struct sq_gram_trie {
     size_t words; /* of a mask */
     uint32_t depth_max;
     gram_nodes all;
-    gram_slice slices[2]; /* of any length; of at most GRAM_SLICE_CHARS */
+    /* Plain tokens: whole characters which a JSON string writes as they are. plain [0]: all of them; [k]:
+     * those of at most k characters. The other nodes: without all of them; without those of GRAM_SLICE_CHARS.
+     */
+    uint64_t *plain[GRAM_SLICE_CHARS + 1];
+    gram_nodes not_plain, not_short;
     uint32_t *same;       /* [n_vocab]: the next token with the same bytes, or GRAM_NONE */
     uint64_t *ends;       /* end tokens */
     uint32_t n_ends;

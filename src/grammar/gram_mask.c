@@ -5,8 +5,9 @@
  *
  * Inside a string the walk would visit nearly every node only to say yes. There all plain characters lead to
  * one and the same place, which is checked on the product with the automaton of well-formed UTF-8; then the
- * slice of plain tokens is taken as a whole. Where only some lead elsewhere (a key that must not be one of
- * the declared ones), it is taken, too, and what does not go on is taken away. */
+ * slice of plain tokens is taken as a whole, or those of as many characters as are left. Where only some lead
+ * elsewhere (a key that must not be one of the declared ones), it is taken, too, and what does not go on is
+ * taken away. */
 #include "grammar/gram_int.h"
 
 #include <sched.h>
@@ -84,51 +85,81 @@ static bool is_open(sq_gram *g, uint32_t place) {
     return false;
 }
 
-/* The slice that may be taken whole at a place, or NULL. */
-static const gram_slice *slice_for(sq_gram *g, const sq_gram_trie *t, uint32_t place) {
-    if (is_open(g, place)) return &t->slices[0];
+static bool any_plain_leads(sq_gram *g, uint32_t from) {
+    for (unsigned b = 0x20; b <= 0xF4; b++) {
+        const bool begins = b != '"' && b != '\\' && (b < 0x80 || b >= 0xC2);
+        if (begins && gram_place_step(g, from, g->pool.class_of[b])) return true;
+    }
+    return false;
+}
+
+/* Tokens that may be taken whole, and the trie of those that have to be walked. */
+typedef struct {
+    const uint64_t *in; /* NULL: none */
+    const gram_nodes *rest;
+} slice;
+
+static slice slice_for(sq_gram *g, const sq_gram_trie *t, uint32_t place) {
+    const slice all = {t->plain[0], &t->not_plain}, none = {NULL, &t->all};
+    if (is_open(g, place)) return all;
     for (uint32_t chars = 0; chars < GRAM_SLICE_CHARS; chars++) {
         const uint32_t next = plain_successor(g, place);
-        if (next == 0) return NULL;
-        if (next == place) return &t->slices[0];
+        if (next == place) return all;
+        if (next == 0)
+            return chars && !any_plain_leads(g, place) ? (slice){t->plain[chars], &t->not_plain} : none;
         place = next;
     }
-    return &t->slices[1];
+    return (slice){t->plain[GRAM_SLICE_CHARS], &t->not_short};
+}
+
+/* The token of a node, and others of the same bytes, which are rare. */
+static inline void put(const sq_gram_trie *t, uint32_t token, bool on, uint64_t *bits) {
+    if (token == GRAM_NONE) return;
+    const uint32_t more = token & GRAM_MORE;
+    for (uint32_t id = token & ~GRAM_MORE; id != GRAM_NONE; id = more ? t->same[id] : GRAM_NONE) {
+        const uint64_t bit = 1ull << id % 64;
+        bits[id / 64] = on ? bits[id / 64] | bit : bits[id / 64] & ~bit;
+    }
+}
+
+static void let_in(sq_gram *g) {
+    pthread_mutex_unlock(&g->lock);
+    sched_yield();
+    gram_lock(g);
 }
 
 /* path [depth_max + 1]: places along a branch. Lets others have the grammar from time to time, who may add to
  * it but change nothing that is there. */
 static void walk(sq_gram *g, const sq_gram_trie *t, const gram_nodes *in, uint32_t place, uint32_t *path,
                  uint64_t *bits) {
+    const gram_trie_node *x = in->nodes, *end = x + in->n;
     const size_t classes = g->pool.n_classes;
-    uint32_t turns = 0;
+    const uint32_t *place_to = g->place_to.p;
     path[0] = place;
-    for (uint32_t i = 0; i < in->n;) {
-        if (++turns % WALK_TURN == 0 && g->waiting) {
-            pthread_mutex_unlock(&g->lock);
-            sched_yield();
-            gram_lock(g);
+    for (uint32_t turns = 1; x < end; turns++) {
+        const uint32_t from = path[x->depth - 1], cls = g->pool.class_of[x->byte];
+        uint32_t to = place_to[from * classes + cls];
+        if (to == GRAM_UNKNOWN || turns % WALK_TURN == 0) {
+            if (g->waiting) let_in(g);
+            to = gram_place_step(g, from, cls);
+            place_to = g->place_to.p; /* others may have moved it, too */
         }
-        const gram_trie_node x = in->nodes[i];
-        const uint32_t cls = g->pool.class_of[x.byte];
-        uint32_t to = GRAM_AT(g->place_to, uint32_t, path[x.depth - 1] * classes + cls);
-        if (to == GRAM_UNKNOWN) to = gram_place_step_slow(g, path[x.depth - 1], cls);
         if (to == 0) {
-            i = x.end;
+            x = in->nodes + x->end;
             continue;
         }
-        path[x.depth] = to;
-        for (uint32_t id = x.token; id != GRAM_NONE; id = t->same[id]) bits[id / 64] |= 1ull << id % 64;
-        i++;
+        path[x->depth] = to;
+        put(t, x->token, true, bits);
+        x++;
     }
 }
 
-/* The bits of all plain tokens are set: clear those that do not go on. A branch behind `loop` stays as it is.
+/* The bits of all plain tokens are set: clear those that do not go on. A branch behind `back` stays as it is.
  */
-static void take_away(sq_gram *g, const sq_gram_trie *t, uint32_t place, uint32_t loop, uint32_t *path,
+static void take_away(sq_gram *g, const sq_gram_trie *t, uint32_t place, uint32_t back, uint32_t *path,
                       uint64_t *bits) {
     const gram_nodes *in = &t->all;
-    uint32_t wide = loop;
+    uint32_t wide = back;
     const bool skip_wide = wide_lead(g, place, &wide);
     path[0] = place;
     for (uint32_t i = 0; i < in->n;) {
@@ -139,21 +170,25 @@ static void take_away(sq_gram *g, const sq_gram_trie *t, uint32_t place, uint32_
         }
         const uint32_t to = gram_place_step(g, path[x.depth - 1], g->pool.class_of[x.byte]);
         path[x.depth] = to;
-        if (to != 0 && to != loop) {
+        if (to != 0 && to != back) {
             i++;
             continue;
         }
-        for (; i < x.end && to == 0; i++)
-            for (uint32_t id = in->nodes[i].token; id != GRAM_NONE; id = t->same[id])
-                bits[id / 64] &= ~(1ull << id % 64);
+        for (; i < x.end && to == 0; i++) put(t, in->nodes[i].token, false, bits);
         i = x.end;
     }
 }
 
+/* By hand: without an instruction for it the compilers call a function for each word. */
 static uint32_t count(const uint64_t *bits, size_t words) {
-    uint32_t n = 0;
-    for (size_t i = 0; i < words; i++) n += (uint32_t)__builtin_popcountll(bits[i]);
-    return n;
+    uint64_t n = 0;
+    for (size_t i = 0; i < words; i++) {
+        uint64_t x = bits[i];
+        x -= x >> 1 & 0x5555555555555555u;
+        x = (x & 0x3333333333333333u) + (x >> 2 & 0x3333333333333333u);
+        n += ((x + (x >> 4)) & 0x0F0F0F0F0F0F0F0Fu) * 0x0101010101010101u >> 56;
+    }
+    return (uint32_t)n;
 }
 
 /* Keep the set in its smallest form. */
@@ -191,20 +226,24 @@ static void forget_masks(sq_gram *g) {
     g->mask_bytes = 0;
 }
 
+static void find(sq_gram *g, const sq_gram_trie *t, uint32_t place, uint32_t *path, uint64_t *bits) {
+    slice s = slice_for(g, t, place);
+    const uint32_t back = s.in ? 0 : plain_loop(g, place);
+    if (back) s = (slice){t->plain[0], &t->not_plain};
+    if (s.in) memcpy(bits, s.in, t->words * sizeof *bits);
+    if (back) take_away(g, t, place, back, path, bits);
+    walk(g, t, s.rest, place, path, bits);
+    if (GRAM_AT(g->places, gram_place, place).accept)
+        for (size_t w = 0; w < t->words; w++) bits[w] |= t->ends[w];
+}
+
 static bool make(sq_gram *g, const sq_gram_trie *t, uint32_t place, gram_mask *m) {
     const size_t n_bits = t->words * sizeof(uint64_t), n_path = ((size_t)t->depth_max + 1) * sizeof(uint32_t);
     uint64_t *bits = sq_alloc_zero(&g->alloc, n_bits);
     uint32_t *path = sq_alloc_new(&g->alloc, n_path);
     bool ok = bits && path;
     if (ok) {
-        const gram_slice *s = slice_for(g, t, place);
-        const uint32_t loop = s ? 0 : plain_loop(g, place);
-        if (loop) s = &t->slices[0];
-        if (s) memcpy(bits, s->in, n_bits);
-        if (loop) take_away(g, t, place, loop, path, bits);
-        walk(g, t, s ? &s->rest : &t->all, place, path, bits);
-        if (GRAM_AT(g->places, gram_place, place).accept)
-            for (size_t w = 0; w < t->words; w++) bits[w] |= t->ends[w];
+        find(g, t, place, path, bits);
         ok = !gram_failed(&g->pool) && keep(g, t, bits, m);
     } else {
         gram_fail(&g->pool, SQUISH_NO_MEMORY, "grammar: out of memory for a mask");

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIVE_SEARCH_MAX = 512, DERIVED_MAX = 1 << 20, GROW_FAST = 1 << 14 };
+enum { ALIVE_SEARCH_MAX = 512, DERIVED_MAX = 1 << 21, GROW_FAST = 1 << 14 };
 
 /* ---- growing ---------------------------------------------------------------------------------- */
 
@@ -88,6 +88,11 @@ void gram_index_free(gram_pool *g, gram_index *x) {
     *x = (gram_index){0};
 }
 
+void gram_forget_derived(gram_pool *p) {
+    gram_vec_free(p, &p->derived, sizeof(gram_term));
+    gram_vec_free(p, &p->derived_row, sizeof(uint32_t));
+}
+
 /* ---- interning -------------------------------------------------------------------------------- */
 
 static bool has_kids(uint8_t kind) { return kind == TERM_ALT || kind == TERM_AND || kind == TERM_ALL; }
@@ -152,12 +157,11 @@ void gram_pool_deinit(gram_pool *p) {
     gram_vec_free(p, &p->nodes, sizeof(gram_node));
     gram_vec_free(p, &p->sets, sizeof(gram_set));
     gram_vec_free(p, &p->kids, sizeof(uint32_t));
-    gram_vec_free(p, &p->derived, sizeof(gram_derived));
+    gram_forget_derived(p);
     gram_vec_free(p, &p->scratch, sizeof(uint32_t));
     gram_vec_free(p, &p->alive, 1);
     gram_index_free(p, &p->node_index);
     gram_index_free(p, &p->set_index);
-    gram_index_free(p, &p->derived_index);
 }
 
 bool gram_nullable(const gram_pool *p, gram_term t) { return node(p, t)->nullable; }
@@ -398,37 +402,32 @@ gram_term gram_rep(gram_pool *p, gram_term a, uint32_t lo, uint32_t hi) {
 
 /* ---- derivatives ------------------------------------------------------------------------------ */
 
-static uint64_t hash_derived(uint32_t t, uint32_t cls) { return gram_mix(gram_mix(3, t), cls); }
-static uint64_t derived_hash(void *owner, uint32_t i) {
-    const gram_derived *d = &GRAM_AT(((gram_pool *)owner)->derived, gram_derived, i);
-    return hash_derived(d->term, d->cls);
+/* A row of derivatives by class for each term that was derived: those of one term are asked for together. */
+static gram_term *derived_cell(gram_pool *p, gram_term t, uint32_t cls) {
+    const uint32_t row = t < p->derived_row.n ? GRAM_AT(p->derived_row, uint32_t, t) : 0;
+    return row ? &GRAM_AT(p->derived, gram_term, (size_t)(row - 1) * p->n_classes + cls) : NULL;
 }
 
-static gram_term recall(const gram_pool *p, gram_term t, uint32_t cls) {
-    const gram_index *x = &p->derived_index;
-    if (!x->cap) return GRAM_NONE;
-    for (size_t at = hash_derived(t, cls) & (x->cap - 1); x->slots[at]; at = (at + 1) & (x->cap - 1)) {
-        const gram_derived *d = &GRAM_AT(p->derived, gram_derived, x->slots[at] - 1);
-        if (d->term == t && d->cls == cls) return d->to;
+static bool make_derived_row(gram_pool *p, gram_term t) {
+    if (p->derived.n >= DERIVED_MAX) gram_forget_derived(p); /* only a memo: begin anew */
+    const size_t have = p->derived_row.n, classes = p->n_classes;
+    if (t >= have) {
+        uint32_t *rows = gram_vec_room(p, &p->derived_row, p->nodes.n - have, sizeof *rows);
+        if (!rows) return false;
+        memset(rows, 0, (p->nodes.n - have) * sizeof *rows);
+        p->derived_row.n = p->nodes.n;
     }
-    return GRAM_NONE;
+    gram_term *cells = gram_vec_room(p, &p->derived, classes, sizeof *cells);
+    if (!cells) return false;
+    memset(cells, 0xFF, classes * sizeof *cells);
+    GRAM_AT(p->derived_row, uint32_t, t) = (uint32_t)(p->derived.n / classes) + 1;
+    p->derived.n += classes;
+    return true;
 }
 
 static void remember(gram_pool *p, gram_term t, uint32_t cls, gram_term to) {
-    if (gram_failed(p)) return;
-    if (p->derived.n >= DERIVED_MAX) { /* only a memo: begin anew */
-        gram_vec_free(p, &p->derived, sizeof(gram_derived));
-        gram_index_free(p, &p->derived_index);
-    }
-    if (!gram_index_reserve(p, &p->derived_index, derived_hash, p)) return;
-    gram_derived *d = gram_vec_room(p, &p->derived, 1, sizeof *d);
-    if (!d) return;
-    *d = (gram_derived){t, cls, to};
-    gram_index *x = &p->derived_index;
-    size_t at = hash_derived(t, cls) & (x->cap - 1);
-    while (x->slots[at]) at = (at + 1) & (x->cap - 1);
-    x->slots[at] = (uint32_t)++p->derived.n;
-    x->n++;
+    if (gram_failed(p) || (!derived_cell(p, t, cls) && !make_derived_row(p, t))) return;
+    *derived_cell(p, t, cls) = to;
 }
 
 /* d(a b) = d(a) b, and d(b) where a may be empty: along the spine in a loop. */
@@ -471,8 +470,9 @@ gram_term gram_derive(gram_pool *p, gram_term t, uint8_t byte) {
     if (x.kind == TERM_SET)
         return GRAM_AT(p->sets, gram_set, x.a).w[byte / 64] >> byte % 64 & 1 ? GRAM_EPS : GRAM_EMPTY;
     const uint32_t cls = p->class_of[byte];
-    gram_term d = p->n_classes ? recall(p, t, cls) : GRAM_NONE;
-    if (d != GRAM_NONE) return d;
+    const gram_term *known = p->n_classes ? derived_cell(p, t, cls) : NULL;
+    if (known && *known != GRAM_NONE) return *known;
+    gram_term d;
     switch ((term_kind)x.kind) {
     case TERM_CAT: d = derive_cat(p, t, byte); break;
     case TERM_NOT: d = gram_not(p, gram_derive(p, x.a, byte)); break;
@@ -533,8 +533,7 @@ bool gram_matches_something(gram_pool *p, gram_term t) {
 }
 
 void gram_find_classes(gram_pool *p) {
-    gram_vec_free(p, &p->derived, sizeof(gram_derived)); /* by classes of before */
-    gram_index_free(p, &p->derived_index);
+    gram_forget_derived(p); /* by classes of before */
     p->n_sets_classed = p->sets.n;
     uint16_t cls[256] = {0}, size[256] = {256};
     uint32_t n = 1;
@@ -582,8 +581,7 @@ bool gram_is_open(gram_pool *p, gram_term t) {
 static void forget_old_classes(gram_pool *p) {
     if (p->n_sets_classed == p->sets.n) return;
     p->n_classes = 0;
-    gram_vec_free(p, &p->derived, sizeof(gram_derived));
-    gram_index_free(p, &p->derived_index);
+    gram_forget_derived(p);
 }
 
 bool gram_accepts(gram_pool *p, gram_term t, const char *s, size_t n) {

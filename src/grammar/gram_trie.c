@@ -5,9 +5,9 @@
  *   nodes: | a | b | c | d |   a's subtree is what lies before a.end: leaving a branch is one assignment
  *            `-----------^
  *
- * Most tokens are whole characters that a JSON string holds as they are. These are slices with a bitset of
- * their own, and a smaller trie of what is left: where a place takes any such character (gram_mask.c), only
- * that one is walked. */
+ * Most tokens are whole characters that a JSON string holds as they are. These are slices with bitsets of
+ * their own, and a smaller trie of what is left: where a place takes any such character, or so many of them
+ * (gram_mask.c), only that one is walked. */
 #include "grammar/gram_int.h"
 
 #include <stdlib.h>
@@ -41,16 +41,17 @@ static size_t same_prefix(sq_span a, sq_span b) {
     return n;
 }
 
-/* Nodes of the sorted entries that a slice leaves out (chars: its bound; GRAM_NONE: all entries count). */
-static bool is_in(const entry *e, uint32_t slice_chars, bool all) {
-    return all || e->chars == GRAM_NONE || e->chars > slice_chars;
+/* Does a trie without the plain tokens of at most so many characters have this one? 0: it has all. */
+static const uint32_t ANY_LENGTH = UINT32_MAX - 1;
+static bool is_in(const entry *e, uint32_t without_chars) {
+    return e->chars == GRAM_NONE || e->chars > without_chars || without_chars == 0;
 }
 
-static uint32_t count_nodes(const entry *e, size_t n, uint32_t chars, bool all) {
+static uint32_t count_nodes(const entry *e, size_t n, uint32_t without_chars) {
     sq_span last = {0};
     size_t total = 0;
     for (size_t i = 0; i < n; i++) {
-        if (!is_in(&e[i], chars, all)) continue;
+        if (!is_in(&e[i], without_chars)) continue;
         total += e[i].bytes.n - same_prefix(last, e[i].bytes);
         last = e[i].bytes;
     }
@@ -58,9 +59,9 @@ static uint32_t count_nodes(const entry *e, size_t n, uint32_t chars, bool all) 
 }
 
 /* open [depth_max + 1]: the node at each depth of the branch being made. */
-static bool build(sq_gram_trie *t, gram_nodes *out, const entry *e, size_t n, uint32_t chars, bool all,
+static bool build(sq_gram_trie *t, gram_nodes *out, const entry *e, size_t n, uint32_t without_chars,
                   uint32_t *open) {
-    const uint32_t total = count_nodes(e, n, chars, all);
+    const uint32_t total = count_nodes(e, n, without_chars);
     gram_trie_node *nodes = sq_alloc_new(&t->alloc, (total ? total : 1) * sizeof *nodes);
     if (!nodes) return false;
     *out = (gram_nodes){nodes, total};
@@ -68,7 +69,7 @@ static bool build(sq_gram_trie *t, gram_nodes *out, const entry *e, size_t n, ui
     const entry *last = NULL;
     size_t depth = 0;
     for (size_t i = 0; i < n; i++) {
-        if (!is_in(&e[i], chars, all)) continue;
+        if (!is_in(&e[i], without_chars)) continue;
         const size_t same = last ? same_prefix(last->bytes, e[i].bytes) : 0;
         while (depth > same) nodes[open[depth--]].end = at;
         while (depth < e[i].bytes.n) {
@@ -77,10 +78,12 @@ static bool build(sq_gram_trie *t, gram_nodes *out, const entry *e, size_t n, ui
             open[++depth] = at++;
         }
         gram_trie_node *x = &nodes[open[depth]];
-        if (x->token == GRAM_NONE)
+        if (x->token == GRAM_NONE) {
             x->token = e[i].id;
-        else if (all)
+        } else {
+            x->token |= GRAM_MORE;
             t->same[last->id] = e[i].id;
+        }
         last = &e[i];
     }
     while (depth > 0) nodes[open[depth--]].end = at;
@@ -118,29 +121,38 @@ static size_t count_control(const sq_gram_trie *t) {
     return n;
 }
 
+static bool make_bitsets(sq_gram_trie *t) {
+    bool ok = true;
+    for (int i = 0; i <= GRAM_SLICE_CHARS && ok; i++)
+        ok = (t->plain[i] = sq_alloc_zero(&t->alloc, t->words * sizeof(uint64_t))) != NULL;
+    return ok;
+}
+
+static void note_plain(sq_gram_trie *t, const entry *e) {
+    const size_t word = e->id / 64;
+    const uint64_t bit = 1ull << e->id % 64;
+    if (e->chars == GRAM_NONE) return;
+    t->plain[0][word] |= bit;
+    for (uint32_t k = e->chars; k <= GRAM_SLICE_CHARS; k++) t->plain[k][word] |= bit;
+}
+
 static bool fill(sq_gram_trie *t, entry *e) {
     const squish_alloc *a = &t->alloc;
     const size_t vocab = (size_t)t->n_vocab, names_bytes = (count_control(t) + 1) * GRAM_TOKEN_BYTES;
     t->same = sq_alloc_new(a, vocab * sizeof *t->same);
     t->ends = sq_alloc_zero(a, t->words * sizeof *t->ends);
-    for (int i = 0; i < 2; i++) t->slices[i].in = sq_alloc_zero(a, t->words * sizeof(uint64_t));
-    if (!t->same || !t->ends || !t->slices[0].in || !t->slices[1].in) return false;
+    if (!t->same || !t->ends || !make_bitsets(t)) return false;
     memset(t->same, 0xFF, vocab * sizeof *t->same);
     uint8_t *names = sq_alloc_new(a, names_bytes);
     if (!names) return false;
     const size_t n = collect(t, e, names);
     if (n) qsort(e, n, sizeof *e, by_bytes);
+    for (size_t i = 0; i < n; i++) note_plain(t, &e[i]);
     const size_t open_bytes = ((size_t)t->depth_max + 1) * sizeof(uint32_t);
     uint32_t *open = sq_alloc_new(a, open_bytes);
-    bool ok = open && build(t, &t->all, e, n, 0, true, open);
-    t->slices[0].chars = UINT32_MAX - 1;
-    t->slices[1].chars = GRAM_SLICE_CHARS;
-    for (int i = 0; i < 2 && ok; i++) {
-        gram_slice *s = &t->slices[i];
-        for (size_t k = 0; k < n; k++)
-            if (!is_in(&e[k], s->chars, false)) s->in[e[k].id / 64] |= 1ull << e[k].id % 64;
-        ok = build(t, &s->rest, e, n, s->chars, false, open);
-    }
+    const bool ok = open && build(t, &t->all, e, n, 0, open) &&
+                    build(t, &t->not_plain, e, n, ANY_LENGTH, open) &&
+                    build(t, &t->not_short, e, n, GRAM_SLICE_CHARS, open);
     sq_alloc_free(a, open, open_bytes);
     sq_alloc_free(a, names, names_bytes);
     return ok;
@@ -185,16 +197,19 @@ static void free_nodes(const squish_alloc *a, gram_nodes *n) {
     sq_alloc_free(a, n->nodes, n->nodes ? (n->n ? n->n : 1) * sizeof *n->nodes : 0);
 }
 
+static void free_bits(const squish_alloc *a, uint64_t *bits, size_t words) {
+    sq_alloc_free(a, bits, bits ? words * sizeof *bits : 0);
+}
+
 void sq_gram_trie_free(sq_gram_trie *t) {
     if (!t || --t->refs > 0) return;
     const squish_alloc a = t->alloc;
     free_nodes(&a, &t->all);
-    for (int i = 0; i < 2; i++) {
-        free_nodes(&a, &t->slices[i].rest);
-        sq_alloc_free(&a, t->slices[i].in, t->slices[i].in ? t->words * sizeof(uint64_t) : 0);
-    }
+    free_nodes(&a, &t->not_plain);
+    free_nodes(&a, &t->not_short);
+    for (int i = 0; i <= GRAM_SLICE_CHARS; i++) free_bits(&a, t->plain[i], t->words);
     sq_alloc_free(&a, t->same, t->same ? (size_t)t->n_vocab * sizeof *t->same : 0);
-    sq_alloc_free(&a, t->ends, t->ends ? t->words * sizeof *t->ends : 0);
+    free_bits(&a, t->ends, t->words);
     sq_alloc_free(&a, t, sizeof *t);
 }
 
