@@ -193,6 +193,8 @@ void sq_be_experts_sum(sq_backend *b, const sq_routes *r, const sq_expert_rows *
                        const sq_rows *gate, sq_rows *y);
 /* x += y */
 void sq_be_add(sq_backend *b, sq_rows *x, const sq_rows *y);
+/* y[to + i] = x[from + i] for i < n, of the same width, the f32 form alone; y ends with them. */
+void sq_be_copy_rows(sq_backend *b, const sq_rows *x, int32_t from, int32_t n, sq_rows *y, int32_t to);
 /* cos[i][j] = A cos(pos[i] * inv_freq[j]), sin alike; angles in double (an f32 angle is off in the third
  * decimal at position 100k). pos host [m]; inv_freq host [half]. */
 void sq_be_rope_table(sq_backend *b, const int32_t *pos, int32_t m, const double *inv_freq, int32_t half,

@@ -286,6 +286,14 @@ void sq_be_add(sq_backend *b, sq_rows *x, const sq_rows *y) {
     x->quantised = false;
 }
 
+void sq_be_copy_rows(sq_backend *b, const sq_rows *x, int32_t from, int32_t n, sq_rows *y, int32_t to) {
+    (void)b;
+    const size_t ld = sq_rows_ld(x);
+    memcpy(y->f + (size_t)to * ld, x->f + (size_t)from * ld, (size_t)n * ld * sizeof *y->f);
+    y->m = to + n;
+    y->quantised = false;
+}
+
 typedef struct {
     const int32_t *pos;
     const double *inv_freq;

@@ -316,6 +316,15 @@ sq_attn_shape sq_forward_attn_shape(const sq_forward *f, int32_t i_layer);
 /* Run ids [m] (host; each < n_vocab) through all layers and store keys and values. Cannot fail. Segments
  * cover the rows in order. */
 void sq_forward_run(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_seg *segs, int32_t n_segs);
+/* The same, but the rows of the last segment, at most SQ_PART_ROWS and of one tile, go through layers
+ * [from, to) only. What comes out is kept; the next part takes the same rows from there on, its `from` the
+ * `to` of this one. Other parts than the next are not begun meanwhile (or they end this one), other rows may
+ * run, and the sequence stays as it is. After the last layer these rows are like all others, before it only
+ * logits of the others can be had. Bits do not show it: of other rows a row needs what lies in the cache of
+ * its own layer. Not where tiles are voted on (sq_kv_policy.votes): those look at whole prompts. */
+enum { SQ_PART_ROWS = 32 };
+void sq_forward_run_part(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_seg *segs,
+                         int32_t n_segs, int32_t from, int32_t to);
 /* Logits of n <= out_max rows of the last run: host memory, row i at sq_forward_logits_ld(f) * i, valid until
  * the next call. */
 const float *sq_forward_logits(sq_forward *f, const int32_t *rows, int32_t n);

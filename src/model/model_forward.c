@@ -29,6 +29,7 @@ static size_t plan_device(sq_forward *f, char *memory) {
     const int32_t wide_q = c->n_heads * c->head_dim, wide_kv = c->n_kv_heads * c->head_dim;
     const int32_t wide_a = c->mla.kv_rank ? c->n_heads * c->mla.v : wide_q;
     const int32_t m_kv = c->mla.kv_rank ? 1 : f->m_max; /* latent rows have a place of their own */
+    const int32_t m_part = f->m_max < SQ_PART_ROWS ? f->m_max : SQ_PART_ROWS;
     const struct {
         sq_rows *r;
         int32_t m, cols;
@@ -37,7 +38,8 @@ static size_t plan_device(sq_forward *f, char *memory) {
                 {&f->q, f->m_max, wide_q, false},       {&f->k, m_kv, wide_kv, false},
                 {&f->v, m_kv, wide_kv, false},          {&f->a, f->m_max, wide_a, true},
                 {&f->y, f->m_max, c->hidden, false},    {&f->f, f->m_max, c->ffn, true},
-                {&f->out, f->out_max, c->hidden, true}, {&f->logits, f->out_max, c->n_vocab, false}};
+                {&f->out, f->out_max, c->hidden, true}, {&f->logits, f->out_max, c->n_vocab, false},
+                {&f->part, m_part, c->hidden, false}};
     size_t at = 0;
     for (size_t i = 0; i < SQ_COUNT(rows); i++) {
         if (memory) sq_rows_carve(rows[i].r, rows[i].m, rows[i].cols, rows[i].q, memory + at);
@@ -217,17 +219,20 @@ static void look(sq_forward *f, int32_t i_layer, const sq_attn_shape *shape, con
     }
 }
 
+static sq_attn_seg seg_of(const sq_step_seg *s, int32_t i_layer) {
+    return (sq_attn_seg){s->row0,
+                         s->n_rows,
+                         sq_kv_seq_slot(s->kv, s->pos0),
+                         s->prompt,
+                         sq_kv_seq_pages(s->kv, i_layer),
+                         sq_kv_seq_sealed_pages(s->kv, i_layer),
+                         sq_kv_seq_reads(s->kv)};
+}
+
 static void attention(sq_forward *f, int32_t i_layer, const sq_step_seg *segs, int32_t n_segs) {
     const sq_config *c = &f->m->cfg;
     const sq_layer *l = &f->m->layers[i_layer];
-    for (int32_t i = 0; i < n_segs; i++)
-        f->segs[i] = (sq_attn_seg){segs[i].row0,
-                                   segs[i].n_rows,
-                                   sq_kv_seq_slot(segs[i].kv, segs[i].pos0),
-                                   segs[i].prompt,
-                                   sq_kv_seq_pages(segs[i].kv, i_layer),
-                                   sq_kv_seq_sealed_pages(segs[i].kv, i_layer),
-                                   sq_kv_seq_reads(segs[i].kv)};
+    for (int32_t i = 0; i < n_segs; i++) f->segs[i] = seg_of(&segs[i], i_layer);
     if (c->mla.kv_rank) {
         sq_latent_attention(f, i_layer, n_segs);
         return;
@@ -279,23 +284,28 @@ static void feed_forward(sq_forward *f, int32_t i_layer) {
     sq_forward_show(f, i_layer, SQ_TAP_FFN_MID, &f->f);
 }
 
-static void plan_seals(sq_forward *f, const sq_step_seg *segs, int32_t n_segs) {
-    f->n_seals = 0;
-    for (int32_t i = 0; f->kv.seals && i < n_segs; i++)
-        for (int32_t t; (t = sq_kv_seq_seal_next(segs[i].kv, segs[i].pos0 + segs[i].n_rows - 1)) >= 0;)
-            f->seals[f->n_seals++] = (sq_attn_seal){i, t};
+static void add_seals(sq_forward *f, const sq_step_seg *segs, int32_t i) {
+    for (int32_t t; (t = sq_kv_seq_seal_next(segs[i].kv, segs[i].pos0 + segs[i].n_rows - 1)) >= 0;)
+        f->seals[f->n_seals++] = (sq_attn_seal){i, t};
 }
 
-void sq_forward_run(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_seg *segs, int32_t n_segs) {
-    const sq_config *c = &f->m->cfg;
-    for (int32_t i = 0; i < n_segs; i++)
-        for (int32_t j = 0; j < segs[i].n_rows; j++) f->pos[segs[i].row0 + j] = segs[i].pos0 + j;
-    for (int32_t i = 0; i < c->n_rope; i++)
-        sq_be_rope_table(f->b, f->pos, m, f->inv_freq[i], sq_config_rotated(c) / 2, f->rope_factor[i],
-                         f->cos[i], f->sin[i]);
-    plan_seals(f, segs, n_segs);
-    sq_be_embed(f->b, &f->m->embed, ids, m, c->embed_scale, &f->x);
-    for (int32_t i = 0; i < c->n_layers; i++) {
+/* All layers at once: whoever else shares these tiles may attend to them before the part has passed its last
+ * layer. Rows of one tile have only whole tiles before them to seal. */
+static void seal_ahead(sq_forward *f, const sq_step_seg *segs, int32_t i) {
+    add_seals(f, segs, i);
+    for (int32_t l = 0; f->n_seals > 0 && l < f->m->cfg.n_layers; l++) {
+        const sq_attn_shape shape = sq_forward_attn_shape(f, l);
+        f->segs[i] = seg_of(&segs[i], l);
+        sq_be_attn_seal(f->b, &shape, f->segs, f->seals, f->n_seals);
+    }
+    f->n_seals = 0;
+}
+
+/* Layers [from, to) of the first m rows, in n_segs segments. */
+static void run_layers(sq_forward *f, int32_t m, const sq_step_seg *segs, int32_t n_segs, int32_t from,
+                       int32_t to) {
+    f->x.m = m;
+    for (int32_t i = from; m > 0 && i < to; i++) {
         const sq_layer *l = &f->m->layers[i];
         attention(f, i, segs, n_segs);
         close_block(f, l, SQ_ROLE_O, SQ_ROLE_O_BIAS, SQ_ROLE_ATTN_POST_NORM, &f->a);
@@ -306,6 +316,32 @@ void sq_forward_run(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_
         feed_forward(f, i);
         close_block(f, l, SQ_ROLE_DOWN, SQ_ROLE_DOWN_BIAS, SQ_ROLE_FFN_POST_NORM, &f->f);
     }
+}
+
+void sq_forward_run_part(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_seg *segs,
+                         int32_t n_segs, int32_t from, int32_t to) {
+    const sq_config *c = &f->m->cfg;
+    const int32_t last = n_segs - 1, rest = segs[last].row0, fresh = from == 0 ? m : rest;
+    const bool parted = from > 0 || to < c->n_layers;
+    for (int32_t i = 0; i < n_segs; i++)
+        for (int32_t j = 0; j < segs[i].n_rows; j++) f->pos[segs[i].row0 + j] = segs[i].pos0 + j;
+    for (int32_t i = 0; i < c->n_rope; i++)
+        sq_be_rope_table(f->b, f->pos, m, f->inv_freq[i], sq_config_rotated(c) / 2, f->rope_factor[i],
+                         f->cos[i], f->sin[i]);
+    f->n_seals = 0;
+    if (f->kv.seals && parted && from == 0) seal_ahead(f, segs, last);
+    for (int32_t i = 0; f->kv.seals && i < n_segs - parted; i++) add_seals(f, segs, i);
+    if (fresh > 0) sq_be_embed(f->b, &f->m->embed, ids, fresh, c->embed_scale, &f->x);
+    if (from > 0) sq_be_copy_rows(f->b, &f->part, 0, m - rest, &f->x, rest);
+    run_layers(f, rest, segs, last, 0, from);
+    run_layers(f, m, segs, n_segs, from, to);
+    if (to == c->n_layers) return;
+    sq_be_copy_rows(f->b, &f->x, rest, m - rest, &f->part, 0);
+    run_layers(f, rest, segs, last, to, c->n_layers);
+}
+
+void sq_forward_run(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_seg *segs, int32_t n_segs) {
+    sq_forward_run_part(f, ids, m, segs, n_segs, 0, f->m->cfg.n_layers);
 }
 
 const float *sq_forward_logits(sq_forward *f, const int32_t *rows, int32_t n) {

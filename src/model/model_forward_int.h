@@ -31,6 +31,7 @@ struct sq_forward {
     int32_t m_max, n_seg_max, out_max;
     sq_rows x, h, q, k, v, a, y, f;      /* m_max rows */
     sq_rows out, logits;                 /* out_max rows */
+    sq_rows part;                        /* SQ_PART_ROWS rows of x, between two layers */
     float *cos[2], *sin[2];              /* [m_max][head_dim / 2], device */
     double *inv_freq[2], rope_factor[2]; /* [head_dim / 2], host */
     int32_t *pos;                        /* [m_max], host */

@@ -142,6 +142,8 @@ static void drop_what_is_over(sq_batch *b, uint64_t now) {
 static void run_step(sq_batch *b) {
     sq_step_seg segs[SQ_SEQS_MAX];
     int32_t m = 0, n_streams = 0;
+    double n_prompts = 0;
+    const sq_share *last = &b->plan[b->n_plan - 1];
     for (int32_t i = 0; i < b->n_plan; i++) {
         sq_job *j = b->plan[i].j;
         const int32_t n = b->plan[i].n_rows;
@@ -149,21 +151,29 @@ static void run_step(sq_batch *b) {
         segs[i].observe =
             sq_votes_observe(b->e, j->computed, n, j->answer ? j->n_prompt : 0, &segs[i].observe_from);
         memcpy(b->ids + m, j->tokens + j->computed, (size_t)n * sizeof *b->ids);
-        if (j->answer && j->computed + n == j->n + j->n_guesses) sq_answer_prepare(j->answer, b->e->masks);
-        if (sq_job_streams(j)) n_streams += n;
+        if (j->answer && j->computed + n == j->n + j->n_guesses && sq_share_ends(b, &b->plan[i]))
+            sq_answer_prepare(j->answer, b->e->masks);
+        if (sq_job_streams(j))
+            n_streams += n;
+        else
+            n_prompts += (double)n * (b->plan[i].to - b->plan[i].from) / b->e->m->cfg.n_layers;
         m += n;
     }
     const uint64_t begin = sq_os_now_ns();
     atomic_store(&b->step_began, begin);
     b->e->logits_of = NULL;
-    sq_forward_run(b->e->f, b->ids, m, segs, b->n_plan);
+    sq_forward_run_part(b->e->f, b->ids, m, segs, b->n_plan, last->from, last->to);
+    if (!sq_share_ends(b, last))
+        b->part = *last;
+    else if (b->part.j == last->j)
+        b->part.j = NULL;
     sq_plan_charge(b, begin);
     sq_rows_use(b);
     atomic_store(&b->step_began, 0);
     b->stats.steps++;
     const double ms = (double)(sq_os_now_ns() - begin) / 1e6;
     sq_hist_add(&b->stats.step, ms);
-    sq_step_cost_add(&b->cost, n_streams, m - n_streams, ms);
+    sq_step_cost_add(&b->cost, n_streams, n_prompts, ms);
 }
 
 static void publish(sq_batch *b) {
@@ -324,6 +334,7 @@ squish_status sq_batch_new(sq_batch **out, sq_engine *e, const squish_batch_opti
     if (!b) return sq_fail(err, SQUISH_NO_MEMORY, "batch: out of memory");
     *b = (sq_batch){.alloc = e->alloc, .e = e, .opt = *o, .n_clients = o->queue_max + o->jobs_max};
     b->inbox_end = &b->inbox;
+    b->parts = !sq_kv_pool_policy(e->kv)->votes;
     b->t_faded = sq_os_now_ns();
     atomic_init(&b->step_began, 0);
     atomic_init(&b->stop, false);

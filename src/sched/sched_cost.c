@@ -18,7 +18,6 @@
 #include "sched/sched_cost.h"
 
 enum {
-    ROWS_MIN = 1,    /* prompts always go on */
     ROWS_FIRST = 8,  /* of the first step with prompts after steps without */
     ALONE_EVERY = 32 /* steps with prompts, then one without: their time is worth knowing */
 };
@@ -27,10 +26,13 @@ enum {
  * we have measured, and should stay within 2.5. */
 static const double TARGET = 1.75;
 
+/* Prompts always go on. */
+static const double ROWS_MIN = 1e-3;
+
 /* What a row of an answer adds to a step of one, before any was seen. */
 static const double SLOPE = 0.3;
 
-void sq_step_cost_add(sq_step_cost *c, int32_t n, int32_t rows, double ms) {
+void sq_step_cost_add(sq_step_cost *c, int32_t n, double rows, double ms) {
     if (n == 0 || n > SQ_COST_ROWS_MAX) return;
     const double alone = sq_step_cost_alone(c, n), expected = alone + rows * c->row_ms;
     c->rows = rows;
@@ -73,12 +75,12 @@ int32_t sq_step_cost_seen(const sq_step_cost *c) {
     return n;
 }
 
-int32_t sq_step_cost_rows(const sq_step_cost *c, int32_t n, double target_ms) {
+double sq_step_cost_rows(const sq_step_cost *c, int32_t n, double target_ms) {
     const double alone = sq_step_cost_alone(c, n);
     if (alone <= 0 || c->since_alone >= ALONE_EVERY) return 0;
-    const int32_t most = c->rows > 0 ? c->rows + c->rows / 2 + 1 : ROWS_FIRST;
+    const double most = c->rows > 0 ? 1.5 * c->rows : ROWS_FIRST;
     const double left = (target_ms > 0 ? target_ms : TARGET * alone) - alone;
     const double fits = c->row_ms > 0 ? left / c->row_ms : most;
     if (fits >= most) return most;
-    return fits > ROWS_MIN ? (int32_t)fits : ROWS_MIN;
+    return fits > ROWS_MIN ? fits : ROWS_MIN;
 }

@@ -10,8 +10,8 @@
  *
  * Threads and locks. The batch's thread owns everything but three things: the inbox, counters and published
  * statistics are under batch.lock; events, statistics and the way back to the batch of a job are under
- * job.lock; job.cancelled is atomic. Order: job.lock before batch.lock, and the batch's thread never takes
- * job.lock while it holds batch.lock. */
+ * job.lock, its reader's wake under job.wake_lock; job.cancelled is atomic. Order: job.lock before
+ * batch.lock, and the batch's thread never takes job.lock while it holds batch.lock. */
 #ifndef SQ_SCHED_INT_H
 #define SQ_SCHED_INT_H
 
@@ -80,6 +80,7 @@ struct squish_job {
     squish_error error;
     uint64_t t_end, t_prefilled, t_first, t_last;
     squish_job_stats stats;
+    pthread_mutex_t wake_lock; /* of what follows; no other is taken with it but by wake */
     void (*wake)(void *user);
     void *wake_user;
 };
@@ -99,10 +100,10 @@ bool sq_job_streams(const sq_job *j);
 
 /* ---- the batch ------------------------------------------------------------------------------- */
 
-/* Rows of one job in the next step; the last n_guesses of the job are guesses. */
+/* Rows of one job in the next step, through layers [from, to); the last n_guesses of the job are guesses. */
 typedef struct {
     sq_job *j;
-    int32_t n_rows;
+    int32_t n_rows, from, to;
 } sq_share;
 
 struct squish_batch {
@@ -132,6 +133,8 @@ struct squish_batch {
     sq_step_cost cost;
     sq_share plan[SQ_SEQS_MAX];
     int32_t n_plan;
+    bool parts;    /* prompts may go on by layers; not where tiles are voted on (sq_forward_run_part) */
+    sq_share part; /* rows of a prompt that have come as far as layer `to`; j NULL: there are none */
     int32_t *ids;         /* [chunk] of the step */
     squish_batch_stats stats;
 };
@@ -146,8 +149,12 @@ void sq_batch_end(sq_batch *b, sq_job *j, squish_finish finish, const char *stop
  * by word. */
 bool sq_plan_before(const sq_job *a, const sq_job *c, uint64_t now);
 int32_t sq_plan_class(const sq_job *j, uint64_t now);
-/* Fill b->plan for the next step: rows of running jobs, none over the engine's chunk in all. */
+/* Fill b->plan for the next step: rows of running jobs, none over the engine's chunk in all. Only the last
+ * share may be a part (sq_forward_run_part). */
 void sq_plan_step(sq_batch *b, uint64_t now);
+static inline bool sq_share_ends(const sq_batch *b, const sq_share *s) {
+    return s->to == b->e->m->cfg.n_layers;
+}
 sq_client *sq_plan_client(sq_batch *b, uint64_t id);
 void sq_plan_charge(sq_batch *b, uint64_t now);
 double sq_plan_fairness(const sq_batch *b);

@@ -7,6 +7,7 @@
  *
  *   | a | b | c | prompt of d ............. | prompt of e ..... |      rows, at most the engine's chunk
  *     one each    as many as keep the step near the target
+ *   | a | b | c | rows of d | through some layers: where whole ones are too dear
  *   | a a'a'| b | c c'|
  *
  * Between clients the one served least goes first (start-time fair queueing, Goyal et al., 1996: unlike
@@ -20,7 +21,8 @@
 enum {
     DECODE_CHARGE = 4, /* prompt tokens that a decoded one counts as: it reads all weights alone */
     AGE_S = 10,        /* waiting that lifts a job by a class */
-    FADE_S = 10
+    FADE_S = 10,
+    WHOLE_ROWS = 2 /* of a prompt, with time for them in a step: else rows go on by layers */
 };
 
 /* How much longer a step of several answers may get by guesses. */
@@ -67,6 +69,7 @@ void sq_plan_charge(sq_batch *b, uint64_t now) {
     for (int32_t i = 0; i < b->n_clients; i++) b->clients[i].recent *= fade;
     for (int32_t i = 0; i < b->n_plan; i++) {
         const sq_share *s = &b->plan[i];
+        if (!sq_share_ends(b, s)) continue;
         const bool decoded = s->j->n > s->j->n_prompt && s->n_rows == 1 + s->j->n_guesses;
         const double charge = decoded ? DECODE_CHARGE + s->j->n_guesses : s->n_rows;
         s->j->client->served += charge;
@@ -94,7 +97,18 @@ bool sq_job_streams(const sq_job *j) {
     return rows > 0 && rows <= SQ_JUMP_MAX && j->computed >= j->n_prompt;
 }
 
-static void add_share(sq_batch *b, sq_job *j, int32_t rows) { b->plan[b->n_plan++] = (sq_share){j, rows}; }
+static int32_t n_layers(const sq_batch *b) { return b->e->m->cfg.n_layers; }
+
+static void add_share(sq_batch *b, sq_job *j, int32_t rows) {
+    j->last_step = b->step;
+    b->plan[b->n_plan++] = (sq_share){j, rows, 0, n_layers(b)};
+}
+
+/* Rows between two layers begin again some time. */
+static void drop_part(sq_batch *b) {
+    if (b->part.j) sq_kv_seq_truncate(b->part.j->kv, b->part.j->computed);
+    b->part.j = NULL;
+}
 
 /* More jobs than rows: the one whose last step is longest ago first, one row each. */
 static void plan_turns(sq_batch *b) {
@@ -105,7 +119,6 @@ static void plan_turns(sq_batch *b) {
             if (runs(j) && j->last_step != b->step && (!best || j->last_step < best->last_step)) best = j;
         }
         if (!best) return;
-        best->last_step = b->step;
         add_share(b, best, 1);
     }
 }
@@ -117,6 +130,61 @@ static sq_job *next_prompt(sq_batch *b, uint64_t now) {
         if (runs(j) && j->last_step != b->step && (!best || sq_plan_before(j, best, now))) best = j;
     }
     return best;
+}
+
+/* What a job computes next of its prompt. What was drawn before it gave way attends as it did then, so not in
+ * a step with its prompt. */
+static int32_t rows_wanted(const sq_job *j) {
+    const int32_t end = j->computed < j->n_prompt && j->n_prompt < j->n ? j->n_prompt : j->n;
+    return end - j->computed;
+}
+
+/* Rows of j, as far as they have come, through as many layers as there is room for: one at least. */
+static sq_share part_of(const sq_batch *b, sq_share s, double room) {
+    const double fits = room * n_layers(b) / s.n_rows;
+    const int32_t more = n_layers(b) - s.to;
+    s.from = s.to;
+    s.to += fits >= more ? more : fits > 1 ? (int32_t)fits : 1;
+    return s;
+}
+
+/* A part begins: as many rows as there is room for in one layer, within one tile. */
+static sq_share begin_part(const sq_batch *b, sq_job *j, int32_t most, double room) {
+    const int32_t tile = SQ_KV_TILE_TOKENS - j->computed % SQ_KV_TILE_TOKENS;
+    const double fits = room * n_layers(b);
+    int32_t n = most < tile ? most : tile;
+    if (n > SQ_PART_ROWS) n = SQ_PART_ROWS;
+    if (n > fits) n = fits > 1 ? (int32_t)fits : 1;
+    j->last_step = b->step;
+    return part_of(b, (sq_share){j, n, 0, 0}, room);
+}
+
+/* Prompts, at most `left` rows in a step that has room for `room` rows through all layers. Rows go whole
+ * where a few of them fit: beside answers they share the pass over the weights. Where they do not, since a
+ * row reads all keys of its past and that is much of a step, some rows go through some layers, and share
+ * that. */
+static void plan_prompts(sq_batch *b, uint64_t now, int32_t left, double room) {
+    sq_share part = {0};
+    if (b->part.j) {
+        part = part_of(b, b->part, room);
+        part.j->last_step = b->step;
+        left -= part.n_rows;
+        room -= (double)part.n_rows * (part.to - part.from) / n_layers(b);
+    }
+    for (sq_job *j; left > 0 && (j = next_prompt(b, now));) {
+        const int32_t want = rows_wanted(j), most = want < left ? want : left;
+        const bool fits = most <= room || room >= WHOLE_ROWS;
+        if (!fits && b->parts) {
+            if (!part.j) part = begin_part(b, j, most, room);
+            break;
+        }
+        const int32_t rows = most <= room ? most : room > 1 ? (int32_t)room : 1;
+        add_share(b, j, rows);
+        left -= rows;
+        room -= rows;
+        if (room < 1) break;
+    }
+    if (part.j) b->plan[b->n_plan++] = part;
 }
 
 /* Guesses behind the rows of streams, where they pay and those without do not feel it. Beside prompts there
@@ -147,6 +215,7 @@ void sq_plan_step(sq_batch *b, uint64_t now) {
         n_running += runs(b->active[i]);
         if (b->active[i]) b->active[i]->n_guesses = 0;
     }
+    if (b->part.j && (n_running > b->e->chunk || !runs(b->part.j))) drop_part(b);
     if (n_running > b->e->chunk) {
         plan_turns(b);
         return;
@@ -156,7 +225,6 @@ void sq_plan_step(sq_batch *b, uint64_t now) {
         sq_job *j = b->active[i];
         if (!runs(j) || !sq_job_streams(j)) continue;
         const int32_t want = j->n - j->computed, rows = want - 1 < spare ? want : spare + 1;
-        j->last_step = b->step;
         add_share(b, j, rows);
         spare -= rows - 1;
     }
@@ -164,17 +232,10 @@ void sq_plan_step(sq_batch *b, uint64_t now) {
         plan_guesses(b, spare);
         return;
     }
-    int32_t left = spare + n_running - b->n_plan;
-    if (b->n_plan > 0) {
-        const int32_t room = sq_step_cost_rows(&b->cost, b->n_plan, b->opt.itl_target_ms);
-        if (room < left) left = room;
-    }
-    for (sq_job *j; left > 0 && (j = next_prompt(b, now));) {
-        /* What was drawn before a job gave way attends as it did then, so not in a step with its prompt. */
-        const int32_t end = j->computed < j->n_prompt && j->n_prompt < j->n ? j->n_prompt : j->n;
-        const int32_t want = end - j->computed, rows = want < left ? want : left;
-        j->last_step = b->step;
-        add_share(b, j, rows);
-        left -= rows;
-    }
+    const int32_t left = spare + n_running - b->n_plan;
+    const double room =
+        b->n_plan > 0 ? sq_step_cost_rows(&b->cost, b->n_plan, b->opt.itl_target_ms) : b->e->chunk;
+    if (room <= 0) return;
+    if (b->part.j && b->part.n_rows > left) drop_part(b); /* there are more streams than when it began */
+    plan_prompts(b, now, left, room);
 }

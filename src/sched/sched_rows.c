@@ -265,6 +265,7 @@ void sq_rows_use(sq_batch *b) {
         const int32_t n = b->plan[i].n_rows - j->n_guesses, pos0 = j->computed, first = row0;
         squish_error err = {0};
         row0 += b->plan[i].n_rows;
+        if (!sq_share_ends(b, &b->plan[i])) continue;
         const bool scores = j->prompt_logprobs >= 0 && j->scored < j->n_prompt;
         if (scores && score(b, j, first, pos0, n, &err) != SQUISH_OK) {
             fail_job(b, j, err.code, &err);

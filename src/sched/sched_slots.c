@@ -141,6 +141,7 @@ void sq_slots_admit(sq_batch *b, uint64_t now) {
 void sq_slots_leave(sq_batch *b, sq_job *j) {
     for (int32_t i = 0; i < b->opt.jobs_max; i++)
         if (b->active[i] == j) b->active[i] = NULL;
+    if (b->part.j == j) b->part.j = NULL;
     sq_kv_seq_truncate(j->kv, 0);
     j->kv = NULL;
     j->computed = 0;
@@ -216,6 +217,7 @@ static void drop_guesses_without_room(const sq_batch *b, sq_share *s) {
     sq_spec_cut(j->spec, 0);
 }
 
+/* A part that goes on has its columns, and still reads what was open when it began. */
 void sq_slots_reserve(sq_batch *b, uint64_t now) {
     int32_t kept = 0;
     for (int32_t i = 0; i < b->n_plan; i++) {
@@ -223,7 +225,7 @@ void sq_slots_reserve(sq_batch *b, uint64_t now) {
         bool there = false; /* it may have given way to one before it, or have ended */
         for (int32_t k = 0; k < b->opt.jobs_max; k++) there |= b->active[k] == s.j;
         if (there) drop_guesses_without_room(b, &s);
-        if (there && make_room(b, s.j, s.j->computed + s.n_rows, now)) b->plan[kept++] = s;
+        if (there && (s.from > 0 || make_room(b, s.j, s.j->computed + s.n_rows, now))) b->plan[kept++] = s;
     }
     b->n_plan = 0;
     for (int32_t i = 0; i < kept; i++) /* and to one behind it */

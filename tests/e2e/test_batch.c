@@ -160,6 +160,35 @@ static void answers_in_company_equal_answers_alone(void **state) {
         check_way(&base, &ways[w], ways[w].chunk == 64); /* without a cache once is enough */
 }
 
+/* Beside a stream prompts go on by layers: some rows where steps have a little time for them, one where they
+ * have none. The second prompt shares tiles with the first, which seals them on its way. */
+static void so_they_do_where_prompts_go_on_by_layers(void **state) {
+    (void)state;
+    enum { N = 3 };
+    static const squish_kv formats[] = {SQUISH_KV_F16, SQUISH_KV_Q8};
+    static const double targets_ms[] = {0, 0.01};
+    static answer want[N], got[N];
+    const squish_job_options o[N] = {job_of(900, 20, 400), job_of(0, 330, 8), job_of(0, 420, 8)};
+    for (size_t k = 0; k < SQ_COUNT(formats) * SQ_COUNT(targets_ms); k++) {
+        squish_engine_options eo = engine_options(512, 64);
+        squish_batch_options bo = squish_batch_options_default();
+        squish_job *j[N] = {NULL};
+        run x = {.m = base.m};
+        squish_error err = {0};
+        eo.kv = formats[k / 2];
+        bo.itl_target_ms = targets_ms[k % 2];
+        assert_ok(squish_engine_new(&x.e, x.m, &eo, &err), &err);
+        assert_ok(squish_seq_new(&x.s, x.e, &err), &err);
+        for (int32_t i = 0; i < N; i++) answer_alone(x.s, o[i].prompt, o[i].n_prompt, &o[i].gen, &want[i]);
+        squish_seq_free(x.s), squish_engine_free(x.e);
+        company c = company_of(&eo, &bo);
+        for (int32_t i = 0; i < N; i++) j[i] = submit(&c, &o[i]);
+        answers_wait(ring, j, got, N);
+        for (int32_t i = 0; i < N; i++) assert_same_answer(&got[i], &want[i]), squish_job_free(j[i]);
+        company_free(&c);
+    }
+}
+
 static void so_they_do_of_weights_as_they_came(void **state) {
     (void)state;
     const squish_engine_options eo = engine_options(512, 64);
@@ -938,6 +967,7 @@ static int close_all(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_in_company_equal_answers_alone),
+        cmocka_unit_test(so_they_do_where_prompts_go_on_by_layers),
         cmocka_unit_test(so_they_do_of_weights_as_they_came),
         cmocka_unit_test(giving_way_changes_no_answer),
         cmocka_unit_test(a_step_that_all_its_jobs_left_is_followed_by_another),

@@ -2,6 +2,7 @@
  *
  * test_model_forward.c - the forward pass against naive_llama.c, on models made here: head sizes that fill no
  * vector, grouped heads, biases, head norms, windows; and the same bits however the work is cut. */
+#include "sched/sched.h"
 #include "support/model_run.h"
 #include "support/naive_llama.h"
 #include "support/tiny_model.h"
@@ -121,6 +122,72 @@ static void odd_head_sizes_give_the_same_bits_however_the_work_is_cut(void **sta
     }
 }
 
+/* One timeline goes on token by token, the other beside it in parts: 1 to 32 rows of a tile through one to
+ * three layers a step, and longer than the first, so that at last it is alone. */
+static void check_parts(const run *x, const int32_t *ids, const float *want, const float *beside,
+                        int32_t n_vocab) {
+    enum { BESIDE = 50 };
+    sq_engine *e = x->e;
+    const int32_t layers = e->m->cfg.n_layers;
+    const size_t row = (size_t)n_vocab * sizeof *want;
+    int32_t pos = 0, rows = 0, at = 0, n = 0, step_ids[1 + SQ_PART_ROWS];
+    sq_kv_seq *parted, *whole;
+    squish_error err = {0};
+    assert_ok(sq_kv_seq_new(&parted, e->kv, N_IDS, &err), &err);
+    assert_ok(sq_kv_seq_new(&whole, e->kv, BESIDE, &err), &err);
+    for (int32_t step = 0, from = 0, to; pos < N_IDS; step++, from = to % layers) {
+        n = at < BESIDE;
+        if (from == 0) {
+            const int32_t tile = SQ_KV_TILE - pos % SQ_KV_TILE, left = N_IDS - pos;
+            rows = 1 + step * 7 % SQ_PART_ROWS;
+            rows = rows < tile ? rows : tile;
+            rows = rows < left ? rows : left;
+            assert_ok(sq_kv_seq_reserve(parted, pos + rows, &err), &err);
+        }
+        to = from + 1 + step % 3 < layers ? from + 1 + step % 3 : layers;
+        const sq_step_seg segs[] = {{.kv = whole, .row0 = 0, .n_rows = 1, .pos0 = at},
+                                    {.kv = parted, .row0 = n, .n_rows = rows, .pos0 = pos, .prompt = true}};
+        if (n) assert_ok(sq_kv_seq_reserve(whole, at + 1, &err), &err);
+        step_ids[0] = ids[N_IDS - 1 - at]; /* another text: backwards */
+        memcpy(step_ids + n, ids + pos, (size_t)rows * sizeof *ids);
+        sq_forward_run_part(e->f, step_ids, n + rows, segs + 1 - n, 1 + n, from, to);
+        const int32_t first = 0, last = n + rows - 1;
+        if (n)
+            assert_memory_equal(sq_forward_logits(e->f, &first, 1), beside + (size_t)at * (size_t)n_vocab,
+                                row);
+        at += n;
+        if (to < layers) continue;
+        assert_memory_equal(sq_forward_logits(e->f, &last, 1),
+                            want + (size_t)(pos + rows - 1) * (size_t)n_vocab, row);
+        pos += rows;
+    }
+    assert_int_equal(n, 0);
+    sq_kv_seq_free(parted), sq_kv_seq_free(whole);
+}
+
+static void rows_that_go_on_by_layers_have_the_bits_of_whole_steps(void **state) {
+    (void)state;
+    static const squish_kv formats[] = {SQUISH_KV_F16, SQUISH_KV_Q8, SQUISH_KV_K4V2};
+    tiny_spec s = tiny_default();
+    char dir[64];
+    int32_t ids[N_IDS], back[N_IDS];
+    s.layers = 5;
+    make_dir(dir, &s);
+    make_ids(ids, N_IDS, s.vocab);
+    for (int32_t i = 0; i < N_IDS; i++) back[i] = ids[N_IDS - 1 - i];
+    for (size_t i = 0; i < SQ_COUNT(formats); i++) {
+        squish_engine_options o = squish_engine_options_default();
+        o.kv = formats[i];
+        float *want = engine_logits(dir, &o, ids, N_IDS, 0, s.vocab);
+        float *beside = engine_logits(dir, &o, back, N_IDS, 0, s.vocab);
+        run x = run_open(dir, SQUISH_TIER_SOURCE, &o);
+        check_parts(&x, ids, want, beside, s.vocab);
+        run_close(&x);
+        free(want), free(beside);
+    }
+    remove_tree(dir);
+}
+
 static void a_compressed_odd_model_stays_close(void **state) {
     (void)state;
     tiny_spec s = tiny_default();
@@ -146,6 +213,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_shape_and_family_agrees_with_the_naive_transformer),
         cmocka_unit_test(odd_head_sizes_give_the_same_bits_however_the_work_is_cut),
+        cmocka_unit_test(rows_that_go_on_by_layers_have_the_bits_of_whole_steps),
         cmocka_unit_test(a_compressed_odd_model_stays_close),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
