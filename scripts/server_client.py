@@ -197,12 +197,13 @@ class Talk:
         return found
 
     def tokens(self):
-        """(time, text, time of its drawing or None) of the frames with text of a stream of completions or chat."""
+        """(time, text, time of its drawing or None) of the frames of tokens of a stream of completions or chat: those with
+        text, and where times were asked for, all."""
         found = []
         for t, f in self.frames():
             for c in f.get("choices", ()):
                 text = c.get("text") or c.get("delta", {}).get("content")
-                if text and not c.get("finish_reason"):
+                if (text or "x_squish_t_ns" in f) and not c.get("finish_reason"):
                     found.append((t, text, f.get("x_squish_t_ns")))
         return found
 

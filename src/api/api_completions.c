@@ -214,7 +214,8 @@ static void send_echo(sq_api_call *c, sq_api_answer *a) {
 
 static void send_event(sq_api_call *c, sq_api_answer *a, const squish_job_event *ev) {
     text_state *s = c->state;
-    if (ev->text_bytes && ev->kind == SQUISH_JOB_TOKEN) {
+    /* Whoever asks for the times of tokens wants all of them, also those whose text is held back. */
+    if ((ev->text_bytes || c->wish.token_times) && ev->kind == SQUISH_JOB_TOKEN) {
         json_t *o = chunk(c, a, ev->text, ev->text_bytes, NULL);
         sq_api_openai_token_time(c, o, ev);
         sq_api_sse(c, NULL, o);

@@ -25,17 +25,19 @@ static sq_http_note *take_all(sq_http_notes *l) {
     return n;
 }
 
-static void wake_locked(sq_http *h) {
-    if (h->woken) return;
-    h->woken = true;
+static void wake(sq_http *h) {
     while (write(h->wake_fd[1], "", 1) < 0 && errno == EINTR) {} /* a full pipe wakes as well */
 }
 
+/* The byte is written without the lock: the loop often runs at once, in the place of who wakes it, and would
+ * wait for the lock of a thread that waits for the processor. */
 static void post_note(sq_http *h, sq_http_note *n) {
     pthread_mutex_lock(&h->lock);
     append(&h->posted, n);
-    wake_locked(h);
+    const bool sleeps = !h->woken;
+    h->woken = true;
     pthread_mutex_unlock(&h->lock);
+    if (sleeps) wake(h);
 }
 
 squish_status sq_http_post(sq_http *h, void (*fn)(void *user), void *user) {
@@ -67,8 +69,8 @@ squish_status sq_http_work(sq_http *h, void (*work)(void *user), void (*done)(vo
 
 void sq_http_stop(sq_http *h) {
     atomic_store(&h->stopping, true);
-    pthread_mutex_lock(&h->lock);
-    wake_locked(h);
+    pthread_mutex_lock(&h->lock); /* whoever frees h takes it first */
+    wake(h);
     pthread_mutex_unlock(&h->lock);
 }
 
@@ -124,9 +126,8 @@ static void *worker(void *user) {
         if (!n->next) h->queued.last = &h->queued.first;
         pthread_mutex_unlock(&h->lock);
         n->work(n->user);
+        post_note(h, n);
         pthread_mutex_lock(&h->lock);
-        append(&h->posted, n);
-        wake_locked(h);
     }
     pthread_mutex_unlock(&h->lock);
     return NULL;

@@ -55,6 +55,7 @@ static void destroy(sq_job *j) {
     sq_alloc_free(&a, j->sum, j->sum ? (size_t)j->hidden * sizeof *j->sum : 0);
     for (int i = 0; i < 2; i++) sq_buf_deinit(&j->events[i]);
     pthread_mutex_destroy(&j->lock);
+    pthread_mutex_destroy(&j->wake_lock);
     sq_alloc_free(&a, j, sizeof *j);
 }
 
@@ -109,7 +110,7 @@ squish_status sq_job_new(sq_job **out, const sq_engine *e, const squish_job_opti
     j->stats.gen.prompt_tokens = n;
     atomic_init(&j->cancelled, false);
     for (int i = 0; i < 2; i++) sq_buf_init(&j->events[i], &j->alloc, SQ_JOB_EVENTS_MAX);
-    if (pthread_mutex_init(&j->lock, NULL) != 0) {
+    if (pthread_mutex_init(&j->lock, NULL) != 0 || pthread_mutex_init(&j->wake_lock, NULL) != 0) {
         sq_alloc_free(&e->alloc, j, sizeof *j);
         return sq_fail(err, SQUISH_NO_MEMORY, "job: no lock to be had");
     }
@@ -163,11 +164,19 @@ static void write_record(sq_buf *b, const squish_job_event *ev, const parts *p) 
     }
 }
 
-/* With the lock held: called with it, so that no wake comes after the reader's free. */
-static void wake(sq_job *j) {
-    if (!j->found_nothing) return;
+/* With the lock held: whether the reader waits to be woken; then it is. */
+static bool take_wait(sq_job *j) {
+    const bool waits = j->found_nothing;
     j->found_nothing = false;
+    return waits;
+}
+
+/* Without the lock: a reader who runs at once, in the place of who wakes him, takes it first of all. Under
+ * one of its own, so that none comes after the reader's free. */
+static void wake(sq_job *j) {
+    pthread_mutex_lock(&j->wake_lock);
     if (j->wake) j->wake(j->wake_user);
+    pthread_mutex_unlock(&j->wake_lock);
 }
 
 bool sq_job_push(sq_job *j, const squish_job_event *ev) {
@@ -178,9 +187,10 @@ bool sq_job_push(sq_job *j, const squish_job_event *ev) {
     if (ok) {
         write_record(b, ev, &p);
         j->behind += p.all;
-        wake(j);
     }
+    const bool waits = ok && take_wait(j);
     pthread_mutex_unlock(&j->lock);
+    if (waits) wake(j);
     return ok;
 }
 
@@ -194,8 +204,9 @@ void sq_job_end(sq_job *j, squish_finish finish, const char *stop_reason, squish
     if (err) j->error = *err;
     j->t_end = sq_os_now_ns();
     j->batch = NULL;
-    wake(j);
+    const bool waits = take_wait(j);
     pthread_mutex_unlock(&j->lock);
+    if (waits) wake(j);
     sq_job_release(j);
 }
 
@@ -273,8 +284,8 @@ void sq_job_stats(sq_job *j, squish_job_stats *out) {
 void sq_job_free(sq_job *j) {
     if (!j) return;
     sq_job_cancel(j);
-    pthread_mutex_lock(&j->lock);
+    pthread_mutex_lock(&j->wake_lock);
     j->wake = NULL;
-    pthread_mutex_unlock(&j->lock);
+    pthread_mutex_unlock(&j->wake_lock);
     sq_job_release(j);
 }
