@@ -156,8 +156,8 @@ squish_status sq_os_map_open(sq_map *out, const char *path, squish_error *err);
 void sq_os_map_close(sq_map *m);
 enum { SQ_ADVISE_RANDOM, SQ_ADVISE_SEQUENTIAL, SQ_ADVISE_WILLNEED };
 void sq_os_map_advise(const sq_map *m, size_t offset, size_t bytes, int advice);
-/* Enter the pages of a mapping at p into the tables at once, reading what is not in memory, instead of one
- * fault after the other as they are touched; a wish. */
+/* Have the pages of a mapping at p in memory and in the tables, at once instead of one fault after the other
+ * as they are touched; a wish. */
 void sq_os_populate(const void *p, size_t bytes);
 /* Zeroed anonymous memory, page aligned, touched only as used; NULL on failure. */
 void *sq_os_reserve(size_t bytes);

@@ -85,10 +85,14 @@ void sq_os_discard(void *p, size_t bytes) {
     if (p && bytes) (void)madvise(p, bytes, MADV_DONTNEED);
 }
 
+/* And look at each page once: the processor's first way to it is a long one, 30 ms of the first step on 870
+ * MB. */
 void sq_os_populate(const void *p, size_t bytes) {
     enum { POPULATE_READ = 22 }; /* MADV_POPULATE_READ of Linux 5.14 */
     const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)p / page * page;
-    if (p && bytes) (void)madvise((void *)from, (uintptr_t)p + bytes - from, POPULATE_READ);
+    if (!p || bytes == 0) return;
+    (void)madvise((void *)from, (uintptr_t)p + bytes - from, POPULATE_READ);
+    for (size_t at = 0; at < bytes; at += page) (void)((const volatile uint8_t *)p)[at];
 }
 
 void sq_os_huge_pages(void *p, size_t bytes) { (void)madvise(p, bytes, MADV_HUGEPAGE); }
