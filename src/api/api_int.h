@@ -548,9 +548,10 @@ void sq_api_hex(const unsigned char *bytes, size_t n, char *out); /* 2n digits a
 
 /* ---- kept answers (api_responses_kept.c) ------------------------------------------------------- */
 
-/* The last 256 answers of POST /v1/responses with "store": true, in memory, by id and client. */
+/* The last 256 answers of POST /v1/responses with "store": true, within 64 MiB of memory, by id and client.
+ */
 typedef struct sq_api_kept sq_api_kept;
-enum { SQ_API_KEPT_MAX = 256 };
+enum { SQ_API_KEPT_MAX = 256, SQ_API_KEPT_BYTES_MAX = 64 << 20 };
 bool sq_api_kept_begin(sq_api *api); /* loop thread, before any of the others; false: no memory */
 void sq_api_kept_free(sq_api *api);
 /* Any thread, as the next two. response and messages (with the answer) are copied. false: no memory. */

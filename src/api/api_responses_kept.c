@@ -3,7 +3,8 @@
  * api_responses_kept.c - answers that clients asked to be kept: GET, DELETE and previous_response_id find
  * them.
  *
- * In memory alone, the last 256, each with the messages that led to it; the least recently used goes first.
+ * In memory alone, the last 256 within 64 MiB, each with the messages that led to it; the least recently used
+ * goes first, the newest stays.
  * An answer belongs to the key (or address) that asked for it. Everything is kept as text and parsed again
  * for each reader: no JSON value is shared between threads.
  *
@@ -64,13 +65,22 @@ static kept_one *find(sq_api_kept *k, uint64_t client, const char *id) {
     return NULL;
 }
 
-static kept_one *oldest(sq_api_kept *k) {
-    kept_one *best = &k->slots[0];
-    for (size_t i = 0; i < SQ_API_KEPT_MAX; i++) {
-        if (!k->slots[i].id[0]) return &k->slots[i];
-        if (k->slots[i].used < best->used) best = &k->slots[i];
+/* With room for a new one of so many bytes: a free place, else the one that was used longest ago. */
+static kept_one *make_room(sq_api_kept *k, size_t bytes) {
+    for (;;) {
+        kept_one *oldest = NULL, *unused = NULL;
+        size_t all = bytes;
+        for (size_t i = 0; i < SQ_API_KEPT_MAX; i++) {
+            kept_one *o = &k->slots[i];
+            all += o->response.cap + o->messages.cap;
+            if (!o->id[0])
+                unused = o;
+            else if (!oldest || o->used < oldest->used)
+                oldest = o;
+        }
+        if (unused && (all <= SQ_API_KEPT_BYTES_MAX || !oldest)) return unused;
+        clear(oldest);
     }
-    return best;
 }
 
 bool sq_api_kept_put(sq_api *api, uint64_t client, const char *id, const json_t *response,
@@ -86,8 +96,7 @@ bool sq_api_kept_put(sq_api *api, uint64_t client, const char *id, const json_t 
         return false;
     }
     pthread_mutex_lock(&k->lock);
-    kept_one *o = oldest(k);
-    clear(o);
+    kept_one *o = make_room(k, r.cap + m.cap);
     *o = (kept_one){.client = client, .used = ++k->clock, .response = r, .messages = m};
     memcpy(o->id, id, strlen(id) + 1);
     pthread_mutex_unlock(&k->lock);

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static sq_api api;
@@ -70,6 +71,33 @@ static void the_least_recently_used_of_256_goes_first(void **state) {
     assert_int_equal(number_of(1, "resp_new"), 999);
 }
 
+static void what_is_kept_takes_64_megabytes_at_most_or_is_the_newest(void **state) {
+    (void)state;
+    enum { N = 12, BYTES = 8 << 20 };
+    char *text = malloc(9 * BYTES), id[32];
+    assert_non_null(text);
+    memset(text, 'a', 9 * BYTES);
+    json_t *o = json_pack("{s:i}", "number", 5), *m = json_pack("[is#]", 5, text, (int)BYTES);
+    for (int i = 0; i < N; i++) {
+        snprintf(id, sizeof id, "resp_%d", i);
+        assert_true(sq_api_kept_put(&api, 1, id, o, m));
+    }
+    int there = 0;
+    for (int i = 0; i < N; i++) {
+        snprintf(id, sizeof id, "resp_%d", i);
+        const bool found = number_of(1, id) == 5;
+        assert_true(found || there == 0); /* the first ones went */
+        there += found;
+    }
+    assert_in_range(there, 3, 7); /* a buffer may have grown to twice its text */
+    json_decref(m);
+    m = json_pack("[is#]", 5, text, 9 * BYTES);
+    assert_false(sq_api_kept_put(&api, 1, "resp_vast", o, m));
+    json_decref(o);
+    json_decref(m);
+    free(text);
+}
+
 static void an_id_that_is_too_long_is_not_kept(void **state) {
     (void)state;
     char id[100];
@@ -86,6 +114,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(an_answer_belongs_to_the_client_that_asked, setup, teardown),
         cmocka_unit_test_setup_teardown(the_least_recently_used_of_256_goes_first, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_kept_takes_64_megabytes_at_most_or_is_the_newest, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(an_id_that_is_too_long_is_not_kept, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
