@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure the targets of caches in fewer bits into results/, and make the pages anew.
 
-    scripts/targets_kv_votes.py [--build build] [--part NAME,...] [--text FILE] [--bytes N]
+    scripts/targets_kv_votes.py [--build build] [--part NAME,...] [--text FILE] [--bytes N] [--shape MODEL]
 
-Parts: tests, cost, quality (all of them unless named). Quality needs a text that squish-tiny has not seen (--text, or
-$SQUISH_TESTDATA/data/heldout-prose.txt), of which the first N bytes are read; without one it is left out."""
+Parts: tests, cost, memory, quality (all of them unless named). Memory and quality need a text that squish-tiny has not seen
+(--text, or $SQUISH_TESTDATA/data/heldout-prose.txt), of which the first N bytes are read for quality; without one they are left out.
+--shape: for memory, a model with a context of 16,416 tokens at least."""
 import tempfile
 
 import targets
@@ -46,13 +47,22 @@ def cost(build):
             one("CocktailKV: 512 tokens of 64 judged and sealed, of keys and values each", "CocktailKV: judge and seal 512 tokens of 64", 30, "us", "895 us", 2)]
 
 
-def memory_rows(found, command):
-    """What a process holds more of a prompt of 4,064 tokens, by RSS."""
+def memory(build, text, shape):
+    """What a process holds more once a prompt is read, by RSS: squish-tiny at 4,064 tokens, another model at 16,384."""
     rows = []
-    for r in found:
-        if r["name"].startswith("memory of ") and r["kv"] != "f16":
-            bar = 4 if r["kv"] == "snap 2048 in q4" else None
-            rows.append(row(f"squish-tiny, a prompt of {r['at']} tokens, {r['kv']}: memory by RSS, against f16", f">= {bar}x" if bar else "-",
+    if not text.exists():
+        return rows
+    for model, what, at, bars in (("squish-tiny", "squish-tiny", 4064, {"snap 2048 in q4": 4}),
+                                  (shape, "a model of --shape", 16384, {"the report's flags": 3.2})):
+        if not model:
+            continue
+        found = answer(build, "bench", "kv-memory", model, "--text", text, "--at", at)["rows"]
+        command = f"squish bench kv-memory {model if model == what else 'SHAPE'} --text heldout-prose.txt --at {at}"
+        for r in found:
+            if r["kv"] == "f16":
+                continue
+            bar = bars.get(r["kv"])
+            rows.append(row(f"{what}, a prompt of {at} tokens, {r['kv']}: memory by RSS, against f16", f">= {bar}x" if bar else "-",
                             f"{r['f16_ratio']:.2f}x less ({r['value'] / 1e6:.1f} MB)", not bar or r["f16_ratio"] >= bar, command))
     return rows
 
@@ -63,9 +73,10 @@ def quality(build, text, size):
     with tempfile.NamedTemporaryFile() as part:
         part.write(text.read_bytes()[:size].decode("utf-8", "ignore").encode())
         part.flush()
-        found = answer(build, "bench", "kv", "squish-tiny", "--tier", "source", "--text", part.name, "--at", 256, "--runs", 1)["rows"]
-    command = f"squish bench kv squish-tiny --tier source --text heldout-prose.txt (first {size} bytes)"
-    rows = memory_rows(found, command)
+        found = answer(build, "bench", "kv", "squish-tiny", "--tier", "source", "--text", part.name, "--at", 256, "--runs", 1,
+                       "--sparge-min", 512)["rows"]
+    command = f"squish bench kv squish-tiny --tier source --sparge-min 512 --text heldout-prose.txt (first {size} bytes)"
+    rows = []
     for r in found:
         if not r["name"].startswith("KL to f16, "):
             continue
@@ -74,6 +85,9 @@ def quality(build, text, size):
         dropped = f", {100 * r['dropped']:.0f} % not there" if r["dropped"] else ""
         counts = r["read_sealed"] >= 0.7
         bar = KL.get(kind)
+        if kind == "the report's flags":
+            rows.append(row("squish-tiny, held-out prose in windows of 4,096, the report's flags all together: perplexity", "<= x1.03",
+                            f"x{r['ppl_ratio']:.4f}", r["ppl_ratio"] <= 1.03, command))
         rows.append(row(f"squish-tiny, held-out prose in windows of 4,096, {kind}: KL to f16", f"<= {bar}" if bar else "-",
                         f"{r['value']:.2e} nats, perplexity x{r['ppl_ratio']:.4f}, {r['bytes_ratio']:.2f}x fewer bytes, read in 16/8/4/2 bits: "
                         f"{shares} %{dropped}" + ("" if counts or r["dropped"] else "; too little was compressed to count"), (counts and r["value"] <= bar) if bar else True, command))
@@ -81,12 +95,13 @@ def quality(build, text, size):
 
 
 PARTS = {"tests": lambda o: tests(o.build), "cost": lambda o: cost(o.build),
-         "quality": lambda o: quality(o.build, o.text, o.bytes)}
+         "memory": lambda o: memory(o.build, o.text, o.shape), "quality": lambda o: quality(o.build, o.text, o.bytes)}
 
 
 def main():
     parser = targets.parser_of(__doc__, PARTS)
     targets.text_option(parser)
+    parser.add_argument("--shape")
     parser.add_argument("--bytes", type=int, default=100_000)
     targets.measure_parts(parser, parser.parse_args(), PARTS)
 

@@ -91,6 +91,11 @@ squish_status bench_attention(const bench_options *o, json_t *rows, squish_error
  * Rows have "bench", "at", "kv" and "f16_ratio" (times better than f16). INVALID: a point out of range. */
 squish_status bench_kv(const bench_options *o, json_t *rows, squish_error *err);
 
+/* What the process holds more once it has read a prompt of o->at tokens (usual: 4064) of o->text, by the
+ * system: "memory of N tokens, KIND" in bytes, with "f16_ratio", how many times less than f16; the last kind
+ * has all flags of the first report's command. INVALID: no text, or one that is too short. */
+squish_status bench_kv_memory(const bench_options *o, json_t *rows, squish_error *err);
+
 /* What fewer bits behind a prompt take, without a model: "PM-KVQ advance, a token" and "lookup, a tile" in
  * ns, "seal a vector of 128, F" and "shrink a tile of 128, F to F" (of one head, keys or values) and
  * "CocktailKV: judge and seal 512 tokens of 64" in us, one thread. */

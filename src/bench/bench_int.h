@@ -72,8 +72,9 @@ squish_status bench_measure(const bench_options *o, int32_t ctx, int32_t done, i
 /* (bench_kv_quality.c) A row per format: KL to f16 over o->text, the share of attended tokens that were read
  * sealed, the ratio of perplexities. */
 squish_status bench_kv_quality(const bench_options *o, squish_model *m, json_t *rows, squish_error *err);
-/* What the process holds of a long prompt, by format. */
-squish_status bench_kv_memory(const bench_options *o, squish_model *m, json_t *rows, squish_error *err);
+/* (bench_kv_quality.c) The flags of the first report's command, on an f16 cache: PM-KVQ, MixKVQ, CocktailKV,
+ * Sage and Sparge, the last with o's thresholds. */
+void bench_report_flags(const bench_options *o, squish_engine_options *eo);
 /* What a greedy answer would go on with, found as the sampler finds it; 0 if a logit is NaN. */
 int32_t bench_likeliest(const float *logits, int32_t n);
 /* One run of each kind, at a context of depth or a prompt of n tokens. */

@@ -289,7 +289,6 @@ squish_status bench_kv(const bench_options *o, json_t *rows, squish_error *err) 
     b->o = o, b->rows = rows, b->all = p.count * o->runs;
     squish_status st = open_all(b, p.n[p.count - 1] + CHUNK, err);
     if (st == SQUISH_OK) st = measure(b, &p, err);
-    if (st == SQUISH_OK && o->text) st = bench_kv_memory(o, b->m, rows, err);
     if (st == SQUISH_OK && o->text) st = bench_kv_quality(o, b->m, rows, err);
     close_all(b);
     sq_alloc_free(&a, b, sizeof *b);

@@ -108,23 +108,32 @@ static const struct {
     int32_t floor;
     bool mix;
     int32_t snap; /* tokens of the first 1536 that stay */
+    bool report;
 } kinds[] = {{.name = "q8", .kv = SQUISH_KV_Q8},
              {.name = "k8v4", .kv = SQUISH_KV_K8V4},
              {.name = "q4", .kv = SQUISH_KV_Q4},
              {.name = "k4v2", .kv = SQUISH_KV_K4V2},
              {.name = "q2", .kv = SQUISH_KV_Q2},
-             {"pm", SQUISH_KV_F16, true, false, false, 2, false, 0},
-             {"pm floor 4", SQUISH_KV_F16, true, false, false, 4, false, 0},
-             {"cocktail", SQUISH_KV_F16, false, true, false, 2, false, 0},
-             {"cocktail embeddings", SQUISH_KV_F16, false, true, true, 2, false, 0},
-             {"pm + cocktail", SQUISH_KV_F16, true, true, false, 2, false, 0},
-             {"mix beside q4", SQUISH_KV_Q4, false, false, false, 2, true, 0},
-             {"mix beside q2", SQUISH_KV_Q2, false, false, false, 2, true, 0},
-             {"pm + mix", SQUISH_KV_F16, true, false, false, 2, true, 0},
-             {"pm + mix + cocktail", SQUISH_KV_F16, true, true, false, 2, true, 0},
+             {.name = "pm", .pm = true},
+             {.name = "pm floor 4", .pm = true, .floor = 4},
+             {.name = "cocktail", .cocktail = true},
+             {.name = "cocktail embeddings", .cocktail = true, .embed = true},
+             {.name = "pm + cocktail", .pm = true, .cocktail = true},
+             {.name = "mix beside q4", .kv = SQUISH_KV_Q4, .mix = true},
+             {.name = "mix beside q2", .kv = SQUISH_KV_Q2, .mix = true},
+             {.name = "pm + mix", .pm = true, .mix = true},
+             {.name = "pm + mix + cocktail", .pm = true, .cocktail = true, .mix = true},
+             {.name = "the report's flags", .report = true},
              {.name = "snap 512", .kv = SQUISH_KV_F16, .snap = 512},
              {.name = "snap 1024", .kv = SQUISH_KV_F16, .snap = 1024},
              {.name = "snap 512 in q4", .kv = SQUISH_KV_Q4, .snap = 512}};
+
+void bench_report_flags(const bench_options *o, squish_engine_options *eo) {
+    eo->kv = SQUISH_KV_F16;
+    eo->kv_options.pm = eo->kv_options.mix = eo->kv_options.cocktail = true;
+    eo->attention = o->attention;
+    eo->attention.sage = eo->attention.sparge = true;
+}
 
 static squish_status quality_row(const quality *q, json_t *rows, size_t kind, squish_error *err) {
     char name[48];
@@ -147,7 +156,8 @@ static squish_status quality_row(const quality *q, json_t *rows, size_t kind, sq
 static squish_status one_kind(const bench_options *o, squish_model *m, const squish_tokens *t, size_t kind,
                               json_t *rows, squish_error *err) {
     quality q = {.m = m,
-                 .votes = kinds[kind].pm || kinds[kind].cocktail || kinds[kind].mix || kinds[kind].snap};
+                 .votes = kinds[kind].pm || kinds[kind].cocktail || kinds[kind].mix || kinds[kind].snap ||
+                          kinds[kind].report};
     squish_engine_options eo = squish_engine_options_default();
     squish_status st = SQUISH_OK;
     const size_t strip = (size_t)STRIP * (size_t)m->cfg.n_vocab * sizeof *q.strip;
@@ -164,6 +174,7 @@ static squish_status one_kind(const bench_options *o, squish_model *m, const squ
         eo.kv_options.snap = i ? kinds[kind].snap : 0;
         eo.kv_options.cocktail_embed = i && kinds[kind].embed;
         eo.kv_options.pm_floor = kinds[kind].floor ? kinds[kind].floor : 2;
+        if (i && kinds[kind].report) bench_report_flags(o, &eo);
         SQ_GUARD(sq_engine_new(&q.e[i], m, &eo, err));
         SQ_GUARD(sq_seq_new(&q.s[i], q.e[i], err));
     }

@@ -20,17 +20,18 @@ static const struct {
                {"batch", bench_batch, true, true, AT | ATT},
                {"threads", bench_threads, true, true, AT | ATT},
                {"attention", bench_attention, true, true, AT | ATT | PROSE},
-               {"kv", bench_kv, true, true, AT | KVS | PROSE},
+               {"kv", bench_kv, true, true, AT | ATT | KVS | PROSE},
                {"kv-votes", bench_kv_votes, false, false, 0},
                {"latent", bench_latent, true, true, AT},
                {"tokenizer", bench_tokenizer, true, false, PROSE},
                {"grammar", bench_grammar, true, false, 0},
                {"spec", bench_spec, true, true, AT | SPEC | PROSE},
                {"quant", bench_quant, false, false, 0},
-               {"needle", bench_needle, true, true, AT | ATT | KVS | PROSE}};
+               {"needle", bench_needle, true, true, AT | ATT | KVS | PROSE},
+               {"kv-memory", bench_kv_memory, true, true, AT | ATT | PROSE}};
 
-/* Needles need a text: they are asked for by name. */
-enum { ALL = (1u << (SQ_COUNT(benches) - 1)) - 1 };
+/* The last two need a text: they are asked for by name. */
+enum { ALL = (1u << (SQ_COUNT(benches) - 2)) - 1 };
 
 static void print_rows(const json_t *rows) {
     static const char *const key[] = {"noise", "min", "max", "limit"};

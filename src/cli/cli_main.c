@@ -90,8 +90,8 @@ const cli_command cli_commands[CLI_COMMANDS] = {
                       cli_validate},
     [CLI_BENCH] =
         {"bench",
-         "all|limits|load|decode|prefill|batch|threads|attention|kv|kv-votes|latent|needle|tokenizer|"
-         "grammar|spec|quant|wave12|eoe "
+         "all|limits|load|decode|prefill|batch|threads|attention|kv|kv-memory|kv-votes|latent|needle|"
+         "tokenizer|grammar|spec|quant|wave12|eoe "
          "[MODEL]",
          "measure this machine with a model",
          "One or more, with commas between; all if none is named. limits: what memory and arithmetic give. "

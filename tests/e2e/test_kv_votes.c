@@ -467,6 +467,44 @@ static void prefixes_survive_a_restart(void **state) {
     remove_tree(dir);
 }
 
+/* All flags of the first report's command together, with everything a cache has to put up with: company, a
+ * beginning that is shared, prefixes on disk. What is approximate depends on how a prompt was cut, so answers
+ * are not held against each other; they end, are of the length asked for, and everything is given back. */
+static void the_reports_flags_go_together(void **state) {
+    (void)state;
+    char dir[] = "/tmp/squish-test-XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    squish_engine_options eo = squish_engine_options_default();
+    squish_batch_options bo = squish_batch_options_default();
+    eo.threads = 2;
+    eo.ctx_tokens = 2048;
+    eo.kv_options.pm = eo.kv_options.mix = eo.kv_options.cocktail = true;
+    eo.attention.sage = eo.attention.sparge = true;
+    eo.attention.sparge_min = 512;
+    bo.snapshot_dir = dir;
+    squish_mem_estimate est;
+    squish_error err = {0};
+    assert_ok(squish_engine_estimate(model, &eo, &est, &err), &err);
+    eo.kv_bytes_max = est.kv_bytes * 5;
+    for (int restart = 0; restart < 2; restart++) {
+        company c = company_of(&eo, &bo);
+        squish_job_options o[4];
+        for (int32_t i = 0; i < 4; i++) o[i] = job_of(prose.ids, (size_t)(1100 + 150 * i), 40);
+        ask_all(&c, o, 1, got);
+        assert_true(restart ? got->stats.gen.reused_tokens >= 1024 : got->stats.gen.reused_tokens == 0);
+        ask_all(&c, o, 4, got);
+        for (int32_t i = 0; i < 4; i++) {
+            assert_true(got[i].status == SQUISH_OK && got[i].n == 40);
+            assert_true(got[i].stats.gen.reused_tokens >= 1024);
+        }
+        squish_batch_stats s;
+        squish_batch_get_stats(c.b, &s);
+        assert_true(s.attn_density > 0 && s.attn_density < 1 && (restart == 0 || s.snapshot_hits > 0));
+        company_free(&c);
+    }
+    remove_tree(dir);
+}
+
 static int open_all(void **state) {
     (void)state;
     base = run_compressed("models/squish-tiny", SQUISH_TIER_0, SQUISH_METHOD_RTN, NULL);
@@ -515,6 +553,7 @@ int main(void) {
         SHALLOW(guesses_are_refused_by_name_or_left_out),
         SHALLOW(giving_way),
         SHALLOW(prefixes_survive_a_restart),
+        SHALLOW(the_reports_flags_go_together),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
