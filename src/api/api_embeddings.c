@@ -53,7 +53,7 @@ squish_pooling sq_api_pooling(const squish_model *m, const char *path, bool *tol
     return *told ? pool : SQUISH_POOL_MEAN;
 }
 
-void sq_api_unit_vector(float *v, int32_t n) {
+static void make_unit(float *v, int32_t n) {
     double sum = 0;
     for (int32_t i = 0; i < n; i++) sum += (double)v[i] * v[i];
     const double scale = sum > 0 ? 1 / sqrt(sum) : 0;
@@ -112,21 +112,29 @@ static bool read_embed(sq_api_call *c, json_t *body) {
     return true;
 }
 
-static void add_embedding(sq_api_call *c, const sq_api_answer *a, const squish_job_event *ev) {
-    const embed_state *s = c->state;
-    const int32_t n = s->dimensions > 0 ? (int32_t)s->dimensions : ev->n_embedding;
-    if (n > ev->n_embedding) {
+float *sq_api_embedding(sq_api_call *c, const squish_job_event *ev, int64_t dimensions, bool unit,
+                        int32_t *n) {
+    *n = dimensions > 0 ? (int32_t)dimensions : ev->n_embedding;
+    if (*n > ev->n_embedding) {
         sq_api_refuse(&c->error, 400, "invalid_value", "dimensions", "'dimensions' is %d, this model has %d",
-                      n, ev->n_embedding);
-        return;
+                      *n, ev->n_embedding);
+        return NULL;
     }
-    float *v = SQ_ARENA_ARRAY(&c->arena, float, (size_t)n);
+    float *v = SQ_ARENA_ARRAY(&c->arena, float, (size_t)*n);
     if (!v) {
         sq_api_refuse(&c->error, 500, "out_of_memory", NULL, "the answer found no memory");
-        return;
+        return NULL;
     }
-    memcpy(v, ev->embedding, (size_t)n * sizeof *v);
-    sq_api_unit_vector(v, n);
+    memcpy(v, ev->embedding, (size_t)*n * sizeof *v);
+    if (unit) make_unit(v, *n);
+    return v;
+}
+
+static void add_embedding(sq_api_call *c, const sq_api_answer *a, const squish_job_event *ev) {
+    const embed_state *s = c->state;
+    int32_t n;
+    const float *v = sq_api_embedding(c, ev, s->dimensions, true, &n);
+    if (!v) return;
     json_t *o = json_array_get(s->data, (size_t)a->index);
     sq_api_put(c, o, "embedding", s->base64 ? as_base64(v, n) : sq_api_vector(v, n));
 }

@@ -362,7 +362,10 @@ bool sq_api_openai_common(sq_api_call *c, const json_t *body, bool *include_usag
 /* (api_embeddings.c) How a model, opened from path, makes one vector of a prompt; *told: it says so itself.
  * Worker. */
 squish_pooling sq_api_pooling(const squish_model *m, const char *path, bool *told);
-void sq_api_unit_vector(float *v, int32_t n);     /* to length 1 */
+/* The vector of an event, [*n] in the call's arena: its first `dimensions` channels (0: all), made to have
+ * length 1 if `unit`. NULL: c->error says why. */
+float *sq_api_embedding(sq_api_call *c, const squish_job_event *ev, int64_t dimensions, bool unit,
+                        int32_t *n);
 json_t *sq_api_vector(const float *v, int32_t n); /* NULL: no memory */
 /* (api_chat.c) Append {token, logprob, bytes, top_logprobs} of a TOKEN event. */
 void sq_api_add_token(sq_api_call *c, json_t *list, const squish_job_event *ev);

@@ -57,16 +57,9 @@ static void event(sq_api_call *c, sq_api_answer *a, const squish_job_event *ev) 
     const embed_state *s = c->state;
     if (!c->result) begin_result(c);
     if (ev->kind != SQUISH_JOB_EMBEDDING) return;
-    const int32_t n = s->dimensions > 0 ? (int32_t)s->dimensions : ev->n_embedding;
-    if (n > ev->n_embedding) {
-        sq_api_refuse(&c->error, 400, "invalid_value", "dimensions", "'dimensions' is %d, this model has %d",
-                      n, ev->n_embedding);
-        return;
-    }
-    float *v = SQ_ARENA_ARRAY(&c->arena, float, (size_t)n);
-    if (v) memcpy(v, ev->embedding, (size_t)n * sizeof *v);
-    if (v && !s->old) sq_api_unit_vector(v, n);
-    if (!v || json_array_set_new(s->list, (size_t)a->index, sq_api_vector(v, n)) != 0)
+    int32_t n;
+    const float *v = sq_api_embedding(c, ev, s->dimensions, !s->old, &n);
+    if (v && json_array_set_new(s->list, (size_t)a->index, sq_api_vector(v, n)) != 0)
         sq_api_refuse(&c->error, 500, "out_of_memory", NULL, "the answer found no memory");
 }
 

@@ -164,7 +164,6 @@ bool sq_http_has_key(const sq_http_req *r);          /* shown and right, or none
                                                         open route may tell in full */
 int sq_http_tag(const sq_http_req *r);
 const char *sq_http_id(const sq_http_req *r); /* of x-request-id: the client's, if sane, or ours */
-bool sq_http_is_gone(const sq_http_req *r);
 void *sq_http_user(const sq_http_req *r);
 void sq_http_set_user(sq_http_req *r, void *user);
 /* What to do when the client leaves before the end. Noticed at once, also while nothing is read or sent. */

@@ -24,7 +24,6 @@ uint64_t sq_http_client(const sq_http_req *r) { return r->client; }
 bool sq_http_has_key(const sq_http_req *r) { return r->key_is_right; }
 int sq_http_tag(const sq_http_req *r) { return r->tag; }
 const char *sq_http_id(const sq_http_req *r) { return r->id; }
-bool sq_http_is_gone(const sq_http_req *r) { return r->gone; }
 void *sq_http_user(const sq_http_req *r) { return r->user; }
 void sq_http_set_user(sq_http_req *r, void *user) { r->user = user; }
 const char *sq_http_body_file(const sq_http_req *r) { return r->body_path; }
