@@ -4,9 +4,9 @@
 
     scripts/targets_kv_store.py [--build build] [--shape MODEL] [--part NAME,...] [--text FILE] [--trials N] [--kv FORMAT]
 
-Parts: needle, bytes (all of them unless named). needle: pass keys in prompts of 600, 1,000 and 1,500 tokens of a text that
+Parts: needle, bytes, speed (all of them unless named). needle: pass keys in prompts of 600, 1,000 and 1,500 tokens of a text that
 squish-tiny has not seen (--text, or $SQUISH_TESTDATA/data/heldout-prose.txt); lengths at which f16 finds fewer than 80 % do not count.
-bytes: needs --shape, a model in the 1.5B shape."""
+bytes, speed: need --shape, a model in the 1.5B shape; speed says something on a quiet machine alone."""
 
 import targets
 from targets import row
@@ -51,7 +51,35 @@ def bytes_rows(build, shape):
     return rows
 
 
-PARTS = {"needle": lambda o: needle(o.build, o.text, o.trials, o.kv), "bytes": lambda o: bytes_rows(o.build, o.shape)}
+def speed_rows(build, shape):
+    """Attention of a decoded token and whole tokens, each format beside f16 in the same run."""
+    if not shape:
+        return []
+    found = answer(build, "bench", "kv", shape, "--at", "4096,8192,16384", "--runs", 7)["rows"]
+    command = "squish bench kv 1.5b.sqw --at 4096,8192,16384 --runs 7"
+    attention = {(n, kv): bar for n in (8192, 16384) for kv, bar in (("q8", 1.3), ("k8v4", 1.4), ("q4", 1.6))}
+    token = {(16384, "k8v4"): 1.10, (16384, "q4"): 1.15}
+    rows = []
+    for r in found:
+        at, kv = r["at"], r["kv"]
+        took = f"{r['value']:.3g} +- {r['noise']:.2g} ms"
+        if r["name"].startswith("attention at") and kv == "f16":
+            ok = at < 16384 or r["share"] >= 0.75
+            rows.append(row(f"1.5B shape, attention of a decoded token behind {at}, f16: share of the stream", ">= 75 %" if at == 16384 else "-",
+                            f"{100 * r['share']:.0f} % ({took})", ok, command))
+        elif r["name"].startswith("attention at"):
+            bar = attention.get((at, kv))
+            rows.append(row(f"1.5B shape, attention of a decoded token behind {at}, {kv}: against f16", f">= {bar}x" if bar else "-",
+                            f"{r['f16_ratio']:.2f}x ({took})", not bar or r["f16_ratio"] >= bar, command))
+        elif r["name"].startswith("token at") and kv != "f16":
+            bar = token.get((at, kv), 1.0 if at == 4096 else None)
+            rows.append(row(f"1.5B shape, a whole token behind {at}, {kv}: against f16", f">= {bar}x" if bar else "-",
+                            f"{r['f16_ratio']:.2f}x ({took})", not bar or r["f16_ratio"] >= bar, command))
+    return rows
+
+
+PARTS = {"needle": lambda o: needle(o.build, o.text, o.trials, o.kv), "bytes": lambda o: bytes_rows(o.build, o.shape),
+         "speed": lambda o: speed_rows(o.build, o.shape)}
 
 
 def main():
