@@ -161,11 +161,11 @@ def all_results():
 
 
 def newest_rows(results):
-    """name -> (row, result). A run of bench-peers makes all its rows anew, so older rows of the same command go: they
-    may be called differently today."""
+    """name -> (row, result). A run of bench-peers, or of a part of bench-server, makes all its rows anew, so older rows of
+    the same command go: they may be called differently today."""
     newest = {}
     for result in results:
-        anew = {r["command"] for r in result["rows"] if r["command"].startswith("make bench-peers")}
+        anew = {r["command"] for r in result["rows"] if r["command"].startswith(("make bench-peers", "make bench-server"))}
         newest = {name: kept for name, kept in newest.items() if kept[0]["command"] not in anew}
         for r in result["rows"]:
             newest[r["name"]] = (r, result)
