@@ -126,9 +126,9 @@ bool gram_is_open(gram_pool *p, gram_term t);
 /* While terms are still being made: is this a word of t; does t match nothing (exact as above)? */
 bool gram_accepts(gram_pool *p, gram_term t, const char *s, size_t n);
 bool gram_is_empty(gram_pool *p, gram_term t);
-/* Decimal digits, with a point and a fraction or without, of a multiple of modulus / 10^fraction_digits.
- */
-gram_term gram_multiple(gram_pool *p, uint32_t modulus, uint32_t fraction_digits);
+/* Decimal digits, with a point and a fraction or without, of a multiple of modulus / 10^fraction_digits; at
+ * most whole_digits (GRAM_INF: any) before the point. */
+gram_term gram_multiple(gram_pool *p, uint32_t modulus, uint32_t fraction_digits, uint32_t whole_digits);
 /* lo to hi members in any order, `separator` between them: each of the first n_once at most once, the first
  * n_required of these exactly once, the others as often as there is room. members [n]. */
 gram_term gram_members(gram_pool *p, gram_term separator, const gram_term *members, uint32_t n_required,

@@ -232,7 +232,10 @@ static gram_term multiple_of(gram_schema *c, const gram_atom *a) {
         gram_schema_refuse(c, a->schema, "multipleOf", "has more digits than are supported");
         return GRAM_EMPTY;
     }
-    return gram_multiple(c->p, (uint32_t)modulus, d.n_fraction);
+    /* What a bound asks for has at most GRAM_DIGITS_MAX digits. That it is none has no end: else the rest
+     * would be multiples of nothing. */
+    const bool ends = !c->loose && !a->negative;
+    return gram_multiple(c->p, (uint32_t)modulus, d.n_fraction, ends ? 2 * GRAM_DIGITS_MAX : GRAM_INF);
 }
 
 static gram_term minus_and(gram_pool *p, gram_term t) {
@@ -322,12 +325,14 @@ static gram_term numbers(gram_schema *c, const gram_case *x) {
 }
 
 /* Where digits decide whether a number is one of those, the last ones that there is room for might leave no
- * choice: then they go on as long as they like. */
+ * choice. So there is more room than any bound or listed value asks for, and than multiples take, which look
+ * to their ends by themselves. */
 gram_term gram_schema_number(gram_schema *c, const gram_case *x) {
     const uint32_t digits_max = c->p->digits_max;
-    for (uint32_t i = 0; i < x->n; i++) {
+    for (uint32_t i = 0; i < x->n && !c->loose; i++) {
         const gram_atom *a = gram_atom_at(c, x->atoms[i]);
-        if (a->kind == ATOM_MULTIPLE || (a->kind == ATOM_VALUES && a->negative)) c->p->digits_max = GRAM_INF;
+        const bool decides = a->kind == ATOM_MULTIPLE || (a->kind == ATOM_VALUES && a->negative);
+        if (decides) c->p->digits_max = 4 * GRAM_DIGITS_MAX;
     }
     const gram_term t = numbers(c, x);
     c->p->digits_max = digits_max;

@@ -12,31 +12,49 @@
 /* ---- multiples -------------------------------------------------------------------------------- */
 
 /* a: the modulus. b: what the digits so far leave. lo: digits of the fraction that may still be other than 0.
- * hi: 1 behind the point. A number of fewer digits is one with zeros behind it. */
-static gram_term multiple(gram_pool *p, uint32_t modulus, uint32_t residue, uint32_t left, bool fraction) {
+ * hi: digits that may still come before the point, doubled, and 1 behind the point. A number of fewer digits
+ * is one with zeros behind it. */
+enum { ENDLESS = INT32_MAX };
+
+/* Is there a multiple with at most so many digits more before and behind the point? As soon as these make
+ * more numbers than the modulus, one of them is it. */
+static bool can_end(uint32_t modulus, uint32_t residue, uint32_t whole, uint32_t fraction) {
+    uint64_t power = 1;
+    for (uint32_t i = 0; i < fraction && power < modulus; i++) power *= 10;
+    for (uint32_t i = 0; i <= whole && power < modulus; i++, power *= 10)
+        if ((modulus - residue * power % modulus) % modulus < power) return true;
+    return power >= modulus;
+}
+
+static gram_term multiple(gram_pool *p, uint32_t modulus, uint32_t residue, uint32_t whole, uint32_t left,
+                          bool fraction) {
+    if (!can_end(modulus, residue, fraction ? 0 : whole, left)) return GRAM_EMPTY;
     uint64_t r = residue;
     for (uint32_t i = 0; i < left && r; i++) r = r * 10 % modulus;
     const gram_node x = {.kind = TERM_MOD,
                          .a = modulus,
                          .b = residue,
                          .lo = left,
-                         .hi = fraction,
+                         .hi = whole << 1 | fraction,
                          .nullable = r == 0,
                          .logic = true};
     return gram_intern(p, x, NULL);
 }
 
-gram_term gram_multiple(gram_pool *p, uint32_t modulus, uint32_t fraction_digits) {
+gram_term gram_multiple(gram_pool *p, uint32_t modulus, uint32_t fraction_digits, uint32_t whole_digits) {
     for (uint8_t b = '.'; b <= '9'; b++) gram_byte(p, b, b); /* each digit is a class of its own */
-    return multiple(p, modulus, 0, fraction_digits, false);
+    return multiple(p, modulus, 0, whole_digits < ENDLESS ? whole_digits : ENDLESS, fraction_digits, false);
 }
 
 gram_term gram_derive_multiple(gram_pool *p, const gram_node *x, uint8_t byte) {
-    if (byte == '.') return x->hi ? GRAM_EMPTY : multiple(p, x->a, x->b, x->lo, true);
-    if (byte < '0' || byte > '9') return GRAM_EMPTY;
-    if (x->hi && x->lo == 0) return byte == '0' ? multiple(p, x->a, x->b, 0, true) : GRAM_EMPTY;
+    const bool fraction = x->hi & 1;
+    const uint32_t whole = x->hi >> 1;
+    if (byte == '.') return fraction ? GRAM_EMPTY : multiple(p, x->a, x->b, 0, x->lo, true);
+    if (byte < '0' || byte > '9' || (!fraction && whole == 0)) return GRAM_EMPTY;
+    if (fraction && x->lo == 0) return byte == '0' ? multiple(p, x->a, x->b, 0, 0, true) : GRAM_EMPTY;
     const uint64_t r = ((uint64_t)x->b * 10 + byte - '0') % x->a;
-    return multiple(p, x->a, (uint32_t)r, x->lo - (x->hi != 0), x->hi != 0);
+    if (fraction) return multiple(p, x->a, (uint32_t)r, 0, x->lo - 1, true);
+    return multiple(p, x->a, (uint32_t)r, whole == ENDLESS ? ENDLESS : whole - 1, x->lo, false);
 }
 
 /* ---- members in any order --------------------------------------------------------------------- */

@@ -20,12 +20,15 @@
 #include <cmocka.h>
 
 enum { TOKENS_MAX = 1024, HASTE_FROM = 192, SCHEMAS_MAX = 1000 };
-/* Of a search for an end: places in all, places that are gone on from for want of anything but a comma,
- * searches and bytes of one, bytes to nowhere. */
+/* Of a search for an end: places in all, places that are gone on from for want of anything but a comma (none
+ * where the end is LONG away; all there are every FAR_EVERY searches), searches and bytes of one, bytes
+ * to nowhere. */
 enum {
     PLACES_MAX = 20000,
     NEAR_MAX = 2000,
-    ROUNDS_MAX = 400,
+    LONG = 1000,
+    FAR_EVERY = 16,
+    ROUNDS_MAX = 4000,
     WAY_MAX = 65536,
     FAR = 1 << 28,
     TERMS_MAX = SQ_GRAM_TERMS_MAX * 3 / 4
@@ -239,13 +242,14 @@ static bool may_end(sq_gram *g, uint32_t place) { return GRAM_AT(g->places, gram
 
 /* From the first of the list: where the text may end, or a bracket of it is closed; where neither is near,
  * where the next item or member begins. Index; 0: nowhere. */
-static uint32_t look(sq_gram *g, search *s) {
+static uint32_t look(sq_gram *g, search *s, int near) {
     uint32_t comma = 0, deeper = 0;
-    for (int i = 0; s->n_heap > 0 && g->pool.nodes.n < TERMS_MAX && !(comma && i >= NEAR_MAX); i++) {
+    for (int i = 0; s->n_heap > 0 && g->pool.nodes.n < TERMS_MAX && !(comma && i >= near); i++) {
         const uint32_t at = pop(s);
         const found f = s->list[at];
         if (at > 0 && (f.depth < 0 || may_end(g, f.place))) return at;
         if (at > 0 && !comma && f.depth == 0 && !f.in_string && f.byte == ',') comma = at;
+        if (comma && s->list[comma].least > LONG) return comma;
         if (at > 0 && !deeper && f.depth > 0 && !f.in_string && f.byte == ',') deeper = at;
         for (uint32_t c = 0; c < g->pool.n_classes; c++) {
             const uint32_t to = gram_place_step(g, f.place, c);
@@ -280,7 +284,7 @@ static bool finish(sq_gram *g, sq_matcher *m, sq_buf *text) {
         push(&s, now);
         if (s.seen) memset(s.seen, 0, s.n_seen);
         is_new(&s, now.place);
-        const uint32_t goal = look(g, &s);
+        const uint32_t goal = look(g, &s, i % FAR_EVERY == FAR_EVERY - 1 ? PLACES_MAX : NEAR_MAX);
         uint8_t way[WAY_MAX];
         size_t n = 0;
         for (uint32_t at = goal; at != 0 && n < sizeof way; at = s.list[at].before)

@@ -338,6 +338,62 @@ static const struct {
      SQUISH_UNSUPPORTED, "'contains' counts further"},
 };
 
+/* Of n digits: the first, then the same one over and over, then the last. */
+static bool reads_digits(const char *schema, bool loose, int n, char first, char between, char last) {
+    char text[400];
+    sq_gram *g;
+    const sq_gram_kind kind = loose ? SQ_GRAM_SCHEMA_LOOSE : SQ_GRAM_SCHEMA;
+    memset(text, between, (size_t)n);
+    text[0] = first;
+    text[n - 1] = last;
+    text[n] = 0;
+    assert_int_equal(sq_gram_new(&g, kind, schema, strlen(schema), NULL, NULL), SQUISH_OK);
+    const bool ok = reads(g, text);
+    sq_gram_free(g);
+    return ok;
+}
+
+/* A model may run away in digits; others may have written what they like. */
+static void numbers_that_are_multiples_or_not_end_in_answers(void **state) {
+    (void)state;
+    static const char even[] = "{\"type\":\"integer\",\"multipleOf\":2,\"minimum\":100}",
+                      thousands[] = "{\"type\":\"integer\",\"multipleOf\":1000}",
+                      odd[] = "{\"type\":\"integer\",\"not\":{\"multipleOf\":2}}";
+    assert_true(reads_digits(even, false, 128, '1', '7', '2'));
+    assert_false(reads_digits(even, false, 128, '1', '7', '3'));
+    assert_false(reads_digits(even, false, 129, '1', '7', '2'));
+    assert_true(reads_digits(even, true, 300, '1', '7', '2'));
+    assert_true(reads_digits(thousands, false, 128, '1', '0', '0'));
+    assert_false(reads_digits(thousands, false, 128, '1', '0', '1'));
+    assert_true(reads_digits(odd, false, 128, '1', '7', '3'));
+    assert_false(reads_digits(odd, false, 300, '1', '7', '3'));
+    assert_true(reads_digits(odd, true, 300, '1', '7', '3'));
+    assert_false(reads_digits(odd, true, 300, '1', '7', '2'));
+}
+
+/* No beginning of a multiple is taken that no digits are left for: each way to go on has an end. */
+static void the_last_digits_of_a_multiple_are_looked_to(void **state) {
+    (void)state;
+    static const char schema[] = "{\"type\":\"integer\",\"multipleOf\":9973}";
+    char text[130];
+    sq_gram *g;
+    sq_matcher *m;
+    bool ok;
+    assert_int_equal(sq_gram_new(&g, SQ_GRAM_SCHEMA, schema, strlen(schema), NULL, NULL), SQUISH_OK);
+    assert_int_equal(sq_matcher_new(&m, g, NULL, NULL, NULL), SQUISH_OK);
+    for (int n = 0; n < 128; n++) { /* the largest digit that is taken */
+        for (text[n] = '9', ok = false; text[n] >= '0'; text[n]--) {
+            assert_int_equal(sq_matcher_bytes(m, &text[n], 1, &ok, NULL), SQUISH_OK);
+            if (ok) break;
+        }
+        assert_true(ok || sq_matcher_may_end(m));
+        if (!ok) break;
+    }
+    assert_true(sq_matcher_may_end(m));
+    sq_matcher_free(m);
+    sq_gram_free(g);
+}
+
 static void what_cannot_be_said_is_refused_by_name(void **state) {
     (void)state;
     for (size_t i = 0; i < SQ_COUNT(refusals); i++) {
@@ -485,6 +541,8 @@ int main(void) {
         cmocka_unit_test(a_grammar_reads_what_the_validator_calls_valid),
         cmocka_unit_test(a_grammar_for_answers_reads_nothing_else),
         cmocka_unit_test(names_and_hosts_are_as_long_as_the_validator_has_them),
+        cmocka_unit_test(numbers_that_are_multiples_or_not_end_in_answers),
+        cmocka_unit_test(the_last_digits_of_a_multiple_are_looked_to),
         cmocka_unit_test(what_cannot_be_said_is_refused_by_name),
         cmocka_unit_test(bombs_are_compiled_or_refused_within_64_mib),
         cmocka_unit_test(a_failed_allocation_is_a_status_and_leaves_nothing),
