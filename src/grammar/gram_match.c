@@ -149,7 +149,7 @@ squish_status sq_gram_mask_at(sq_gram *g, const sq_gram_trie *t, uint32_t place,
     squish_status st = failure(g, err);
     const gram_mask *x = st == SQUISH_OK ? gram_mask_of(g, t, place) : NULL;
     if (x) {
-        unfold(x, t, mask);
+        if (mask) unfold(x, t, mask);
         if (n_allowed) *n_allowed = (int32_t)x->n_allowed;
     } else if (st == SQUISH_OK) {
         st = failure(g, err);

@@ -117,7 +117,7 @@ bool sq_matcher_must_end(sq_matcher *m);      /* and no longer one begins with i
  * tokens exactly where it may end. *n_allowed may be NULL. Needs a trie. Errors: NO_MEMORY. */
 squish_status sq_matcher_mask(sq_matcher *m, uint64_t *mask, int32_t *n_allowed, squish_error *err);
 /* The same for a place, which is a number that stays what it is as long as the grammar has a matcher: so a
- * mask can be made on one thread while another goes on with the matcher. */
+ * mask can be made on one thread while another goes on with the matcher. mask NULL: it is only made. */
 uint32_t sq_matcher_place(const sq_matcher *m);
 squish_status sq_gram_mask_at(sq_gram *g, const sq_gram_trie *t, uint32_t place, uint64_t *mask,
                               int32_t *n_allowed, squish_error *err);

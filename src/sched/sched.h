@@ -130,10 +130,11 @@ squish_status sq_answer_new(sq_answer **out, const sq_model *m, int32_t ctx, con
                             const squish_alloc *alloc, squish_error *err);
 void sq_answer_free(sq_answer *a);
 void sq_answer_prompt(sq_answer *a, const int32_t *ids, size_t n); /* once, before the first token */
-/* How many of n guesses its grammar lets pass, one behind the other. */
+/* How many of n guesses, at most SQ_GUESS_MAX, its grammar lets pass, one behind the other. The masks behind
+ * those are made beside the next forward pass. */
 int32_t sq_answer_allows(sq_answer *a, const int32_t *ids, int32_t n);
 bool sq_answer_wants_token(const sq_answer *a); /* the next call needs logits */
-/* A forward pass for the next token begins: its mask is made beside it. */
+/* A forward pass for the next token, and for guesses behind it, begins: their masks are made beside it. */
 void sq_answer_prepare(sq_answer *a, sq_masks *w);
 void sq_answer_settle(sq_answer *a); /* nothing of it is left with who makes masks */
 /* The grammar leaves one token and its log-probability is not asked for: the next call needs no logits. */

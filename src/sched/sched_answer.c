@@ -38,6 +38,9 @@ struct sq_answer {
     enum { MASK_NONE, MASK_BEGUN, MASK_LATE, MASK_THERE } mask_state;
     sq_masks *masks; /* who makes it; NULL: nobody yet */
     sq_mask_job job;
+    sq_mask_job *ahead;            /* [SQ_GUESS_MAX]: of masks behind guesses; those with a `g` were begun */
+    uint32_t places[SQ_GUESS_MAX]; /* [n_places]: behind guesses; their masks are not there, nor begun */
+    int32_t n_places;
     uint64_t *mask, *tried; /* [mask_words]: of the job; all but what was tried in vain */
     size_t mask_words;
     bool free_choice; /* the filters of the sampler do not depend on the mask */
@@ -116,14 +119,16 @@ static squish_status begin_grammar(sq_answer *a, const squish_gen_options *o, sq
     if (!a->m->tok || !sq_gram_trie_is_for(g->trie, a->m->tok, a->m->cfg.n_vocab))
         return sq_fail(err, SQUISH_INVALID, "the grammar was made for another vocabulary");
     if (o->ignore_eos) return sq_fail(err, SQUISH_INVALID, "ignore_eos and a grammar contradict each other");
+    sq_jump_init(&a->jump, &a->alloc);
+    a->job = (sq_mask_job){.g = g->g, .trie = g->trie};
     a->mask_words = ((size_t)a->m->cfg.n_vocab + 63) / 64;
     a->mask = sq_alloc_new(&a->alloc, 2 * a->mask_words * sizeof *a->mask);
-    if (!a->mask) return sq_fail(err, SQUISH_NO_MEMORY, "answer: out of memory");
+    a->ahead = sq_alloc_zero(&a->alloc, SQ_GUESS_MAX * sizeof *a->ahead);
+    if (!a->mask || !a->ahead) return sq_fail(err, SQUISH_NO_MEMORY, "answer: out of memory");
     a->tried = a->mask + a->mask_words;
     a->free_choice = is_free_choice(&o->sampling);
     a->jumps = g->canonical;
-    sq_jump_init(&a->jump, &a->alloc);
-    a->job = (sq_mask_job){.g = g->g, .trie = g->trie, .mask = a->mask};
+    a->job.mask = a->mask;
     return sq_matcher_new(&a->matcher, g->g, g->trie, &a->alloc, err);
 }
 
@@ -172,11 +177,12 @@ void sq_answer_free(sq_answer *a) {
     sq_sampler_free(a->sampler);
     sq_stops_free(a->stops);
     sq_matcher_free(a->matcher);
-    if (a->mask) sq_jump_deinit(&a->jump);
+    if (a->job.g) sq_jump_deinit(&a->jump);
     sq_buf_deinit(&a->piece);
     sq_buf_deinit(&a->text);
     squish_alloc alloc = a->alloc;
-    sq_alloc_free(&alloc, a->mask, 2 * a->mask_words * sizeof *a->mask);
+    sq_alloc_free(&alloc, a->mask, a->mask ? 2 * a->mask_words * sizeof *a->mask : 0);
+    sq_alloc_free(&alloc, a->ahead, a->ahead ? SQ_GUESS_MAX * sizeof *a->ahead : 0);
     sq_alloc_free(&alloc, a->stop_text, a->stop_bytes);
     sq_alloc_free(&alloc, a, sizeof *a);
 }
@@ -220,8 +226,8 @@ static bool show(sq_answer *a, int32_t id, squish_gen_event *ev) {
 
 /* ---- under a grammar -------------------------------------------------------------------------- */
 
-void sq_answer_prepare(sq_answer *a, sq_masks *w) {
-    if (!a->matcher || a->finished || a->mask_state == MASK_BEGUN || a->mask_state == MASK_THERE) return;
+static void begin_mask(sq_answer *a, sq_masks *w) {
+    if (a->mask_state == MASK_BEGUN || a->mask_state == MASK_THERE) return;
     if (a->mask_state == MASK_LATE) sq_masks_wait(a->masks, &a->job, -1);
     a->mask_state = MASK_NONE;
     a->job.place = sq_matcher_place(a->matcher);
@@ -231,16 +237,51 @@ void sq_answer_prepare(sq_answer *a, sq_masks *w) {
     a->mask_state = MASK_BEGUN;
 }
 
+/* Masks behind guesses of before are no more wanted; one that is being made keeps its job until it is. */
+static void begin_masks_ahead(sq_answer *a, sq_masks *w) {
+    int32_t k = 0;
+    for (int32_t i = 0; i < SQ_GUESS_MAX; i++) {
+        sq_mask_job *j = &a->ahead[i];
+        if (j->g && !sq_masks_drop(a->masks, j)) continue;
+        j->g = NULL;
+        if (k == a->n_places) continue;
+        *j = (sq_mask_job){.g = a->job.g, .trie = a->job.trie, .place = a->places[k++]};
+        a->masks = w;
+        sq_masks_begin(w, j);
+    }
+    a->n_places = 0;
+}
+
+void sq_answer_prepare(sq_answer *a, sq_masks *w) {
+    if (!a->matcher || a->finished) return;
+    begin_mask(a, w);
+    begin_masks_ahead(a, w);
+}
+
 void sq_answer_settle(sq_answer *a) {
-    if (a->masks) sq_masks_wait(a->masks, &a->job, -1);
+    if (!a->masks) return;
+    for (int32_t i = 0; i < SQ_GUESS_MAX; i++) {
+        if (a->ahead[i].g && !sq_masks_drop(a->masks, &a->ahead[i]))
+            sq_masks_wait(a->masks, &a->ahead[i], -1);
+        a->ahead[i].g = NULL;
+    }
+    sq_masks_wait(a->masks, &a->job, -1);
     a->masks = NULL;
     a->mask_state = MASK_NONE;
+}
+
+/* The mask of the place may be one that was begun behind a guess: it is nearer than one begun now. */
+static void wait_for_mask_ahead(sq_answer *a) {
+    const uint32_t place = sq_matcher_place(a->matcher);
+    for (int32_t i = 0; i < SQ_GUESS_MAX; i++)
+        if (a->ahead[i].g && a->ahead[i].place == place) sq_masks_wait(a->masks, &a->ahead[i], -1);
 }
 
 /* What the grammar allows now, into a->mask. */
 static squish_status find_mask(sq_answer *a, squish_error *err) {
     if (a->mask_state == MASK_THERE) return SQUISH_OK;
     if (a->masks) sq_masks_wait(a->masks, &a->job, -1);
+    if (a->masks && a->mask_state != MASK_BEGUN) wait_for_mask_ahead(a);
     if (a->mask_state == MASK_BEGUN)
         SQ_TRY(a->job.status == SQUISH_OK ? SQUISH_OK : sq_fail(err, a->job.status, "%s", a->job.err.text));
     else
@@ -288,8 +329,12 @@ int32_t sq_answer_allows(sq_answer *a, const int32_t *ids, int32_t n) {
     const size_t begin = sq_matcher_steps(a->matcher);
     squish_error err = {0}; /* a guess less */
     int32_t k = 0;
-    for (bool ok = true; k < n && !sq_tok_is_eos(a->m->tok, ids[k]); k++)
+    a->n_places = 0;
+    for (bool ok = true; k < n && !sq_tok_is_eos(a->m->tok, ids[k]); k++) {
         if (sq_matcher_token(a->matcher, ids[k], &ok, &err) != SQUISH_OK || !ok) break;
+        const uint32_t place = sq_matcher_place(a->matcher);
+        if (!sq_gram_has_mask_at(a->job.g, a->job.trie, place)) a->places[a->n_places++] = place;
+    }
     sq_matcher_rollback(a->matcher, sq_matcher_steps(a->matcher) - begin);
     return k;
 }

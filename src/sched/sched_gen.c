@@ -81,6 +81,7 @@ static squish_status step(sq_gen *g, squish_error *err) {
     const int32_t n = g->n_pending;
     memcpy(ids, g->pending, (size_t)n * sizeof *ids);
     g->n_guesses = guess(g, ids + n);
+    sq_answer_prepare(g->answer, g->s->e->masks);
     const uint64_t begin = sq_os_now_ns();
     SQ_TRY(sq_seq_try(g->s, ids, n, g->n_guesses, err));
     sq_step_cost_add(&g->s->e->cost, n + g->n_guesses, 0, (double)(sq_os_now_ns() - begin) / 1e6);
@@ -94,7 +95,6 @@ static squish_status evaluate(sq_gen *g, const float **logits, squish_error *err
         g->n_right++;
     } else {
         close_guesses(g);
-        sq_answer_prepare(g->answer, g->s->e->masks);
         if (g->n_pending) SQ_TRY(step(g, err));
     }
     return sq_seq_logits_now(g->s, logits, err);

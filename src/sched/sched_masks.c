@@ -102,6 +102,20 @@ void sq_masks_begin(sq_masks *w, sq_mask_job *j) {
     if (!threaded) make(j);
 }
 
+bool sq_masks_drop(sq_masks *w, sq_mask_job *j) {
+    pthread_mutex_lock(&w->lock);
+    sq_mask_job **at = &w->first;
+    while (*at && *at != j) at = &(*at)->next;
+    if (*at) {
+        *at = j->next;
+        if (!*at) w->last = at;
+        j->busy = false;
+    }
+    const bool mine = !j->busy;
+    pthread_mutex_unlock(&w->lock);
+    return mine;
+}
+
 bool sq_masks_wait(sq_masks *w, sq_mask_job *j, int64_t us) {
     struct timespec t;
     int late = 0;

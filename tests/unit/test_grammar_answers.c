@@ -8,6 +8,7 @@
 
 #include <jansson.h>
 #include <stdio.h>
+#include <unistd.h>
 
 enum { CTX = 512 };
 
@@ -299,6 +300,48 @@ static void a_late_mask_changes_nothing(void **state) {
     squish_grammar_free(stuck);
 }
 
+/* Five guesses, each at a place of its own: their masks and that of the certain token are there without a
+ * draw. Guesses that come instead of them, before the masks are made, get theirs; an answer may end
+ * meanwhile. */
+static void masks_behind_guesses_are_made_beside_the_step(void **state) {
+    (void)state;
+    enum { GUESSES = 5, PATIENCE = 20000 };
+    int32_t ids[CTX], n;
+    squish_error err = {0};
+    const squish_alloc alloc = sq_alloc_default();
+    sq_masks *w;
+    assert_ok(sq_masks_new(&w, &alloc, &err), &err);
+    static const char regex[] = "[^e]{5,4000}";
+    for (int k = 0; k < 2; k++) {
+        squish_grammar *g;
+        assert_ok(squish_grammar_new(&g, shared.m, SQUISH_GRAMMAR_REGEX, regex, strlen(regex), &err), &err);
+        squish_gen_options o = options(0, g);
+        o.max_tokens = 12;
+        from_noise(&o, NULL, NULL, ids, &n);
+        assert_true(n > GUESSES);
+        squish_grammar_free(g);
+        assert_ok(squish_grammar_new(&g, shared.m, SQUISH_GRAMMAR_REGEX, regex, strlen(regex), &err), &err);
+        o.grammar = g;
+        sq_answer *a;
+        sq_gram_stats stats = {.masks = 0};
+        assert_ok(sq_answer_new(&a, shared.m, CTX, &o, &alloc, &err), &err);
+        assert_int_equal(sq_answer_allows(a, ids, GUESSES), GUESSES);
+        if (k) {
+            sq_answer_prepare(a, w);
+            assert_int_equal(sq_answer_allows(a, ids, GUESSES), GUESSES);
+        }
+        sq_answer_prepare(a, w);
+        for (int i = 0; i < PATIENCE && stats.masks <= GUESSES; i++) {
+            usleep(500);
+            sq_gram_get_stats(g->g, &stats);
+        }
+        assert_int_equal(stats.masks, GUESSES + 1);
+        sq_answer_free(a);
+        squish_grammar_free(g);
+    }
+    sq_masks_free(w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(forced_tokens_are_those_that_would_have_been_drawn),
@@ -307,6 +350,7 @@ int main(void) {
         cmocka_unit_test(forced_text_is_cut_as_the_tokenizer_cuts_it),
         cmocka_unit_test(where_forced_text_ends_the_model_chooses),
         cmocka_unit_test(a_late_mask_changes_nothing),
+        cmocka_unit_test(masks_behind_guesses_are_made_beside_the_step),
     };
     return cmocka_run_group_tests(tests, open_shared, close_shared);
 }

@@ -59,9 +59,13 @@ static void *run(void *arg) {
         w->n_failed += sq_matcher_new(&m, g, trie, NULL, NULL) != SQUISH_OK;
         for (int i = 0; i < TOKENS; i++) {
             sq_mask_job j = {.g = g, .trie = trie, .place = sq_matcher_place(m), .mask = made};
+            sq_mask_job unseen = {.g = g, .trie = trie, .place = sq_matcher_place(m)};
             bool ok;
+            if (draw(w, 2)) sq_masks_begin(masks, &unseen);
             sq_masks_begin(masks, &j);
             take(w, &j, m, own);
+            if (!sq_masks_drop(masks, &unseen)) sq_masks_wait(masks, &unseen, -1);
+            w->n_failed += !sq_masks_drop(masks, &unseen);
             const int32_t id = pick(w, made);
             if (id < 0) break;
             w->n_failed += sq_matcher_token(m, id, &ok, NULL) != SQUISH_OK || !ok;
@@ -85,6 +89,33 @@ static void masks_of_many_threads_are_those_that_are_made_at_once(void **state) 
         assert_int_equal(workers[i].n_failed, 0);
         assert_int_equal(workers[i].n_wrong, 0);
     }
+}
+
+/* A job that waits is taken out of the queue, wherever it stands; the others are done. */
+static void a_job_that_was_dropped_is_the_callers_again(void **state) {
+    (void)state;
+    enum { JOBS = 6 };
+    sq_matcher *m;
+    sq_mask_job jobs[JOBS];
+    uint64_t *made = calloc(words, sizeof *made);
+    assert_int_equal(sq_matcher_new(&m, grammars[0], trie, NULL, NULL), SQUISH_OK);
+    for (int round = 0; round < 50; round++) {
+        for (int i = 0; i < JOBS; i++) {
+            jobs[i] = (sq_mask_job){.g = grammars[0], .trie = trie, .place = sq_matcher_place(m)};
+            if (i == JOBS - 1) jobs[i].mask = made;
+            sq_masks_begin(masks, &jobs[i]);
+        }
+        for (int i = round % 2; i < JOBS - 1; i += 2)
+            if (!sq_masks_drop(masks, &jobs[i])) sq_masks_wait(masks, &jobs[i], -1);
+        for (int i = 0; i < JOBS; i++) {
+            assert_true(sq_masks_wait(masks, &jobs[i], -1));
+            assert_true(sq_masks_drop(masks, &jobs[i]));
+        }
+        assert_int_equal(jobs[JOBS - 1].status, SQUISH_OK);
+        assert_true(jobs[JOBS - 1].n_allowed > 0);
+    }
+    sq_matcher_free(m);
+    free(made);
 }
 
 /* Nothing was begun, so there is no thread to end. */
@@ -136,6 +167,7 @@ static int teardown(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(masks_of_many_threads_are_those_that_are_made_at_once),
+        cmocka_unit_test(a_job_that_was_dropped_is_the_callers_again),
         cmocka_unit_test(a_queue_that_was_never_used_goes_away),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
