@@ -521,6 +521,7 @@ typedef struct {
                                   begin the same */
     const char *snapshot_dir;  /* prefixes on disk that survive a restart; NULL: none */
     uint64_t snapshot_bytes_max; /* default 8 GiB; the least recently used go first */
+    bool snapshot_archive;     /* default false: files take fewer bytes and more time; nothing is lost */
     squish_warn_fn warn;
     void *warn_user;
 } squish_batch_options;

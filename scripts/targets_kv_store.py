@@ -4,13 +4,20 @@
 
     scripts/targets_kv_store.py [--build build] [--shape MODEL] [--part NAME,...] [--text FILE] [--trials N] [--kv FORMAT]
 
-Parts: needle, bytes, speed (all of them unless named). needle: pass keys in prompts of 600, 1,000 and 1,500 tokens of a text that
+Parts: needle, bytes, archive, speed (all of them unless named). needle: pass keys in prompts of 600, 1,000 and 1,500 tokens of a text that
 squish-tiny has not seen (--text, or $SQUISH_TESTDATA/data/heldout-prose.txt); lengths at which f16 finds fewer than 80 % do not count.
 bytes, speed: need --shape, a model in the 1.5B shape; speed says something on a quiet machine alone."""
 
+import pathlib
+import statistics
+import tempfile
+
+import server_client as sc
 import targets
 from targets import row
 from targets_weights import answer
+
+PREFIX = 12_000  # bytes of text before a question: some 3,000 tokens
 
 
 def needle_rows(found, command):
@@ -51,6 +58,40 @@ def bytes_rows(build, shape):
     return rows
 
 
+def first_answers(build, text, *options):
+    """Greedy answers behind four long texts, each asked for on its own: (texts, median of first tokens in ms)."""
+    said, firsts = [], []
+    with sc.Server(build, "squish-tiny", "--spec", "off", *options) as s:
+        for i in range(4):
+            t = sc.talk(s.port, sc.completion(text[i * PREFIX:(i + 1) * PREFIX], 16, temperature=0))
+            said.append(t.text())
+            firsts.append(t.first_ms())
+        s.stop()
+    return said, statistics.median(firsts)
+
+
+def archive_rows(build, text):
+    """Prefixes on disk, as they are and archived: bytes, answers after a restart, and how long the first token takes."""
+    if not text.exists():
+        return []
+    prose, rows, command = text.read_text(), [], "scripts/targets_kv_store.py --part archive"
+    for kv in ("f16", "q8", "q4"):
+        size = {}
+        for options in ((), ("--snapshot-archive",)):
+            with tempfile.TemporaryDirectory() as folder:
+                kept = ("--kv", kv, "--snapshot-dir", folder, *options)
+                cold, took = first_answers(build, prose, *kept)
+                size[options] = sum(f.stat().st_size for f in pathlib.Path(folder).iterdir())
+                warm, again = first_answers(build, prose, *kept)
+        archived = size[("--snapshot-archive",)]
+        rows.append(row(f"squish-tiny, four prefixes of {PREFIX} bytes of text on disk, {kv}, archived: answers after a restart; first token",
+                        "equal; <= 0.5x of computing it", f"{'equal' if warm == cold else 'DIFFERENT'}; {again / took:.2f}x ({again:.0f} of {took:.0f} ms)",
+                        warm == cold and again <= 0.5 * took, command))
+        rows.append(row(f"squish-tiny, the same, {kv}: bytes of the archives against those of the plain files", "-",
+                        f"{size[()] / archived:.3f}x fewer ({archived / 1e6:.1f} MB)", True, command))
+    return rows
+
+
 def speed_rows(build, shape):
     """Attention of a decoded token and whole tokens, each format beside f16 in the same run."""
     if not shape:
@@ -79,7 +120,7 @@ def speed_rows(build, shape):
 
 
 PARTS = {"needle": lambda o: needle(o.build, o.text, o.trials, o.kv), "bytes": lambda o: bytes_rows(o.build, o.shape),
-         "speed": lambda o: speed_rows(o.build, o.shape)}
+         "archive": lambda o: archive_rows(o.build, o.text), "speed": lambda o: speed_rows(o.build, o.shape)}
 
 
 def main():

@@ -23,6 +23,8 @@ def tests(build):
         ("unit/test_be_mix", "MixKVQ: classes, order, what is exact and what within half a step", "as the format says"),
         ("unit/test_be_looks", "SnapKV: what queries look at against the formula in double, what is copied out of tiles", "1e-4 of each; the same bits, or half a step"),
         ("e2e/test_kv_snap", "SnapKV and --kv-budget in engines: true positions, window and sink, any chunk, threads, instruction set, rollback, turns, company, giving way, restart, a chat ten times too long", "equal bits; never over the budget; refused by name"),
+        ("unit/test_kv_rans", "archives of prefixes: any bytes through the entropy coder and back, every flipped bit and cut", "equal bytes; found"),
+        ("unit/test_kv_snapshot", "prefixes written by one process and read by another, archived and not", "equal rows"),
         ("e2e/test_plan_kv", "squish plan: the longest context of each cache format, run to", "in the bytes that were planned, by RSS"),
         ("e2e/test_kv_votes", "PM-KVQ, MixKVQ and CocktailKV in engines: 256/768/3072/0 of 4,096, 6/26/32 of 64 and 2/6/8 of 16 out of running ones, rollback, conversation, budget, company, giving way, restart", "equal bits or near f16"))]
 

@@ -61,6 +61,7 @@ typedef struct {
     int32_t key_limit;     /* requests at once per key (or address); 0: no limit */
     double request_timeout_s, drain_timeout_s;
     const char *snapshot_dir; /* NULL: prefixes of prompts are never written to disk */
+    bool snapshot_archive;    /* in fewer bytes */
     const char *log_path;     /* one JSON line per request; NULL: stderr; "": none */
     bool log_prompts;         /* with the text of prompts */
     bool handle_signals;      /* SIGTERM and SIGINT drain, a second one ends at once, SIGHUP reloads keys */

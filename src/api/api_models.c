@@ -233,6 +233,7 @@ static squish_status open_all(sq_api_model *m, squish_error *err) {
     bo.jobs_max = opt->parallel;
     bo.queue_max = opt->queue_max;
     bo.snapshot_dir = opt->snapshot_dir;
+    bo.snapshot_archive = opt->snapshot_archive;
     SQ_TRY(squish_model_open(&m->model, m->path, &mo, err));
     squish_model_get_info(m->model, &m->info);
     squish_status st = plan(m, &eo, err);

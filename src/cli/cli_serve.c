@@ -116,6 +116,7 @@ static int take_options(cli *c, sq_api_options *o) {
     o->request_timeout_s = cli_num(c, OPT_REQUEST_TIMEOUT);
     o->drain_timeout_s = cli_num(c, OPT_DRAIN_TIMEOUT);
     o->snapshot_dir = cli_text(c, OPT_SNAPSHOT_DIR);
+    o->snapshot_archive = cli_flag(c, OPT_SNAPSHOT_ARCHIVE);
     o->log_path = cli_text(c, OPT_LOG_FILE);
     o->log_prompts = cli_flag(c, OPT_LOG_PROMPTS);
     o->warn = cli_warn;

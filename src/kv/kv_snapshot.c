@@ -64,6 +64,11 @@ uint64_t sq_snapshot_bytes(const sq_snapshot_view *v) {
     return pages_at(v->n_tiles) + tile_at(v, v->n_tiles);
 }
 
+uint64_t sq_snapshot_bytes_max(const sq_kv_shape *s, const sq_kv_policy *p) {
+    return pages_at(SQ_SNAPSHOT_TILES) +
+           (uint64_t)SQ_SNAPSHOT_TILES * (sq_kv_open_bytes(s, p) + sq_kv_sealed_bytes(s, p));
+}
+
 const uint8_t *sq_snapshot_form(const sq_snapshot_view *v, int32_t tile, uint32_t form) {
     if (!(v->forms[tile] & form)) return NULL;
     const bool behind = form == SQ_KV_FORM_SEALED && v->forms[tile] & SQ_KV_FORM_OPEN;

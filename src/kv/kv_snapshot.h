@@ -48,6 +48,8 @@ squish_status sq_snapshot_parse(sq_span file, const sq_kv_policy *policy, sq_sna
 squish_status sq_snapshot_tile(const sq_snapshot_view *v, int32_t tile, squish_error *err);
 /* Its pages in one form, all layers; NULL: it is not there in that form. */
 const uint8_t *sq_snapshot_form(const sq_snapshot_view *v, int32_t tile, uint32_t form);
+/* The most bytes of a file of such pages. */
+uint64_t sq_snapshot_bytes_max(const sq_kv_shape *s, const sq_kv_policy *p);
 /* Hash of 32 more tokens; chain 0 is the beginning. */
 uint64_t sq_snapshot_chain(uint64_t identity, uint64_t salt, uint64_t chain, const int32_t *ids);
 
@@ -59,6 +61,7 @@ typedef struct {
     const char *dir;
     uint64_t bytes_max, identity;
     int32_t tokens_max; /* longest prefix */
+    bool archive;       /* files are written in fewer bytes (kv_archive.h); both kinds are read */
     squish_warn_fn warn;
     void *warn_user;
 } sq_snapshots_options;

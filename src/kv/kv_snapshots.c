@@ -8,6 +8,7 @@
  * The owner never waits for the disk but to read what it wants, and at the end. lock guards index, queue and
  * counts. Files are named by the hash of everything to their end; times of files carry the order of use over
  * a restart. */
+#include "kv/kv_archive.h"
 #include "kv/kv_snapshot_int.h"
 
 #include <fcntl.h>
@@ -36,12 +37,13 @@ struct sq_snapshots {
     squish_alloc alloc;
     sq_kv_pool *pool;
     sq_kv_tree *tree;
-    sq_kv_seq *scratch;    /* through it pages reach the tree */
-    uint64_t *chains;      /* [tiles_max + 1] of the prompt looked for; chains[t]: to the end of tile t - 1 */
-    uint64_t *kept;        /* the same of the chain written: reading may evict, and so write */
-    int32_t *path;         /* [tiles_max] its nodes */
+    sq_kv_seq *scratch; /* through it pages reach the tree */
+    uint64_t *chains;   /* [tiles_max + 1] of the prompt looked for; chains[t]: to the end of tile t - 1 */
+    uint64_t *kept;     /* the same of the chain written: reading may evict, and so write */
+    int32_t *path;      /* [tiles_max] its nodes */
     int32_t tiles_max;
     uint64_t identity, bytes_max;
+    bool archive;
     squish_warn_fn warn;
     void *warn_user;
     char dir[DIR_MAX];
@@ -50,12 +52,12 @@ struct sq_snapshots {
     pthread_mutex_t lock;
     pthread_cond_t moved;
     /* Under lock. */
-    entry *index;          /* [n_files] */
+    entry *index; /* [n_files] */
     int32_t n_files;
     uint64_t bytes, clock;
     image *queue, **queue_end;
-    int32_t n_queued;      /* the one being written included */
-    uint64_t writing;      /* its chain; 0: none */
+    int32_t n_queued; /* the one being written included */
+    uint64_t writing; /* its chain; 0: none */
     bool stop;
     sq_snapshots_counts counts;
 };
@@ -115,17 +117,27 @@ static void add_entry(sq_snapshots *s, uint64_t chain, uint64_t bytes) {
 static uint8_t *image_file(image *q) { return (uint8_t *)q + sq_align_up(sizeof *q, 64); }
 static size_t image_bytes(const image *q) { return sq_align_up(sizeof *q, 64) + q->bytes; }
 
-static squish_status write_image(sq_snapshots *s, image *q, squish_error *err) {
-    char path[PATH_MAX_];
+static squish_status write_file(const char *path, const uint8_t *bytes, size_t n, squish_error *err) {
     sq_newfile f;
-    path_of(s, q->v.chain, path);
-    sq_snapshot_seal(image_file(q), &q->v);
-    SQ_TRY(sq_os_newfile_open(&f, path, q->bytes, err));
+    SQ_TRY(sq_os_newfile_open(&f, path, n, err));
     squish_status st = SQUISH_OK;
     if (fchmod(f.fd, 0600) != 0) st = sq_fail(err, SQUISH_IO, "'%s' cannot be made private", path);
-    if (st == SQUISH_OK) st = sq_os_newfile_write_at(&f, 0, image_file(q), q->bytes, err);
+    if (st == SQUISH_OK) st = sq_os_newfile_write_at(&f, 0, bytes, n, err);
     if (st == SQUISH_OK) st = sq_os_newfile_publish(&f, err);
     sq_os_newfile_abandon(&f);
+    return st;
+}
+
+/* *bytes: of the file. Where there is no memory for an archive the file stays as it is. */
+static squish_status write_image(sq_snapshots *s, image *q, size_t *bytes, squish_error *err) {
+    char path[PATH_MAX_];
+    const size_t bound = sq_archive_bound(q->bytes), room = bound + sq_archive_scratch();
+    uint8_t *archive = s->archive ? sq_alloc_new(&s->alloc, room) : NULL;
+    path_of(s, q->v.chain, path);
+    sq_snapshot_seal(image_file(q), &q->v);
+    *bytes = archive ? sq_archive_make(image_file(q), q->bytes, archive, archive + bound) : q->bytes;
+    const squish_status st = write_file(path, archive ? archive : image_file(q), *bytes, err);
+    sq_alloc_free(&s->alloc, archive, archive ? room : 0);
     return st;
 }
 
@@ -141,13 +153,14 @@ static void *writer_main(void *arg) {
         s->writing = q->v.chain;
         pthread_mutex_unlock(&s->lock);
         squish_error err = {0};
-        const squish_status st = write_image(s, q, &err);
+        size_t bytes;
+        const squish_status st = write_image(s, q, &bytes, &err);
         if (st != SQUISH_OK && s->warn) s->warn(s->warn_user, err.text);
         pthread_mutex_lock(&s->lock);
         s->writing = 0;
         s->n_queued--;
         if (st == SQUISH_OK)
-            add_entry(s, q->v.chain, q->bytes), s->counts.written++;
+            add_entry(s, q->v.chain, bytes), s->counts.written++;
         else
             s->counts.dropped++;
         sq_alloc_free(&s->alloc, q, image_bytes(q));
@@ -318,6 +331,21 @@ static int32_t longest(sq_snapshots *s, int32_t first, int32_t have, int32_t n) 
     return end > have ? end : 0;
 }
 
+/* The snapshot in an archive, *file from then on, in memory of its own. */
+static squish_status open_archive(sq_snapshots *s, sq_span *file, uint8_t **opened, size_t *n,
+                                  squish_error *err) {
+    sq_kv_shape shape;
+    size_t bytes;
+    sq_kv_pool_shape(s->pool, &shape);
+    SQ_TRY(sq_archive_header(*file, sq_snapshot_bytes_max(&shape, sq_kv_pool_policy(s->pool)), &bytes, err));
+    *opened = sq_alloc_new(&s->alloc, bytes);
+    if (!*opened) return sq_fail(err, SQUISH_NO_MEMORY, "snapshot: no memory to open an archive");
+    *n = bytes;
+    SQ_TRY(sq_archive_open(*file, *opened, bytes, err));
+    *file = (sq_span){*opened, bytes};
+    return SQUISH_OK;
+}
+
 static bool restore_file(sq_snapshots *s, uint64_t salt, const int32_t *ids, int32_t first, int32_t end) {
     char path[PATH_MAX_];
     sq_map map;
@@ -326,9 +354,14 @@ static bool restore_file(sq_snapshots *s, uint64_t salt, const int32_t *ids, int
     path_of(s, s->chains[end], path);
     squish_status st = sq_os_map_open(&map, path, &err);
     if (st == SQUISH_OK) {
-        st = sq_snapshot_parse((sq_span){map.data, map.bytes}, sq_kv_pool_policy(s->pool), &v, &err);
+        sq_span file = {map.data, map.bytes};
+        uint8_t *opened = NULL;
+        size_t n = 0;
+        if (sq_archive_is_one(file)) st = open_archive(s, &file, &opened, &n, &err);
+        if (st == SQUISH_OK) st = sq_snapshot_parse(file, sq_kv_pool_policy(s->pool), &v, &err);
         if (st == SQUISH_OK) st = check_view(s, &v, salt, ids, first, end, &err);
         const bool loaded = st == SQUISH_OK && load(s, &v, salt, ids, first, end);
+        sq_alloc_free(&s->alloc, opened, n);
         sq_os_map_close(&map);
         if (loaded) utimensat(AT_FDCWD, path, NULL, 0); /* used now; if that fails it only goes earlier */
         if (st == SQUISH_OK) return loaded;
@@ -437,6 +470,7 @@ squish_status sq_snapshots_new(sq_snapshots **out, sq_kv_pool *p, sq_kv_tree *t,
                         .tiles_max = o->tokens_max / TILE,
                         .identity = o->identity,
                         .bytes_max = o->bytes_max,
+                        .archive = o->archive,
                         .warn = o->warn,
                         .warn_user = o->warn_user};
     snprintf(s->dir, sizeof s->dir, "%s", o->dir);

@@ -286,6 +286,7 @@ static squish_status make_snapshots(sq_batch *b, squish_error *err) {
     sq_snapshots_options o = {.dir = b->opt.snapshot_dir,
                               .bytes_max = b->opt.snapshot_bytes_max,
                               .tokens_max = b->e->ctx,
+                              .archive = b->opt.snapshot_archive,
                               .warn = b->opt.warn,
                               .warn_user = b->opt.warn_user};
     SQ_TRY(sq_model_fingerprint(b->e->m, &b->alloc, &o.identity, err));

@@ -114,6 +114,7 @@ static void attention_that_does_not_go_together_is_refused_at_start(void **state
     refuse(2, "$S run hi --spec ngram --kv q4 --mix-kvq", "--spec ngram beside --mix-kvq");
     refuse(2, "$S serve --spec ngram --pm-kvq", "--spec ngram beside --pm-kvq");
     refuse(2, "$S serve --spec ngram --snap-kv 256", "--spec ngram beside --snap-kv");
+    refuse(2, "$S serve --snapshot-archive", "add --snapshot-dir");
     refuse(2, "$S serve --spec ngram --kv-budget 64M", "--spec ngram beside --kv-budget");
 }
 

@@ -455,6 +455,7 @@ static void prefixes_survive_a_restart(void **state) {
     squish_engine_options eo = young_pm(SQUISH_KV_Q8, 1024);
     squish_batch_options bo = squish_batch_options_default();
     bo.snapshot_dir = dir;
+    bo.snapshot_archive = true;
     squish_job_options o = job_of(prose.ids, 900, 40);
     company c = company_of(&eo, &bo);
     ask_all(&c, &o, 1, want);

@@ -17,9 +17,11 @@ typedef struct {
     sq_snapshots *s;
 } store;
 
+static bool archive; /* of what is written */
+
 static squish_status store_new(store *k, const squish_alloc *a, const char *dir, uint64_t identity) {
     const sq_snapshots_options o = {
-        .dir = dir, .bytes_max = 64 << 20, .identity = identity, .tokens_max = 3200};
+        .dir = dir, .bytes_max = 64 << 20, .identity = identity, .tokens_max = 3200, .archive = archive};
     *k = (store){0};
     SQ_TRY(sq_kv_pool_new(&k->p, &shape, &(sq_kv_policy){.open = SQ_KV_F16},
                           sq_kv_bytes(&shape, &(sq_kv_policy){.open = SQ_KV_F16}, 3200), a, NULL));
@@ -61,21 +63,39 @@ static void check(store *k, uint64_t salt, const int32_t *ids, int32_t n) {
     sq_kv_seq_free(s);
 }
 
-static void what_one_wrote_another_reads(void **state) {
-    (void)state;
+static uint64_t bytes_in(const char *dir) {
+    const squish_alloc a = sq_alloc_default();
+    sq_arena names;
+    char **all, path[300];
+    size_t n;
+    uint64_t bytes = 0;
+    sq_arena_init(&names, &a, 1 << 12, 1 << 20);
+    assert_int_equal(sq_os_list_dir(dir, &names, &all, &n, NULL), SQUISH_OK);
+    for (size_t i = 0; i < n; i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, all[i]);
+        bytes += sq_os_file_bytes(path);
+    }
+    sq_arena_deinit(&names);
+    return bytes;
+}
+
+static uint64_t what_one_wrote_another_reads(bool archived) {
     static int32_t ids[3200];
     char dir[] = "/tmp/squish-test-XXXXXX";
     const squish_alloc a = sq_alloc_default();
     store k;
     assert_non_null(mkdtemp(dir));
     for (int32_t i = 0; i < 3200; i++) ids[i] = i * 7;
+    archive = archived;
     assert_int_equal(store_new(&k, &a, dir, 1), SQUISH_OK);
-    fill(&k, 5, ids, 2400); /* 75 tiles: files of 32, 32 and 11 */
+    fill(&k, 5, ids, 2400);              /* 75 tiles: files of 32, 32 and 11 */
     sq_snapshots_keep(k.s, false, true); /* used once: not yet */
     sq_snapshots_keep(k.s, true, true);
     sq_snapshots_keep(k.s, true, true); /* nothing new */
     store_free(&k);
+    archive = !archived; /* what is read says for itself */
     assert_int_equal(store_new(&k, &a, dir, 1), SQUISH_OK);
+    const uint64_t bytes = bytes_in(dir);
     assert_int_equal(sq_snapshots_restore(k.s, 6, ids, 3000), 0);
     assert_int_equal(sq_snapshots_restore(k.s, 5, ids, 1100), 1024); /* no file ends there */
     assert_int_equal(sq_snapshots_restore(k.s, 5, ids, 3000), 2400 - 1024);
@@ -88,6 +108,14 @@ static void what_one_wrote_another_reads(void **state) {
     assert_int_equal(sq_snapshots_restore(k.s, 5, ids, 3000), 0);
     store_free(&k);
     remove_tree(dir);
+    archive = false;
+    return bytes;
+}
+
+static void what_one_wrote_another_reads_also_from_an_archive(void **state) {
+    (void)state;
+    const uint64_t plain = what_one_wrote_another_reads(false), archived = what_one_wrote_another_reads(true);
+    assert_true(archived > 0 && archived * 2 < plain); /* most rows are zeros */
 }
 
 static void half_a_file_goes_and_strangers_stay(void **state) {
@@ -247,6 +275,7 @@ static void failing_allocations_leave_nothing_behind(void **state) {
     struct sq_test_alloc_state t = {0};
     const squish_alloc a = sq_test_alloc(&t);
     store k;
+    archive = true;
     assert_int_equal(store_new(&k, &a, dir, 77), SQUISH_OK);
     fill(&k, 0, ids, 320);
     t.fail_at = t.count + 1;
@@ -256,14 +285,22 @@ static void failing_allocations_leave_nothing_behind(void **state) {
     store_free(&k);
     assert_int_equal(t.live_blocks, 0);
     assert_int_equal(store_new(&k, &a, dir, 77), SQUISH_OK);
+    t.fail_at =
+        t.count + 1; /* no memory to open an archive: a miss, and no more; then the file is not tried */
+    assert_int_equal(sq_snapshots_restore(k.s, 0, ids, 320), 0);
+    t.fail_at = 0;
+    store_free(&k);
+    assert_int_equal(t.live_blocks, 0);
+    assert_int_equal(store_new(&k, &a, dir, 77), SQUISH_OK);
     assert_int_equal(sq_snapshots_restore(k.s, 0, ids, 320), 320);
     store_free(&k);
+    archive = false;
     remove_tree(dir);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_one_wrote_another_reads),
+        cmocka_unit_test(what_one_wrote_another_reads_also_from_an_archive),
         cmocka_unit_test(half_a_file_goes_and_strangers_stay),
         cmocka_unit_test(what_is_evicted_comes_back),
         cmocka_unit_test(every_flipped_bit_and_every_cut_is_found),
