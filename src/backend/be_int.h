@@ -71,24 +71,18 @@ sq_sealed sq_be_past_sealed(const sq_backend *b, bool values, int32_t kvh, int32
 bool sq_be_past_pick(sq_backend *b, const sq_attn_shape *s, int32_t kvh, int32_t pos, int32_t n_tok,
                      sq_be_scratch *scratch);
 
-/* How n tiles (or groups of tiles) become items: `large` items of `step`, then small ones instead of the last
- * `threads` large ones, since whoever ends first waits for the others. threads 0: no small ones. */
+/* n tiles (or groups of tiles) as items of `step`; the last may be smaller. */
 typedef struct {
-    int32_t n, step, large, small, items;
+    int32_t n, step, items;
 } sq_be_split;
-static inline sq_be_split sq_be_split_of(int32_t n, int32_t step, int32_t threads) {
-    sq_be_split s = {.n = n, .step = step, .large = n / step - threads, .small = step};
-    if (s.large < 0) s.large = 0;
-    if (threads > 0) s.small = (step + 3) / 4;
-    s.items = s.large + sq_div_up(n - s.large * step, s.small);
-    return s;
+static inline sq_be_split sq_be_split_of(int32_t n, int32_t step) {
+    if (step < 1) step = 1;
+    return (sq_be_split){n, step, sq_div_up(n, step)};
 }
 /* First tile of an item and, in *count, how many it has. */
 static inline int32_t sq_be_split_at(const sq_be_split *s, int32_t item, int32_t *count) {
-    const bool large = item < s->large;
-    const int32_t first = large ? item * s->step : s->large * s->step + (item - s->large) * s->small;
-    const int32_t most = large ? s->step : s->small;
-    *count = s->n - first < most ? s->n - first : most;
+    const int32_t first = item * s->step;
+    *count = s->n - first < s->step ? s->n - first : s->step;
     return first;
 }
 

@@ -12,13 +12,21 @@
 enum {
     MATRICES_MAX = 4,
     GROUP_TILES = SQ_GROUP / SQ_TILE_ROWS,
-    GATED_STEP = 4, /* most groups of an item of a gate */
-    FEW = 16,       /* rows up to which the last items are small */
-    ITEM_TILES = 128 /* tiles times rows of an item: 8 KiB of outputs, which stay in the first cache level */
+    FEW = 16,             /* rows up to which weights stream from memory faster than they are used */
+    FEW_BYTES = 64 << 10, /* of weights in an item then: whoever ends first waits for the rest of one */
+    ITEM_TILES = 128, /* tiles times rows of an item: 8 KiB of outputs, which stay in the first cache level */
+    GATED_STEP = 4 /* groups of an item of a gate then: its two streams take turns, and a turn must be long */
 };
 
-/* Tiles of an item for m rows: long items, since each begins with lines that nobody has fetched ahead. */
-static int64_t item_tiles_max(int32_t m) { return ITEM_TILES / m > 4 ? ITEM_TILES / m : 4; }
+/* Tiles of an item of matrix w, which is part of an operation on `tiles`, for m rows. Neighbouring items are
+ * mostly one thread's (sq_pool_run), which streams on from one into the next: few rows need no long ones. */
+static int32_t item_tiles(const sq_backend *b, const sq_weight *w, int32_t tiles, int32_t m) {
+    const int32_t few = (int32_t)(FEW_BYTES / w->tile_bytes), many = ITEM_TILES / m > 4 ? ITEM_TILES / m : 4;
+    const int32_t fit = b->opt.m_max * SQ_GROUP / m / SQ_TILE_ROWS; /* a thread's scratch holds the outputs */
+    int32_t step = sq_div_up(tiles, b->opt.threads * 8);
+    if (step > (m <= FEW ? few : many)) step = m <= FEW ? few : many;
+    return step < fit ? step : fit;
+}
 
 typedef struct {
     sq_backend *b;
@@ -64,7 +72,8 @@ static void linear_item(void *ctx, int32_t item, int32_t thread) {
 
 void sq_be_linear(sq_backend *b, const sq_rows *x, const sq_linear *l, int32_t n) {
     linear_ctx c = {.b = b, .x = sq_be_act(x), .l = l, .n = n};
-    int64_t tiles = 0, work = 0;
+    int32_t tiles = 0;
+    int64_t work = 0;
     float *low = b->low;
     for (int32_t k = 0; k < n; k++) {
         if (l[k].w->low) {
@@ -75,14 +84,8 @@ void sq_be_linear(sq_backend *b, const sq_rows *x, const sq_linear *l, int32_t n
         tiles += sq_weight_tiles(l[k].w);
         work += (int64_t)l[k].w->rows * l[k].w->cols * x->m;
     }
-    /* About eight items a thread keep a slow core from being waited for; scratch holds m_max x 64 outputs. */
-    const int64_t fit = (int64_t)b->opt.m_max * SQ_GROUP / x->m / SQ_TILE_ROWS;
-    int64_t step = (tiles + b->opt.threads * 8 - 1) / (b->opt.threads * 8);
-    if (x->m > 1 && step > item_tiles_max(x->m)) step = item_tiles_max(x->m);
-    if (step > fit) step = fit;
     for (int32_t k = 0; k < n; k++) {
-        const bool last = k + 1 == n && x->m <= FEW;
-        c.split[k] = sq_be_split_of(sq_weight_tiles(l[k].w), (int32_t)step, last ? b->opt.threads : 0);
+        c.split[k] = sq_be_split_of(sq_weight_tiles(l[k].w), item_tiles(b, l[k].w, tiles, x->m));
         c.first_item[k + 1] = c.first_item[k] + c.split[k].items;
     }
     sq_be_run(b, linear_item, &c, c.first_item[n], work);
@@ -153,10 +156,10 @@ void sq_be_gated(sq_backend *b, const sq_rows *x, const sq_weight *wg, const flo
     if (wg->low) sq_be_lowrank_down(b, wg, &c.x, b->low);
     if (wu->low) sq_be_lowrank_down(b, wu, &c.x, low_u);
     h->m = x->m;
-    const int32_t fit = b->opt.m_max / x->m, most = (int32_t)item_tiles_max(x->m) / GROUP_TILES;
-    int32_t step = most < GATED_STEP ? most : GATED_STEP;
-    if (step > fit) step = fit;
-    c.split = sq_be_split_of(h->groups, step, x->m <= FEW ? b->opt.threads : 0);
+    const int32_t most =
+        x->m <= FEW ? GATED_STEP : item_tiles(b, wg, sq_weight_tiles(wg), x->m) / GROUP_TILES;
+    const int32_t fit = b->opt.m_max / x->m;
+    c.split = sq_be_split_of(h->groups, most < fit ? most : fit);
     sq_be_run(b, gated_item, &c, c.split.items, 2 * (int64_t)wg->rows * wg->cols * x->m);
     h->quantised = quantise;
 }

@@ -226,10 +226,12 @@ void sq_cpu_features_text(uint32_t features, char *out, size_t n);
 
 /* ---- threads --------------------------------------------------------------------------------- */
 
-/* A pool that runs fn over items [0, n): items are claimed one by one from an atomic counter, so a thread
- * whose core is busy simply takes fewer. The caller works too: a pool of T has T-1 workers. Idle workers spin
- * for a few microseconds, then sleep on a futex (condition variable elsewhere). One run at a time; runs do
- * not nest. A run happens-before its return. `thread` is 0..T-1, for per-thread scratch. */
+/* A pool that runs fn over items [0, n): each thread goes through a range of its own, from the front, then
+ * takes items off the ends of others', so a thread whose core is busy is helped. Small items cost little:
+ * neighbours are mostly done by one thread, one after the other. The caller works too: a pool of T has T-1
+ * workers. Idle workers spin for a few microseconds, then sleep on a futex (condition variable elsewhere).
+ * One run at a time; runs do not nest. A run happens-before its return. `thread` is 0..T-1, for per-thread
+ * scratch. */
 typedef struct sq_pool sq_pool;
 typedef void (*sq_pool_fn)(void *ctx, int32_t item, int32_t thread);
 squish_status sq_pool_new(sq_pool **out, const squish_alloc *a, int32_t threads, squish_error *err);

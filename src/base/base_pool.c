@@ -1,19 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * base_pool.c - one run at a time over items claimed one by one.
+ * base_pool.c - one run at a time over items, a range of them for each thread.
+ *
+ *     items   0 ......... | ......... | ......... n
+ *             caller ->   | 1 ->    <- thief
+ *
+ * A thread takes the items of its own range from the front, then those of others, from the back: each walks
+ * through its part of a matrix without a gap, so that what it fetches ahead is what it needs next, and a
+ * thread whose core is busy is helped. (Work stealing: Blumofe and Leiserson 1999, here with ranges instead
+ * of queues, since all items are known at the start.)
  *
  * Threads. The caller of sq_pool_run is thread 0; workers 1..T-1 live from new to free. The caller owns fn,
  * ctx and n_items; a worker reads them only between claiming an item and reporting it done, and the caller
  * changes them only when all items are done. So a worker that wakes late finds nothing left, or helps with
  * the next run; nobody waits for it.
  *
- *   caller:  fn, ctx, n -> left = n -> round++ -> wake sleepers -> work -> wait until done == n
- *   worker:  see round change -> work: (left-- > 0 ? item n - left : stop) ... -> done += items it did
+ *   caller:  fn, ctx, n -> ranges -> round++ -> wake sleepers -> work -> wait until done == n
+ *   worker:  see round change -> work: (an item of its range, or of another : stop) ... -> done += its items
  *
- * Ordering. left is stored with release and claimed with acquire (decrements keep the release sequence), so a
- * claim sees fn, ctx and n. done is added with release and read with acquire, so a run happens-before its
- * return. The two sleeps (worker on round, caller on done) each pair a flag with the word, both sequentially
- * consistent: either the sleeper sees the new value or the waker sees the flag. */
+ * Ordering. A range is stored with release and an item claimed with acquire (claims keep the release
+ * sequence), so a claim sees fn, ctx and n. A claim that was begun in one run and succeeds in the next,
+ * because the range has the same value again, is one of the next run. done is added with release and read
+ * with acquire, so a run happens-before its return. The two sleeps (worker on round, caller on done) each
+ * pair a flag with the word, both sequentially consistent: either the sleeper sees the new value or the waker
+ * sees the flag. */
 #include "base/os_int.h"
 
 #include <assert.h>
@@ -23,8 +33,11 @@ enum { THREADS_MAX = 1024, SPIN_NS = 20000, LINE = 64 };
 
 typedef struct {
     sq_pool *pool;
-    pthread_t handle;
+    pthread_t handle; /* not of the caller */
     int32_t index;
+    char pad0[LINE];
+    _Atomic uint64_t range; /* items not claimed: first in the high half, end in the low one */
+    char pad1[LINE];
 } worker;
 
 struct sq_pool {
@@ -35,8 +48,6 @@ struct sq_pool {
     void *ctx;
     int32_t n_items;
     bool running; /* the caller's: catches nested runs */
-    char pad0[LINE];
-    _Atomic int32_t left; /* items not claimed; below zero when claimed past the end */
     char pad1[LINE];
     sq_os_gate done; /* items finished in this run */
     _Atomic bool caller_sleeps;
@@ -45,7 +56,7 @@ struct sq_pool {
     _Atomic int32_t sleepers;
     _Atomic bool stop;
     char pad3[LINE];
-    worker workers[]; /* threads - 1 */
+    worker workers[]; /* threads; the caller is the first */
 };
 
 static void relax(void) {
@@ -69,15 +80,34 @@ static bool spin(sq_os_gate *g, uint32_t seen, uint64_t spin_ns) {
     return false;
 }
 
+static uint64_t range_of(int32_t first, int32_t end) {
+    return (uint64_t)(uint32_t)first << 32 | (uint32_t)end;
+}
+
+/* The first item of a range, or its last one. Below zero: there is none. */
+static int32_t claim(_Atomic uint64_t *range, bool last) {
+    uint64_t r = atomic_load_explicit(range, memory_order_relaxed);
+    for (;;) {
+        const int32_t first = (int32_t)(r >> 32), end = (int32_t)(uint32_t)r;
+        if (first >= end) return -1;
+        const uint64_t rest = last ? range_of(first, end - 1) : range_of(first + 1, end);
+        if (atomic_compare_exchange_weak_explicit(range, &r, rest, memory_order_acquire,
+                                                  memory_order_relaxed))
+            return last ? end - 1 : first;
+    }
+}
+
 /* Do items until none is left. */
 static void work(sq_pool *p, int32_t thread) {
     uint32_t count = 0, n = 0;
-    while (atomic_load_explicit(&p->left, memory_order_relaxed) > 0) {
-        int32_t left = atomic_fetch_sub_explicit(&p->left, 1, memory_order_acquire);
-        if (left <= 0) break;
-        n = (uint32_t)p->n_items;
-        p->fn(p->ctx, p->n_items - left, thread);
-        count++;
+    for (int32_t i = 0; i < p->threads; i++) {
+        const int32_t owner = (thread + i) % p->threads;
+        int32_t item;
+        while ((item = claim(&p->workers[owner].range, i > 0)) >= 0) {
+            n = (uint32_t)p->n_items;
+            p->fn(p->ctx, item, thread);
+            count++;
+        }
     }
     if (count == 0) return;
     uint32_t before = atomic_fetch_add(&p->done.value, count);
@@ -115,6 +145,11 @@ static void wait_done(sq_pool *p) {
     atomic_store(&p->caller_sleeps, false);
 }
 
+/* Where the range of a thread begins; the caller's is the last to be empty. */
+static int32_t share(const sq_pool *p, int32_t thread) {
+    return (int32_t)(((int64_t)p->n_items * thread + p->threads - 1) / p->threads);
+}
+
 void sq_pool_run(sq_pool *p, sq_pool_fn fn, void *ctx, int32_t n_items) {
     if (n_items <= 0) return;
     assert(!p->running);
@@ -126,7 +161,9 @@ void sq_pool_run(sq_pool *p, sq_pool_fn fn, void *ctx, int32_t n_items) {
         p->ctx = ctx;
         p->n_items = n_items;
         atomic_store(&p->done.value, 0);
-        atomic_store_explicit(&p->left, n_items, memory_order_release);
+        for (int32_t t = 0; t < p->threads; t++)
+            atomic_store_explicit(&p->workers[t].range, range_of(share(p, t), share(p, t + 1)),
+                                  memory_order_release);
         next_round(p, n_items - 1);
         work(p, 0);
         wait_done(p);
@@ -134,9 +171,7 @@ void sq_pool_run(sq_pool *p, sq_pool_fn fn, void *ctx, int32_t n_items) {
     p->running = false;
 }
 
-static size_t pool_bytes(int32_t threads) {
-    return sizeof(sq_pool) + (size_t)(threads - 1) * sizeof(worker);
-}
+static size_t pool_bytes(int32_t threads) { return sizeof(sq_pool) + (size_t)threads * sizeof(worker); }
 
 /* Start the workers with all signals blocked: handlers belong to the program's own threads. */
 static int start_workers(sq_pool *p) {
@@ -145,8 +180,9 @@ static int start_workers(sq_pool *p) {
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int cause = 0;
     while (cause == 0 && p->started < p->threads - 1) {
-        worker *w = &p->workers[p->started];
-        *w = (worker){.pool = p, .index = p->started + 1};
+        worker *w = &p->workers[p->started + 1];
+        w->pool = p;
+        w->index = p->started + 1;
         cause = pthread_create(&w->handle, NULL, worker_main, w);
         if (cause == 0) p->started++;
     }
@@ -186,7 +222,7 @@ void sq_pool_free(sq_pool *p) {
     if (!p) return;
     atomic_store(&p->stop, true);
     next_round(p, p->threads);
-    for (int32_t i = 0; i < p->started; i++) pthread_join(p->workers[i].handle, NULL);
+    for (int32_t i = 1; i <= p->started; i++) pthread_join(p->workers[i].handle, NULL);
     sq_os_gate_deinit(&p->done);
     sq_os_gate_deinit(&p->round);
     squish_alloc alloc = p->alloc;
