@@ -141,7 +141,9 @@ deps:
 	@scripts/deps.sh test
 
 # ---- tests: every tests/{unit,prop,golden,fault,e2e}/test_*.c is one cmocka program ------------------------------
-TEST_SRC := $(wildcard tests/unit/test_*.c tests/prop/test_*.c tests/golden/test_*.c tests/fault/test_*.c tests/e2e/test_*.c)
+# The long ones first, so that no core waits for the last.
+TEST_KINDS := e2e golden fault prop unit
+TEST_SRC := $(foreach k,$(TEST_KINDS),$(wildcard tests/$(k)/test_*.c))
 TEST_SUPPORT := $(wildcard tests/support/*.c)
 TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
 TEST_SUPPORT_OBJ := $(TEST_SUPPORT:%.c=$(BUILD)/%.o)

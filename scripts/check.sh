@@ -28,7 +28,7 @@ step() { # step NAME COMMAND...
 
 targets=test-build
 quiet_make() { make --no-print-directory -s -j"$jobs" "$@"; }
-tests_of() { for t in tests/{unit,prop,golden,fault,e2e}/test_*.c; do echo "$1/${t%.c}"; done; }
+tests_of() { for t in tests/{e2e,golden,fault,prop,unit}/test_*.c; do echo "$1/${t%.c}"; done; }
 # The same objects serve the tests and libFuzzer, so they count edges as well.
 asan='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer'
 
