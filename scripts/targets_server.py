@@ -569,10 +569,21 @@ STUCK_S = max(300, sc.HANG_S)  # without a byte; the machine may have other work
 
 
 def fill_grammars(s, rng):
-    """Use up what is kept of compiled grammars (64 of a model), with what they learn."""
-    for _ in range(96):
-        shape = {"type": "json_schema", "json_schema": {"name": "a", "schema": soak_schema(rng, True)}}
-        talk(s.port, post(CHAT, {"messages": QUESTION, "max_tokens": 60, "temperature": 1.2, "response_format": shape}))
+    """Use up what is kept of compiled grammars (64 of a model), then have those of the mix learn what they will: masks of
+    the states that answers come to, most of them within 150 answers."""
+    def ask(**more):
+        return post(CHAT, {"messages": QUESTION, "max_tokens": 60, "temperature": 1.2, **more})
+
+    def shaped(schema):
+        return {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}}
+    asks = [ask(**shaped(soak_schema(rng, True))) for _ in range(96)]
+    for words in KNOWN:
+        schema = schema_of(words)
+        asks += [ask(**shaped(schema)) for _ in range(150)] + [ask(guided_json={"type": "array", "items": schema})] * 50
+    tools = {"tools": [weather_tool("weather"), weather_tool("climate")]}
+    asks += [ask(**tools, tool_choice="required")] * 50 + [ask(**tools)] * 50
+    for i in range(0, len(asks), 8):
+        sc.run([Talk(s.port, a) for a in asks[i:i + 8]])
 
 
 def weather_tool(name):
@@ -580,10 +591,16 @@ def weather_tool(name):
         "type": "object", "properties": {"city": {"type": "string", "maxLength": 12}, "days": {"type": "integer"}}, "required": ["city"]}}}
 
 
+KNOWN = (("sun", "rain"), ("a", "b", "c"), ("yes", "no"), ("1", "2"), ("red",))
+
+
 def soak_schema(rng, fresh=False):
     """One of five, or one that nobody has asked for before."""
-    known = (("sun", "rain"), ("a", "b", "c"), ("yes", "no"), ("1", "2"), ("red",), None)
-    words = (None if fresh else rng.choice(known)) or tuple(f"{rng.getrandbits(40):x}" for _ in range(rng.randint(1, 30)))
+    words = None if fresh else rng.choice((*KNOWN, None))
+    return schema_of(words or tuple(f"{rng.getrandbits(40):x}" for _ in range(rng.randint(1, 30))))
+
+
+def schema_of(words):
     return {"type": "object", "properties": {"kind": {"enum": list(words)}, "n": {"type": "integer", "maximum": 99, "minimum": 0},
                                              "text": {"type": "string", "maxLength": 20}}, "required": ["kind", "n"]}
 

@@ -126,7 +126,7 @@ static void odd_head_sizes_give_the_same_bits_however_the_work_is_cut(void **sta
  * three layers a step, and longer than the first, so that at last it is alone. */
 static void check_parts(const run *x, const int32_t *ids, const float *want, const float *beside,
                         int32_t n_vocab) {
-    enum { BESIDE = 50 };
+    enum { BESIDE = 20 };
     sq_engine *e = x->e;
     const int32_t layers = e->m->cfg.n_layers;
     const size_t row = (size_t)n_vocab * sizeof *want;
@@ -145,7 +145,7 @@ static void check_parts(const run *x, const int32_t *ids, const float *want, con
             assert_ok(sq_kv_seq_reserve(parted, pos + rows, &err), &err);
         }
         to = from + 1 + step % 3 < layers ? from + 1 + step % 3 : layers;
-        const sq_step_seg segs[] = {{.kv = whole, .row0 = 0, .n_rows = 1, .pos0 = at},
+        const sq_step_seg segs[] = {{.kv = whole, .row0 = 0, .n_rows = 1, .pos0 = at, .prompt = true},
                                     {.kv = parted, .row0 = n, .n_rows = rows, .pos0 = pos, .prompt = true}};
         if (n) assert_ok(sq_kv_seq_reserve(whole, at + 1, &err), &err);
         step_ids[0] = ids[N_IDS - 1 - at]; /* another text: backwards */
@@ -165,27 +165,39 @@ static void check_parts(const run *x, const int32_t *ids, const float *want, con
     sq_kv_seq_free(parted), sq_kv_seq_free(whole);
 }
 
+static void check_parts_of(const char *dir, squish_kv kv, int32_t n_vocab) {
+    int32_t ids[N_IDS], back[N_IDS];
+    squish_engine_options o = squish_engine_options_default();
+    make_ids(ids, N_IDS, n_vocab);
+    for (int32_t i = 0; i < N_IDS; i++) back[i] = ids[N_IDS - 1 - i];
+    o.kv = kv;
+    float *want = engine_logits(dir, &o, ids, N_IDS, 0, n_vocab);
+    float *beside = engine_logits(dir, &o, back, N_IDS, 0, n_vocab);
+    run x = run_open(dir, SQUISH_TIER_SOURCE, &o);
+    check_parts(&x, ids, want, beside, n_vocab);
+    run_close(&x);
+    free(want), free(beside);
+}
+
 static void rows_that_go_on_by_layers_have_the_bits_of_whole_steps(void **state) {
     (void)state;
     static const squish_kv formats[] = {SQUISH_KV_F16, SQUISH_KV_Q8, SQUISH_KV_K4V2};
+    static const char *const families[] = {"gemma3-text", "qwen2-moe", "deepseek-v2"};
     tiny_spec s = tiny_default();
-    char dir[64];
-    int32_t ids[N_IDS], back[N_IDS];
+    char dir[64], path[96];
     s.layers = 5;
     make_dir(dir, &s);
-    make_ids(ids, N_IDS, s.vocab);
-    for (int32_t i = 0; i < N_IDS; i++) back[i] = ids[N_IDS - 1 - i];
-    for (size_t i = 0; i < SQ_COUNT(formats); i++) {
-        squish_engine_options o = squish_engine_options_default();
-        o.kv = formats[i];
-        float *want = engine_logits(dir, &o, ids, N_IDS, 0, s.vocab);
-        float *beside = engine_logits(dir, &o, back, N_IDS, 0, s.vocab);
-        run x = run_open(dir, SQUISH_TIER_SOURCE, &o);
-        check_parts(&x, ids, want, beside, s.vocab);
-        run_close(&x);
-        free(want), free(beside);
-    }
+    for (size_t i = 0; i < SQ_COUNT(formats); i++) check_parts_of(dir, formats[i], s.vocab);
     remove_tree(dir);
+    for (size_t i = 0; i < SQ_COUNT(families); i++) {
+        squish_model *m;
+        squish_error err = {0};
+        snprintf(path, sizeof path, "tests/fixtures/architectures/%s", families[i]);
+        assert_ok(squish_model_open(&m, path, NULL, &err), &err);
+        const int32_t n_vocab = m->cfg.n_vocab;
+        squish_model_close(m);
+        check_parts_of(path, SQUISH_KV_F16, n_vocab);
+    }
 }
 
 static void a_compressed_odd_model_stays_close(void **state) {
