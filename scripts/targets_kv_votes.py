@@ -6,7 +6,7 @@
 
 Parts: tests, cost, memory, quality (all of them unless named). Memory and quality need a text that squish-tiny has not seen
 (--text, or $SQUISH_TESTDATA/data/heldout-prose.txt), of which the first N bytes are read for quality; without one they are left out.
---shape: for memory, a model with a context of 16,416 tokens at least."""
+--shape: for memory, four layers of the 1.5B shape (scripts/make_shape.py --layers 4 makes them)."""
 import tempfile
 
 import targets
@@ -54,12 +54,12 @@ def memory(build, text, shape):
     rows = []
     if not text.exists():
         return rows
-    for model, what, at, bars in (("squish-tiny", "squish-tiny", 4064, {"snap 2048 in q4": 4}),
-                                  (shape, "a model of --shape", 16384, {"the report's flags": 3.2})):
+    for model, what, at, kv, bars in (("squish-tiny", "squish-tiny", 4064, (), {"snap 2048 in q4": 4}),
+                                      (shape, "four layers of the 1.5B shape", 16384, ("--kv", "f16"), {"the report's flags": 3.2})):
         if not model:
             continue
-        found = answer(build, "bench", "kv-memory", model, "--text", text, "--at", at)["rows"]
-        command = f"squish bench kv-memory {model if model == what else 'SHAPE'} --text heldout-prose.txt --at {at}"
+        found = answer(build, "bench", "kv-memory", model, "--text", text, "--at", at, *kv)["rows"]
+        command = " ".join(("squish bench kv-memory", "squish-tiny" if model == "squish-tiny" else "SHAPE", "--text heldout-prose.txt --at", str(at), *kv))
         for r in found:
             if r["kv"] == "f16":
                 continue

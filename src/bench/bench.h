@@ -24,7 +24,7 @@ typedef struct {
     int32_t ctx;           /* longest context of bench_decode */
     squish_attention attention;
     squish_spec spec; /* of bench_spec: how answers are guessed */
-    bool one_kv;      /* bench_kv and bench_needle: kv alone beside f16; else all formats */
+    bool one_kv;      /* bench_kv, _kv_memory and _needle: kv alone beside f16; else all formats */
     squish_kv kv;     /* not F32 */
     const char *isa;  /* newest instruction set of the engine and of the probes; NULL: the best there is */
     const char *text; /* of bench_tokenizer, [text_bytes]; NULL: a built-in mix */

@@ -3,8 +3,9 @@
  * bench_kv_memory.c - what a process holds more once a long prompt has been read, by what the system says and
  * not by arithmetic: a cache in f16, and those from which most of the prompt has gone.
  *
- * An engine reads a chunk first, so that the memory of its steps is there already; what the cache then gives
- * back it gives back, and what a cache in f16 keeps of that chunk counts in favour of f16. */
+ * An engine reads the prompt once before, so that the memory of its steps is there already (some of it grows
+ * with the prompt, is of one layer and serves all sequences), and gives the cache back. A cache in f16 alone
+ * keeps what it was given: it reads a chunk before, and what it keeps of that counts in its favour. */
 #include "bench/bench_int.h"
 
 #include <math.h>
@@ -40,7 +41,7 @@ static squish_status weigh(const bench_options *o, squish_model *m, const int32_
     if (k->report) bench_report_flags(o, &eo);
     SQ_GUARD(sq_engine_new(&e, m, &eo, err));
     SQ_GUARD(sq_seq_new(&s, e, err));
-    SQ_GUARD(sq_seq_sync(s, ids, WARM, err));
+    SQ_GUARD(sq_seq_sync(s, ids, k == kinds ? WARM : (size_t)n, err));
     sq_seq_truncate(s, 0);
     const uint64_t before = sq_os_rss_anon();
     SQ_GUARD(sq_seq_sync(s, ids, (size_t)n, err));
@@ -63,6 +64,7 @@ static squish_status weigh_all(const bench_options *o, squish_model *m, const sq
     for (size_t i = 0; i < SQ_COUNT(kinds); i++) {
         char name[64];
         double grown;
+        if (i > 0 && o->one_kv && o->kv != kinds[i].kv) continue;
         if (o->progress && !o->progress(o->progress_user, "bench", i, SQ_COUNT(kinds)))
             return sq_fail(err, SQUISH_CANCELLED, "stopped");
         SQ_TRY(weigh(o, m, t->ids, n, &kinds[i], &grown, err));

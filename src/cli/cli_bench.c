@@ -28,15 +28,15 @@ static const struct {
                {"spec", bench_spec, true, true, AT | SPEC | PROSE},
                {"quant", bench_quant, false, false, 0},
                {"needle", bench_needle, true, true, AT | ATT | KVS | PROSE},
-               {"kv-memory", bench_kv_memory, true, true, AT | ATT | PROSE}};
+               {"kv-memory", bench_kv_memory, true, true, AT | ATT | KVS | PROSE}};
 
 /* The last two need a text: they are asked for by name. */
 enum { ALL = (1u << (SQ_COUNT(benches) - 2)) - 1 };
 
 static void print_rows(const json_t *rows) {
     static const char *const key[] = {"noise", "min", "max", "limit"};
-    static const char *const more[] = {"speedup", "density", "worst",     "same_token",     "cost",
-                                       "tok_s",   "tok_s_off", "tokens_per_step", "differ", "smaller"};
+    static const char *const more[] = {"speedup", "density",   "worst",           "same_token", "cost",
+                                       "tok_s",   "tok_s_off", "tokens_per_step", "differ",     "smaller"};
     size_t i;
     const json_t *r;
     printf("%-24s %12s %-6s %10s %10s %10s %10s %8s\n", "", "median", "", "noise", "min", "max", "limit",

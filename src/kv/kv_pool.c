@@ -239,6 +239,27 @@ static void drop_open(sq_kv_pool *p, int32_t column) {
 
 void sq_kv_column_unseal(sq_kv_pool *p, int32_t column) { p->columns[column].is_sealed = false; }
 
+/* Does some canonical sealed form lie in bytes [from, to) of the range? Columns there were handed out. */
+static bool sealed_in(const sq_kv_pool *p, size_t from, size_t to) {
+    for (size_t c = from / p->sealed_bytes; c * p->sealed_bytes < to && c < (size_t)p->carved; c++)
+        if (p->columns[c].has_sealed && p->columns[c].rung == 0) return true;
+    return false;
+}
+
+/* Sealed columns stand shoulder to shoulder, so a page of the system may be of several: whose last one went
+ * takes it along. */
+static void discard_sealed(const sq_kv_pool *p, int32_t column) {
+    const uintptr_t base = (uintptr_t)p->sealed;
+    const size_t from = (size_t)column * p->sealed_bytes, to = from + p->sealed_bytes;
+    const uintptr_t first = (base + from) / OS_PAGE * OS_PAGE, end = sq_align_up(base + to, OS_PAGE);
+    const size_t before = first > base ? (size_t)(first - base) : 0, after = (size_t)(end - base);
+    const bool shares_first = sealed_in(p, before, from), shares_last = sealed_in(p, to, after);
+    uint8_t *at = shares_first || first < base ? p->sealed + from : p->sealed + before;
+    const uint8_t *stop =
+        shares_last || after > (size_t)p->n_columns * p->sealed_bytes ? p->sealed + to : p->sealed + after;
+    discard(at, (size_t)(stop - at));
+}
+
 static void drop_sealed(sq_kv_pool *p, int32_t column) {
     sq_kv_column *c = &p->columns[column];
     c->is_sealed = false;
@@ -248,7 +269,7 @@ static void drop_sealed(sq_kv_pool *p, int32_t column) {
     if (c->rung) /* has whole pages of the system to itself */
         sq_os_discard(sq_kv_column_sealed_page(p, column, 0), p->private_stride[c->rung]);
     else
-        discard(sq_kv_column_sealed_page(p, column, 0), p->sealed_bytes);
+        discard_sealed(p, column);
 }
 
 void sq_kv_column_complete(sq_kv_pool *p, int32_t to, int32_t from, int32_t tile) {

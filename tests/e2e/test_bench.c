@@ -164,6 +164,7 @@ static void what_cannot_be_measured_is_said(void **state) {
     assert_int_equal(sh("$S bench decode squish-tiny --runs 0")->status, 2);
     assert_int_equal(sh("$S bench decode no-such-model")->status, 3);
     assert_int_equal(sh("$S bench limits squish-tiny")->status, 2);
+    assert_int_equal(sh("$S bench kv-memory squish-tiny -q")->status, 1); /* no text */
     assert_int_equal(sh("$S bench decode squish-tiny --at x")->status, 2);
     assert_int_equal(sh("$S bench decode squish-tiny --isa z80")->status, 2);
     const cli_result *r = sh("$S bench batch squish-tiny --at 17 -q");
@@ -174,7 +175,7 @@ static void what_cannot_be_measured_is_said(void **state) {
     assert_non_null(strstr(r->err, "1000032 tokens"));
     static const struct {
         const char *command, *says;
-    } unread[] = {{"decode squish-tiny --kv q8", "bench decode does not read --kv (these do: kv, needle)"},
+    } unread[] = {{"decode squish-tiny --kv q8", "(these do: kv, needle, kv-memory)"},
                   {"limits --spec off", "does not read --spec (these do: spec)"},
                   {"wave12 --at 5", "bench wave12 does not read --at"},
                   {"decode --peer a=http://127.0.0.1:1", "does not read --peer (these do: eoe)"},

@@ -262,6 +262,34 @@ static void pages_stay_finite_whatever_a_model_computes(void **state) {
     }
 }
 
+/* Sealed columns share pages of the system, and whatever order they go in, all of their memory goes. */
+static void memory_of_sealed_columns_goes_back(void **state) {
+    (void)state;
+    enum { N = 4000 };
+    sq_kv_pool *p = NULL;
+    squish_error err = {0};
+    const squish_alloc a = sq_alloc_default();
+    const sq_kv_policy policy = sq_kv_policy_of(SQUISH_KV_Q4);
+    const uint64_t one = sq_kv_sealed_bytes(&shape, &policy);
+    assert_ok(sq_kv_pool_new(&p, &shape, &policy, N * one, &a, &err), &err);
+    const uint64_t before = sq_os_rss_anon();
+    if (before == 0) skip(); /* the system does not say */
+    for (int32_t i = 0; i < N; i++) assert_int_equal(sq_kv_column_new(p, i, SQ_KV_FORM_SEALED), i);
+    const uint64_t there = sq_os_rss_anon() - before;
+    for (int32_t i = 0; i < N; i += 2) sq_kv_column_drop(p, i);
+    for (int32_t i = 1; i < N; i += 2)
+        if (i % 32 != 1) sq_kv_column_drop(p, i);
+    for (int32_t i = 1; i < N; i += 32) /* what stayed is what it was */
+        assert_int_equal(((const sq_kv_page_header *)(const void *)sq_kv_column_sealed_page(p, i, 2))->pos0,
+                         32 * i);
+    for (int32_t i = 1; i < N; i += 32) sq_kv_column_drop(p, i);
+    const uint64_t after = sq_os_rss_anon(), left = after > before ? after - before : 0;
+    printf("%d sealed columns: %.1f MB of the system, %.2f MB when they are gone\n", N, (double)there / 1e6,
+           (double)left / 1e6);
+    assert_true(there >= N * one / 10 * 9 && left <= there / 20);
+    sq_kv_pool_free(p);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(geometry_pads_heads_to_16_channels_and_parts_to_lines),
@@ -273,6 +301,7 @@ int main(void) {
         cmocka_unit_test(many_sequences_grow_and_shrink_without_sharing_a_page),
         cmocka_unit_test(a_pool_too_small_for_a_column_is_refused),
         cmocka_unit_test(failing_allocations_leave_nothing_behind),
+        cmocka_unit_test(memory_of_sealed_columns_goes_back),
         cmocka_unit_test(pages_stay_finite_whatever_a_model_computes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
