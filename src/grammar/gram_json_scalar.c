@@ -220,26 +220,65 @@ bool gram_pattern_matches(gram_schema *c, const json_t *schema, const char *patt
 
 /* ---- numbers ---------------------------------------------------------------------------------- */
 
-/* Digits without a sign. */
-static gram_term multiple_of(gram_schema *c, const gram_atom *a) {
+/* What multipleOf asks for is a multiple of *modulus / 10^*fraction. False after a refusal. */
+static bool read_modulus(gram_schema *c, const gram_atom *a, uint32_t *modulus, uint32_t *fraction) {
     gram_decimal d;
-    if (!read_decimal(c, a, a->value, &d)) return GRAM_EMPTY;
-    uint64_t modulus = 0;
-    for (uint32_t i = 0; i < d.n_whole + d.n_fraction && modulus <= MODULUS_MAX; i++)
-        modulus = modulus * 10 + (uint64_t)(d.digits[i] - '0');
-    if (modulus > MODULUS_MAX || (d.n_fraction && modulus > FRACTION_MODULUS_MAX) ||
-        d.n_fraction > FRACTION_DIGITS_MAX) {
+    if (!read_decimal(c, a, a->value, &d)) return false;
+    uint64_t m = 0;
+    for (uint32_t i = 0; i < d.n_whole + d.n_fraction && m <= MODULUS_MAX; i++)
+        m = m * 10 + (uint64_t)(d.digits[i] - '0');
+    if (m > MODULUS_MAX || (d.n_fraction && m > FRACTION_MODULUS_MAX) || d.n_fraction > FRACTION_DIGITS_MAX) {
         gram_schema_refuse(c, a->schema, "multipleOf", "has more digits than are supported");
-        return GRAM_EMPTY;
+        return false;
     }
-    /* What a bound asks for has at most GRAM_DIGITS_MAX digits. That it is none has no end: else the rest
-     * would be multiples of nothing. */
-    const bool ends = !c->loose && !a->negative;
-    return gram_multiple(c->p, (uint32_t)modulus, d.n_fraction, ends ? 2 * GRAM_DIGITS_MAX : GRAM_INF);
+    *modulus = (uint32_t)m;
+    *fraction = d.n_fraction;
+    return true;
+}
+
+/* Digits without a sign, as many as there are. */
+static gram_term multiple_of(gram_schema *c, const gram_atom *a) {
+    uint32_t modulus, fraction;
+    return read_modulus(c, a, &modulus, &fraction) ? gram_multiple(c->p, modulus, fraction, GRAM_INF)
+                                                   : GRAM_EMPTY;
 }
 
 static gram_term minus_and(gram_pool *p, gram_term t) {
     return gram_cat(p, gram_opt(p, gram_byte(p, '-', '-')), t);
+}
+
+static uint64_t common_divisor(uint64_t a, uint64_t b) {
+    while (b) {
+        const uint64_t r = a % b;
+        a = b, b = r;
+    }
+    return a;
+}
+
+/* Numbers that are multiples of all that a case asks for have an end as multiples of one number, which looks
+ * to its last digits. False: there is none that is small enough, or simple. *t: those numbers, all if nothing
+ * is asked for; none where each of them is a multiple of what they must not be. With digits that are counted
+ * there are too many states to find that out. */
+static bool ending_multiples(gram_schema *c, const gram_case *x, gram_term *t) {
+    uint64_t common = 1;
+    uint32_t n[2] = {0}, modulus = 0, fraction = 0, fractions = 0; /* n: asked for, and forbidden */
+    for (int forbidden = 0; forbidden < 2; forbidden++)
+        for (uint32_t i = 0; i < x->n; i++) {
+            const gram_atom *a = gram_atom_at(c, x->atoms[i]);
+            if (a->kind != ATOM_MULTIPLE || a->negative != forbidden) continue;
+            if (!read_modulus(c, a, &modulus, &fraction)) return false;
+            n[forbidden]++;
+            fractions |= fraction;
+            if ((fractions && n[0] + n[1] > 1) || (common > MODULUS_MAX)) return false;
+            if (forbidden && common % modulus == 0) return *t = GRAM_EMPTY, true;
+            if (!forbidden) common = common / common_divisor(common, modulus) * modulus;
+        }
+    *t = gram_not(c->p, GRAM_EMPTY);
+    if (n[0] == 0) return true;
+    if (common > MODULUS_MAX) return false;
+    /* What a bound asks for has at most GRAM_DIGITS_MAX digits. */
+    *t = minus_and(c->p, gram_multiple(c->p, (uint32_t)common, fractions, 2 * GRAM_DIGITS_MAX));
+    return true;
 }
 
 /* A number of a list: as it is, or with zeros behind the point where any spelling counts. */
@@ -326,15 +365,23 @@ static gram_term numbers(gram_schema *c, const gram_case *x) {
 
 /* Where digits decide whether a number is one of those, the last ones that there is room for might leave no
  * choice. So there is more room than any bound or listed value asks for, and than multiples take, which look
- * to their ends by themselves. */
+ * to their ends by themselves; or no end at all, where they cannot. Whether there are any such numbers is
+ * asked before: digits that are counted make too many states to find that out. */
 gram_term gram_schema_number(gram_schema *c, const gram_case *x) {
-    const uint32_t digits_max = c->p->digits_max;
-    for (uint32_t i = 0; i < x->n && !c->loose; i++) {
+    gram_pool *p = c->p;
+    const uint32_t digits_max = p->digits_max;
+    bool decides = false;
+    for (uint32_t i = 0; i < x->n; i++) {
         const gram_atom *a = gram_atom_at(c, x->atoms[i]);
-        const bool decides = a->kind == ATOM_MULTIPLE || (a->kind == ATOM_VALUES && a->negative);
-        if (decides) c->p->digits_max = 4 * GRAM_DIGITS_MAX;
+        decides |= a->kind == ATOM_MULTIPLE || (a->kind == ATOM_VALUES && a->negative);
     }
-    const gram_term t = numbers(c, x);
-    c->p->digits_max = digits_max;
+    if (decides) p->digits_max = GRAM_INF;
+    gram_term t = numbers(c, x), multiples;
+    if (decides && !c->loose && !gram_failed(p)) {
+        p->digits_max = 4 * GRAM_DIGITS_MAX;
+        if (ending_multiples(c, x, &multiples))
+            t = gram_and(p, t, gram_and(p, multiples, gram_plain_number(p)));
+    }
+    p->digits_max = digits_max;
     return t;
 }
