@@ -271,7 +271,8 @@ $(VENV_GRAMMAR_PEERS)/.ready:
 	$(VENV_GRAMMAR_PEERS)/bin/pip install -q numpy tokenizers gguf llguidance==1.9.1 xgrammar==0.2.9
 	@touch $@
 
-bench-grammar: all $(VENV_GRAMMAR_PEERS)/.ready $(addprefix $(BUILD)/tests/,prop/test_gram_props prop/test_gram_generate unit/test_gram_bombs)
+bench-grammar: all $(VENV_GRAMMAR_PEERS)/.ready $(addprefix $(BUILD)/tests/,prop/test_gram_props prop/test_gram_generate unit/test_gram_bombs \
+    golden/test_grammar_suite golden/test_maskbench)
 	python3 scripts/targets_grammar.py --build $(BUILD) --python $(VENV_GRAMMAR_PEERS)/bin/python \
 	    $(if $(GRAMMAR_PARTS),--part $(GRAMMAR_PARTS)) $(if $(SHAPE_MODEL),--shape-model $(SHAPE_MODEL))
 

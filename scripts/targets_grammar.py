@@ -4,8 +4,8 @@
 
     scripts/targets_grammar.py [--build build] [--part NAME,...] [--python PYTHON] [--shape-model DIR] [--print]
 
-Parts: peers (times beside xgrammar and llguidance, from --python), oracle, generate, bombs, decode. The vocabulary is
-that of Qwen2 in $SQUISH_TESTDATA; decode measures squish-tiny and, with --shape-model, a folder in the 1.5B shape (scripts/make_shape.py,
+Parts: peers (times beside xgrammar and llguidance, from --python), oracle, generate, bombs, suites (counts, beside
+llguidance's, and times over MaskBench), decode. The vocabulary is that of Qwen2 in $SQUISH_TESTDATA; decode measures squish-tiny and, with --shape-model, a folder in the 1.5B shape (scripts/make_shape.py,
 with the tokenizer that scripts/grammar_peers.py --write-tokenizer makes)."""
 import argparse
 import json
@@ -137,6 +137,34 @@ def bombs(o):
                 f"{slowest[0]:.1f} ms ({slowest[1]}), {largest[0]:.1f} MB ({largest[1]})", good, program)]
 
 
+def suites(o):
+    """The counts of the two suites, and the times of masks over all of MaskBench."""
+    program = f"{o.build}/tests/golden/test_grammar_suite"
+    out = subprocess.run([program], cwd=ROOT, text=True, capture_output=True, check=False)
+    text = out.stdout + out.stderr
+    found = {part: tuple(map(int, n)) for part, *n in re.findall(
+        r"^(\S+): (\d+) right, (\d+) wrongly accepted, (\d+) wrongly rejected, (\d+) of refused schemas", text, re.M)}
+    names = ("draft2020-12", "draft2020-12/optional", "draft2020-12/optional/format")
+    right, accepted, rejected, refused = map(sum, zip(*(found[n] for n in names)))
+    peer = [json.loads(line) for line in run(o.python, ROOT / "scripts/grammar_suite_peer.py", VOCABULARY.parent.parent).splitlines()]
+    theirs = sum(p["right"] for p in peer if p["part"] in names)
+    rows = [row("JSON-Schema-Test-Suite, 2020-12 with its optional parts, against the engine",
+                "llguidance's count + 70; <= 20 wrongly accepted, all listed",
+                f"{right} right (llguidance {theirs}), {accepted} wrongly accepted, {rejected} wrongly rejected, {refused} of refused schemas",
+                out.returncode == 0 and right >= theirs + 70 and accepted <= 20, "make bench-grammar")]
+    program = f"{o.build}/tests/golden/test_maskbench"
+    out = subprocess.run([program], cwd=ROOT, text=True, capture_output=True, check=False)
+    text = out.stdout + out.stderr
+    n, right, wrong, refused = map(int, re.search(r"^(\d+) schemas: (\d+) right, (\d+) wrong, (\d+) refused", text, re.M).groups())
+    p50, p90, p99, p999, most = map(float, re.search(
+        r"^mask, cold, us: p50 (\S+), p90 (\S+), p99 (\S+), p99.9 (\S+), max (\S+) ", text, re.M).groups())
+    return [*rows, row(f"MaskBench, {n} schemas, Qwen2's vocabulary: schemas wholly right; wrong", ">= 88 %; <= 0.2 %",
+                       f"{100 * right / n:.1f} %; {wrong} wrong, {refused} refused by name",
+                       out.returncode == 0 and right >= 0.88 * n and wrong <= 0.002 * n, program),
+            row("masks over all of MaskBench, each grammar cold", "p50 <= 20 us, p99 <= 400",
+                f"p50 {p50} us, p90 {p90}, p99 {p99}, p99.9 {p999}, longest {most}", p50 <= 20 and p99 <= 400, program)]
+
+
 # ---- speed of answers ---------------------------------------------------------------------------------------------
 
 LIST = {"type": "array", "items": closed(name=TEXT, year=WHOLE), "minItems": 10000}
@@ -192,7 +220,7 @@ def decode(o):
     return rows
 
 
-PARTS = {"peers": peers, "oracle": oracle, "generate": generate, "bombs": bombs, "decode": decode}
+PARTS = {"peers": peers, "oracle": oracle, "generate": generate, "bombs": bombs, "suites": suites, "decode": decode}
 
 
 def main():
@@ -210,7 +238,7 @@ def main():
     if unknown := [p for p in parts if p not in PARTS]:
         parser.error(f"no part '{unknown[0]}', wanted {', '.join(PARTS)}")
     if not VOCABULARY.is_file() and set(parts) - {"bombs", "decode"}:
-        parser.error("peers, oracle and generate need $SQUISH_TESTDATA")
+        parser.error("peers, oracle, generate and suites need $SQUISH_TESTDATA")
     rows = [r for name in parts for r in PARTS[name](o)]
     for r in rows:
         print(f"{'ok  ' if r['ok'] else 'MISS'} {r['name']}: {r['value']} ({r['bar']})")
