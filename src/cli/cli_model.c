@@ -8,6 +8,8 @@
 #include <string.h>
 #include <time.h>
 
+enum { TEXT_MAX = 1 << 28 };
+
 /* ---- which model ----------------------------------------------------------------------------- */
 
 static bool names_model(const cli *c, const char *arg) {
@@ -59,40 +61,81 @@ static squish_status compress_or_wait(cli *c, const char *path, const squish_com
     }
 }
 
-/* A checkpoint folder without the tier that is wanted: build it, once. */
-static squish_status ensure_tier(cli *c, const char *path, squish_tier tier, squish_error *err) {
+/* A folder with the weights that tiers are made of; not one of tiers only. */
+static bool is_checkpoint(const char *path) {
     char config[4096];
-    squish_compress_options o = squish_compress_options_default();
+    return sq_os_is_dir(path) &&
+           snprintf(config, sizeof config, "%s/config.json", path) < (int)sizeof config &&
+           sq_os_exists(config);
+}
+
+/* The tier that o names, built unless it is there. */
+static squish_status build_once(cli *c, const char *path, squish_compress_options *o, squish_error *err) {
     squish_text file = {0};
     bool ready = false;
-    if (tier == SQUISH_TIER_SOURCE || !sq_os_is_dir(path)) return SQUISH_OK;
-    if (snprintf(config, sizeof config, "%s/config.json", path) >= (int)sizeof config ||
-        !sq_os_exists(config))
-        return SQUISH_OK; /* a folder of tiers only */
-    o.home = cli_home(c);
-    o.resume = true;
-    o.tier = SQUISH_TIER_Q8;
-    if (tier == SQUISH_TIER_AUTO) {
-        if (squish_tier_path(path, &o, &file, &ready, NULL) == SQUISH_OK && ready) {
-            squish_text_free(&file);
-            return SQUISH_OK;
-        }
-        squish_text_free(&file);
-    }
-    o.tier = tier == SQUISH_TIER_AUTO ? SQUISH_TIER_0 : tier;
-    SQ_TRY(squish_tier_path(path, &o, &file, &ready, err));
+    SQ_TRY(squish_tier_path(path, o, &file, &ready, err));
     squish_status st = SQUISH_OK;
     if (!ready) {
         squish_compress_result r;
         char size[32];
-        o.progress = cli_progress;
-        o.progress_user = c;
-        o.threads = (int32_t)cli_int(c, OPT_THREADS);
-        st = compress_or_wait(c, path, &o, &r, err);
+        o->progress = cli_progress;
+        o->progress_user = c;
+        o->threads = (int32_t)cli_int(c, OPT_THREADS);
+        o->resume = true;
+        st = compress_or_wait(c, path, o, &r, err);
         if (st == SQUISH_OK && !r.reused)
             cli_note(c, "compressed to %s (%s, %.1f s, once)", r.file, cli_bytes(r.bytes, size), r.seconds);
     }
     squish_text_free(&file);
+    return st;
+}
+
+/* A checkpoint folder without the tier that is wanted: build it, once. */
+static squish_status ensure_tier(cli *c, const char *path, squish_tier tier, squish_error *err) {
+    squish_compress_options o = squish_compress_options_default();
+    if (tier == SQUISH_TIER_SOURCE || !is_checkpoint(path)) return SQUISH_OK;
+    o.home = cli_home(c);
+    if (tier == SQUISH_TIER_AUTO) {
+        squish_text file = {0};
+        bool ready = false;
+        o.tier = SQUISH_TIER_Q8;
+        const squish_status st = squish_tier_path(path, &o, &file, &ready, NULL);
+        squish_text_free(&file);
+        if (st == SQUISH_OK && ready) return SQUISH_OK;
+    }
+    o.tier = tier == SQUISH_TIER_AUTO ? SQUISH_TIER_0 : tier;
+    return build_once(c, path, &o, err);
+}
+
+/* --milo: 3 bits with low-rank compensators, in a folder of their own among the tiers of the checkpoint.
+ * *path becomes that folder. */
+static squish_status ensure_milo(cli *c, squish_text *path, squish_error *err) {
+    squish_compress_options o = squish_compress_options_default();
+    const squish_alloc a = sq_alloc_default();
+    squish_text tier0 = {0}, folder = {0};
+    sq_buf b;
+    if (!is_checkpoint(path->data))
+        return sq_fail(err, SQUISH_INVALID, "--milo makes its weights of a checkpoint's; %s is none",
+                       path->data);
+    o.home = cli_home(c);
+    o.tier = SQUISH_TIER_0;
+    SQ_TRY(squish_tier_path(path->data, &o, &tier0, NULL, err));
+    int parts = 0; /* .../squish_4bit/model.sqw */
+    size_t n = tier0.bytes;
+    while (n > 0 && parts < 2) parts += tier0.data[--n] == '/';
+    sq_buf_init(&b, &a, TEXT_MAX);
+    sq_buf_append(&b, tier0.data, n);
+    sq_buf_append(&b, "/milo", 5);
+    squish_text_free(&tier0);
+    squish_status st = sq_buf_take(&b, &folder, err);
+    sq_buf_deinit(&b);
+    if (st != SQUISH_OK) return st;
+    o.bits = 3;
+    o.method = SQUISH_METHOD_MILO;
+    o.out_dir = folder.data;
+    st = build_once(c, path->data, &o, err);
+    squish_text_free(path);
+    *path = folder;
     return st;
 }
 
@@ -121,6 +164,7 @@ static void take_loras(cli *c, squish_lora *l, squish_model_options *o) {
 static squish_status find_model(cli *c, const char *name, squish_tier tier, squish_text *path,
                                 squish_error *err) {
     SQ_TRY(squish_locate(cli_home(c), name, path, err));
+    if (cli_flag(c, OPT_MILO)) return ensure_milo(c, path, err);
     return ensure_tier(c, path->data, tier, err);
 }
 
@@ -137,6 +181,8 @@ int cli_open_model(cli *c, const char *name, bool text_only, squish_model **out)
     squish_model_options o = squish_model_options_default();
     squish_lora loras[CLI_LIST_MAX];
     *out = NULL;
+    if (cli_flag(c, OPT_MILO) && o.tier != cli_tier(c))
+        return cli_fail_text(c, 2, "--milo and --tier both say which weights to run; give one of them");
     take_loras(c, loras, &o);
     o.tier = cli_tier(c);
     o.verify = cli_flag(c, OPT_VERIFY);
@@ -228,8 +274,6 @@ squish_gen_options cli_gen_options(const cli *c, const cli_session *s) {
 const char *cli_finish_name(squish_finish f) { return f == SQUISH_FINISH_LENGTH ? "length" : "stop"; }
 
 /* ---- files ----------------------------------------------------------------------------------- */
-
-enum { TEXT_MAX = 1 << 28 };
 
 int cli_read(cli *c, const char *path, bool text, squish_text *out) {
     const bool from_stdin = strcmp(path, "-") == 0;

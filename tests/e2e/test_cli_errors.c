@@ -168,6 +168,25 @@ static void a_checkpoint_is_compressed_once_beside_itself(void **state) {
         sh("test -f $T/w/m-compressed/squish_4bit/model.sqw && test $(ls $T/w | wc -l) = 2")->status, 0);
 }
 
+static void milo_is_built_once_and_runs_in_place_of_a_tier(void **state) {
+    (void)state;
+    assert_int_equal(sh("mkdir -p $T/mi && cp -r models/squish-tiny $T/mi/m")->status, 0);
+    const cli_result *r = sh("$S run --temp 0 --milo $T/mi/m 'What is the capital of Japan?'");
+    assert_string_equal(r->out, "The capital of Japan is Tokyo.\n");
+    assert_non_null(strstr(r->err, "compressed to "));
+    assert_non_null(strstr(r->err, "/mi/m-compressed/milo/squish_4bit/model.sqw"));
+    r = sh("$S run --temp 0 --milo $T/mi/m --json 'What is the capital of Japan?'");
+    assert_string_equal(r->err, "");
+    assert_int_equal(sh("test $(ls $T/mi/m-compressed) = milo")->status, 0);
+    r = sh("head -c 3000 tests/fixtures/own-prose.txt >$T/mi/text; $S ppl --milo $T/mi/m --text $T/mi/text "
+           ">$T/mi/milo && "
+           "$S ppl --tier source $T/mi/m --text $T/mi/text >$T/mi/source");
+    assert_int_equal(r->status, 0);
+    assert_int_equal(sh("cmp -s $T/mi/milo $T/mi/source")->status, 1); /* other weights */
+    refuse(2, "$S run --milo --tier q8 $T/mi/m hi", "--milo and --tier both say");
+    refuse(1, "$S run --milo $T/mi/m-compressed/milo hi", "is none");
+}
+
 static void an_open_address_without_a_key_is_refused_before_models_are_looked_at(void **state) {
     (void)state;
     folder("open");
@@ -278,6 +297,7 @@ int main(void) {
         cmocka_unit_test(no_place_for_a_tier_names_both_places_and_the_way_out),
         cmocka_unit_test(a_read_only_place_puts_the_tier_into_the_store),
         cmocka_unit_test(a_checkpoint_is_compressed_once_beside_itself),
+        cmocka_unit_test(milo_is_built_once_and_runs_in_place_of_a_tier),
         cmocka_unit_test(an_open_address_without_a_key_is_refused_before_models_are_looked_at),
         cmocka_unit_test(text_that_is_not_utf8_is_refused_as_such),
         cmocka_unit_test(an_empty_prompt_is_wrong_usage),
