@@ -21,11 +21,12 @@ static squish_status trie_of(squish_model *m, sq_gram_trie **out, squish_error *
     if (!there) {
         sq_gram_trie *fresh;
         SQ_TRY(sq_gram_trie_new(&fresh, m->tok, vocab_of(m), &m->alloc, err));
-        m->trie_free = free_trie;
-        if (atomic_compare_exchange_strong(&m->trie, &there, fresh))
+        if (atomic_compare_exchange_strong(&m->trie, &there, fresh)) {
             there = fresh;
-        else
+            m->trie_free = free_trie; /* nobody asks before the model is closed */
+        } else {
             sq_gram_trie_free(fresh);
+        }
     }
     *out = sq_gram_trie_share(there);
     return SQUISH_OK;
