@@ -313,7 +313,7 @@ install: all $(BUILD)/squish.1 $(BUILD)/squish.pc
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include \
 	    $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 	    $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d \
-	    $(DESTDIR)$(PREFIX)/share/squish/models/squish-tiny
+	    $(DESTDIR)$(PREFIX)/share/squish/models/squish-tiny $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -m 755 $(BUILD)/squish $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 $(LIB) $(DESTDIR)$(PREFIX)/lib/
 	install -m 644 include/squish.h include/squish_build.h $(DESTDIR)$(PREFIX)/include/
@@ -322,7 +322,21 @@ install: all $(BUILD)/squish.1 $(BUILD)/squish.pc
 	$(BUILD)/squish completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/squish
 	$(BUILD)/squish completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_squish
 	$(BUILD)/squish completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/squish.fish
-	install -m 644 models/squish-tiny/* $(DESTDIR)$(PREFIX)/share/squish/models/squish-tiny/
+	install -m 644 $(filter-out %reference.json %training.json,$(wildcard models/squish-tiny/*)) \
+	    $(DESTDIR)$(PREFIX)/share/squish/models/squish-tiny/
+	sed 's#/usr/bin/squish#$(PREFIX)/bin/squish#' packaging/squish.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/squish.service
+	install -m 644 packaging/squish.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/
+
+# Debian's packages, of what is committed, into build/deb (needs dpkg-dev and debhelper).
+deb:
+	@test "$$(dpkg-parsechangelog -S Version)" = "$$(sed -n 's/^.define SQUISH_VERSION "\(.*\)"/\1/p' include/squish.h)" || \
+	    { echo "debian/changelog and SQUISH_VERSION differ" >&2; exit 1; }
+	rm -rf $(BUILD)/deb && mkdir -p $(BUILD)/deb/squish
+	git archive HEAD | tar -x -C $(BUILD)/deb/squish
+	cd $(BUILD)/deb/squish && SQUISH_COMMIT=$(COMMIT) dpkg-buildpackage -us -uc
+# ... and in a bare Debian: installed, asked, looked at (as root, with a network and debootstrap).
+test-package:
+	scripts/check_package.sh
 
 clean:
 	rm -rf $(BUILD)
@@ -330,4 +344,4 @@ clean:
 -include mk/arm.mk
 -include mk/page.mk
 
-.PHONY: all run deps test wide-syntax test-interop test-clients test-schemathesis test-memory test-build libfuzzer-build check check-rooms check-style bench-peers bench-check grammar-peer bench-server bench-grammar man install clean unit
+.PHONY: all run deps test wide-syntax test-interop test-clients test-schemathesis test-memory test-build libfuzzer-build check check-rooms check-style bench-peers bench-check grammar-peer bench-server bench-grammar man install deb test-package clean unit

@@ -12,7 +12,7 @@
 #ifndef SQ_API_H
 #define SQ_API_H
 
-#include "base/base.h"
+#include "base/base_service.h"
 
 typedef struct sq_api sq_api;
 
@@ -23,7 +23,7 @@ typedef struct {
 } sq_api_named;
 
 typedef struct {
-    const char *url;        /* "http://127.0.0.1:11435" */
+    const char *url;        /* "http://127.0.0.1:11435"; "" : socket files alone */
     const char *ollama_url; /* "" : no second listener */
     const char *socket;     /* "" : none */
     bool keyed;             /* a key is asked for */
@@ -37,6 +37,10 @@ typedef struct {
     int port;                  /* default 11435; 0: the system chooses */
     int ollama_port;           /* -1: none (default); 0: the system chooses */
     const char *socket;        /* NULL: none */
+    /* Sockets that listen already, instead of host and ports; one called "ollama" is as ollama_port. They are
+     * the server's once it listens. */
+    const sq_service_socket *inherited;
+    int32_t n_inherited;
     bool insecure;             /* an address that is not loopback, without keys */
     const char *const *keys;
     int32_t n_keys;

@@ -632,7 +632,8 @@ struct sq_api {
     uint64_t drain_until_ns;
     int log_fd; /* -1: none */
     sq_api_counters count;
-    char url[128], ollama_url[128];
+    char url[128], ollama_url[128], socket[128];
+    uint64_t watchdog_ns, watchdog_next_ns; /* the service manager wants to hear of us that often; 0: not */
     uint64_t memory_used; /* by loaded models, as planned */
     struct sq_api_kept
         *kept; /* answers that clients asked to be kept (api_responses_kept.c); NULL: none yet */

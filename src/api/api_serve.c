@@ -170,6 +170,7 @@ void sq_api_drain(sq_api *api) {
         return;
     }
     api->draining = true;
+    sq_service_say("STOPPING=1\nSTATUS=finishing answers");
     api->drain_until_ns = sq_os_now_ns() + (uint64_t)(api->opt.drain_timeout_s * 1e9);
     sq_http_close_listeners(api->http);
     check_drained(api);
@@ -225,6 +226,10 @@ static void tick(void *user) {
     sq_api *api = user;
     sq_api_models_tick(api);
     watch(api);
+    const uint64_t now = sq_os_now_ns();
+    if (!api->watchdog_ns || now < api->watchdog_next_ns) return;
+    api->watchdog_next_ns = now + api->watchdog_ns / 3;
+    if (!api->stalled) sq_service_say("WATCHDOG=1");
 }
 
 void sq_api_models_changed(sq_api *api) {
@@ -240,10 +245,11 @@ void sq_api_models_changed(sq_api *api) {
     api->ready = true;
     const sq_api_ready r = {.url = api->url,
                             .ollama_url = api->ollama_url,
-                            .socket = api->opt.socket ? api->opt.socket : "",
+                            .socket = api->socket,
                             .keyed = api->keyed,
                             .load_ms = load_ms,
                             .n_models = n};
+    sq_service_say("READY=1\nSTATUS=serving");
     if (api->opt.ready) api->opt.ready(api->opt.ready_user, &r);
 }
 
@@ -284,13 +290,36 @@ static squish_status listen_on(sq_api *api, int port, int tag, char *url, size_t
     return SQUISH_OK;
 }
 
+static squish_status take_inherited(sq_api *api, squish_error *err) {
+    squish_status st = SQUISH_OK;
+    for (int32_t i = 0; i < api->opt.n_inherited; i++) {
+        const sq_service_socket *s = &api->opt.inherited[i];
+        const int tag = strcmp(s->name, "ollama") == 0 ? SQ_API_TAG_OLLAMA : SQ_API_TAG_MAIN;
+        char where[128] = "";
+        bool is_file = false;
+        if (st != SQUISH_OK) {
+            close(s->fd);
+            continue;
+        }
+        st = sq_http_listen_inherited(api->http, s->fd, tag, api->opt.insecure, where, sizeof where, &is_file,
+                                      err);
+        char *to = is_file ? api->socket : tag == SQ_API_TAG_OLLAMA ? api->ollama_url : api->url;
+        if (!*to) snprintf(to, sizeof api->url, "%s", where);
+    }
+    return st;
+}
+
 static squish_status listen_all(sq_api *api, squish_error *err) {
-    SQ_TRY(listen_on(api, api->opt.port, SQ_API_TAG_MAIN, api->url, sizeof api->url, err));
+    if (api->opt.n_inherited)
+        SQ_TRY(take_inherited(api, err));
+    else
+        SQ_TRY(listen_on(api, api->opt.port, SQ_API_TAG_MAIN, api->url, sizeof api->url, err));
     if (api->opt.ollama_port >= 0)
         SQ_TRY(listen_on(api, api->opt.ollama_port, SQ_API_TAG_OLLAMA, api->ollama_url,
                          sizeof api->ollama_url, err));
-    return api->opt.socket ? sq_http_listen_unix(api->http, api->opt.socket, SQ_API_TAG_SOCKET, err)
-                           : SQUISH_OK;
+    if (!api->opt.socket) return SQUISH_OK;
+    snprintf(api->socket, sizeof api->socket, "%s", api->opt.socket);
+    return sq_http_listen_unix(api->http, api->opt.socket, SQ_API_TAG_SOCKET, err);
 }
 
 static squish_status set_timers(sq_api *api, squish_error *err) {
@@ -315,6 +344,7 @@ squish_status sq_api_new(sq_api **out, const sq_api_options *opt, squish_error *
     api->log_fd = -1;
     api->t_start_ns = sq_os_now_ns();
     api->started_unix = sq_os_unix_time();
+    api->watchdog_ns = sq_service_watchdog_ns();
     squish_status st = SQUISH_OK;
     SQ_GUARD(sq_api_log_open(api, err));
     SQ_GUARD(collect_routes(api, err));

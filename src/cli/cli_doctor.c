@@ -140,6 +140,53 @@ static void check_limits(doctor *d) {
            limit_text(RLIMIT_MEMLOCK, true, lock), limit_text(RLIMIT_NOFILE, false, files));
 }
 
+/* ---- the installation ------------------------------------------------------------------------ */
+
+static void check_install(doctor *d) {
+    static const struct {
+        const char *file, *what;
+    } parts[] = {
+        {"share/man/man1/squish.1", "man page"},
+        {"share/bash-completion/completions/squish", "completion of bash"},
+        {"share/zsh/site-functions/_squish", "completion of zsh"},
+        {"share/fish/vendor_completions.d/squish.fish", "completion of fish"},
+        {"lib/systemd/system/squish.socket", "unit of the socket"},
+        {"lib/systemd/system/squish.service", "unit of the service"},
+    };
+    char exe[4096], path[4200], missing[400] = "";
+    char *slash = sq_os_exe_path(exe, sizeof exe) ? strrchr(exe, '/') : NULL;
+    if (slash) *slash = 0;
+    if (!slash || slash - exe < 4 || strcmp(slash - 4, "/bin") != 0) {
+        report(d, DOC_OK, "install", "runs from the folder it was built in (make install, make deb)");
+        return;
+    }
+    slash[-4] = 0;
+    for (size_t i = 0; i < SQ_COUNT(parts); i++) {
+        static const char *const forms[][2] = {{"", ""}, {"", ".gz"}, {"/..", ""}}; /* /lib of /usr */
+        bool there = false;
+        for (size_t j = 0; j < SQ_COUNT(forms) && !there; j++) {
+            snprintf(path, sizeof path, "%s%s/%s%s", exe, forms[j][0], parts[i].file, forms[j][1]);
+            there = sq_os_exists(path);
+        }
+        const size_t n = strlen(missing);
+        if (!there) snprintf(missing + n, sizeof missing - n, "%s%s", n ? ", " : "", parts[i].what);
+    }
+    if (*missing) report(d, DOC_WARN, "install", "in %s, without: %s (make install)", exe, missing);
+    else report(d, DOC_OK, "install", "in %s, with man page, completions and units", exe);
+}
+
+/* What runs as a service. Whether systemd is there is what sd_booted(3) looks at. */
+static void check_service(doctor *d) {
+    if (!sq_os_is_dir("/run/systemd/system")) {
+        report(d, DOC_OK, "service", "no systemd here: squish serve runs by itself");
+        return;
+    }
+    const bool enabled = sq_os_exists("/etc/systemd/system/sockets.target.wants/squish.socket");
+    report(d, DOC_OK, "service",
+           enabled ? "squish.socket is enabled"
+                   : "squish.socket is not enabled (systemctl enable --now squish.socket)");
+}
+
 /* ---- the shipped model ----------------------------------------------------------------------- */
 
 typedef struct {
@@ -228,6 +275,8 @@ int cli_doctor(cli *c) {
     check_home(&d);
     check_libraries(&d);
     check_limits(&d);
+    check_install(&d);
+    check_service(&d);
     check_model(&d);
     if (cli_flag(c, OPT_JSON))
         return cli_print_json(json_pack("{s:b, s:s, s:o}", "ok", !d.failed, "version", squish_build_info(),

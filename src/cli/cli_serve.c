@@ -70,19 +70,20 @@ typedef struct {
 
 static void say_ready(void *user, const sq_api_ready *r) {
     const hello *h = user;
-    cli_note(h->c, "squish serves %s (%s%s)", r->url, h->named[0].name,
+    const char *url = *r->url ? r->url : "http://localhost"; /* behind curl --unix-socket */
+    cli_note(h->c, "squish serves %s (%s%s)", *r->url ? url : r->socket, h->named[0].name,
              r->n_models > 1 ? " and others; see /v1/models" : "");
     if (*r->ollama_url) cli_note(h->c, "for Ollama's clients: %s", r->ollama_url);
     if (*r->socket) cli_note(h->c, "socket: %s", r->socket);
-    cli_note(h->c, "base URL for OpenAI's clients: %s/v1  key: %s", r->url,
+    cli_note(h->c, "base URL for OpenAI's clients: %s/v1  key: %s", url,
              r->keyed ? "yours" : "none is asked for, anything will do");
     cli_note(h->c,
              "try: curl %s/v1/chat/completions -H 'Content-Type: application/json'%s -d '{\"model\": \"%s\", "
              "\"messages\": [{\"role\": \"user\", \"content\": \"What is the capital of Japan?\"}]}'",
-             r->url, r->keyed ? " -H \"Authorization: Bearer $KEY\"" : "", h->named[0].name);
+             url, r->keyed ? " -H \"Authorization: Bearer $KEY\"" : "", h->named[0].name);
     if (cli_flag(h->c, OPT_JSON)) {
-        cli_print_json(json_pack("{s:s, s:f, s:s?}", "ready", r->url, "load_ms", r->load_ms, "ollama",
-                                 *r->ollama_url ? r->ollama_url : NULL));
+        cli_print_json(json_pack("{s:s, s:f, s:s?}", "ready", *r->url ? r->url : r->socket, "load_ms",
+                                 r->load_ms, "ollama", *r->ollama_url ? r->ollama_url : NULL));
         fflush(stdout);
     }
 }
@@ -138,8 +139,12 @@ int cli_serve(cli *c) {
     sq_api_options o = sq_api_options_default();
     hello h = {c, named};
     sq_api *api = NULL;
+    sq_service_socket inherited[4];
     int code = take_options(c, &o);
     if (code) return code;
+    if (sq_service_sockets(inherited, SQ_COUNT(inherited), &o.n_inherited, &err) != SQUISH_OK)
+        return cli_fail(c, &err);
+    o.inherited = inherited;
     /* Finding a model may mean making its tier, for minutes; who may not listen learns that now. */
     if (sq_api_check(&o, &err) != SQUISH_OK) return cli_fail(c, &err);
     if ((code = find_models(c, named, &o.n_models)) != 0) return code;

@@ -113,6 +113,11 @@ squish_status sq_http_check_address(const char *address, int port, bool keyed, b
 /* A socket file, mode 0600, replaced if nobody answers there. The rules of Host, Origin and key do not apply
  * to it. Errors: INVALID (somebody answers, no socket file), IO, NO_MEMORY. */
 squish_status sq_http_listen_unix(sq_http *h, const char *path, int tag, squish_error *err);
+/* A stream socket that listens already, of the internet or a socket file, which stays where it is; fd becomes
+ * the server's, or is closed. The rules are those above. Writes its URL, or the path of its file, into where
+ * [n]. Errors: INVALID (no such socket, an open address without a key), IO, NO_MEMORY. */
+squish_status sq_http_listen_inherited(sq_http *h, int fd, int tag, bool insecure, char *where, size_t n,
+                                       bool *is_file, squish_error *err);
 
 /* Serve until sq_http_stop. Ignores SIGPIPE for the whole process unless the program handles it: writing to a
  * client that left must be an error. */

@@ -230,13 +230,14 @@ squish_status sq_http_set_keys(sq_http *h, const char *const *keys, size_t n, sq
 
 /* ---- listeners ------------------------------------------------------------------------------- */
 
-/* fd becomes the listener's, or is closed. */
+/* fd becomes the listener's, or is closed. unix_path: a socket file, removed at the end; "": one that stays.
+ */
 static squish_status add_listener(sq_http *h, int fd, int tag, bool loopback, const char *unix_path,
                                   squish_error *err) {
     sq_http_listener *l = sq_alloc_zero(&h->alloc, sizeof *l);
     if (l)
         *l = (sq_http_listener){.h = h, .tag = tag, .loopback = loopback, .unix_socket = unix_path != NULL};
-    const size_t path_n = unix_path ? strlen(unix_path) + 1 : 0;
+    const size_t path_n = unix_path && *unix_path ? strlen(unix_path) + 1 : 0;
     char *path = l && path_n ? sq_alloc_new(&h->alloc, path_n) : NULL;
     if (path) memcpy(path, unix_path, path_n);
     if (l) l->path = path;
@@ -298,6 +299,12 @@ static squish_status bind_to(const struct addrinfo *ai, const char *address, int
     return SQUISH_OK;
 }
 
+static squish_status refuse_open(const char *address, squish_error *err) {
+    return sq_fail(err, SQUISH_INVALID,
+                   "listening on %s, which others can reach, needs an API key (--api-key-file FILE)",
+                   address);
+}
+
 /* *ai is the caller's to free, unless there was an error. */
 static squish_status resolve(const char *address, int port, bool keyed, bool insecure, struct addrinfo **ai,
                              squish_error *err) {
@@ -310,9 +317,7 @@ static squish_status resolve(const char *address, int port, bool keyed, bool ins
     if (e) return sq_fail(err, SQUISH_INVALID, "cannot listen on '%s': %s", address, gai_strerror(e));
     if (keyed || insecure || is_loopback((*ai)->ai_addr)) return SQUISH_OK;
     freeaddrinfo(*ai);
-    return sq_fail(err, SQUISH_INVALID,
-                   "listening on %s, which others can reach, needs an API key (--api-key-file FILE)",
-                   address);
+    return refuse_open(address, err);
 }
 
 squish_status sq_http_check_address(const char *address, int port, bool keyed, bool insecure,
@@ -366,6 +371,52 @@ squish_status sq_http_listen_unix(sq_http *h, const char *path, int tag, squish_
         return sq_fail_errno(err, e, "cannot listen on '%s'", path);
     }
     return add_listener(h, fd, tag, false, path, err);
+}
+
+static void url_of(const struct sockaddr_storage *a, char *address, size_t address_n, char *url, size_t n) {
+    const bool six = a->ss_family == AF_INET6;
+    const struct sockaddr_in6 *six_a = (const struct sockaddr_in6 *)a;
+    const struct sockaddr_in *four_a = (const struct sockaddr_in *)a;
+    const void *p = six ? (const void *)&six_a->sin6_addr : (const void *)&four_a->sin_addr;
+    if (!inet_ntop(a->ss_family, p, address, (socklen_t)address_n)) snprintf(address, address_n, "?");
+    snprintf(url, n, six ? "http://[%s]:%d" : "http://%s:%d", address,
+             ntohs(six ? six_a->sin6_port : four_a->sin_port));
+}
+
+squish_status sq_http_listen_inherited(sq_http *h, int fd, int tag, bool insecure, char *where, size_t n,
+                                       bool *is_file, squish_error *err) {
+    struct sockaddr_storage a = {0};
+    socklen_t a_n = sizeof a, int_n = sizeof(int);
+    int type = 0, listens = 0;
+    char address[INET6_ADDRSTRLEN];
+    squish_status st = SQUISH_OK;
+    if (getsockname(fd, (struct sockaddr *)&a, &a_n) != 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &int_n) != 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &int_n) != 0)
+        st = sq_fail_errno(err, errno, "file %d, handed over as a socket", fd);
+    else if (type != SOCK_STREAM || !listens)
+        st = sq_fail(err, SQUISH_INVALID, "file %d, handed over, is no listening stream socket (Accept=no)",
+                     fd);
+    else if (a.ss_family != AF_UNIX && a.ss_family != AF_INET && a.ss_family != AF_INET6)
+        st = sq_fail(err, SQUISH_INVALID, "file %d, handed over, is a socket of family %d", fd, a.ss_family);
+    *is_file = st == SQUISH_OK && a.ss_family == AF_UNIX;
+    bool loopback = false;
+    if (*is_file) {
+        const size_t path_n =
+            a_n > offsetof(struct sockaddr_un, sun_path) ? a_n - offsetof(struct sockaddr_un, sun_path) : 0;
+        snprintf(where, n, "%.*s", (int)path_n, ((const struct sockaddr_un *)&a)->sun_path);
+    } else if (st == SQUISH_OK) {
+        url_of(&a, address, sizeof address, where, n);
+        loopback = is_loopback((const struct sockaddr *)&a);
+        if (!loopback && !insecure && h->n_keys == 0) st = refuse_open(address, err);
+    }
+    if (st == SQUISH_OK && evutil_make_socket_nonblocking(fd) != 0)
+        st = sq_fail_errno(err, errno, "file %d, handed over as a socket", fd);
+    if (st != SQUISH_OK) {
+        close(fd);
+        return st;
+    }
+    return add_listener(h, fd, tag, loopback, *is_file ? "" : NULL, err);
 }
 
 void sq_http_close_listeners(sq_http *h) {

@@ -23,7 +23,7 @@ squish_status sq_store_home(const char *home, char *out, size_t n, squish_error 
  * the one it is made from does. NOT_FOUND names the nearest three. */
 squish_status sq_store_locate(const char *home, const char *name, char *out, size_t n, squish_error *err);
 /* The directory for tiers of src: out_dir if given, else SRC-compressed, or its place in the store where that
- * cannot be written and is not there. */
+ * is not there and cannot be written or would lie among installed files. */
 squish_status sq_store_compressed_dir(const char *src, const char *out_dir, const char *home, char *out,
                                       size_t n, squish_error *err);
 /* Every model one can name but made ones, sorted; fn returns false to stop. */

@@ -33,24 +33,36 @@ typedef struct {
     int n;
 } roots;
 
+/* The folder two names above the program: PREFIX of PREFIX/bin/squish, TREE of TREE/build/squish. */
+static bool find_prefix(char *out, size_t n) {
+    bool placed = sq_os_exe_path(out, n);
+    for (int up = 0; placed && up < 2; up++) {
+        char *slash = strrchr(out, '/');
+        placed = slash != NULL && slash != out;
+        if (placed) *slash = 0;
+    }
+    return placed;
+}
+
 static void find_roots(const char *home, roots *r) {
-    char base[PATH_BYTES], exe[PATH_BYTES];
+    char base[PATH_BYTES], prefix[PATH_BYTES];
     r->n = 0;
     if (sq_store_home(home, base, sizeof base, NULL) == SQUISH_OK &&
         join(r->path[r->n], PATH_BYTES, NULL, base, "models") == SQUISH_OK)
         r->n++;
-    /* PREFIX/bin/squish or TREE/build/squish: two names up. */
-    bool placed = sq_os_exe_path(exe, sizeof exe);
-    for (int up = 0; placed && up < 2; up++) {
-        char *slash = strrchr(exe, '/');
-        placed = slash != NULL && slash != exe;
-        if (placed) *slash = 0;
-    }
-    if (placed) {
-        if (join(r->path[r->n], PATH_BYTES, NULL, exe, "models") == SQUISH_OK) r->n++;
-        if (join(r->path[r->n], PATH_BYTES, NULL, exe, "share/squish/models") == SQUISH_OK) r->n++;
+    if (find_prefix(prefix, sizeof prefix)) {
+        if (join(r->path[r->n], PATH_BYTES, NULL, prefix, "models") == SQUISH_OK) r->n++;
+        if (join(r->path[r->n], PATH_BYTES, NULL, prefix, "share/squish/models") == SQUISH_OK) r->n++;
     }
     snprintf(r->path[r->n++], PATH_BYTES, "models");
+}
+
+/* Part of an installation, whose folders are a package's also where we may write to them. */
+static bool is_installed(const char *path) {
+    char prefix[PATH_BYTES], share[PATH_BYTES];
+    return find_prefix(prefix, sizeof prefix) &&
+           join(share, sizeof share, NULL, prefix, "share/squish/") == SQUISH_OK &&
+           strncmp(path, share, strlen(share)) == 0;
 }
 
 static bool has_suffix(const char *s, const char *suffix) {
@@ -224,7 +236,7 @@ squish_status sq_store_compressed_dir(const char *src, const char *out_dir, cons
     if (len >= sizeof suffix - 1 && memcmp(src + len - (sizeof suffix - 1), suffix, sizeof suffix - 1) == 0) {
         if (snprintf(out, n, "%.*s", (int)len, src) < (int)n) return SQUISH_OK;
     } else if (snprintf(out, n, "%.*s-compressed", (int)len, src) < (int)n) {
-        if (sq_os_writable_dir(out) || sq_os_is_dir(out)) return SQUISH_OK;
+        if ((!is_installed(src) && sq_os_writable_dir(out)) || sq_os_is_dir(out)) return SQUISH_OK;
     }
     const char *base = src + len;
     while (base > src && base[-1] != '/') base--;

@@ -267,17 +267,17 @@ static void ppl_gives_perplexity_nats_and_tokens(void **state) {
 static void doctor_gives_a_row_for_each_check_and_the_model_answers(void **state) {
     (void)state;
     json_t *o = with_fields(sh("$S doctor --json"), "ok:b version:s checks:a"), *k;
-    static const char *const names[] = {"cpu",  "kernels",   "cores",  "memory", "home",
-                                        "disk", "libraries", "limits", "model"};
+    static const char *const names[] = {"cpu",       "kernels", "cores",   "memory",  "home", "disk",
+                                        "libraries", "limits",  "install", "service", "model"};
     const json_t *checks = json_object_get(o, "checks");
-    assert_int_equal(json_array_size(checks), 9);
+    assert_int_equal(json_array_size(checks), 11);
     size_t i;
     json_array_foreach(checks, i, k) {
         assert_string_equal(text_of(k, "name"), names[i]);
         assert_true(json_is_true(json_object_get(k, "ok")));
         assert_true(strlen(text_of(k, "detail")) > 0);
     }
-    assert_non_null(strstr(text_of(json_array_get(checks, 8), "detail"), "The capital of Japan is Tokyo."));
+    assert_non_null(strstr(text_of(json_array_get(checks, 10), "detail"), "The capital of Japan is Tokyo."));
     assert_non_null(strstr(text_of(json_array_get(checks, 6), "detail"), "jansson 2."));
     json_decref(o);
 }
@@ -301,7 +301,7 @@ static void doctor_exits_1_when_the_model_cannot_answer(void **state) {
     assert_int_equal(r->status, 1);
     json_t *o = cli_json(r);
     assert_true(json_is_false(json_object_get(o, "ok")));
-    assert_true(json_is_false(json_object_get(json_array_get(json_object_get(o, "checks"), 8), "ok")));
+    assert_true(json_is_false(json_object_get(json_array_get(json_object_get(o, "checks"), 10), "ok")));
     json_decref(o);
     r = sh("$S doctor --home $T/dh");
     assert_int_equal(r->status, 1);
