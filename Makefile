@@ -19,6 +19,8 @@ PKGS    := jansson libpcre2-8 libutf8proc libxxhash
 PKG_CONFIG ?= pkg-config
 # Without libcurl's headers squish is built all the same and asks no other machine; the library is opened when needed.
 CURL    := $(shell $(PKG_CONFIG) --exists libcurl 2>/dev/null && echo libcurl)
+# So with libzip, in whose archives some task files of eval --fetch come.
+ZIP     := $(shell $(PKG_CONFIG) --exists libzip 2>/dev/null && echo libzip)
 SERVER_PKGS := libevent_core libevent_extra libcrypto
 CLI_PKGS := libedit
 COMMIT  := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
@@ -115,6 +117,7 @@ wide-syntax:
 # The only file that says which commit it is: a compiler cache keeps all others over a commit.
 $(BUILD)/src/lib/lib_core.o: CPPFLAGS += -DSQ_COMMIT='"$(COMMIT)"'
 
+$(BUILD)/src/eval/%.o: CPPFLAGS += $(if $(ZIP),-DSQ_HAVE_ZIP $(shell $(PKG_CONFIG) --cflags libzip 2>/dev/null))
 $(BUILD)/src/fetch/%.o: CPPFLAGS += $(if $(CURL),-DSQ_HAVE_CURL $(shell $(PKG_CONFIG) --cflags libcurl 2>/dev/null))
 
 # The source with the least noise in its flags: conversions are checked where bytes from outside are read.

@@ -33,6 +33,33 @@ typedef struct {
 
 /* ---- what to run ----------------------------------------------------------------------------- */
 
+/* Fetch what t needs and dir lacks. */
+static int fetch_task(cli *c, const eval_task *t, const char *dir) {
+    squish_error err = {0};
+    const eval_source *s;
+    const size_t n = eval_task_is_there(t, dir) ? 0 : eval_sources(&s);
+    for (size_t i = 0; i < n; i++) {
+        if (!eval_source_has(&s[i], t)) continue;
+        char size[32];
+        cli_note(c, "fetching %s (%s) for %s", s[i].url, cli_bytes(s[i].bytes, size), t->name);
+        if (eval_fetch(&s[i], dir, cli_progress, c, &err) != SQUISH_OK) return cli_fail(c, &err);
+    }
+    return 0;
+}
+
+/* --data, or the store's own folder; a code where that is not there and nothing is to be fetched. */
+static int find_data(cli *c, char *dir, size_t n) {
+    if (cli_text(c, OPT_DATA)) {
+        snprintf(dir, n, "%s", cli_text(c, OPT_DATA));
+        return 0;
+    }
+    if (!cli_home_path(c, "eval", dir, n))
+        return cli_fail_text(c, 2, "eval needs --data DIR: neither SQUISH_HOME nor HOME is set");
+    if (cli_flag(c, OPT_FETCH) || sq_os_is_dir(dir)) return 0;
+    return cli_fail_text(c, 2,
+                         "eval needs --data DIR, a folder of task files (see docs/eval.md), or --fetch");
+}
+
 static int wanted_tasks(evaluation *e, const char *dir) {
     squish_error err = {0};
     const squish_alloc a = sq_alloc_default();
@@ -45,6 +72,8 @@ static int wanted_tasks(evaluation *e, const char *dir) {
                 e->c, 2, "no task '%.*s' (there are: arc_easy, arc_challenge, hellaswag, piqa, winogrande)",
                 n < 40 ? (int)n : 40, p);
         if (e->n == EVAL_TASKS) return cli_fail_text(e->c, 2, "--tasks names more than %d tasks", EVAL_TASKS);
+        const int code = cli_flag(e->c, OPT_FETCH) ? fetch_task(e->c, t, dir) : 0;
+        if (code) return code;
         one_task *k = &e->tasks[e->n];
         if (eval_set_load(&k->set, t, dir, limit, &a, &err) != SQUISH_OK) return cli_fail(e->c, &err);
         e->n++;
@@ -358,9 +387,9 @@ int cli_eval(cli *c) {
     evaluation e = {.c = c};
     e.name = cli_take_model(c, false);
     if (c->n_args) return cli_fail_text(c, 3, "no model '%.60s' (see: squish list)", c->args[0]);
-    const char *dir = cli_text(c, OPT_DATA);
-    if (!dir) return cli_fail_text(c, 2, "eval needs --data DIR, a folder of task files (see docs/eval.md)");
-    int code = wanted_tasks(&e, dir);
+    char dir[4096];
+    int code = find_data(c, dir, sizeof dir);
+    if (code == 0) code = wanted_tasks(&e, dir);
     if (code == 0) code = put_in_front(&e);
     if (code == 0) code = run_ours(&e);
     if (code == 0) code = run_reference(&e);

@@ -64,6 +64,8 @@ typedef struct {
  * Errors name file and line: NOT_FOUND (with the places looked at), CORRUPT, NO_MEMORY. */
 squish_status eval_set_load(eval_set *out, const eval_task *task, const char *dir, double limit,
                             const squish_alloc *alloc, squish_error *err);
+/* Is its file in one of its places? */
+bool eval_task_is_there(const eval_task *task, const char *dir);
 /* The same from bytes; labels (piqa only) may be empty where records have a "label". name: for errors. */
 squish_status eval_set_parse(eval_set *out, const eval_task *task, sq_span records, sq_span labels,
                              const char *name, double limit, const squish_alloc *alloc, squish_error *err);
@@ -78,6 +80,26 @@ bool eval_hellaswag_text(sq_buf *out, const char *s, size_t n);
 bool eval_capitalised(sq_buf *out, const char *s, size_t n);
 /* s[0..n) without white space (that of Unicode) at both ends. */
 sq_span eval_stripped(const char *s, size_t n);
+
+/* ---- where the public files are (eval_fetch.c) ------------------------------------------------- */
+
+enum { EVAL_PARTS = 3 };
+/* One file of the internet, whole or an archive; parts end with the first without a place. */
+typedef struct {
+    const char *url, *sha256;
+    uint64_t bytes;
+    struct {
+        const char *name;  /* in the archive; NULL: it is none */
+        const char *place; /* in a data folder, the first of its task; labels stand before records */
+    } parts[EVAL_PARTS];
+} eval_source;
+size_t eval_sources(const eval_source **out);
+bool eval_source_has(const eval_source *s, const eval_task *t);
+/* Fetch it, check the sum of what came, and put the parts into dir, which is made; each appears whole or not
+ * at all. Archives are read by libzip, where it is installed. Errors: NETWORK, CORRUPT (another sum; both are
+ * named), NO_SPACE, IO, UNSUPPORTED (no libcurl, no libzip), CANCELLED. */
+squish_status eval_fetch(const eval_source *s, const char *dir, squish_progress_fn progress, void *user,
+                         squish_error *err);
 
 /* ---- scores of items ------------------------------------------------------------------------- */
 

@@ -159,6 +159,11 @@ static bool find_file(const eval_task *t, const char *dir, char *out, size_t n) 
     return false;
 }
 
+bool eval_task_is_there(const eval_task *task, const char *dir) {
+    char path[4096];
+    return find_file(task, dir, path, sizeof path);
+}
+
 static squish_status not_found(const eval_task *t, const char *dir, squish_error *err) {
     char list[256] = "";
     for (size_t i = 0; i < EVAL_PLACES && t->places[i]; i++) {
