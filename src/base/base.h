@@ -166,6 +166,21 @@ void sq_os_huge_pages(void *p, size_t bytes);
 void sq_os_release(void *p, size_t bytes);
 void sq_os_discard(void *p, size_t bytes); /* give pages back, contents become zero */
 
+/* A file read past the page cache where its file system allows that; buffered, its pages given back, where it
+ * does not (os_direct.c). Offsets, lengths and memory are multiples of SQ_DIRECT_ALIGN. */
+enum { SQ_DIRECT_ALIGN = 4096 };
+typedef struct {
+    int fd;
+    bool direct;
+    uint64_t bytes, inode, mtime_ns; /* when it was opened */
+} sq_direct;
+squish_status sq_os_direct_open(sq_direct *out, const char *path, bool buffered, squish_error *err);
+void sq_os_direct_close(sq_direct *d);
+bool sq_os_direct_is_same(const sq_direct *d); /* nobody has written to it since, or cut it */
+/* Bytes read, 0 at the end of the file, or an errno value below 0. */
+int64_t sq_os_direct_read(const sq_direct *d, uint64_t offset, void *p, size_t n);
+void sq_os_direct_forget(const sq_direct *d, uint64_t offset, size_t n); /* pages of a buffered read */
+
 /* Whole small file into an arena, NUL-terminated, at most bytes_max. NOT_FOUND: absent; CORRUPT: larger. */
 squish_status sq_os_read_file(const char *path, size_t bytes_max, sq_arena *out_arena, sq_span *out,
                               squish_error *err);
