@@ -21,6 +21,8 @@ PKG_CONFIG ?= pkg-config
 CURL    := $(shell $(PKG_CONFIG) --exists libcurl 2>/dev/null && echo libcurl)
 # So with libzip, in whose archives some task files of eval --fetch come.
 ZIP     := $(shell $(PKG_CONFIG) --exists libzip 2>/dev/null && echo libzip)
+# Without liburing's headers weights that do not fit memory are read with pread alone.
+URING   := $(shell $(PKG_CONFIG) --exists liburing 2>/dev/null && echo liburing)
 SERVER_PKGS := libevent_core libevent_extra libcrypto
 CLI_PKGS := libedit
 COMMIT  := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
@@ -35,7 +37,7 @@ ifdef WERROR
 CFLAGS  += -Werror
 endif
 LDFLAGS += $(SAN) -pthread -pie -Wl,-z,relro
-LIBS    := $(shell $(PKG_CONFIG) --libs $(PKGS) 2>/dev/null) -lm
+LIBS    := $(shell $(PKG_CONFIG) --libs $(PKGS) $(URING) 2>/dev/null) -lm
 CPPFLAGS += $(shell $(PKG_CONFIG) --cflags $(PKGS) $(SERVER_PKGS) 2>/dev/null)
 SERVER_LIBS := $(shell $(PKG_CONFIG) --libs $(SERVER_PKGS) 2>/dev/null)
 
@@ -119,6 +121,8 @@ $(BUILD)/src/lib/lib_core.o: CPPFLAGS += -DSQ_COMMIT='"$(COMMIT)"'
 
 $(BUILD)/src/eval/%.o: CPPFLAGS += $(if $(ZIP),-DSQ_HAVE_ZIP $(shell $(PKG_CONFIG) --cflags libzip 2>/dev/null))
 $(BUILD)/src/fetch/%.o: CPPFLAGS += $(if $(CURL),-DSQ_HAVE_CURL $(shell $(PKG_CONFIG) --cflags libcurl 2>/dev/null))
+
+$(BUILD)/src/io/%.o: CPPFLAGS += $(if $(URING),-DSQ_HAVE_URING $(shell $(PKG_CONFIG) --cflags liburing 2>/dev/null))
 
 # The source with the least noise in its flags: conversions are checked where bytes from outside are read.
 $(BUILD)/src/base/%.o $(BUILD)/src/format/%.o $(BUILD)/src/http/%.o: CFLAGS += -Wconversion -Wno-sign-conversion
@@ -310,7 +314,7 @@ $(BUILD)/squish.1: $(BUILD)/squish
 $(BUILD)/squish.pc: Makefile
 	@mkdir -p $(@D)
 	@printf 'prefix=%s\nlibdir=$${prefix}/lib\nincludedir=$${prefix}/include\n\nName: squish\nDescription: local LLM engine\nVersion: %s\nRequires.private: %s\nLibs: -L$${libdir} -lsquish\nLibs.private: -lm -pthread\nCflags: -I$${includedir}\n' \
-	    '$(PREFIX)' "$$(sed -n 's/^.define SQUISH_VERSION "\(.*\)"/\1/p' include/squish.h)" '$(PKGS)' > $@
+	    '$(PREFIX)' "$$(sed -n 's/^.define SQUISH_VERSION "\(.*\)"/\1/p' include/squish.h)" '$(PKGS) $(URING)' > $@
 
 install: all $(BUILD)/squish.1 $(BUILD)/squish.pc
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include \

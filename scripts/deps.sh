@@ -5,7 +5,7 @@
 # Asks once on a terminal; YES=1 or no terminal means yes.
 set -u
 what=${1:-run}
-run_pkgs="gcc make pkg-config libc6-dev libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libedit-dev libevent-dev libssl-dev libcurl4-openssl-dev libzip-dev"
+run_pkgs="gcc make pkg-config libc6-dev libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libedit-dev libevent-dev libssl-dev libcurl4-openssl-dev libzip-dev liburing-dev"
 page_pkgs="libjs-marked node-dompurify libjs-highlight.js" # Markdown in the chat page; without them it shows plain text
 run_pkgs="$run_pkgs $page_pkgs"
 test_pkgs="$run_pkgs git libcmocka-dev clang llvm lld libclang-rt-14-dev zsh fish bash mandoc python3-venv chromium chromium-driver"
@@ -30,7 +30,7 @@ have_headers() { # the quick answer, without a package manager
 have_extras() {
     [ -r /usr/share/javascript/marked/marked.umd.min.js ] && [ -r /usr/share/nodejs/dompurify/dist/purify.min.js ] &&
         [ -r /usr/share/javascript/highlight.js/highlight.min.js ] || return 1
-    pkg-config --exists libcurl libzip || return 1
+    pkg-config --exists libcurl libzip liburing || return 1
     [ "$what" = run ] && return 0
     command -v chromedriver >/dev/null
 }

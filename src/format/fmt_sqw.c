@@ -423,6 +423,8 @@ const uint8_t *sq_sqw_data(const sq_sqw *s, const sq_sqw_tensor *t) { return s->
 
 uint64_t sq_sqw_bytes(const sq_sqw *s) { return s->file.n; }
 
+const sq_map *sq_sqw_map(const sq_sqw *s) { return s->map.data ? &s->map : NULL; }
+
 uint64_t sq_sqw_super_sum(const sq_sqw *s) { return s->super->sum; }
 
 const uint8_t *sq_sqw_source_id(const sq_sqw *s) { return s->super->source_id; }

@@ -234,6 +234,7 @@ const sq_sqw_unit *sq_sqw_units(const sq_sqw *s, size_t *n);
 const char *sq_sqw_name(const sq_sqw *s, const sq_sqw_tensor *t); /* NUL-terminated, checked */
 const uint8_t *sq_sqw_data(const sq_sqw *s, const sq_sqw_tensor *t);
 uint64_t sq_sqw_bytes(const sq_sqw *s);
+const sq_map *sq_sqw_map(const sq_sqw *s);        /* of the file; NULL: parsed from memory */
 uint64_t sq_sqw_super_sum(const sq_sqw *s);       /* checksum of the superblock, for the sentinel */
 const uint8_t *sq_sqw_source_id(const sq_sqw *s); /* 16 bytes */
 /* How good the contents are, from the superblock; see sq_quality of the forge. Older files: UNVERIFIED. */
