@@ -328,11 +328,21 @@ typedef struct {
 } squish_kv_options;
 squish_kv_options squish_kv_options_default(void);
 
+/* Weights that do not fit (docs/io.md): a .sqw container may be read in units, again and again, into as much
+ * memory as is left beside cache and scratch. Answers keep their bits. */
+typedef struct {
+    bool on;              /* where weights do not fit; else they are mapped, or the engine is refused */
+    bool on_demand;       /* nothing is read ahead: slow, for measurements */
+    const char *backend;  /* "io_uring", "pread"; NULL: io_uring where it can be had */
+} squish_agile;
+
 typedef struct {
     int32_t threads;      /* 0: what the machine and its cgroup give */
     int32_t ctx_tokens;   /* longest timeline; 0: the model's own, as far as memory allows */
     int32_t chunk_tokens; /* prompt tokens per step, 1..2048; default 256. Never changes results */
     uint64_t kv_bytes_max;/* cap on cache memory; 0: what ctx_tokens needs */
+    uint64_t memory_limit;/* of weights, cache and scratch together; 0: 90 % of what is available */
+    squish_agile agile;
     squish_kv kv;
     squish_kv_options kv_options;
     squish_attention attention;
@@ -344,6 +354,7 @@ typedef struct {
     uint64_t weight_bytes, kv_bytes, scratch_bytes, total_bytes; /* kv_bytes: at full context */
     int32_t ctx_tokens;                                          /* after the memory decision */
     uint64_t available_bytes;                                    /* memory the decision was made with */
+    bool streamed; /* weights do not fit: weight_bytes of them are kept, others read as they are needed */
 } squish_mem_estimate;
 /* What an engine with these options would take; the engine uses the same arithmetic. NO_MEMORY: it would not
  * fit, and the text says what would. */
@@ -356,12 +367,25 @@ squish_status squish_engine_new(squish_engine **out, const squish_model *m, cons
 /* Timelines of the engine must be freed first. */
 void squish_engine_free(squish_engine *e);
 
+/* What reading weights in units has done so far. Counts are of units: a layer's matrices, or an expert. */
+typedef struct {
+    bool on;
+    const char *why;          /* "weights do not fit: streamed", "weights fit: mapped"; "": nobody asked */
+    const char *backend;      /* "io_uring", "pread", or one of them with ", buffered" behind it; "": off */
+    uint64_t budget_bytes, pinned_bytes;       /* memory of weights; of those that stay */
+    uint64_t hits, late_hits, misses;          /* there; on its way; begun when it was asked for */
+    uint64_t bytes_read, wasted_bytes;         /* wasted: read ahead and never asked for */
+    uint64_t hinted, hint_hits, retries, failures;
+    double stall_ms, busy_ms;                  /* waited; with a read in flight */
+} squish_agile_info;
+
 typedef struct {
     int32_t threads, ctx_tokens, chunk_tokens;
     const char *isa;          /* kernels in use: "avx512+vnni" */
     uint64_t scratch_bytes;   /* reserved; touched only as far as used */
     uint64_t kv_bytes_now, kv_bytes_max;
     double attn_density;      /* share of the keys that prompts read under sparge, so far; 1: all */
+    squish_agile_info agile;
 } squish_engine_info;
 void squish_engine_get_info(const squish_engine *e, squish_engine_info *out);
 

@@ -193,6 +193,9 @@ static squish_status plan(sq_api_model *m, squish_engine_options *o, squish_erro
     o->kv_options = opt->kv_options;
     o->attention = opt->attention;
     o->isa_max = opt->isa_max;
+    o->memory_limit = m->load->budget;
+    /* One that would fit alone waits for others to go. */
+    o->agile.on = opt->agile || (opt->memory_limit && m->info.weight_bytes >= opt->memory_limit);
     SQ_TRY(squish_engine_estimate(m->model, o, &e, err));
     uint64_t usable = e.available_bytes / 10 * 9;
     if (m->load->budget && m->load->budget < usable) usable = m->load->budget;
@@ -213,6 +216,18 @@ static squish_status plan(sq_api_model *m, squish_engine_options *o, squish_erro
     o->ctx_tokens = e.ctx_tokens;
     m->bytes = fixed + kv;
     return SQUISH_OK;
+}
+
+/* Weights that are read again and again make answers slow: say so. */
+static void say_streamed(const sq_api_model *m) {
+    const squish_agile_info *a = &m->engine_info.agile;
+    char line[SQ_API_NAME_MAX + 160];
+    if (!a->on || !m->api->opt.warn) return;
+    snprintf(line, sizeof line,
+             "%s: weights of %.2f GB do not fit: %.2f GB of memory for them, the rest is read "
+             "again and again (%s)",
+             m->name, (double)m->info.weight_bytes / 1e9, (double)a->budget_bytes / 1e9, a->backend);
+    m->api->opt.warn(m->api->opt.warn_user, line);
 }
 
 static squish_status open_all(sq_api_model *m, squish_error *err) {
@@ -241,6 +256,7 @@ static squish_status open_all(sq_api_model *m, squish_error *err) {
     SQ_TRY(st);
     SQ_TRY(squish_engine_new(&m->engine, m->model, &eo, err));
     squish_engine_get_info(m->engine, &m->engine_info);
+    say_streamed(m);
     SQ_TRY(squish_batch_new(&m->batch, m->engine, &bo, err));
     if (!sq_api_grammars_new(&m->grammars, &m->api->alloc))
         return sq_fail(err, SQUISH_NO_MEMORY, "%s: out of memory", m->name);

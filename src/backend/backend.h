@@ -182,13 +182,16 @@ void sq_routes_carve(sq_routes *r, const sq_route_rule *rule, int32_t m_max, voi
 void sq_be_route(sq_backend *b, const sq_rows *scores, sq_routes *r);
 /* A block of experts in three parts, so that experts may come in any order, some at a time:
  *   gather   the rows of x, expert by expert, into e->in (quantised if x is)
- *   run      experts[i - from] for i in [from, to): e->out of their slots
+ *   run      experts[i - from] for i in [from, to): e->out of their slots; or some of experts[0..n), by
+ *            their numbers in rising order
  *   sum      y[i] += sum over the chosen in rising order of weight * out, then (shared != NULL) shared[i],
  *            times the sigmoid of `gate` [m][1] if that is not NULL
  * What a row gets does not depend on the other rows, nor on how experts are spread over calls of run. */
 void sq_be_experts_gather(sq_backend *b, const sq_rows *x, const sq_routes *r, sq_expert_rows *e);
 void sq_be_experts_run(sq_backend *b, const sq_routes *r, const sq_expert *experts, int32_t from, int32_t to,
                        sq_activation act, sq_expert_rows *e);
+void sq_be_experts_run_some(sq_backend *b, const sq_routes *r, const sq_expert *experts, const int32_t *ids,
+                            int32_t n, sq_activation act, sq_expert_rows *e);
 void sq_be_experts_sum(sq_backend *b, const sq_routes *r, const sq_expert_rows *e, const sq_rows *shared,
                        const sq_rows *gate, sq_rows *y);
 /* x += y */

@@ -220,27 +220,23 @@ static void down_item(void *ctx, int32_t item, int32_t thread) {
     sq_kernels_gemm(&c->b->k, (sq_wtype)w.wtype)(&w, 0, sq_weight_tiles(&w), &a, y, ld);
 }
 
-/* Lists the experts of [from, to) that anybody chose; *most: rows of the one with most. */
-static int32_t list_active(const sq_routes *r, int32_t from, int32_t to, int32_t *most) {
-    int32_t n = 0;
-    *most = 0;
-    for (int32_t e = from; e < to; e++) {
-        const int32_t rows = r->first[e + 1] - r->first[e];
-        if (rows > 0) r->active[n++] = e;
-        if (rows > *most) *most = rows;
-    }
-    return n;
-}
+/* How many rows chose expert e. */
+static int32_t rows_of(const sq_routes *r, int32_t e) { return r->first[e + 1] - r->first[e]; }
 
 static int32_t at_most(int32_t x, int32_t hi) { return x < 1 ? 1 : x > hi ? hi : x; }
 
-void sq_be_experts_run(sq_backend *b, const sq_routes *r, const sq_expert *experts, int32_t from, int32_t to,
+/* The n experts listed in r->active, each chosen by somebody. */
+static void run_active(sq_backend *b, const sq_routes *r, const sq_expert *experts, int32_t from, int32_t n,
                        sq_activation act, sq_expert_rows *e) {
-    int32_t most;
-    const int32_t n = list_active(r, from, to, &most);
     if (n == 0) return;
     const sq_expert *any = &experts[r->active[0] - from];
-    const int64_t rows = r->first[to] - r->first[from];
+    int32_t most = 0;
+    int64_t rows = 0;
+    for (int32_t i = 0; i < n; i++) {
+        const int32_t m = rows_of(r, r->active[i]);
+        rows += m;
+        if (m > most) most = m;
+    }
     run_ctx c = {b, r, experts, from, sq_be_glu(b, act), e, 0, 0};
     e->mid.quantised = sq_wtype_wants_q8((sq_wtype)any->down.wtype);
     int32_t step = at_most(ITEM_TILES / GROUP_TILES / most, GATED_STEP);
@@ -250,6 +246,22 @@ void sq_be_experts_run(sq_backend *b, const sq_routes *r, const sq_expert *exper
     c.step = at_most(ITEM_TILES / most, DOWN_STEP);
     c.per_expert = sq_div_up(sq_weight_tiles(&any->down), c.step);
     sq_be_run(b, down_item, &c, n * c.per_expert, rows * any->down.rows * any->down.cols);
+}
+
+void sq_be_experts_run(sq_backend *b, const sq_routes *r, const sq_expert *experts, int32_t from, int32_t to,
+                       sq_activation act, sq_expert_rows *e) {
+    int32_t n = 0;
+    for (int32_t id = from; id < to; id++)
+        if (rows_of(r, id) > 0) r->active[n++] = id;
+    run_active(b, r, experts, from, n, act, e);
+}
+
+void sq_be_experts_run_some(sq_backend *b, const sq_routes *r, const sq_expert *experts, const int32_t *ids,
+                            int32_t n, sq_activation act, sq_expert_rows *e) {
+    int32_t chosen = 0;
+    for (int32_t i = 0; i < n; i++)
+        if (rows_of(r, ids[i]) > 0) r->active[chosen++] = ids[i];
+    run_active(b, r, experts, 0, chosen, act, e);
 }
 
 /* ---- sum ------------------------------------------------------------------------------------- */

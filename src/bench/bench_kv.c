@@ -115,7 +115,7 @@ static squish_status decode(bench_kv_state *b, int32_t f, int32_t n, double *sec
         const sq_step_seg seg = {.kv = b->kv[f], .n_rows = 1, .pos0 = n + i};
         const int32_t row = 0;
         SQ_TRY(sq_kv_seq_reserve(b->kv[f], n + i + 1, err));
-        sq_forward_run(e->f, &id, 1, &seg, 1);
+        sq_forward_run(e->f, &id, 1, &seg, 1, NULL);
         id = bench_likeliest(sq_forward_logits(e->f, &row, 1), b->m->info.n_vocab_tokens);
     }
     *seconds = (double)(sq_os_now_ns() - begin) / 1e9 / STEPS;

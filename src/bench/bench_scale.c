@@ -28,7 +28,7 @@ static squish_status company_new(company *c, bench_speed *b, int32_t most, squis
             return st;
         }
         const sq_step_seg seg = {.kv = c->kv[c->n], .n_rows = BATCH_CTX, .prompt = true};
-        sq_forward_run(b->e->f, b->prompt, BATCH_CTX, &seg, 1);
+        sq_forward_run(b->e->f, b->prompt, BATCH_CTX, &seg, 1, NULL);
     }
     return SQUISH_OK;
 }
@@ -44,7 +44,7 @@ static squish_status batch_run(bench_speed *b, int32_t n, double *seconds, void 
     for (int32_t t = 0; t < BENCH_STEPS; t++) {
         for (int32_t i = 0; i < n; i++)
             segs[i] = (sq_step_seg){.kv = c->kv[i], .row0 = i, .n_rows = 1, .pos0 = BATCH_CTX + t};
-        sq_forward_run(b->e->f, ids, n, segs, n);
+        sq_forward_run(b->e->f, ids, n, segs, n, NULL);
         const float *logits = sq_forward_logits(b->e->f, rows, n);
         for (int32_t i = 0; i < n; i++) ids[i] = bench_likeliest(logits + (size_t)i * ld, b->m->cfg.n_vocab);
     }

@@ -174,6 +174,13 @@ int cli_read(cli *c, const char *path, bool text, squish_text *out);
 bool cli_parse_ids(cli *c, const char *what, const char *text, int32_t **out, size_t *n);
 squish_tier cli_tier(const cli *c);
 squish_kv_options cli_kv_options(const cli *c); /* (cli_kv.c) all that is about old tokens, but --kv */
+/* (cli_memory.c) --memory-limit and --agile-io; 0, or an exit code after saying what is wrong. */
+int cli_memory(cli *c, squish_engine_options *o);
+/* A line, if weights are streamed. */
+void cli_say_memory(const cli *c, const squish_engine *e, const squish_model *m);
+void cli_print_agile(const squish_engine *e); /* the same in a line on stderr */
+/* What reading in units did, or why it did nothing; NULL: nobody asked. */
+json_t *cli_agile_json(const squish_engine *e);
 squish_attention cli_attention(const cli *c); /* --sage-attention, --sparge-attn and theirs */
 /* (cli_refine.c) squish_compress, in two steps where --refine says so. *pid: the process that refines what
  * was built, or 0. */

@@ -130,12 +130,16 @@ static squish_status open_engine(cli *c, machine *m, squish_kv kv, squish_error 
     o.kv = kv;
     o.attention = cli_attention(c);
     o.isa_max = cli_text(c, OPT_ISA);
+    cli_memory(c, &o); /* checked when the command began */
     SQ_TRY(squish_engine_estimate(m->model, &o, &need, err));
     /* Items are short: room for some whole timelines keeps what they begin with. */
-    const uint64_t most = need.available_bytes / 2;
-    o.kv_bytes_max = need.kv_bytes * TIMELINES < most ? need.kv_bytes * TIMELINES : need.kv_bytes;
+    uint64_t most = need.available_bytes / 2;
+    const uint64_t fixed = need.weight_bytes + need.scratch_bytes;
+    if (o.memory_limit && o.memory_limit - fixed < most) most = o.memory_limit - fixed;
+    o.kv_bytes_max = need.kv_bytes * TIMELINES <= most ? need.kv_bytes * TIMELINES : need.kv_bytes;
     bo.jobs_max = JOBS;
     SQ_TRY(squish_engine_new(&m->engine, m->model, &o, err));
+    cli_say_memory(c, m->engine, m->model);
     return squish_batch_new(&m->batch, m->engine, &bo, err);
 }
 
@@ -388,7 +392,9 @@ int cli_eval(cli *c) {
     e.name = cli_take_model(c, false);
     if (c->n_args) return cli_fail_text(c, 3, "no model '%.60s' (see: squish list)", c->args[0]);
     char dir[4096];
-    int code = find_data(c, dir, sizeof dir);
+    squish_engine_options memory = squish_engine_options_default();
+    int code = cli_memory(c, &memory);
+    if (code == 0) code = find_data(c, dir, sizeof dir);
     if (code == 0) code = wanted_tasks(&e, dir);
     if (code == 0) code = put_in_front(&e);
     if (code == 0) code = run_ours(&e);

@@ -232,6 +232,10 @@ int cli_open_session(cli *c, const char *name, cli_session *s) {
     o.kv_options = cli_kv_options(c);
     o.attention = cli_attention(c);
     o.isa_max = cli_text(c, OPT_ISA);
+    if ((code = cli_memory(c, &o)) != 0) {
+        cli_close_session(s);
+        return code;
+    }
     squish_status st = squish_engine_new(&s->engine, s->model, &o, &err);
     if (st == SQUISH_OK) st = squish_seq_new(&s->seq, s->engine, &err);
     if (st == SQUISH_OK && cli_signal_seen()) st = sq_fail(&err, SQUISH_CANCELLED, "stopped while loading");
@@ -240,6 +244,7 @@ int cli_open_session(cli *c, const char *name, cli_session *s) {
         return cli_fail(c, &err);
     }
     squish_model_get_info(s->model, &s->info);
+    cli_say_memory(c, s->engine, s->model);
     s->sampling = squish_sampling_for(s->model);
     cli_apply_sampling(c, &s->sampling);
     cli_signal_watch(s->seq);

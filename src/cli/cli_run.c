@@ -93,6 +93,7 @@ void cli_print_stats(const cli_session *s, const squish_gen_stats *t) {
             "%.1f tok/s, %d of %d guesses right, seed %lld\n",
             s->info.load_ms, t->ttft_ms, t->prompt_tokens, t->reused_tokens, t->prefill_tok_s,
             t->completion_tokens, t->decode_tok_s, t->right_tokens, t->guessed_tokens, (long long)t->seed);
+    cli_print_agile(s->engine);
 }
 
 static int print_json(const cli_session *s, answer *a) {
@@ -106,6 +107,8 @@ static int print_json(const cli_session *s, answer *a) {
                           t->guessed_tokens, "right_tokens", t->right_tokens, "load_ms", s->info.load_ms,
                           "ttft_ms", t->ttft_ms, "decode_tok_s", t->decode_tok_s, "prefill_tok_s",
                           t->prefill_tok_s, "seed", (json_int_t)t->seed, "attn_density", e.attn_density);
+    json_t *agile = cli_agile_json(s->engine);
+    if (agile) json_object_set_new(o, "agile_io", agile);
     return cli_print_json(o);
 }
 

@@ -47,6 +47,7 @@ void squish_engine_get_info(const squish_engine *e, squish_engine_info *out) {
                                 .kv_bytes_now = sq_kv_pool_bytes_used(e->kv),
                                 .kv_bytes_max = sq_kv_pool_bytes_max(e->kv),
                                 .attn_density = sq_be_attn_density(e->b)};
+    sq_engine_agile_info(e, &out->agile);
 }
 
 const char *squish_kv_name(squish_kv kv) { return sq_kv_name(kv); }

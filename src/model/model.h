@@ -281,6 +281,7 @@ squish_status sq_model_compile_text(const char *dir, const squish_alloc *a, sq_b
 /* ---- the forward pass ------------------------------------------------------------------------ */
 
 typedef struct sq_forward sq_forward;
+struct sq_stream; /* model_stream.h: weights on their way from the file */
 
 /* Rows of one step that belong to one sequence. */
 typedef struct {
@@ -313,9 +314,14 @@ void sq_forward_set_tap(sq_forward *f, sq_tap_fn fn, void *user);
 /* How a layer attends; cos and sin are those of the last run. */
 sq_attn_shape sq_forward_attn_shape(const sq_forward *f, int32_t i_layer);
 
-/* Run ids [m] (host; each < n_vocab) through all layers and store keys and values. Cannot fail. Segments
- * cover the rows in order. */
-void sq_forward_run(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_seg *segs, int32_t n_segs);
+/* Take weights from a stream, which outlives f, in place of the mapping; before the first run. */
+void sq_forward_set_stream(sq_forward *f, struct sq_stream *s);
+
+/* Run ids [m] (host; each < n_vocab) through all layers and store keys and values. Segments cover the rows in
+ * order. Cannot fail but where weights are streamed and cannot be read: then what the rows would have become
+ * is not there, every other tile of the cache is as it should be, and nothing may be asked of the rows. */
+squish_status sq_forward_run(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_seg *segs,
+                             int32_t n_segs, squish_error *err);
 /* The same, but the rows of the last segment, at most SQ_PART_ROWS and of one tile, go through layers
  * [from, to) only. What comes out is kept; the next part takes the same rows from there on, its `from` the
  * `to` of this one. Other parts than the next are not begun meanwhile (or they end this one), other rows may
@@ -323,8 +329,8 @@ void sq_forward_run(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_
  * logits of the others can be had. Bits do not show it: of other rows a row needs what lies in the cache of
  * its own layer. Not where tiles are voted on (sq_kv_policy.votes): those look at whole prompts. */
 enum { SQ_PART_ROWS = 32 };
-void sq_forward_run_part(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_seg *segs,
-                         int32_t n_segs, int32_t from, int32_t to);
+squish_status sq_forward_run_part(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_seg *segs,
+                                  int32_t n_segs, int32_t from, int32_t to, squish_error *err);
 /* Logits of n <= out_max rows of the last run: host memory, row i at sq_forward_logits_ld(f) * i, valid until
  * the next call. */
 const float *sq_forward_logits(sq_forward *f, const int32_t *rows, int32_t n);

@@ -150,7 +150,7 @@ static sq_attn_page page_of(const sq_kv_geometry *g) {
 
 sq_attn_shape sq_forward_attn_shape(const sq_forward *f, int32_t i_layer) {
     const sq_config *c = &f->m->cfg;
-    const sq_layer *l = &f->m->layers[i_layer];
+    const sq_layer *l = f->layer ? f->layer : &f->m->layers[i_layer];
     const sq_kv_geometry open = sq_kv_geometry_of(&f->kv_shape, f->kv.open);
     sq_attn_shape s = {.n_heads = c->n_heads,
                        .n_kv_heads = c->n_kv_heads,
@@ -231,7 +231,7 @@ static sq_attn_seg seg_of(const sq_step_seg *s, int32_t i_layer) {
 
 static void attention(sq_forward *f, int32_t i_layer, const sq_step_seg *segs, int32_t n_segs) {
     const sq_config *c = &f->m->cfg;
-    const sq_layer *l = &f->m->layers[i_layer];
+    const sq_layer *l = f->layer;
     for (int32_t i = 0; i < n_segs; i++) f->segs[i] = seg_of(&segs[i], i_layer);
     if (c->mla.kv_rank) {
         sq_latent_attention(f, i_layer, n_segs);
@@ -271,7 +271,7 @@ static void close_block(sq_forward *f, const sq_layer *l, sq_role w, sq_role bia
 
 static void feed_forward(sq_forward *f, int32_t i_layer) {
     const sq_config *c = &f->m->cfg;
-    const sq_layer *l = &f->m->layers[i_layer];
+    const sq_layer *l = f->layer;
     const sq_weight *gate = &l->mat[SQ_ROLE_GATE], *up = &l->mat[SQ_ROLE_UP];
     sq_be_rmsnorm(f->b, &f->x, NULL, f->x.m, l->vec[SQ_ROLE_FFN_NORM], c->norm_eps,
                   sq_forward_wants_q8(gate) || sq_forward_wants_q8(up), &f->h);
@@ -301,25 +301,55 @@ static void seal_ahead(sq_forward *f, const sq_step_seg *segs, int32_t i) {
     f->n_seals = 0;
 }
 
+/* Have the weights of a stage at f->layer; false: they cannot be read. */
+static bool take_weights(sq_forward *f, int32_t i_layer, sq_stage stage) {
+    f->layer = f->stream ? sq_stream_begin(f->stream, i_layer, stage, &f->error) : &f->m->layers[i_layer];
+    return f->layer != NULL;
+}
+
+/* What a step that could not read its weights leaves undone in a layer: tiles that others read sealed. */
+static void seal_only(sq_forward *f, int32_t i_layer, const sq_step_seg *segs, int32_t n_segs) {
+    f->layer = NULL;
+    if (f->n_seals == 0) return;
+    for (int32_t i = 0; i < n_segs; i++) f->segs[i] = seg_of(&segs[i], i_layer);
+    const sq_attn_shape shape = sq_forward_attn_shape(f, i_layer);
+    sq_be_attn_seal(f->b, &shape, f->segs, f->seals, f->n_seals);
+}
+
 /* Layers [from, to) of the first m rows, in n_segs segments. */
 static void run_layers(sq_forward *f, int32_t m, const sq_step_seg *segs, int32_t n_segs, int32_t from,
                        int32_t to) {
     f->x.m = m;
     for (int32_t i = from; m > 0 && i < to; i++) {
-        const sq_layer *l = &f->m->layers[i];
-        attention(f, i, segs, n_segs);
-        close_block(f, l, SQ_ROLE_O, SQ_ROLE_O_BIAS, SQ_ROLE_ATTN_POST_NORM, &f->a);
-        if (l->experts) {
-            sq_moe_block(f, i);
+        if (f->error.code != SQUISH_OK || !take_weights(f, i, SQ_STAGE_ATTN)) {
+            seal_only(f, i, segs, n_segs);
             continue;
         }
-        feed_forward(f, i);
-        close_block(f, l, SQ_ROLE_DOWN, SQ_ROLE_DOWN_BIAS, SQ_ROLE_FFN_POST_NORM, &f->f);
+        attention(f, i, segs, n_segs);
+        close_block(f, f->layer, SQ_ROLE_O, SQ_ROLE_O_BIAS, SQ_ROLE_ATTN_POST_NORM, &f->a);
+        if (!take_weights(f, i, SQ_STAGE_FFN)) continue;
+        if (f->layer->experts) {
+            if (sq_moe_block(f, i) != SQUISH_OK) continue;
+        } else {
+            feed_forward(f, i);
+            close_block(f, f->layer, SQ_ROLE_DOWN, SQ_ROLE_DOWN_BIAS, SQ_ROLE_FFN_POST_NORM, &f->f);
+        }
     }
+    f->layer = NULL;
 }
 
-void sq_forward_run_part(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_seg *segs,
-                         int32_t n_segs, int32_t from, int32_t to) {
+/* The end of a step: what logits will need is there. */
+static squish_status end_run(sq_forward *f, squish_error *err) {
+    if (!f->stream) return SQUISH_OK;
+    sq_stream_end(f->stream);
+    if (f->error.code == SQUISH_OK && sq_stream_ends(f->stream, &f->error) == SQUISH_OK) return SQUISH_OK;
+    return sq_fail(err, f->error.code, "%s", f->error.text);
+}
+
+void sq_forward_set_stream(sq_forward *f, sq_stream *s) { f->stream = s; }
+
+squish_status sq_forward_run_part(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_seg *segs,
+                                  int32_t n_segs, int32_t from, int32_t to, squish_error *err) {
     const sq_config *c = &f->m->cfg;
     const int32_t last = n_segs - 1, rest = segs[last].row0, fresh = from == 0 ? m : rest;
     const bool parted = from > 0 || to < c->n_layers;
@@ -329,24 +359,32 @@ void sq_forward_run_part(sq_forward *f, const int32_t *ids, int32_t m, const sq_
         sq_be_rope_table(f->b, f->pos, m, f->inv_freq[i], sq_config_rotated(c) / 2, f->rope_factor[i],
                          f->cos[i], f->sin[i]);
     f->n_seals = 0;
+    f->error = (squish_error){0};
     if (f->kv.seals && parted && from == 0) seal_ahead(f, segs, last);
     for (int32_t i = 0; f->kv.seals && i < n_segs - parted; i++) add_seals(f, segs, i);
-    if (fresh > 0) sq_be_embed(f->b, &f->m->embed, ids, fresh, c->embed_scale, &f->x);
+    const sq_weight *embed = f->stream ? sq_stream_embed(f->stream) : &f->m->embed;
+    if (fresh > 0) sq_be_embed(f->b, embed, ids, fresh, c->embed_scale, &f->x);
     if (from > 0) sq_be_copy_rows(f->b, &f->part, 0, m - rest, &f->x, rest);
     run_layers(f, rest, segs, last, 0, from);
     run_layers(f, m, segs, n_segs, from, to);
-    if (to == c->n_layers) return;
+    if (to == c->n_layers) return end_run(f, err);
     sq_be_copy_rows(f->b, &f->x, rest, m - rest, &f->part, 0);
     run_layers(f, rest, segs, last, to, c->n_layers);
+    return end_run(f, err);
 }
 
-void sq_forward_run(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_seg *segs, int32_t n_segs) {
-    sq_forward_run_part(f, ids, m, segs, n_segs, 0, f->m->cfg.n_layers);
+squish_status sq_forward_run(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_seg *segs,
+                             int32_t n_segs, squish_error *err) {
+    return sq_forward_run_part(f, ids, m, segs, n_segs, 0, f->m->cfg.n_layers, err);
+}
+
+static const float *final_norm(const sq_forward *f) {
+    return f->stream ? sq_stream_final_norm(f->stream) : f->m->final_norm;
 }
 
 const float *sq_forward_logits(sq_forward *f, const int32_t *rows, int32_t n) {
-    const sq_weight *head = &f->m->head;
-    sq_be_rmsnorm(f->b, &f->x, rows, n, f->m->final_norm, f->m->cfg.norm_eps, sq_forward_wants_q8(head),
+    const sq_weight *head = f->stream ? sq_stream_head(f->stream) : &f->m->head;
+    sq_be_rmsnorm(f->b, &f->x, rows, n, final_norm(f), f->m->cfg.norm_eps, sq_forward_wants_q8(head),
                   &f->out);
     const sq_linear lin = {head, NULL, &f->logits, false};
     sq_be_linear(f->b, &f->out, &lin, 1);
@@ -354,7 +392,7 @@ const float *sq_forward_logits(sq_forward *f, const int32_t *rows, int32_t n) {
 }
 
 const float *sq_forward_hidden(sq_forward *f, const int32_t *rows, int32_t n) {
-    sq_be_rmsnorm(f->b, &f->x, rows, n, f->m->final_norm, f->m->cfg.norm_eps, false, &f->out);
+    sq_be_rmsnorm(f->b, &f->x, rows, n, final_norm(f), f->m->cfg.norm_eps, false, &f->out);
     return sq_be_host(f->b, &f->out);
 }
 

@@ -4,7 +4,7 @@
 #ifndef SQ_MODEL_FORWARD_INT_H
 #define SQ_MODEL_FORWARD_INT_H
 
-#include "model/model.h"
+#include "model/model_stream.h"
 
 /* ---- latent attention (model_latent.c) --------------------------------------------------------- */
 
@@ -26,6 +26,9 @@ struct sq_forward {
     squish_alloc alloc;
     const sq_model *m;
     sq_backend *b;
+    sq_stream *stream;     /* NULL: weights are where the model has them */
+    const sq_layer *layer; /* at hand; NULL between runs */
+    squish_error error;    /* why weights could not be read; code OK: they could */
     sq_kv_shape kv_shape;
     sq_kv_policy kv;
     int32_t m_max, n_seg_max, out_max;
@@ -59,7 +62,7 @@ void sq_forward_show(sq_forward *f, int32_t i_layer, sq_tap tap, const sq_rows *
 /* Device and host memory for steps of m_max rows: carved from `memory`, or only counted if it is NULL. */
 size_t sq_moe_plan_device(const sq_config *c, int32_t m_max, sq_moe_rows *r, char *memory);
 size_t sq_moe_plan_host(const sq_config *c, int32_t m_max, sq_moe_rows *r, char *memory);
-/* x += what the experts of the layer give for x. */
-void sq_moe_block(sq_forward *f, int32_t i_layer);
+/* x += what the experts of the layer give for x. Fails as sq_forward_run does. */
+squish_status sq_moe_block(sq_forward *f, int32_t i_layer);
 
 #endif

@@ -63,9 +63,19 @@ static bool shared_block(sq_forward *f, const sq_layer *l, bool *switched) {
     return true;
 }
 
-void sq_moe_block(sq_forward *f, int32_t i_layer) {
+/* The experts that rows chose, of weights that lie there or come as they are read. */
+static squish_status run_experts(sq_forward *f, int32_t i_layer) {
     const sq_config *c = &f->m->cfg;
-    const sq_layer *l = &f->m->layers[i_layer];
+    sq_moe_rows *r = &f->moe;
+    const sq_activation act = (sq_activation)c->activation;
+    if (f->stream) return sq_stream_experts_run(f->stream, f->b, i_layer, &r->routes, act, &r->e, &f->error);
+    sq_be_experts_run(f->b, &r->routes, f->layer->experts, 0, c->moe.n, act, &r->e);
+    return SQUISH_OK;
+}
+
+squish_status sq_moe_block(sq_forward *f, int32_t i_layer) {
+    const sq_config *c = &f->m->cfg;
+    const sq_layer *l = f->layer;
     sq_moe_rows *r = &f->moe;
     const sq_linear router = {&l->mat[SQ_ROLE_ROUTER], NULL, &r->scores, false};
     /* Whoever has codes reads the integer form; that it is there does not disturb who reads floats. */
@@ -76,8 +86,10 @@ void sq_moe_block(sq_forward *f, int32_t i_layer) {
     sq_forward_show(f, i_layer, SQ_TAP_FFN_IN, &f->h);
     sq_be_linear(f->b, &f->h, &router, 1);
     sq_be_route(f->b, &r->scores, &r->routes);
+    if (f->stream) sq_stream_experts_want(f->stream, i_layer, &r->routes);
     sq_be_experts_gather(f->b, &f->h, &r->routes, &r->e);
-    sq_be_experts_run(f->b, &r->routes, l->experts, 0, c->moe.n, (sq_activation)c->activation, &r->e);
     const bool shared = shared_block(f, l, &switched);
+    SQ_TRY(run_experts(f, i_layer));
     sq_be_experts_sum(f->b, &r->routes, &r->e, shared ? &r->shared : NULL, switched ? &r->gate : NULL, &f->x);
+    return SQUISH_OK;
 }

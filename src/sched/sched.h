@@ -12,7 +12,7 @@
 #ifndef SQ_SCHED_H
 #define SQ_SCHED_H
 
-#include "model/model.h"
+#include "model/model_stream.h"
 #include "sample/sample.h"
 #include "sched/sched_cost.h"
 #include "sched/sched_masks.h"
@@ -46,6 +46,8 @@ struct squish_engine {
     sq_backend *b;
     sq_kv_pool *kv;
     sq_forward *f;
+    sq_stream *stream;       /* NULL: weights are mapped */
+    const char *mapped;      /* and why they are; "": nobody asked for anything else */
     sq_masks *masks;
     int32_t threads, ctx, chunk;
     uint64_t scratch_bytes;
@@ -69,6 +71,18 @@ struct squish_seq {
 /* The memory decision: see squish_engine_estimate. Also resolves threads, ctx and chunk into *resolved. */
 squish_status sq_engine_plan(const sq_model *m, const squish_engine_options *opt,
                              squish_engine_options *resolved, squish_mem_estimate *est, squish_error *err);
+/* (sched_stream.c) Weights that do not fit into `usable` bytes beside cache and scratch, to be streamed: the
+ * context, as wished or as much as a quarter of the memory holds, and what is left for weights,
+ * into r and est. Refuses as sq_engine_plan does, or says what is the least. */
+squish_status sq_engine_plan_stream(const sq_model *m, const squish_engine_options *o, uint64_t usable,
+                                    squish_engine_options *r, squish_mem_estimate *est, squish_error *err);
+/* The stream of an engine whose estimate says so; else why there is none. */
+squish_status sq_engine_make_stream(sq_engine *e, const squish_engine_options *o,
+                                    const squish_mem_estimate *est, squish_error *err);
+void sq_engine_agile_info(const sq_engine *e, squish_agile_info *out);
+/* Bytes of cache and scratch of options with a context. */
+uint64_t sq_engine_kv_bytes(const sq_model *m, const squish_engine_options *o);
+uint64_t sq_engine_scratch_bytes(const sq_model *m, const squish_engine_options *o);
 /* The longest context whose cache and scratch fit into `room` bytes, in steps of 256 tokens or the model's
  * own; 0: none. *kv: bytes of that cache. o has threads and a chunk. */
 int32_t sq_engine_longest(const sq_model *m, const squish_engine_options *o, uint64_t room, uint64_t *kv);

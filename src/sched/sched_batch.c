@@ -139,6 +139,15 @@ static void drop_what_is_over(sq_batch *b, uint64_t now) {
 
 /* ---- a step ---------------------------------------------------------------------------------- */
 
+/* Weights could not be read: whoever had rows in the step has no answer. */
+static void end_plan(sq_batch *b, const squish_error *err) {
+    for (int32_t i = 0; i < b->n_plan; i++) {
+        sq_job *j = b->plan[i].j;
+        sq_slots_leave(b, j);
+        sq_batch_end(b, j, SQUISH_FINISH_NONE, NULL, err->code, err);
+    }
+}
+
 static void run_step(sq_batch *b) {
     sq_step_seg segs[SQ_SEQS_MAX];
     int32_t m = 0, n_streams = 0;
@@ -162,7 +171,12 @@ static void run_step(sq_batch *b) {
     const uint64_t begin = sq_os_now_ns();
     atomic_store(&b->step_began, begin);
     b->e->logits_of = NULL;
-    sq_forward_run_part(b->e->f, b->ids, m, segs, b->n_plan, last->from, last->to);
+    squish_error err = {0};
+    if (sq_forward_run_part(b->e->f, b->ids, m, segs, b->n_plan, last->from, last->to, &err) != SQUISH_OK) {
+        end_plan(b, &err);
+        atomic_store(&b->step_began, 0);
+        return;
+    }
     if (!sq_share_ends(b, last))
         b->part = *last;
     else if (b->part.j == last->j)
@@ -245,7 +259,8 @@ static void sleep_until_poked(sq_batch *b) {
 static void *thread_main(void *arg) {
     sq_batch *b = arg;
     /* The first step would do it page by page. */
-    for (size_t i = 0; !atomic_load(&b->stop) && sq_model_populate(b->e->m, b->e->b, i); i++) {}
+    for (size_t i = 0; !b->e->stream && !atomic_load(&b->stop) && sq_model_populate(b->e->m, b->e->b, i);
+         i++) {}
     while (!atomic_load(&b->stop)) {
         if (turn(b)) continue;
         if (b->snapshots) sq_snapshots_keep(b->snapshots, false, false);

@@ -18,7 +18,7 @@ static int32_t ctx_limit(const sq_config *c) {
     return limit > SQ_MAX_CTX ? SQ_MAX_CTX : (int32_t)limit;
 }
 
-static uint64_t kv_bytes(const sq_model *m, const squish_engine_options *o) {
+uint64_t sq_engine_kv_bytes(const sq_model *m, const squish_engine_options *o) {
     const sq_kv_shape shape = sq_model_kv_shape(&m->cfg);
     sq_kv_policy policy;
     sq_model_kv_policy(m, o, o->chunk_tokens, &policy);
@@ -43,7 +43,7 @@ static sq_backend_options backend_options(const sq_model *m, const squish_engine
                                            o->attention.sparge_mass}};
 }
 
-static uint64_t scratch_bytes(const sq_model *m, const squish_engine_options *o) {
+uint64_t sq_engine_scratch_bytes(const sq_model *m, const squish_engine_options *o) {
     const sq_backend_options b = backend_options(m, o, SQ_ISA_COUNT);
     /* And the index that guesses of an answer come from. */
     return sq_backend_scratch_bytes(&b) + sq_forward_bytes(m, o->chunk_tokens, SQ_LOGIT_ROWS) +
@@ -128,8 +128,8 @@ static squish_status check_options(const squish_engine_options *o, const sq_mode
 
 /* Do cache and scratch for o->ctx_tokens fit into `room` bytes, and the cache under its own cap? */
 static bool fits_room(const sq_model *m, const squish_engine_options *o, uint64_t room) {
-    const uint64_t kv = kv_bytes(m, o);
-    return (o->kv_bytes_max == 0 || kv <= o->kv_bytes_max) && kv + scratch_bytes(m, o) <= room;
+    const uint64_t kv = sq_engine_kv_bytes(m, o);
+    return (o->kv_bytes_max == 0 || kv <= o->kv_bytes_max) && kv + sq_engine_scratch_bytes(m, o) <= room;
 }
 
 /* Longest context that fits, in steps of a chunk of attention. */
@@ -150,7 +150,7 @@ int32_t sq_engine_longest(const sq_model *m, const squish_engine_options *o, uin
     squish_engine_options at = *o;
     at.ctx_tokens = ctx_limit(&m->cfg);
     if (!fits_room(m, &at, room)) at.ctx_tokens = longest_ctx(m, &at, room);
-    *kv = at.ctx_tokens > 0 ? kv_bytes(m, &at) : 0;
+    *kv = at.ctx_tokens > 0 ? sq_engine_kv_bytes(m, &at) : 0;
     return at.ctx_tokens;
 }
 
@@ -166,15 +166,19 @@ squish_status sq_engine_plan(const sq_model *m, const squish_engine_options *opt
     const int32_t limit = ctx_limit(&m->cfg);
     est->available_bytes = sq_os_memory_available();
     est->weight_bytes = m->info.weight_bytes;
-    const uint64_t usable = est->available_bytes / 10 * 9;
+    uint64_t usable = est->available_bytes / 10 * 9;
+    if (opt->memory_limit && opt->memory_limit < usable) usable = opt->memory_limit;
     const uint64_t room = usable > est->weight_bytes ? usable - est->weight_bytes : 0;
     r->ctx_tokens = opt->ctx_tokens ? opt->ctx_tokens : limit;
     const bool as_wished = fits_room(m, r, room);
     const int32_t most = as_wished ? r->ctx_tokens : longest_ctx(m, r, room);
     r->ctx_tokens = most;
+    if (!as_wished && (most == 0 || opt->ctx_tokens) && opt->agile.on)
+        return sq_engine_plan_stream(m, opt, usable, r, est, err);
     if (!as_wished && (most == 0 || opt->ctx_tokens)) {
         r->ctx_tokens = opt->ctx_tokens ? opt->ctx_tokens : SQ_ATTN_CHUNK;
-        const double need = (double)(est->weight_bytes + kv_bytes(m, r) + scratch_bytes(m, r));
+        const double need =
+            (double)(est->weight_bytes + sq_engine_kv_bytes(m, r) + sq_engine_scratch_bytes(m, r));
         char fits[96] = "a smaller model or tier is needed";
         if (most > 0)
             snprintf(fits, sizeof fits, "--ctx %d fits", most);
@@ -185,8 +189,8 @@ squish_status sq_engine_plan(const sq_model *m, const squish_engine_options *opt
                        r->ctx_tokens, need / 1e9, (double)usable / 1e9, fits);
     }
     est->ctx_tokens = r->ctx_tokens;
-    est->kv_bytes = kv_bytes(m, r);
-    est->scratch_bytes = scratch_bytes(m, r);
+    est->kv_bytes = sq_engine_kv_bytes(m, r);
+    est->scratch_bytes = sq_engine_scratch_bytes(m, r);
     est->total_bytes = est->weight_bytes + est->kv_bytes + est->scratch_bytes;
     return SQUISH_OK;
 }
@@ -222,6 +226,7 @@ squish_status sq_engine_new(sq_engine **out, const sq_model *m, const squish_eng
     SQ_GUARD(sq_kv_pool_new(&e->kv, &shape, &policy, most, &e->alloc, err));
     SQ_GUARD(
         sq_forward_new(&e->f, m, e->b, e->kv, o.chunk_tokens, SQ_SEQS_MAX, SQ_LOGIT_ROWS, &e->alloc, err));
+    SQ_GUARD(sq_engine_make_stream(e, &o, &est, err));
     SQ_GUARD(sq_masks_new(&e->masks, &e->alloc, err));
     *out = e;
     return SQUISH_OK;
@@ -246,6 +251,7 @@ void sq_engine_free(sq_engine *e) {
     if (!e) return;
     sq_masks_free(e->masks);
     sq_forward_free(e->f);
+    sq_stream_free(e->stream);
     sq_kv_pool_free(e->kv);
     sq_backend_free(e->b);
     squish_alloc a = e->alloc;

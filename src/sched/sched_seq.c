@@ -84,7 +84,11 @@ static squish_status run_rows(sq_seq *s, const int32_t *tokens, int32_t n, int32
     sq_step_seg seg = {s->kv, 0, n, s->n, s->n + n <= s->n_prompt, 0, 0};
     seg.observe = sq_votes_observe(s->e, s->n, n, s->n_prompt, &seg.observe_from);
     s->e->logits_of = NULL;
-    sq_forward_run(s->e->f, tokens, n, &seg, 1);
+    const squish_status st = sq_forward_run(s->e->f, tokens, n, &seg, 1, err);
+    if (st != SQUISH_OK) { /* votes have seen a part of these rows */
+        s->n = sq_kv_seq_truncate(s->kv, sq_kv_pool_policy(s->e->kv)->votes ? 0 : s->n);
+        return st;
+    }
     memmove(s->tokens + s->n, tokens, (size_t)n * sizeof *tokens);
     s->n += n - n_guesses;
     s->n_guesses = n_guesses;

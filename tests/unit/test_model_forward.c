@@ -150,7 +150,7 @@ static void check_parts(const run *x, const int32_t *ids, const float *want, con
         if (n) assert_ok(sq_kv_seq_reserve(whole, at + 1, &err), &err);
         step_ids[0] = ids[N_IDS - 1 - at]; /* another text: backwards */
         memcpy(step_ids + n, ids + pos, (size_t)rows * sizeof *ids);
-        sq_forward_run_part(e->f, step_ids, n + rows, segs + 1 - n, 1 + n, from, to);
+        sq_forward_run_part(e->f, step_ids, n + rows, segs + 1 - n, 1 + n, from, to, NULL);
         const int32_t first = 0, last = n + rows - 1;
         if (n)
             assert_memory_equal(sq_forward_logits(e->f, &first, 1), beside + (size_t)at * (size_t)n_vocab,
