@@ -386,6 +386,7 @@ typedef struct {
     uint64_t kv_bytes_now, kv_bytes_max;
     double attn_density;      /* share of the keys that prompts read under sparge, so far; 1: all */
     squish_agile_info agile;
+    uint64_t attn_sage_tiles; /* tiles, of a head of a layer each, that prompts read in 8 bits under sage */
 } squish_engine_info;
 void squish_engine_get_info(const squish_engine *e, squish_engine_info *out);
 

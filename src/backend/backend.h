@@ -244,6 +244,8 @@ void sq_be_attend(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *segs
                   const sq_rows *q, bool quantise, sq_rows *out);
 /* Of the keys that prompts under sparge could have read, the share that they did; 1 before there were any. */
 double sq_be_attn_density(const sq_backend *b);
+/* Tiles of keys and values, each of one head of one layer, that sage put into 8 bits for a step. */
+uint64_t sq_be_attn_sage_tiles(const sq_backend *b);
 /* Host view of rows, row i at i * sq_rows_ld(r); valid until r is written again. */
 const float *sq_be_host(sq_backend *b, const sq_rows *r);
 

@@ -25,6 +25,7 @@ typedef struct {
     float *pooled;        /* sparge: [heads][d to 64] queries, then [heads][blocks] their scores */
     uint8_t *keep;        /* [blocks] of 64 keys that are read */
     uint64_t read, all;   /* of sparge: rows times blocks */
+    uint64_t sage_tiles;  /* tiles of one head of one layer that sage put into 8 bits */
 } sq_be_scratch;
 
 /* What prompts read of the past of one segment, made anew for each layer (be_prompt.c); for `chunks` chunks

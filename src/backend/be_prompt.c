@@ -117,7 +117,6 @@ static void seal_chunk(const past_ctx *c, int32_t kvh, int32_t chunk, const uint
 }
 
 static void past_item(void *ctx, int32_t item, int32_t thread) {
-    (void)thread;
     const past_ctx *c = ctx;
     const int32_t kvh = item % c->s->n_kv_heads, chunk = c->first_chunk + item / c->s->n_kv_heads;
     const uint16_t *k[SQ_ATTN_TILES] = {0}, *v[SQ_ATTN_TILES] = {0};
@@ -128,7 +127,9 @@ static void past_item(void *ctx, int32_t item, int32_t thread) {
         v[j] = (const uint16_t *)(head + c->s->open.v_off);
     }
     if (c->sparge) pool_blocks(c, kvh, chunk, k);
-    if (c->b->opt.prompt.sage && chunk < c->last / SQ_ATTN_CHUNK) seal_chunk(c, kvh, chunk, k, v);
+    if (!c->b->opt.prompt.sage || chunk >= c->last / SQ_ATTN_CHUNK) return;
+    seal_chunk(c, kvh, chunk, k, v);
+    c->b->scratch[thread].sage_tiles += SQ_ATTN_TILES;
 }
 
 void sq_be_past_make(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *seg) {
@@ -237,6 +238,12 @@ bool sq_be_past_pick(sq_backend *b, const sq_attn_shape *s, int32_t kvh, int32_t
     for (int32_t i = n > NEAR_BLOCKS ? n - NEAR_BLOCKS : 0; i < n; i++) scratch->keep[i] = 1;
     count(scratch, n, n_tok);
     return true;
+}
+
+uint64_t sq_be_attn_sage_tiles(const sq_backend *b) {
+    uint64_t n = 0;
+    for (int32_t t = 0; t < b->opt.threads; t++) n += b->scratch[t].sage_tiles;
+    return n;
 }
 
 double sq_be_attn_density(const sq_backend *b) {

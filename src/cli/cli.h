@@ -201,6 +201,11 @@ int cli_take_made(cli *c, const char *name);
  * be freed. 0 or exit status. */
 int cli_read_template(cli *c, squish_text *owned, const char **source);
 const char *cli_finish_name(squish_finish f);
+/* (cli_touched.c) What each option that was asked for has touched of an answer: [{"name", "count", "unit"}],
+ * with "why" where that is nothing. Of the engine so far, and of what the cache holds at the end. */
+json_t *cli_touched(const cli *c, const cli_session *s, const squish_gen_stats *t);
+/* A line on stderr for each that touched nothing. */
+void cli_note_untouched(const cli *c, const cli_session *s, const squish_gen_stats *t);
 /* Options that are given, over what is there. */
 void cli_apply_sampling(const cli *c, squish_sampling *s);
 /* Times and counts of an answer, one line on stderr. */

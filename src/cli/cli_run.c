@@ -96,7 +96,7 @@ void cli_print_stats(const cli_session *s, const squish_gen_stats *t) {
     cli_print_agile(s->engine);
 }
 
-static int print_json(const cli_session *s, answer *a) {
+static int print_json(cli *c, const cli_session *s, answer *a) {
     const squish_gen_stats *t = &a->stats;
     squish_engine_info e;
     squish_engine_get_info(s->engine, &e);
@@ -109,6 +109,9 @@ static int print_json(const cli_session *s, answer *a) {
                           t->prefill_tok_s, "seed", (json_int_t)t->seed, "attn_density", e.attn_density);
     json_t *agile = cli_agile_json(s->engine);
     if (agile) json_object_set_new(o, "agile_io", agile);
+    json_t *touched = cli_touched(c, s, t);
+    if (json_array_size(touched)) json_object_set(o, "touched", touched);
+    json_decref(touched);
     return cli_print_json(o);
 }
 
@@ -129,9 +132,10 @@ static int answer_prompt(cli *c, const cli_session *s, const char *prompt) {
     const squish_status st = generate(c, s, &ids, grammar, &a, &err);
     if (st == SQUISH_OK) {
         if (cli_flag(c, OPT_JSON))
-            code = print_json(s, &a);
+            code = print_json(c, s, &a);
         else if (!ferror(stdout))
             putchar('\n');
+        cli_note_untouched(c, s, &a.stats);
         if (cli_flag(c, OPT_VERBOSE)) cli_print_stats(s, &a.stats);
     } else {
         if (!cli_flag(c, OPT_JSON) && a.stats.completion_tokens > 0) putchar('\n');

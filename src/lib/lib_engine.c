@@ -46,7 +46,8 @@ void squish_engine_get_info(const squish_engine *e, squish_engine_info *out) {
                                 .scratch_bytes = e->scratch_bytes,
                                 .kv_bytes_now = sq_kv_pool_bytes_used(e->kv),
                                 .kv_bytes_max = sq_kv_pool_bytes_max(e->kv),
-                                .attn_density = sq_be_attn_density(e->b)};
+                                .attn_density = sq_be_attn_density(e->b),
+                                .attn_sage_tiles = sq_be_attn_sage_tiles(e->b)};
     sq_engine_agile_info(e, &out->agile);
 }
 

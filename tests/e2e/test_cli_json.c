@@ -264,6 +264,48 @@ static void ppl_gives_perplexity_nats_and_tokens(void **state) {
     json_decref(o);
 }
 
+static const json_t *touched(const json_t *o, const char *name) {
+    const json_t *all = json_object_get(o, "touched"), *one;
+    size_t i;
+    json_array_foreach(all, i, one) if (strcmp(text_of(one, "name"), name) == 0) return one;
+    return NULL;
+}
+
+static void run_lists_what_each_option_touched_or_why_it_did_not(void **state) {
+    (void)state;
+#define SEED_FLAGS "--pm-kvq --mix-kvq --cocktail-kv --agile-io --sage-attention --sparge-attn"
+    static const char *const names[] = {"pm-kvq",         "mix-kvq",     "cocktail-kv",
+                                        "sage-attention", "sparge-attn", "agile-io"};
+    static const char *const whys[] = {"none is 256 old", "no token went to 4 or 2 bits", "no chunk",
+                                       "256 others",      "begins at 8192",               "weights fit"};
+    json_t *o =
+        with_fields(sh("$S run --json -n 4 " SEED_FLAGS " 'What is the capital of Japan?'"), "touched:a");
+    assert_int_equal(json_array_size(json_object_get(o, "touched")), 6);
+    for (size_t i = 0; i < 6; i++) {
+        const json_t *k = touched(o, names[i]);
+        assert_non_null(k);
+        assert_true(num_of(k, "count") == 0);
+        assert_non_null(strstr(text_of(k, "why"), whys[i]));
+    }
+    json_decref(o);
+    assert_non_null(strstr(sh("$S run -n 4 " SEED_FLAGS " 'What is the capital of Japan?'")->err,
+                           "--cocktail-kv touched nothing: "));
+    /* and where there is something to do; a model of 30 MB always fits */
+    o = with_fields(sh("head -c 6000 tests/fixtures/own-prose.txt | $S run --json --raw -n 8 "
+                       "--pm-ages 64,128,256 --sparge-min 256 --sparge-mass 0.5 " SEED_FLAGS),
+                    "touched:a");
+    assert_int_equal(json_array_size(json_object_get(o, "touched")), 6);
+    for (size_t i = 0; i < 5; i++) {
+        const json_t *k = touched(o, names[i]);
+        assert_true(num_of(k, "count") > 0);
+        assert_null(json_object_get(k, "why"));
+    }
+    json_decref(o);
+    o = with_fields(sh("$S run --json -n 4 Hello"), "text:s");
+    assert_null(json_object_get(o, "touched"));
+    json_decref(o);
+}
+
 static void doctor_gives_a_row_for_each_check_and_the_model_answers(void **state) {
     (void)state;
     json_t *o = with_fields(sh("$S doctor --json"), "ok:b version:s checks:a"), *k;
@@ -351,6 +393,7 @@ int main(void) {
         cmocka_unit_test(logits_gives_the_ten_likeliest_of_the_last_position),
         cmocka_unit_test(logits_writes_all_scores_as_a_safetensors_file),
         cmocka_unit_test(ppl_gives_perplexity_nats_and_tokens),
+        cmocka_unit_test(run_lists_what_each_option_touched_or_why_it_did_not),
         cmocka_unit_test(doctor_gives_a_row_for_each_check_and_the_model_answers),
         cmocka_unit_test(doctor_warns_what_scalar_kernels_cost),
         cmocka_unit_test(doctor_exits_1_when_the_model_cannot_answer),
