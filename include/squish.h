@@ -328,12 +328,25 @@ typedef struct {
 } squish_kv_options;
 squish_kv_options squish_kv_options_default(void);
 
+/* Which experts a layer will choose is guessed before it chooses, so that they can be read meanwhile
+ * (docs/lookahead.md). A guess never changes an answer. */
+typedef enum {
+    SQUISH_LOOKAHEAD_AUTO,       /* CALIBRATED where there are maps, else ROUTER */
+    SQUISH_LOOKAHEAD_OFF,
+    SQUISH_LOOKAHEAD_T0,         /* those of the tokens before */
+    SQUISH_LOOKAHEAD_ROUTER,     /* the layer's router, on the hidden state as it is a layer before */
+    SQUISH_LOOKAHEAD_CALIBRATED  /* maps of squish_calibrate_lookahead */
+} squish_lookahead;
+const char *squish_lookahead_name(squish_lookahead k); /* "auto", "off", "t0", ...; NULL: none */
+bool squish_lookahead_from_name(const char *name, squish_lookahead *out);
+
 /* Weights that do not fit (docs/io.md): a .sqw container may be read in units, again and again, into as much
  * memory as is left beside cache and scratch. Answers keep their bits. */
 typedef struct {
     bool on;              /* where weights do not fit; else they are mapped, or the engine is refused */
     bool on_demand;       /* nothing is read ahead: slow, for measurements */
     const char *backend;  /* "io_uring", "pread"; NULL: io_uring where it can be had */
+    squish_lookahead lookahead; /* of experts, where they are read ahead */
 } squish_agile;
 
 typedef struct {
@@ -379,6 +392,19 @@ typedef struct {
     double stall_ms, busy_ms;                  /* waited; with a read in flight */
 } squish_agile_info;
 
+/* What guesses of experts did. Shares are strict: of experts that were chosen, those among as many guessed
+ * ones; covered: those among all guessed ones; resident: those in memory when they were asked for. */
+typedef struct {
+    squish_lookahead kind;    /* OFF: nothing is guessed */
+    const char *why;          /* why maps are not used, or ""; lives as long as the engine */
+    int32_t used, extra;      /* experts a token takes, and those guessed beyond */
+    uint64_t tokens;          /* guessed for, times layers */
+    double strict, covered, resident;
+    uint64_t hit_bytes, miss_bytes;          /* of experts that were asked for: in memory, or not */
+    uint64_t predicted_bytes, wasted_bytes;  /* read for a guess; read ahead and never asked for */
+    double us_layer;          /* time of a layer's guesses */
+} squish_lookahead_info;
+
 typedef struct {
     int32_t threads, ctx_tokens, chunk_tokens;
     const char *isa;          /* kernels in use: "avx512+vnni" */
@@ -387,8 +413,10 @@ typedef struct {
     double attn_density;      /* share of the keys that prompts read under sparge, so far; 1: all */
     squish_agile_info agile;
     uint64_t attn_sage_tiles; /* tiles, of a head of a layer each, that prompts read in 8 bits under sage */
+    squish_lookahead_info lookahead;
 } squish_engine_info;
 void squish_engine_get_info(const squish_engine *e, squish_engine_info *out);
+void squish_engine_get_lookahead(const squish_engine *e, squish_lookahead_info *out); /* from any thread */
 
 /* What a timeline's cache holds now: tokens and bytes (headers, codes and scales of all layers) in 16, 8, 4
  * and 2 bits. */

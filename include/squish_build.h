@@ -115,6 +115,38 @@ typedef struct {
 squish_status squish_calibrate(const squish_model *m, const char *out, const squish_calibrate_options *opt,
                                squish_calibrate_result *r, squish_error *err);
 
+/* Fit maps that guess experts (squish_lookahead) to a text and write them into `out`; NULL: where engines
+ * look for them, MODEL.lookahead beside what was opened. block is not read. The file appears whole or not at
+ * all. Errors: UNSUPPORTED (no experts), and as above. */
+squish_status squish_calibrate_lookahead(const squish_model *m, const char *out,
+                                         const squish_calibrate_options *opt, squish_calibrate_result *r,
+                                         squish_error *err);
+
+/* What guesses are worth on a text, which runs token by token. */
+typedef struct {
+    int32_t layer;        /* whose experts were guessed; -1: the mean, of the last guess of each */
+    int32_t moment;       /* 0: from behind the attention of the layer before; 1: from before its own */
+    int64_t tokens;       /* times layers, in the mean */
+    double strict;        /* chosen experts among the k likeliest, over k */
+    double covered;       /* ... among the k + extra likeliest, over k */
+} squish_lookahead_row;
+typedef void (*squish_lookahead_fn)(void *user, const squish_lookahead_row *row);
+typedef struct {
+    squish_lookahead kind;
+    const char *file;     /* of CALIBRATED; NULL: where it is looked for */
+    int32_t extra;        /* 0..8; -1: as engines do */
+    int32_t at_once;      /* windows that run beside each other, 1..32 */
+} squish_lookahead_options;
+typedef struct {
+    int32_t experts, used, extra;
+    double us_layer;      /* time a layer's guesses took, with at_once rows in a step */
+} squish_lookahead_result;
+/* opt: text, tokens_max, window, threads, progress. Errors: as squish_calibrate_lookahead; CORRUPT,
+ * INVALID, NOT_FOUND of the file. */
+squish_status squish_lookahead_measure(const squish_model *m, const squish_lookahead_options *look,
+                                       const squish_calibrate_options *opt, squish_lookahead_fn fn,
+                                       void *user, squish_lookahead_result *out, squish_error *err);
+
 /* ---- planning and tidying -------------------------------------------------------------------- */
 
 typedef struct {

@@ -49,6 +49,11 @@ void squish_engine_get_info(const squish_engine *e, squish_engine_info *out) {
                                 .attn_density = sq_be_attn_density(e->b),
                                 .attn_sage_tiles = sq_be_attn_sage_tiles(e->b)};
     sq_engine_agile_info(e, &out->agile);
+    sq_engine_look_info(e, &out->lookahead);
+}
+
+void squish_engine_get_lookahead(const squish_engine *e, squish_lookahead_info *out) {
+    sq_engine_look_info(e, out);
 }
 
 const char *squish_kv_name(squish_kv kv) { return sq_kv_name(kv); }

@@ -240,10 +240,11 @@ static void attention(sq_forward *f, int32_t i_layer, const sq_step_seg *segs, i
     const sq_linear qkv[] = {{&l->mat[SQ_ROLE_Q], l->vec[SQ_ROLE_Q_BIAS], &f->q, false},
                              {&l->mat[SQ_ROLE_K], l->vec[SQ_ROLE_K_BIAS], &f->k, false},
                              {&l->mat[SQ_ROLE_V], l->vec[SQ_ROLE_V_BIAS], &f->v, false}};
-    const bool quant =
-        sq_forward_wants_q8(qkv[0].w) || sq_forward_wants_q8(qkv[1].w) || sq_forward_wants_q8(qkv[2].w);
+    const bool quant = f->look || sq_forward_wants_q8(qkv[0].w) || sq_forward_wants_q8(qkv[1].w) ||
+                       sq_forward_wants_q8(qkv[2].w);
     sq_be_rmsnorm(f->b, &f->x, NULL, f->x.m, l->vec[SQ_ROLE_ATTN_NORM], c->norm_eps, quant, &f->h);
     sq_forward_show(f, i_layer, SQ_TAP_ATTN_IN, &f->h);
+    if (f->look) sq_look_attention(f->look, i_layer, &f->h);
     sq_be_linear(f->b, &f->h, qkv, 3);
     const sq_attn_shape shape = sq_forward_attn_shape(f, i_layer);
     sq_be_attn_prepare(f->b, &shape, f->segs, n_segs, &f->q, &f->k, &f->v);
@@ -274,8 +275,9 @@ static void feed_forward(sq_forward *f, int32_t i_layer) {
     const sq_layer *l = f->layer;
     const sq_weight *gate = &l->mat[SQ_ROLE_GATE], *up = &l->mat[SQ_ROLE_UP];
     sq_be_rmsnorm(f->b, &f->x, NULL, f->x.m, l->vec[SQ_ROLE_FFN_NORM], c->norm_eps,
-                  sq_forward_wants_q8(gate) || sq_forward_wants_q8(up), &f->h);
+                  f->look || sq_forward_wants_q8(gate) || sq_forward_wants_q8(up), &f->h);
     sq_forward_show(f, i_layer, SQ_TAP_FFN_IN, &f->h);
+    if (f->look) sq_look_block(f->look, i_layer, &f->h, NULL);
     const float *sub_norm = l->vec[SQ_ROLE_FFN_SUB_NORM];
     const bool quant_down = sq_forward_wants_q8(&l->mat[SQ_ROLE_DOWN]);
     sq_be_gated(f->b, &f->h, gate, l->vec[SQ_ROLE_GATE_BIAS], up, l->vec[SQ_ROLE_UP_BIAS],
@@ -365,6 +367,7 @@ squish_status sq_forward_run_part(sq_forward *f, const int32_t *ids, int32_t m, 
     const sq_weight *embed = f->stream ? sq_stream_embed(f->stream) : &f->m->embed;
     if (fresh > 0) sq_be_embed(f->b, embed, ids, fresh, c->embed_scale, &f->x);
     if (from > 0) sq_be_copy_rows(f->b, &f->part, 0, m - rest, &f->x, rest);
+    if (f->look) sq_look_begin(f->look, segs, parted ? last : n_segs, parted ? rest : m);
     run_layers(f, rest, segs, last, 0, from);
     run_layers(f, m, segs, n_segs, from, to);
     if (to == c->n_layers) return end_run(f, err);

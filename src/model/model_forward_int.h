@@ -4,6 +4,7 @@
 #ifndef SQ_MODEL_FORWARD_INT_H
 #define SQ_MODEL_FORWARD_INT_H
 
+#include "model/model_look.h"
 #include "model/model_stream.h"
 
 /* ---- latent attention (model_latent.c) --------------------------------------------------------- */
@@ -49,6 +50,7 @@ struct sq_forward {
     sq_latent_rows latent; /* empty without latent attention */
     sq_tap_fn tap;   /* NULL: nobody listens */
     void *tap_user;
+    sq_look *look;   /* NULL: nobody guesses experts */
 };
 
 /* The layer's attention from h to a: f->segs are filled in. */

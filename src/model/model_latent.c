@@ -65,9 +65,10 @@ static void project(sq_forward *f, const sq_layer *l) {
 void sq_latent_attention(sq_forward *f, int32_t i_layer, int32_t n_segs) {
     const sq_layer *l = f->layer;
     const sq_weight *q = &l->mat[l->mat[SQ_ROLE_Q].rows > 0 ? SQ_ROLE_Q : SQ_ROLE_Q_A];
-    const bool quant = sq_forward_wants_q8(q) || sq_forward_wants_q8(&l->mat[SQ_ROLE_KV_A]);
+    const bool quant = f->look || sq_forward_wants_q8(q) || sq_forward_wants_q8(&l->mat[SQ_ROLE_KV_A]);
     sq_be_rmsnorm(f->b, &f->x, NULL, f->x.m, l->vec[SQ_ROLE_ATTN_NORM], f->m->cfg.norm_eps, quant, &f->h);
     sq_forward_show(f, i_layer, SQ_TAP_ATTN_IN, &f->h);
+    if (f->look) sq_look_attention(f->look, i_layer, &f->h);
     project(f, l);
     const sq_mla_shape s = shape_of(f);
     sq_be_mla_prepare(f->b, &s, f->segs, n_segs, &f->q, &f->latent.kv_a);

@@ -79,14 +79,16 @@ squish_status sq_moe_block(sq_forward *f, int32_t i_layer) {
     sq_moe_rows *r = &f->moe;
     const sq_linear router = {&l->mat[SQ_ROLE_ROUTER], NULL, &r->scores, false};
     /* Whoever has codes reads the integer form; that it is there does not disturb who reads floats. */
-    const bool quant = sq_forward_wants_q8(router.w) || sq_forward_wants_q8(&l->experts[0].gate) ||
+    const bool quant = f->look || sq_forward_wants_q8(router.w) || sq_forward_wants_q8(&l->experts[0].gate) ||
                        sq_forward_wants_q8(&l->mat[SQ_ROLE_SHARED_GATE]);
     bool switched;
     sq_be_rmsnorm(f->b, &f->x, NULL, f->x.m, l->vec[SQ_ROLE_FFN_NORM], c->norm_eps, quant, &f->h);
     sq_forward_show(f, i_layer, SQ_TAP_FFN_IN, &f->h);
     sq_be_linear(f->b, &f->h, &router, 1);
     sq_be_route(f->b, &r->scores, &r->routes);
+    if (f->look) sq_look_routed(f->look, i_layer, &r->routes);
     if (f->stream) sq_stream_experts_want(f->stream, i_layer, &r->routes);
+    if (f->look) sq_look_block(f->look, i_layer, &f->h, &r->routes);
     sq_be_experts_gather(f->b, &f->h, &r->routes, &r->e);
     const bool shared = shared_block(f, l, &switched);
     SQ_TRY(run_experts(f, i_layer));

@@ -408,3 +408,9 @@ bool sq_stream_has_expert(const sq_stream *s, int32_t layer, int32_t expert) {
     const int32_t unit = unit_of(s, layer, expert);
     return unit >= 0 && sq_io_has(s->io, unit);
 }
+
+uint64_t sq_stream_expert_bytes(const sq_stream *s) {
+    for (int32_t l = 0; l < s->m->cfg.n_layers && s->m->cfg.moe.n; l++)
+        if (unit_of(s, l, 0) >= 0) return s->units[unit_of(s, l, 0)].bytes;
+    return 0;
+}

@@ -60,6 +60,7 @@ typedef struct {
 } sq_expert_hint;
 void sq_stream_hint(sq_stream *s, const sq_expert_hint *h, int32_t n);
 bool sq_stream_has_expert(const sq_stream *s, int32_t layer, int32_t expert); /* in memory, just now */
+uint64_t sq_stream_expert_bytes(const sq_stream *s); /* of an expert's unit; 0: there are none */
 
 void sq_stream_get_stats(const sq_stream *s, sq_io_stats *out);
 

@@ -12,6 +12,7 @@
 #ifndef SQ_SCHED_H
 #define SQ_SCHED_H
 
+#include "model/model_look.h"
 #include "model/model_stream.h"
 #include "sample/sample.h"
 #include "sched/sched_cost.h"
@@ -48,6 +49,9 @@ struct squish_engine {
     sq_forward *f;
     sq_stream *stream;       /* NULL: weights are mapped */
     const char *mapped;      /* and why they are; "": nobody asked for anything else */
+    sq_look *look;           /* of experts that are streamed; NULL: nobody guesses */
+    sq_look_maps *look_maps;
+    char look_why[240];      /* why fitted maps are not used; "": they are, or nobody asked */
     sq_masks *masks;
     int32_t threads, ctx, chunk;
     uint64_t scratch_bytes;
@@ -80,6 +84,10 @@ squish_status sq_engine_plan_stream(const sq_model *m, const squish_engine_optio
 squish_status sq_engine_make_stream(sq_engine *e, const squish_engine_options *o,
                                     const squish_mem_estimate *est, squish_error *err);
 void sq_engine_agile_info(const sq_engine *e, squish_agile_info *out);
+/* (sched_look.c) Who guesses experts of an engine that streams them; others have nobody. A file of maps that
+ * cannot be used leaves it to the routers, with a word in e->look_why. NO_MEMORY. */
+squish_status sq_engine_make_look(sq_engine *e, const squish_engine_options *o, squish_error *err);
+void sq_engine_look_info(const sq_engine *e, squish_lookahead_info *out);
 /* Bytes of cache and scratch of options with a context. */
 uint64_t sq_engine_kv_bytes(const sq_model *m, const squish_engine_options *o);
 uint64_t sq_engine_scratch_bytes(const sq_model *m, const squish_engine_options *o);

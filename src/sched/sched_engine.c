@@ -227,6 +227,7 @@ squish_status sq_engine_new(sq_engine **out, const sq_model *m, const squish_eng
     SQ_GUARD(
         sq_forward_new(&e->f, m, e->b, e->kv, o.chunk_tokens, SQ_SEQS_MAX, SQ_LOGIT_ROWS, &e->alloc, err));
     SQ_GUARD(sq_engine_make_stream(e, &o, &est, err));
+    SQ_GUARD(sq_engine_make_look(e, &o, err));
     SQ_GUARD(sq_masks_new(&e->masks, &e->alloc, err));
     *out = e;
     return SQUISH_OK;
@@ -251,6 +252,8 @@ void sq_engine_free(sq_engine *e) {
     if (!e) return;
     sq_masks_free(e->masks);
     sq_forward_free(e->f);
+    sq_look_free(e->look);
+    sq_look_maps_free(e->look_maps);
     sq_stream_free(e->stream);
     sq_kv_pool_free(e->kv);
     sq_backend_free(e->b);
