@@ -6,7 +6,7 @@ noise around 0.02 and take their place on the disk; with --ternary they are 1/64
 
     scripts/make_shape.py OUT SHAPE [--random | --ternary] [--layers N] [--tokenizer DIR]
 
-SHAPE: 1.5b, 7b, 14b (Qwen2.5) or qwen3-8b."""
+SHAPE: 1.5b, 7b, 14b (Qwen2.5), qwen3-8b or qwen3-30b-a3b (128 experts, of which a token takes 8)."""
 import argparse
 import json
 import pathlib
@@ -19,7 +19,9 @@ SHAPES = {
     "7b": (3584, 28, 28, 4, 18944, 152064, False, False),
     "14b": (5120, 48, 40, 8, 13824, 152064, False, False),
     "qwen3-8b": (4096, 36, 32, 8, 12288, 151936, False, True),
+    "qwen3-30b-a3b": (2048, 48, 32, 4, 6144, 151936, False, True),
 }
+EXPERTS = {"qwen3-30b-a3b": (128, 8, 768)}  # how many, those a token takes, their ffn
 
 
 def tensors(shape, layers):
@@ -35,9 +37,13 @@ def tensors(shape, layers):
         if norms:
             yield p + "self_attn.q_norm.weight", (128,)
             yield p + "self_attn.k_norm.weight", (128,)
-        yield p + "mlp.gate_proj.weight", (ffn, hidden)
-        yield p + "mlp.up_proj.weight", (ffn, hidden)
-        yield p + "mlp.down_proj.weight", (hidden, ffn)
+        n, _, wide = EXPERTS.get(shape, (0, 0, ffn))
+        if n:
+            yield p + "mlp.gate.weight", (n, hidden)
+        for e in (f"experts.{k}." for k in range(n)) if n else ("",):
+            yield f"{p}mlp.{e}gate_proj.weight", (wide, hidden)
+            yield f"{p}mlp.{e}up_proj.weight", (wide, hidden)
+            yield f"{p}mlp.{e}down_proj.weight", (hidden, wide)
         yield p + "input_layernorm.weight", (hidden,)
         yield p + "post_attention_layernorm.weight", (hidden,)
     yield "model.norm.weight", (hidden,)
@@ -101,6 +107,10 @@ def write(out, shape, layers, make):
               "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv, "head_dim": 128,
               "vocab_size": vocab, "max_position_embeddings": 32768, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0,
               "hidden_act": "silu", "tie_word_embeddings": tied, "torch_dtype": "bfloat16"}
+    if shape in EXPERTS:
+        n, used, wide = EXPERTS[shape]
+        config.update(architectures=["Qwen3MoeForCausalLM"], model_type="qwen3_moe", num_experts=n, num_experts_per_tok=used,
+                      moe_intermediate_size=wide, norm_topk_prob=True, decoder_sparse_step=1, mlp_only_layers=[])
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     return at
 

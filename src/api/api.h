@@ -60,6 +60,7 @@ typedef struct {
     squish_attention attention;
     squish_spec spec;   /* of answers that do not say */
     uint64_t memory_limit; /* weights, caches and scratch of all models; 0: what is available */
+    squish_lookahead lookahead; /* of experts that are streamed */
     bool agile;            /* weights that do not fit what is available are streamed; those that do not fit
                               memory_limit are in any case */
     double keep_alive_s;   /* of models loaded on demand; < 0: for ever */

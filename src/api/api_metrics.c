@@ -101,6 +101,7 @@ static void label(sq_buf *b, const char *text) {
 typedef struct {
     const sq_api_model *m;
     squish_batch_stats s;
+    squish_lookahead_info look;
 } model_stats;
 
 typedef struct {
@@ -125,6 +126,12 @@ static double guessed(const model_stats *x) { return (double)x->s.guessed_tokens
 static double right(const model_stats *x) { return (double)x->s.right_tokens; }
 static double density(const model_stats *x) { return x->s.attn_density; }
 static double fairness(const model_stats *x) { return x->s.fairness; }
+static double moe_hit(const model_stats *x) { return (double)x->look.hit_bytes; }
+static double moe_miss(const model_stats *x) { return (double)x->look.miss_bytes; }
+static double moe_predicted(const model_stats *x) { return (double)x->look.predicted_bytes; }
+static double moe_wasted(const model_stats *x) { return (double)x->look.wasted_bytes; }
+static double moe_strict(const model_stats *x) { return x->look.strict; }
+static double moe_covered(const model_stats *x) { return x->look.covered; }
 static double load_s(const model_stats *x) { return x->m->load_ms / 1e3; }
 
 static const model_row model_rows[] = {
@@ -146,6 +153,12 @@ static const model_row model_rows[] = {
     {"evaluated_tokens_total", "counter", "tokens that went through the model", evaluated},
     {"spec_guessed_tokens_total", "counter", "tokens that were guessed and tried", guessed},
     {"spec_right_tokens_total", "counter", "and of these, right", right},
+    {"moe_hit_bytes_total", "counter", "experts that were in memory when they were asked for", moe_hit},
+    {"moe_miss_bytes_total", "counter", "experts that were not", moe_miss},
+    {"moe_predicted_bytes_total", "counter", "experts read because they were guessed", moe_predicted},
+    {"moe_wasted_bytes_total", "counter", "experts read ahead that nobody asked for", moe_wasted},
+    {"moe_strict_recall", "gauge", "share of experts that were among as many guessed ones", moe_strict},
+    {"moe_covered_recall", "gauge", "share of experts that were guessed at all", moe_covered},
     {"fairness", "gauge", "Jain's index over clients with work", fairness},
 };
 
@@ -235,6 +248,7 @@ static void print_all(sq_api *api, sq_buf *b) {
     for (sq_api_model *m = sq_api_model_first(api); m && n < MODELS_MAX; m = m->next) {
         if (m->state != SQ_API_READY) continue;
         x[n].m = m;
+        squish_engine_get_lookahead(m->engine, &x[n].look);
         squish_batch_get_stats(m->batch, &x[n++].s);
     }
     print_models(b, x, n);

@@ -196,6 +196,7 @@ static squish_status plan(sq_api_model *m, squish_engine_options *o, squish_erro
     o->memory_limit = m->load->budget;
     /* One that would fit alone waits for others to go. */
     o->agile.on = opt->agile || (opt->memory_limit && m->info.weight_bytes >= opt->memory_limit);
+    o->agile.lookahead = opt->lookahead;
     SQ_TRY(squish_engine_estimate(m->model, o, &e, err));
     uint64_t usable = e.available_bytes / 10 * 9;
     if (m->load->budget && m->load->budget < usable) usable = m->load->budget;
@@ -228,6 +229,7 @@ static void say_streamed(const sq_api_model *m) {
              "again and again (%s)",
              m->name, (double)m->info.weight_bytes / 1e9, (double)a->budget_bytes / 1e9, a->backend);
     m->api->opt.warn(m->api->opt.warn_user, line);
+    if (*m->engine_info.lookahead.why) m->api->opt.warn(m->api->opt.warn_user, m->engine_info.lookahead.why);
 }
 
 static squish_status open_all(sq_api_model *m, squish_error *err) {

@@ -131,6 +131,12 @@ squish_status bench_grammar(const bench_options *o, json_t *rows, squish_error *
  * "differ", in which one token is another (0, or it is a bug). */
 squish_status bench_spec(const bench_options *o, json_t *rows, squish_error *err);
 
+/* Guesses of experts (docs/lookahead.md). With o->text maps are fitted to its first half and guesses counted
+ * on the second, "KIND, layer N early" or "late", and "KIND, mean": the share of chosen experts that were
+ * among as many guessed ones, with "covered", among those and some more. "cost of a layer, KIND" in us, in
+ * steps of one token, o->runs times. UNSUPPORTED: a model without experts. */
+squish_status bench_moe(const bench_options *o, json_t *rows, squish_error *err);
+
 /* What the machine can do at all, with o->threads: "read memory" (GB/s of 1 GiB of anonymous memory), "int8
  * dot products" and "f32 multiply-adds" (Gop/s). The same probes, one measurement a call, for benches that
  * take their limit between their own runs. NO_MEMORY; INVALID: too many threads, an isa nobody knows. */

@@ -180,6 +180,7 @@ int cli_memory(cli *c, squish_engine_options *o);
 void cli_say_memory(const cli *c, const squish_engine *e, const squish_model *m);
 void cli_print_agile(const squish_engine *e); /* the same in a line on stderr */
 /* What reading in units did, or why it did nothing; NULL: nobody asked. */
+json_t *cli_lookahead_json(const squish_engine *e); /* likewise of guesses; NULL: weights are not streamed */
 json_t *cli_agile_json(const squish_engine *e);
 squish_attention cli_attention(const cli *c); /* --sage-attention, --sparge-attn and theirs */
 /* (cli_refine.c) squish_compress, in two steps where --refine says so. *pid: the process that refines what

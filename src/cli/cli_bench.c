@@ -23,6 +23,7 @@ static const struct {
                {"kv", bench_kv, true, true, AT | ATT | KVS | PROSE},
                {"kv-votes", bench_kv_votes, false, false, 0},
                {"latent", bench_latent, true, true, AT},
+               {"moe", bench_moe, true, true, PROSE},
                {"tokenizer", bench_tokenizer, true, false, PROSE},
                {"grammar", bench_grammar, true, false, 0},
                {"spec", bench_spec, true, true, AT | SPEC | PROSE},
@@ -36,7 +37,8 @@ enum { ALL = (1u << (SQ_COUNT(benches) - 2)) - 1 };
 static void print_rows(const json_t *rows) {
     static const char *const key[] = {"noise", "min", "max", "limit"};
     static const char *const more[] = {"speedup", "density",   "worst",           "same_token", "cost",
-                                       "tok_s",   "tok_s_off", "tokens_per_step", "differ",     "smaller"};
+                                       "tok_s",   "tok_s_off", "tokens_per_step", "differ",     "smaller",
+                                       "covered"};
     size_t i;
     const json_t *r;
     printf("%-24s %12s %-6s %10s %10s %10s %10s %8s\n", "", "median", "", "noise", "min", "max", "limit",

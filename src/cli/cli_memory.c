@@ -8,6 +8,7 @@ int cli_memory(cli *c, squish_engine_options *o) {
     if (limit && !cli_parse_size(limit, &o->memory_limit))
         return cli_fail_text(c, 2, "--memory-limit: '%.60s' is no size (as 8G or 512M)", limit);
     o->agile.on = cli_flag(c, OPT_AGILE_IO) || limit;
+    squish_lookahead_from_name(cli_text(c, OPT_LOOKAHEAD), &o->agile.lookahead);
     return 0;
 }
 
@@ -21,6 +22,21 @@ void cli_say_memory(const cli *c, const squish_engine *e, const squish_model *m)
     cli_note(c,
              "squish: weights of %s do not fit: %s of memory for them, the rest is read again and again (%s)",
              cli_bytes(w.weight_bytes, all), cli_bytes(i.agile.budget_bytes, kept), i.agile.backend);
+    if (*i.lookahead.why) cli_note(c, "squish: %s", i.lookahead.why);
+}
+
+json_t *cli_lookahead_json(const squish_engine *e) {
+    squish_engine_info i;
+    squish_engine_get_info(e, &i);
+    const squish_lookahead_info *l = &i.lookahead;
+    if (!i.agile.on) return NULL;
+    if (l->kind == SQUISH_LOOKAHEAD_OFF) return json_pack("{s:s}", "kind", "off");
+    return json_pack("{s:s, s:s, s:i, s:i, s:I, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:f}", "kind",
+                     squish_lookahead_name(l->kind), "why", l->why, "used", (int)l->used, "extra",
+                     (int)l->extra, "tokens", (json_int_t)l->tokens, "strict", l->strict, "covered",
+                     l->covered, "resident", l->resident, "hit_bytes", (json_int_t)l->hit_bytes, "miss_bytes",
+                     (json_int_t)l->miss_bytes, "predicted_bytes", (json_int_t)l->predicted_bytes,
+                     "wasted_bytes", (json_int_t)l->wasted_bytes, "us_layer", l->us_layer);
 }
 
 json_t *cli_agile_json(const squish_engine *e) {
@@ -53,4 +69,11 @@ void cli_print_agile(const squish_engine *e) {
             "%s read (%s), %llu units were there, %llu on their way, %llu not; waited %.1f ms of %.1f\n",
             cli_bytes(a->bytes_read, bytes), a->backend, (unsigned long long)a->hits,
             (unsigned long long)a->late_hits, (unsigned long long)a->misses, a->stall_ms, a->busy_ms);
+    const squish_lookahead_info *l = &i.lookahead;
+    if (l->tokens == 0) return;
+    fprintf(stderr,
+            "experts guessed (%s): %.1f %% right, %.1f %% with %d more; %.1f %% in memory when asked for; "
+            "%.1f us a layer\n",
+            squish_lookahead_name(l->kind), 100 * l->strict, 100 * l->covered, l->extra, 100 * l->resident,
+            l->us_layer);
 }

@@ -109,6 +109,8 @@ static int print_json(cli *c, const cli_session *s, answer *a) {
                           t->prefill_tok_s, "seed", (json_int_t)t->seed, "attn_density", e.attn_density);
     json_t *agile = cli_agile_json(s->engine);
     if (agile) json_object_set_new(o, "agile_io", agile);
+    json_t *look = cli_lookahead_json(s->engine);
+    if (look) json_object_set_new(o, "lookahead", look);
     json_t *touched = cli_touched(c, s, t);
     if (json_array_size(touched)) json_object_set(o, "touched", touched);
     json_decref(touched);

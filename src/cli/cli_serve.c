@@ -125,6 +125,7 @@ static int take_options(cli *c, sq_api_options *o) {
     if (limit && !cli_parse_size(limit, &o->memory_limit))
         return cli_fail_text(c, 2, "--memory-limit: '%.60s' is no size (as 8G or 512M)", limit);
     o->agile = cli_flag(c, OPT_AGILE_IO);
+    squish_lookahead_from_name(cli_text(c, OPT_LOOKAHEAD), &o->lookahead);
     if (!parse_time(cli_text(c, OPT_KEEP_ALIVE), &o->keep_alive_s))
         return cli_fail_text(c, 2, "--keep-alive: '%.60s' is no time (as 30s, 5m or -1)",
                              cli_text(c, OPT_KEEP_ALIVE));

@@ -85,6 +85,12 @@ json_t *cli_touched(const cli *c, const cli_session *s, const squish_gen_stats *
     if (cli_flag(c, OPT_AGILE_IO))
         put(&r, "agile-io", (double)r.engine.agile.bytes_read, "bytes of weights read", "%s",
             r.engine.agile.why);
+    if (strcmp(cli_text(c, OPT_LOOKAHEAD), "auto") != 0 && strcmp(cli_text(c, OPT_LOOKAHEAD), "off") != 0)
+        put(&r, "lookahead", (double)r.engine.lookahead.tokens, "choices of experts guessed", "%s",
+            s->info.n_experts == 0 ? "the model has no experts"
+            : r.engine.agile.on
+                ? "no token was evaluated behind the prompt"
+                : "no weights are streamed (--memory-limit), so there is nothing to read ahead");
     put_attention(&r);
     if (strcmp(cli_text(c, OPT_SPEC), "auto") != 0 && strcmp(cli_text(c, OPT_SPEC), "off") != 0)
         put(&r, "spec", t->guessed_tokens, "tokens guessed", "no guess was worth its row in %d tokens",
