@@ -15,9 +15,9 @@
  *   kind         scores of layer T for a token
  *   T0           the experts that the tokens before took there, the last one's first
  *   ROUTER       T's router on h of T - 1 (its norm's weights swapped for T's); on a where T - 1 has no
- * experts. Nothing is trained (compare FATE, arXiv:2502.12224) CALIBRATED   now h + prev p (early), now a +
- * prev p (late), p being what T's router saw of the token before: ridge regressions to T's scores, fitted by
- * squish calibrate --moe
+ *                experts. Nothing is trained (compare FATE, arXiv:2502.12224)
+ *   CALIBRATED   now h + prev p (early), now a + prev p (late), p being what T's router saw of the token
+ *                before: ridge regressions to T's scores, fitted by squish calibrate --moe
  *
  * Maps are kept in 8 bits, large ones in 4, so a guess is one pass over less than a router has. What `prev`
  * gives for the next token is made when p is there, off the way to the guess.
