@@ -272,9 +272,10 @@ static void top(const float *s, int32_t n, int32_t want, int32_t *out) {
 
 /* Each expert that any row guessed, with its best rank in a row as weight, likeliest first. */
 static void hint(sq_look *l, const guess *g) {
+    const int32_t named = l->o.hint_extra ? l->want : l->rule.used;
     int32_t n = 0;
     if (!l->o.hint) return;
-    for (int32_t k = 0; k < l->want; k++) {
+    for (int32_t k = 0; k < named; k++) {
         for (int32_t r = 0; r < l->m; r++) {
             const int32_t e = g->list[r * l->want + k];
             if (l->weight[e] > 0) continue;

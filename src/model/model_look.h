@@ -89,6 +89,8 @@ typedef struct {
                          them, at least one */
     int32_t rows_max; /* of a step with guesses; 0: as many as leave SQ_LOOK_UNION */
     bool unwatched;   /* layers do not rest: for measurements */
+    bool hint_extra;  /* those beyond are hinted, too: more bytes, and no fewer stalls where it was measured
+                         (docs/lookahead.md) */
     sq_look_hint_fn hint; /* NULL: guesses are counted only */
     /* Is an expert in memory just now? NULL: nobody knows. */
     bool (*has)(void *user, int32_t layer, int32_t expert);

@@ -10,11 +10,16 @@
 
 /* ---- of an engine ---------------------------------------------------------------------------- */
 
+/* Where all of them are in memory there is nothing to say, and no lock is taken. */
 static void hint(void *user, int32_t layer, const int32_t *experts, const float *weights, int32_t n) {
     sq_expert_hint h[SQ_IO_HINTS_MAX];
+    bool missing = false;
     if (n > SQ_IO_HINTS_MAX) n = SQ_IO_HINTS_MAX;
-    for (int32_t i = 0; i < n; i++) h[i] = (sq_expert_hint){layer, experts[i], weights[i]};
-    sq_stream_hint(user, h, n);
+    for (int32_t i = 0; i < n; i++) {
+        h[i] = (sq_expert_hint){layer, experts[i], weights[i]};
+        missing |= !sq_stream_has_expert(user, layer, experts[i]);
+    }
+    if (missing) sq_stream_hint(user, h, n);
 }
 
 static bool has(void *user, int32_t layer, int32_t expert) {

@@ -228,7 +228,8 @@ static void watch_run(run *x, const sq_look_maps *maps, const int32_t *ids, int3
     w->maps = maps;
     w->used = x->m->cfg.moe.used;
     w->extra = 2;
-    const sq_look_options o = {.extra = 2, .unwatched = true, .hint = watch_hint, .user = w};
+    const sq_look_options o = {
+        .extra = 2, .unwatched = true, .hint_extra = true, .hint = watch_hint, .user = w};
     sq_look *l = new_look(x, maps, &o);
     sq_forward_set_look(x->e->f, l);
     sq_forward_set_tap(x->e->f, watch_tap, w);
@@ -348,7 +349,8 @@ static void the_likeliest_by_the_routers_are_guessed(void **state) {
         assert_ok(sq_look_maps_new(&maps, x.m, SQ_LOOK_ROUTER, &x.m->alloc, &err), &err);
         k.w.m = x.m;
         k.w.maps = maps;
-        const sq_look_options o = {.extra = 1, .unwatched = true, .hint = score_hint, .user = &k};
+        const sq_look_options o = {
+            .extra = 1, .unwatched = true, .hint_extra = true, .hint = score_hint, .user = &k};
         sq_look *l = new_look(&x, maps, &o);
         sq_forward_set_look(x.e->f, l);
         sq_forward_set_tap(x.e->f, score_tap, &k);
