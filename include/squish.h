@@ -152,7 +152,10 @@ typedef struct {
     bool allow_collapsed; /* open a tier whose measured quality is "collapsed" (else QUALITY) */
     const squish_lora *loras; /* [n_loras], in order; at most 16 */
     int32_t n_loras;
-    squish_warn_fn warn;
+    const char *heads; /* file of heads that guess (squish_train_heads); NULL: the one beside the tiers or
+                          the checkpoint, if there is one; "none": without. One that cannot be used is told
+                          warn */
+    squish_warn_fn warn;     /* may be called as long as the model is open */
     void *warn_user;
 } squish_model_options;
 squish_model_options squish_model_options_default(void);
@@ -179,6 +182,7 @@ typedef struct {
     int32_t ctx_train;        /* positions the model was trained for */
     int32_t window;           /* sliding window in tokens of the windowed layers, 0 = none */
     bool tied_head, has_tokenizer, has_template;
+    int32_t guess_heads;      /* heads that guess (squish_train_heads); 0: none */
     squish_quality quality;   /* of a tier, when it was made */
     double load_ms;           /* open to ready */
 } squish_model_info;
@@ -488,9 +492,10 @@ typedef enum {
     SQUISH_SPEC_AUTO,  /* what there is, where it pays */
     SQUISH_SPEC_OFF,
     SQUISH_SPEC_NGRAM, /* what followed the last time the text ended like this */
+    SQUISH_SPEC_HEADS, /* heads that were trained to (squish_train_heads) */
     SQUISH_SPEC_COUNT
 } squish_spec_mode;
-const char *squish_spec_name(squish_spec_mode m); /* "auto", "off", "ngram"; NULL: none */
+const char *squish_spec_name(squish_spec_mode m); /* "auto", "off", "ngram", "heads"; NULL: none */
 bool squish_spec_from_name(const char *name, squish_spec_mode *out);
 typedef struct {
     squish_spec_mode mode;

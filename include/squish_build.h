@@ -147,6 +147,39 @@ squish_status squish_lookahead_measure(const squish_model *m, const squish_looka
                                        const squish_calibrate_options *opt, squish_lookahead_fn fn,
                                        void *user, squish_lookahead_result *out, squish_error *err);
 
+/* ---- heads that guess ------------------------------------------------------------------------ */
+
+typedef struct {
+    const char *text;   /* UTF-8: where the model's own text begins, besides an empty page; NULL: none */
+    size_t text_bytes;
+    const char *home;   /* the store; NULL: $SQUISH_HOME or ~/.squish */
+    int32_t heads;      /* tokens they can guess in a row, 1..8; 0: 4 */
+    int32_t ids;        /* of the vocabulary, the commonest: what they can name; 0: 2048 */
+    int32_t tokens;     /* that the model writes for them to learn from; 0: 131072 */
+    int32_t steps;      /* of training; 0: 600 */
+    int32_t bits;       /* of their weights, 4 or 8; 0: 4 */
+    int32_t threads;    /* 0: all */
+    uint64_t seed;
+    squish_progress_fn progress;
+    void *progress_user;
+} squish_heads_options;
+squish_heads_options squish_heads_options_default(void);
+typedef struct {
+    char file[1024];
+    uint64_t bytes;
+    int32_t heads, tokens, steps;
+    float agreement[8];           /* how often head i, given right tokens before, names the likeliest one */
+    float coverage;               /* share of likeliest tokens that heads can name */
+    float loss_first, loss_last;  /* nats between the model and its heads */
+    double seconds;
+} squish_heads_result;
+/* Train heads that guess the model's next tokens (squish_spec_mode) on text that it writes itself, into `out`
+ * (NULL: where squish_model_open looks for them). The model does not change. The file appears whole or not at
+ * all; a seed gives one file, whatever the threads. Errors: INVALID, UNSUPPORTED, NO_MEMORY, CANCELLED,
+ * NUMERIC, IO, NO_SPACE. */
+squish_status squish_train_heads(const squish_model *m, const char *out, const squish_heads_options *opt,
+                                 squish_heads_result *r, squish_error *err);
+
 /* ---- planning and tidying -------------------------------------------------------------------- */
 
 typedef struct {

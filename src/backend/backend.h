@@ -196,6 +196,10 @@ void sq_be_experts_sum(sq_backend *b, const sq_routes *r, const sq_expert_rows *
                        const sq_rows *gate, sq_rows *y);
 /* x += y */
 void sq_be_add(sq_backend *b, sq_rows *x, const sq_rows *y);
+/* x += silu(s) = s / (1 + exp(-s)); s ends with its silu. */
+void sq_be_silu_add(sq_backend *b, sq_rows *x, sq_rows *s);
+/* Make the integer form of rows from the other. */
+void sq_be_quantise(sq_backend *b, sq_rows *r);
 /* y[to + i] = x[from + i] for i < n, of the same width, the f32 form alone; y ends with them. */
 void sq_be_copy_rows(sq_backend *b, const sq_rows *x, int32_t from, int32_t n, sq_rows *y, int32_t to);
 /* cos[i][j] = A cos(pos[i] * inv_freq[j]), sin alike; angles in double (an f32 angle is off in the third

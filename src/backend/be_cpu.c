@@ -286,6 +286,17 @@ void sq_be_add(sq_backend *b, sq_rows *x, const sq_rows *y) {
     x->quantised = false;
 }
 
+void sq_be_silu_add(sq_backend *b, sq_rows *x, sq_rows *s) {
+    float ones[SQ_GROUP];
+    for (int32_t i = 0; i < SQ_GROUP; i++) ones[i] = 1;
+    for (int32_t i = 0; i < x->m; i++)
+        for (int32_t g = 0; g < x->groups; g++) {
+            const size_t at = (size_t)i * sq_rows_ld(x) + (size_t)g * SQ_GROUP;
+            b->k.silu_mul(s->f + at, ones, SQ_GROUP, s->f + at);
+        }
+    sq_be_add(b, x, s);
+}
+
 void sq_be_copy_rows(sq_backend *b, const sq_rows *x, int32_t from, int32_t n, sq_rows *y, int32_t to) {
     (void)b;
     const size_t ld = sq_rows_ld(x);

@@ -138,8 +138,6 @@ void sq_be_hadamard(float *x, int32_t n);
 /* Run fn over items, on the pool or, if the work is small, on the caller alone. */
 void sq_be_run(sq_backend *b, sq_pool_fn fn, void *ctx, int32_t n_items, int64_t work);
 sq_glu_fn *sq_be_glu(const sq_backend *b, sq_activation act);
-/* Quantise rows [0, r->m) and set r->quantised. */
-void sq_be_quantise(sq_backend *b, sq_rows *r);
 /* Low-rank terms of a matrix. Floats that V x takes for m rows (0: no terms); V x of all terms into t; and
  * y [m][ldy] += scale * U t for the rows of tiles [tile0, tile0 + n_tiles), tmp [m][16 * n_tiles]. */
 size_t sq_be_lowrank_floats(const sq_weight *w, int32_t m);

@@ -20,6 +20,7 @@ typedef enum {
     CLI_SERVE,
     CLI_COMPRESS,
     CLI_CALIBRATE,
+    CLI_TRAIN_HEADS,
     CLI_FIDELITY,
     CLI_EXPORT,
     CLI_PLAN,
@@ -219,6 +220,7 @@ int cli_chat(cli *c);
 int cli_serve(cli *c);
 int cli_compress(cli *c);
 int cli_calibrate(cli *c);
+int cli_train_heads(cli *c);
 int cli_fidelity(cli *c);
 int cli_export(cli *c);
 int cli_plan(cli *c);

@@ -19,6 +19,8 @@ const char *const cli_examples[CLI_COMMANDS][CLI_EXAMPLES_MAX] = {
                       "squish compress path/to/checkpoint --tier q8 -o /data/tiers"},
     [CLI_CALIBRATE] = {"squish calibrate path/to/checkpoint",
                        "squish calibrate path/to/checkpoint --text book.txt --block 1"},
+    [CLI_TRAIN_HEADS] = {"squish train-heads",
+                         "squish train-heads path/to/checkpoint --text book.txt --steps 2000"},
     [CLI_FIDELITY] = {"squish fidelity path/to/checkpoint --tier q8",
                       "squish fidelity path/to/checkpoint other.gguf --html report.html"},
     [CLI_EXPORT] = {"squish export path/to/checkpoint --to mlx -o checkpoint-mlx"},

@@ -33,6 +33,11 @@ const cli_command cli_commands[CLI_COMMANDS] = {
                        "sums that methods awq and gptq of squish compress need. The file lies beside the "
                        "tiers unless -o says otherwise.",
                        cli_calibrate},
+    [CLI_TRAIN_HEADS] = {"train-heads", "[MODEL]", "train heads that guess a model's next tokens",
+                         "The model writes text, from an empty page and from places of --text, and small "
+                         "heads learn what it says of it; the model does not change. With heads beside its "
+                         "tiers answers come in fewer steps, word for word the same (--spec).",
+                         cli_train_heads},
     [CLI_FIDELITY] =
         {"fidelity", "SRC [MODEL]", "what is left of a checkpoint in a model",
          "Compares the weights of MODEL (or of a tier of SRC, see --tier) with those of SRC, tensor by "

@@ -188,6 +188,7 @@ int cli_open_model(cli *c, const char *name, bool text_only, squish_model **out)
     o.verify = cli_flag(c, OPT_VERIFY);
     o.text_only = text_only;
     o.allow_collapsed = cli_flag(c, OPT_ALLOW_COLLAPSED);
+    o.heads = cli_text(c, OPT_HEADS) && *cli_text(c, OPT_HEADS) ? cli_text(c, OPT_HEADS) : NULL;
     o.warn = cli_warn;
     o.warn_user = c;
     squish_status st = find_model(c, name, text_only ? SQUISH_TIER_SOURCE : o.tier, &path, &err);

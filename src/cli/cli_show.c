@@ -118,6 +118,7 @@ static json_t *facts_json(const squish_model *model, const squish_model_info *m)
         json_object_set_new(o, "experts", json_integer(m->n_experts));
         json_object_set_new(o, "experts_used", json_integer(m->n_experts_used));
     }
+    if (o && m->guess_heads) json_object_set_new(o, "guess_heads", json_integer(m->guess_heads));
     const char *config = squish_model_config_json(model), *generation = squish_model_generation_json(model);
     if (o && config) json_object_set_new(o, "config", json_loads(config, 0, NULL));
     if (o && generation) json_object_set_new(o, "generation", json_loads(generation, 0, NULL));
@@ -157,6 +158,7 @@ static void print_facts(const squish_model_info *m, const squish_mem_estimate *e
         printf("layers        %d of %d wide, feed-forward %d\n", m->n_layers, m->hidden, m->ffn);
         if (m->n_experts) printf("experts       %d of %d for each token\n", m->n_experts_used, m->n_experts);
         printf("heads         %d of %d, %d for keys and values\n", m->n_heads, m->head_dim, m->n_kv_heads);
+        if (m->guess_heads) printf("guesses       %d tokens in a row, by heads of its own\n", m->guess_heads);
     }
     if (m->n_vocab)
         printf("vocabulary    %d rows, %d tokens%s\n", m->n_vocab, m->n_vocab_tokens,

@@ -9,6 +9,7 @@
  * speed; tiers 2 and 3 are for exchange and only stand in where nothing else is left. */
 #include "forge/forge.h"
 #include "forge/forge_plan.h"
+#include "lib/lib_heads.h"
 #include "store/store.h"
 
 #include <stdio.h>
@@ -168,6 +169,7 @@ squish_status squish_model_open(squish_model **out, const char *path, const squi
             *out = NULL;
         }
     }
+    if (st == SQUISH_OK) sq_heads_find(*out, path, &o);
     if (st == SQUISH_OK) (*out)->info.load_ms = (double)(sq_os_now_ns() - begin) / 1e6;
     return st;
 }

@@ -217,6 +217,9 @@ struct squish_model {
     squish_error tmpl_error;
     _Atomic(void *) trie;               /* of the vocabulary, made with the first grammar and let go of by */
     void (*trie_free)(void *trie);      /* this; the model knows nothing of grammars */
+    struct sq_heads *heads;             /* that guess (model_heads.h); NULL: none */
+    squish_warn_fn warn;                /* of who opened it, or NULL */
+    void *warn_user;
     const char *config_json, *generation_json; /* NUL-terminated or NULL */
     squish_model_info info;
     squish_tensor_info *tensors;        /* what squish_model_tensor lists */
@@ -335,6 +338,9 @@ squish_status sq_forward_run_part(sq_forward *f, const int32_t *ids, int32_t m, 
  * the next call. */
 const float *sq_forward_logits(sq_forward *f, const int32_t *rows, int32_t n);
 size_t sq_forward_logits_ld(const sq_forward *f);
+/* The hidden states behind the final norm that these logits came from: host, f32, row i at
+ * sq_forward_hidden_ld(f) * i, valid as long. */
+const float *sq_forward_behind_logits(sq_forward *f);
 /* Likewise the hidden states after the final norm, f32, row i at sq_forward_hidden_ld(f) * i: what embeddings
  * are made of. Ends what sq_forward_logits gave. */
 const float *sq_forward_hidden(sq_forward *f, const int32_t *rows, int32_t n);

@@ -399,6 +399,8 @@ const float *sq_forward_hidden(sq_forward *f, const int32_t *rows, int32_t n) {
     return sq_be_host(f->b, &f->out);
 }
 
+const float *sq_forward_behind_logits(sq_forward *f) { return sq_be_host(f->b, &f->out); }
+
 size_t sq_forward_hidden_ld(const sq_forward *f) { return sq_rows_ld(&f->out); }
 
 size_t sq_forward_logits_ld(const sq_forward *f) { return sq_rows_ld(&f->logits); }

@@ -4,6 +4,7 @@
  * about it.
  *
  * A model is written by the thread that opens it and read-only from then on. */
+#include "model/model_heads.h"
 #include "model/model_int.h"
 
 #include <stdio.h>
@@ -35,6 +36,7 @@ void sq_model_close(sq_model *m) {
         sq_st_close(m->loras[i].st);
         sq_gguf_close(m->loras[i].gguf);
     }
+    sq_heads_close(m->heads);
     sq_buf_deinit(&m->tok_blob);
     sq_buf_deinit(&m->tmpl_blob);
     sq_arena_deinit(&m->load);

@@ -50,6 +50,14 @@ typedef struct {
 squish_status sq_sampler_draw(sq_sampler *s, const float *logits, const uint64_t *mask, int64_t position,
                               int32_t n_top, sq_sample_result *out, squish_error *err);
 
+/* What a guesser that gives ids [n] these logits [n] would draw at `position`, with the noise that
+ * sq_sampler_draw has there and without its filters and penalties: the more alike the two rows are, the more
+ * often both name one token. Returns an index into ids, -1 if there is no number among the logits; *sure: how
+ * probable it is at temperature 1. What is less likely than the best by a factor of some hundreds is left
+ * out. */
+int32_t sq_sampler_guess(const sq_sampler *s, const float *logits, const int32_t *ids, int32_t n,
+                         int64_t position, float *sure);
+
 /* Raw log-probability of id: logits[id] minus the normaliser below. logits [n], 0 <= id < n. */
 float sq_logprob(const float *logits, int32_t n, int32_t id);
 /* Natural-log normaliser of a row: m + log sum exp(l - m), m the largest, f64 sum in index order. n > 0. */

@@ -116,3 +116,30 @@ squish_status sq_sampler_draw(sq_sampler *s, const float *logits, const uint64_t
     sq_sample_top_logprobs(&row, log_norm, n_top, out);
     return SQUISH_OK;
 }
+
+/* Below the best by so much, in units of temperature, nothing is guessed; and nothing counts in a sum. */
+static const float GUESS_REACH = 6, SUM_REACH = 12;
+
+int32_t sq_sampler_guess(const sq_sampler *s, const float *logits, const int32_t *ids, int32_t n,
+                         int64_t position, float *sure) {
+    const bool greedy = sq_sample_is_greedy(&s->p);
+    int32_t best = 0;
+    float sum = 0;
+    for (int32_t i = 1; i < n; i++)
+        if (logits[i] > logits[best]) best = i;
+    const float top = n > 0 ? logits[best] : NAN;
+    *sure = 0;
+    if (!isfinite(top)) return -1;
+    const float least = top - GUESS_REACH * s->p.temperature;
+    sq_sample_row row = {.s = (sq_sampler *)s, .logits = logits, .position = position, .top = top};
+    race c = {.row = &row, .score = -INFINITY, .id = -1, .group = UINT32_MAX};
+    for (int32_t i = 0; i < n; i++) {
+        if (logits[i] > top - SUM_REACH) sum += expf(logits[i] - top);
+        if (greedy || !(logits[i] >= least)) continue;
+        const int32_t id = c.id;
+        enter(&c, logits[i], ids[i]);
+        if (c.id != id) best = i;
+    }
+    *sure = expf(logits[best] - top) / sum;
+    return best;
+}

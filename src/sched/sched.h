@@ -12,6 +12,7 @@
 #ifndef SQ_SCHED_H
 #define SQ_SCHED_H
 
+#include "model/model_heads.h"
 #include "model/model_look.h"
 #include "model/model_stream.h"
 #include "sample/sample.h"
@@ -58,6 +59,9 @@ struct squish_engine {
     squish_attention attention;
     sq_step_cost cost;       /* of timelines that take turns; a batch has its own */
     sq_guess_rates rates;
+    sq_heads_run *heads;     /* that guess; NULL: the model has none */
+    sq_drafter drafter;      /* them, as sq_spec_guess asks them */
+    bool heads_tried, heads_ready, heads_told;
     const sq_seq *logits_of; /* whose last position the forward pass's logits belong to; NULL: nobody's */
 };
 
@@ -69,6 +73,7 @@ struct squish_seq {
     int32_t n_prompt;     /* of these, those that were given: tokens behind them were drawn */
     int32_t n_guesses;    /* tokens [n, n + n_guesses) are in the cache and not part of the timeline */
     const float *logits; /* of position n-1, in the engine's forward pass; valid while e->logits_of is this */
+    const float *hidden; /* that they came from, alike */
     atomic_int cancel;
 };
 
@@ -102,6 +107,10 @@ void sq_engine_free(sq_engine *e);
  * asked for by name beside such a cache. */
 squish_status sq_engine_spec(const sq_engine *e, sq_spec **out, const squish_spec *o, int32_t tokens_max,
                              const squish_alloc *a, squish_error *err);
+
+/* (sched_heads.c) The drafter that o may ask, for an answer; made ready with the first call. NULL: none. What
+ * is wrong with a file of heads is told the model's warn, once. By the thread the engine belongs to. */
+sq_drafter *sq_engine_drafter(sq_engine *e, const squish_spec *o);
 
 squish_status sq_seq_new(sq_seq **out, sq_engine *e, squish_error *err);
 void sq_seq_free(sq_seq *s);
@@ -167,6 +176,9 @@ bool sq_answer_is_forced(sq_answer *a);
 squish_status sq_answer_next(sq_answer *a, const float *logits, int32_t n, squish_gen_event *ev,
                              squish_error *err);
 int64_t sq_answer_seed(const sq_answer *a);
+/* sq_sampler_guess of its sampler. */
+int32_t sq_answer_guess(const sq_answer *a, const float *logits, const int32_t *ids, int32_t n,
+                        int64_t position, float *sure);
 int32_t sq_answer_tokens(const sq_answer *a); /* drawn so far */
 int32_t sq_answer_forced(const sq_answer *a); /* of those, without logits */
 int32_t sq_answer_left(const sq_answer *a); /* tokens it may still have, by max_tokens */

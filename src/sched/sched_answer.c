@@ -191,6 +191,11 @@ void sq_answer_prompt(sq_answer *a, const int32_t *ids, size_t n) {
     for (size_t i = 0; i < n; i++) sq_sampler_accept(a->sampler, ids[i], false);
 }
 
+int32_t sq_answer_guess(const sq_answer *a, const float *logits, const int32_t *ids, int32_t n,
+                        int64_t position, float *sure) {
+    return sq_sampler_guess(a->sampler, logits, ids, n, position, sure);
+}
+
 int64_t sq_answer_seed(const sq_answer *a) { return sq_sampler_seed(a->sampler); }
 int32_t sq_answer_tokens(const sq_answer *a) { return a->n_done; }
 int32_t sq_answer_forced(const sq_answer *a) { return a->n_forced; }

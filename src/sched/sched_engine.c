@@ -45,9 +45,9 @@ static sq_backend_options backend_options(const sq_model *m, const squish_engine
 
 uint64_t sq_engine_scratch_bytes(const sq_model *m, const squish_engine_options *o) {
     const sq_backend_options b = backend_options(m, o, SQ_ISA_COUNT);
-    /* And the index that guesses of an answer come from. */
+    /* And what guesses of an answer come from. */
     return sq_backend_scratch_bytes(&b) + sq_forward_bytes(m, o->chunk_tokens, SQ_LOGIT_ROWS) +
-           sq_ngram_bytes(o->ctx_tokens);
+           sq_ngram_bytes(o->ctx_tokens) + sq_heads_run_bytes(m->heads);
 }
 
 static squish_status check_attention(const squish_engine_options *o, squish_error *err) {
@@ -228,6 +228,7 @@ squish_status sq_engine_new(sq_engine **out, const sq_model *m, const squish_eng
         sq_forward_new(&e->f, m, e->b, e->kv, o.chunk_tokens, SQ_SEQS_MAX, SQ_LOGIT_ROWS, &e->alloc, err));
     SQ_GUARD(sq_engine_make_stream(e, &o, &est, err));
     SQ_GUARD(sq_engine_make_look(e, &o, err));
+    if (m->heads && !e->stream) SQ_GUARD(sq_heads_run_new(&e->heads, m->heads, m, e->b, &e->alloc, err));
     SQ_GUARD(sq_masks_new(&e->masks, &e->alloc, err));
     *out = e;
     return SQUISH_OK;
@@ -239,7 +240,8 @@ fail:
 squish_status sq_engine_spec(const sq_engine *e, sq_spec **out, const squish_spec *o, int32_t tokens_max,
                              const squish_alloc *a, squish_error *err) {
     *out = NULL;
-    if (!sq_kv_pool_policy(e->kv)->votes) return sq_spec_new(out, o, tokens_max, a, err);
+    if (!sq_kv_pool_policy(e->kv)->votes)
+        return sq_spec_new(out, o, tokens_max, e->m->heads ? e->m->cfg.hidden : 0, a, err);
     if (o->mode == SQUISH_SPEC_AUTO || o->mode == SQUISH_SPEC_OFF) return SQUISH_OK;
     return sq_fail(
         err, SQUISH_INVALID,
@@ -251,6 +253,7 @@ squish_status sq_engine_spec(const sq_engine *e, sq_spec **out, const squish_spe
 void sq_engine_free(sq_engine *e) {
     if (!e) return;
     sq_masks_free(e->masks);
+    sq_heads_run_free(e->heads);
     sq_forward_free(e->f);
     sq_look_free(e->look);
     sq_look_maps_free(e->look_maps);

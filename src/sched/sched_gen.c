@@ -17,6 +17,7 @@ struct squish_gen {
     uint64_t t_begin, t_prefilled, t_first, t_last;
     int32_t n_prompt, n_reused;
     sq_spec *spec;                    /* NULL: no guesses */
+    sq_drafter *drafter;              /* NULL: none */
     int32_t n_guesses, n_right;       /* in the last step: tried, and right so far */
 };
 
@@ -34,6 +35,7 @@ squish_status sq_gen_new(sq_gen **out, sq_seq *s, const int32_t *prompt, size_t 
     SQ_GUARD(sq_seq_sync(s, prompt, n, err));
     sq_answer_prompt(g->answer, prompt, n);
     for (size_t i = 0; g->spec && i < n; i++) sq_spec_accept(g->spec, prompt[i]);
+    if (g->spec) g->drafter = sq_engine_drafter(s->e, &o->spec);
     g->n_reused = s->reused;
     g->t_prefilled = g->t_last = sq_os_now_ns();
     *out = g;
@@ -63,8 +65,14 @@ static int32_t guess(sq_gen *g, int32_t *ids) {
     if (!g->spec) return 0;
     if (room > e->chunk - g->n_pending) room = e->chunk - g->n_pending;
     if (room > sq_answer_left(g->answer) - 1) room = sq_answer_left(g->answer) - 1;
-    sq_spec_step at = {.cost = &e->cost, .rates = &e->rates, .rows = g->n_pending, .tokens = 1};
-    const int32_t n = sq_answer_allows(g->answer, ids, sq_spec_guess(g->spec, &at, room, ids));
+    sq_spec_step at = {.cost = &e->cost,
+                       .rates = &e->rates,
+                       .rows = g->n_pending,
+                       .tokens = 1,
+                       .drafter = g->drafter};
+    if (g->drafter) g->drafter->answer = g->answer;
+    const int32_t n = sq_answer_allows(
+        g->answer, ids, sq_spec_guess(g->spec, &at, g->s->n + g->n_pending, room, ids));
     sq_spec_cut(g->spec, n);
     return n;
 }
@@ -108,6 +116,7 @@ squish_status sq_gen_next(sq_gen *g, squish_gen_event *ev, squish_error *err) {
     SQ_TRY(sq_answer_next(g->answer, logits, g->s->n + g->n_pending, ev, err));
     if (ev->id >= 0) {
         g->pending[g->n_pending++] = ev->id;
+        if (g->spec && logits) sq_spec_behind(g->spec, g->s->hidden);
         if (g->spec) sq_spec_accept(g->spec, ev->id);
         g->t_last = sq_os_now_ns();
         if (sq_answer_tokens(g->answer) == 1) g->t_first = g->t_last;

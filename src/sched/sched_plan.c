@@ -198,7 +198,9 @@ static void plan_guesses(sq_batch *b, int32_t spare) {
         if (!j->spec || b->plan[i].n_rows < j->n - j->computed) continue;
         int32_t room = j->tokens_max - j->n - 1; /* the last token of a job is never evaluated */
         if (room > spare) room = spare;
-        const int32_t n = sq_spec_guess(j->spec, &at, room, j->tokens + j->n);
+        at.drafter = sq_engine_drafter(b->e, sq_spec_wish(j->spec));
+        if (at.drafter) at.drafter->answer = j->answer;
+        const int32_t n = sq_spec_guess(j->spec, &at, j->n, room, j->tokens + j->n);
         j->n_guesses = sq_answer_allows(j->answer, j->tokens + j->n, n);
         sq_spec_cut(j->spec, j->n_guesses);
         at.rows -= n - j->n_guesses;

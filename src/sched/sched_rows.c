@@ -145,9 +145,9 @@ static void note_token(sq_batch *b, sq_job *j, uint64_t t) {
     b->stats.generated_tokens++;
 }
 
-/* One more token from the logits of its last position (NULL: none is wanted, or it is forced), and the end if
- * it is that; false: the job has left. */
-static bool advance_one(sq_batch *b, sq_job *j, const float *logits) {
+/* One more token from the logits of its last position (NULL: none is wanted, or it is forced) and the hidden
+ * state they came from, and the end if it is that; false: the job has left. */
+static bool advance_one(sq_batch *b, sq_job *j, const float *logits, const float *hidden) {
     squish_gen_event g;
     squish_error err = {0};
     const squish_status st = sq_answer_next(j->answer, logits, j->n, &g, &err);
@@ -172,6 +172,7 @@ static bool advance_one(sq_batch *b, sq_job *j, const float *logits) {
         }
     }
     if (g.finish == SQUISH_FINISH_NONE) {
+        if (j->spec && logits) sq_spec_behind(j->spec, hidden);
         if (j->spec) sq_spec_accept(j->spec, g.id);
         j->tokens[j->n++] = g.id; /* there is room: it ends at the context, and at max_tokens */
         return true;
@@ -197,14 +198,16 @@ static void count_guesses(sq_batch *b, sq_job *j, int32_t n, int32_t n_right) {
 
 /* A token from each row, as long as it is the one that was guessed there: row 0 is of the last token that was
  * certain, rows of n guesses follow. False: the job has left, and may be gone. */
-static bool advance_rows(sq_batch *b, sq_job *j, const float *logits) {
-    const size_t ld = sq_forward_logits_ld(b->e->f);
+static bool advance_rows(sq_batch *b, sq_job *j, const float *logits, const float *hidden) {
+    const size_t ld = sq_forward_logits_ld(b->e->f), ldh = sq_forward_hidden_ld(b->e->f);
     const int32_t n = j->n_guesses;
     int32_t n_right = 0;
     if (n > 0) count_guesses(b, j, n, 0);
     for (;; n_right++) {
         const int32_t guess = n_right < n ? j->tokens[j->n] : -1;
-        if (!advance_one(b, j, logits ? logits + (size_t)n_right * ld : NULL)) return false;
+        const size_t at = (size_t)n_right;
+        if (!advance_one(b, j, logits ? logits + at * ld : NULL, logits ? hidden + at * ldh : NULL))
+            return false;
         if (j->tokens[j->n - 1] != guess) break;
         count_guesses(b, j, 0, 1);
         j->computed++;
@@ -218,10 +221,10 @@ static bool advance_rows(sq_batch *b, sq_job *j, const float *logits) {
 }
 
 /* Tokens, and those that are forced behind them: rows of the next step. */
-static void advance(sq_batch *b, sq_job *j, const float *logits) {
-    bool more = advance_rows(b, j, logits);
+static void advance(sq_batch *b, sq_job *j, const float *logits, const float *hidden) {
+    bool more = advance_rows(b, j, logits, hidden);
     while (more && j->n - j->computed < SQ_JUMP_MAX && sq_answer_is_forced(j->answer))
-        more = advance_one(b, j, NULL);
+        more = advance_one(b, j, NULL, NULL);
 }
 
 static void prompt_done(sq_job *j) {
@@ -242,11 +245,12 @@ typedef struct {
 static void use_ready(sq_batch *b, ready *r) {
     if (r->n_jobs == 0) return;
     const float *logits = sq_forward_logits(b->e->f, r->rows, r->n_rows);
-    const size_t ld = sq_forward_logits_ld(b->e->f);
+    const float *hidden = sq_forward_behind_logits(b->e->f);
+    const size_t ld = sq_forward_logits_ld(b->e->f), ldh = sq_forward_hidden_ld(b->e->f);
     for (int32_t i = 0, at = 0; i < r->n_jobs; i++) {
-        const float *first = logits + (size_t)at * ld;
+        const float *first = logits + (size_t)at * ld, *behind = hidden + (size_t)at * ldh;
         at += 1 + r->jobs[i]->n_guesses;
-        advance(b, r->jobs[i], first);
+        advance(b, r->jobs[i], first, behind);
     }
     r->n_jobs = r->n_rows = 0;
 }
@@ -281,7 +285,7 @@ void sq_rows_use(sq_batch *b) {
         if (j->answer && sq_answer_wants_token(j->answer))
             add_ready(b, &r, j, first + n - 1);
         else if (j->answer)
-            advance(b, j, NULL);
+            advance(b, j, NULL, NULL);
         else
             push_embedding(b, j);
     }

@@ -104,6 +104,7 @@ static void make_logits(sq_seq *s, int32_t row, int32_t n) {
     int32_t rows[SQ_LOGIT_ROWS];
     for (int32_t i = 0; i < n; i++) rows[i] = row + i;
     s->logits = sq_forward_logits(s->e->f, rows, n);
+    s->hidden = sq_forward_behind_logits(s->e->f);
     s->e->logits_of = s;
 }
 
@@ -177,6 +178,7 @@ bool sq_seq_confirm(sq_seq *s, int32_t id) {
     s->n++;
     s->n_guesses--;
     s->logits += sq_forward_logits_ld(s->e->f);
+    s->hidden += sq_forward_hidden_ld(s->e->f);
     return true;
 }
 

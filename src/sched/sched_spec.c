@@ -6,9 +6,14 @@
  *   its cost                          C(m) = cost of rows + m rows of answers            guess is right
  *
  * The m with the most tokens a millisecond is taken, and none unless it is 3 % better than without. Guesses
- * are told apart by class (an n-gram's: how many tokens are equal before it), and how often a class is right
- * is learned by each answer for itself, beginning with what other answers of the engine saw. Where nothing
- * pays, once in 64 tokens one guess is tried all the same: a text may begin to repeat itself. */
+ * are told apart by class (an n-gram's: how many tokens are equal before it; a drafter's: its place in the
+ * row and how sure it was), and how often a class is right is learned by each answer for itself, beginning
+ * with what other answers of the engine saw. Where nothing pays, once in 64 tokens one guess is tried all the
+ * same: a text may begin to repeat itself.
+ *
+ * N-grams cost nothing and a drafter does. So what a draft would bring is foretold from how often places of a
+ * row were right, its time added to C(m), and it is asked only where that beats the n-gram; once it was, how
+ * sure it is decides whether it goes on, and how many of its guesses are tried. */
 #include "sched/sched_spec.h"
 
 #include <string.h>
@@ -18,7 +23,10 @@ static const double GAIN = 1.03;
 /* No row is cheaper than this share of the step it joins: times are noisy, and the luckiest looks free. */
 static const double FREE = 0.02;
 
-enum { PROBE_EVERY = 64 };
+enum { PROBE_EVERY = 64, SURE = 4 };
+
+/* What a draft is taken to cost before one was made, as a share of a step. */
+static const double DRAFT = 0.1;
 
 /* How far one result moves a rate: of an answer, and of the engine. */
 static const float LEARN = 1.0f / 12, LEARN_ALL = 1.0f / 24;
@@ -34,6 +42,8 @@ struct sq_spec {
     int32_t n_tried;
     int32_t since_probe; /* tokens since guesses were tried */
     sq_spec_count count;
+    float *behind;                                /* [hidden] whose logits gave the first of: */
+    int32_t hidden, since[SQ_SINCE_MAX], n_since; /* -1: there is none */
 };
 
 void sq_guess_rates_init(sq_guess_rates *r) {
@@ -42,6 +52,18 @@ void sq_guess_rates_init(sq_guess_rates *r) {
         const float seen = c <= SQ_NGRAM_MIN ? 0.05f : 1.0f - 2.0f / (float)c; /* 0.33 at 3, 0.86 at 14 */
         r->right[SQUISH_SPEC_NGRAM][c] = seen;
     }
+    static const float sure[SURE] = {0.2f, 0.45f, 0.7f, 0.93f};
+    for (int32_t m = 0; m < SQUISH_SPEC_COUNT; m++) {
+        if (m == SQUISH_SPEC_NGRAM) continue;
+        for (int32_t c = 0; c < SQ_GUESS_CLASSES; c++) r->right[m][c] = sure[c % SURE];
+        for (int32_t k = 0; k < SQ_DRAFT_PLACES; k++) r->place[m][k] = 0.6f;
+    }
+}
+
+/* Of the guess at place k of a row. */
+static uint8_t class_of_draft(int32_t k, float sure) {
+    const int32_t places = SQ_GUESS_CLASSES / SURE, at = k < places ? k : places - 1;
+    return (uint8_t)(at * SURE + (sure < 0.35f ? 0 : sure < 0.6f ? 1 : sure < 0.85f ? 2 : 3));
 }
 
 static squish_status check(const squish_spec *o, squish_error *err) {
@@ -54,15 +76,17 @@ static squish_status check(const squish_spec *o, squish_error *err) {
     return SQUISH_OK;
 }
 
-squish_status sq_spec_new(sq_spec **out, const squish_spec *o, int32_t tokens_max, const squish_alloc *a,
-                          squish_error *err) {
+squish_status sq_spec_new(sq_spec **out, const squish_spec *o, int32_t tokens_max, int32_t hidden,
+                          const squish_alloc *a, squish_error *err) {
     *out = NULL;
     SQ_TRY(check(o, err));
     if (o->mode == SQUISH_SPEC_OFF) return SQUISH_OK;
     sq_spec *s = sq_alloc_zero(a, sizeof *s);
     if (!s) return sq_fail(err, SQUISH_NO_MEMORY, "guesses: out of memory");
-    *s = (sq_spec){.alloc = *a, .opt = *o};
-    const squish_status st = sq_ngram_new(&s->ngram, tokens_max, a, err);
+    *s = (sq_spec){.alloc = *a, .opt = *o, .hidden = hidden, .n_since = -1};
+    squish_status st = sq_ngram_new(&s->ngram, tokens_max, a, err);
+    if (st == SQUISH_OK && hidden > 0 && !(s->behind = sq_alloc_new(a, (size_t)hidden * sizeof *s->behind)))
+        st = sq_fail(err, SQUISH_NO_MEMORY, "guesses: out of memory");
     if (st != SQUISH_OK) {
         sq_spec_free(s);
         return st;
@@ -75,70 +99,164 @@ void sq_spec_free(sq_spec *s) {
     if (!s) return;
     sq_ngram_free(s->ngram);
     const squish_alloc a = s->alloc;
+    sq_alloc_free(&a, s->behind, s->behind ? (size_t)s->hidden * sizeof *s->behind : 0);
     sq_alloc_free(&a, s, sizeof *s);
 }
+
+const squish_spec *sq_spec_wish(const sq_spec *s) { return &s->opt; }
 
 void sq_spec_accept(sq_spec *s, int32_t id) {
     sq_ngram_accept(s->ngram, id);
     s->since_probe++;
+    if (s->n_since < 0) return;
+    if (s->n_since < SQ_SINCE_MAX)
+        s->since[s->n_since++] = id;
+    else
+        s->n_since = -1;
 }
 
-/* The number of guesses, of n, with which a step gives the most tokens a millisecond. What more rows cost is
+void sq_spec_behind(sq_spec *s, const float *h) {
+    if (!s->behind) return;
+    memcpy(s->behind, h, (size_t)s->hidden * sizeof *s->behind);
+    s->n_since = 0;
+}
+
+/* What a step is compared by: tokens and ms. draft_ms is that of one guess, on top of its row. */
+typedef struct {
+    int32_t count;
+    double rate, tokens; /* tokens a ms with count guesses; 0, 0: none is better than without */
+} choice;
+
+/* The number of guesses, of n, with which a step gives the most tokens a millisecond, when guess i is right
+ * with chance right[i]; the first `made` of them are there and cost nothing more. What more rows cost is
  * known only once they have run, so they double at most. */
-static int32_t best_count(const sq_spec *s, const sq_spec_step *at, int32_t n, double *tokens) {
+static choice best_count(const sq_spec_step *at, const float *right, int32_t n, int32_t made,
+                         double draft_ms) {
     const double alone = sq_step_cost_alone(at->cost, at->rows), before = at->tokens;
-    if (alone <= 0) return 0;
+    if (alone <= 0) return (choice){0};
     const int32_t most = 2 * sq_step_cost_seen(at->cost) + 2 - at->rows;
-    double best = before / alone * (1 + (GAIN - 1) / before), sum = before, chance = 1;
-    int32_t count = 0;
+    double sum = before, chance = 1;
+    choice best = {.rate = before / alone * (1 + (GAIN - 1) / before)};
     if (n > most) n = most;
     for (int32_t i = 0; i < n; i++) {
-        chance *= (double)s->rates.right[s->by][s->class_of[i]];
+        chance *= (double)right[i];
         sum += chance;
         const double ms = sq_step_cost_alone(at->cost, at->rows + i + 1);
         if (at->ms_max > 0 && ms > at->ms_max) break;
-        const double least = alone * (1 + FREE * (i + 1)), paid = ms > least ? ms : least;
-        if (!(sum > best * paid)) continue;
-        best = sum / paid;
-        count = i + 1;
-        *tokens = sum;
+        const double least = alone * (1 + FREE * (i + 1)), drafts = i >= made ? (i + 1 - made) * draft_ms : 0;
+        const double paid = (ms > least ? ms : least) + drafts;
+        if (!(sum > best.rate * paid)) continue;
+        best = (choice){i + 1, sum / paid, sum};
     }
-    return count;
+    return best;
 }
 
-int32_t sq_spec_guess(sq_spec *s, sq_spec_step *at, int32_t max, int32_t *ids) {
-    s->n_tried = 0;
-    if (!s->began) s->rates = *at->rates;
-    s->began = true;
-    if (s->opt.guesses > 0 && max > s->opt.guesses) max = s->opt.guesses;
-    if (max > SQ_GUESS_MAX) max = SQ_GUESS_MAX;
-    if (max > SQ_COST_ROWS_MAX - at->rows) max = SQ_COST_ROWS_MAX - at->rows;
-    if (max <= 0) return 0;
+static void learn(float *rate, float right, float by) { *rate += (right - *rate) * by; }
+
+/* ---- n-grams --------------------------------------------------------------------------------- */
+
+static int32_t find_ngram(sq_spec *s, int32_t max, int32_t *ids, float *right) {
     int32_t length;
     s->by = SQUISH_SPEC_NGRAM;
     const int32_t n = sq_ngram_find(s->ngram, ids, max, &length);
-    for (int32_t i = 0; i < n; i++)
-        s->class_of[i] = (uint8_t)(length + i < SQ_GUESS_CLASSES - 1 ? length + i : SQ_GUESS_CLASSES - 1);
-    double tokens = at->tokens;
-    int32_t count = s->opt.guesses > 0 ? n : best_count(s, at, n, &tokens);
-    if (count == 0 && n > 0 && sq_step_cost_seen(at->cost) > 0 && s->since_probe >= PROBE_EVERY) count = 1;
-    if (count > 0) s->since_probe = 0;
-    at->rows += count;
-    at->tokens = tokens;
-    return s->n_tried = count;
+    for (int32_t i = 0; i < n; i++) {
+        const int32_t k = length + i < SQ_GUESS_CLASSES - 1 ? length + i : SQ_GUESS_CLASSES - 1;
+        s->class_of[i] = (uint8_t)k;
+        right[i] = s->rates.right[SQUISH_SPEC_NGRAM][k];
+    }
+    return n;
+}
+
+/* ---- drafts ---------------------------------------------------------------------------------- */
+
+/* Guesses of the drafter into ids, as many as seem worth their time; all of max where their number was
+ * asked for. right: how often such guesses are. */
+static int32_t make_draft(sq_spec *s, const sq_spec_step *at, int64_t position, int32_t max, int32_t *ids,
+                          float *right) {
+    sq_drafter *d = at->drafter;
+    const float *place = s->rates.place[d->mode];
+    const uint64_t begin = sq_os_now_ns();
+    int32_t n = 0;
+    if (!d->begin(d, s->behind, s->since, s->n_since)) return 0;
+    while (n < max) {
+        float sure = 0;
+        const int32_t id = d->next(d, position + n, &sure);
+        if (id < 0) break;
+        s->class_of[n] = class_of_draft(n, sure);
+        right[n] = s->rates.right[d->mode][s->class_of[n]];
+        ids[n++] = id;
+        for (int32_t k = n; k < max; k++) right[k] = place[k < SQ_DRAFT_PLACES ? k : SQ_DRAFT_PLACES - 1];
+        if (s->opt.guesses == 0 && best_count(at, right, max, n, d->ms).count <= n) break;
+    }
+    const double ms = (double)(sq_os_now_ns() - begin) / 1e6;
+    if (n > 0) d->ms += (ms / n - d->ms) / (d->ms > 0 ? 16 : 1);
+    return n;
+}
+
+static bool may_draft(const sq_spec *s, const sq_spec_step *at) {
+    const sq_drafter *d = at->drafter;
+    return d && s->n_since > 0 && (s->opt.mode == SQUISH_SPEC_AUTO || s->opt.mode == d->mode);
+}
+
+/* What a draft of at most max guesses promises. */
+static choice promise(const sq_spec *s, const sq_spec_step *at, int32_t max) {
+    const sq_drafter *d = at->drafter;
+    float right[SQ_GUESS_MAX];
+    const double ms = d->ms > 0 ? d->ms : DRAFT * sq_step_cost_alone(at->cost, at->rows);
+    for (int32_t k = 0; k < max; k++)
+        right[k] = s->rates.place[d->mode][k < SQ_DRAFT_PLACES ? k : SQ_DRAFT_PLACES - 1];
+    return best_count(at, right, max, 0, ms);
+}
+
+int32_t sq_spec_guess(sq_spec *s, sq_spec_step *at, int64_t position, int32_t max, int32_t *ids) {
+    float right[SQ_GUESS_MAX];
+    const bool fixed = s->opt.guesses > 0, known = sq_step_cost_seen(at->cost) > 0;
+    s->n_tried = 0;
+    if (!s->began) s->rates = *at->rates;
+    s->began = true;
+    if (fixed && max > s->opt.guesses) max = s->opt.guesses;
+    if (max > SQ_GUESS_MAX) max = SQ_GUESS_MAX;
+    if (max > SQ_COST_ROWS_MAX - at->rows) max = SQ_COST_ROWS_MAX - at->rows;
+    if (max <= 0) return 0;
+    const bool ngrams = s->opt.mode == SQUISH_SPEC_AUTO || s->opt.mode == SQUISH_SPEC_NGRAM;
+    int32_t n = ngrams ? find_ngram(s, max, ids, right) : 0;
+    choice best = n > 0 ? best_count(at, right, n, n, 0) : (choice){0};
+    const bool probe = known && s->since_probe >= PROBE_EVERY;
+    if (may_draft(s, at)) {
+        const int32_t most = max < at->drafter->most ? max : at->drafter->most;
+        const choice draft = promise(s, at, most);
+        if (fixed ? n == 0 : (draft.count > 0 && draft.rate > best.rate) || (probe && best.count == 0)) {
+            s->by = at->drafter->mode;
+            n = make_draft(s, at, position, fixed || draft.count > 0 ? most : 1, ids, right);
+            best = best_count(at, right, n, n, 0);
+            /* What is not tried was paid for too, and counts as its class is right. */
+            for (int32_t i = fixed ? n : best.count; i < n && i < SQ_DRAFT_PLACES; i++)
+                learn(&s->rates.place[s->by][i], right[i], LEARN);
+        }
+    }
+    if (fixed) best.count = n;
+    if (best.count == 0 && n > 0 && probe) best = (choice){1, 0, at->tokens};
+    if (best.count > 0) {
+        s->since_probe = 0;
+        if (best.tokens > 0) at->tokens = best.tokens;
+    }
+    at->rows += best.count;
+    return s->n_tried = best.count;
 }
 
 void sq_spec_cut(sq_spec *s, int32_t n) {
     if (n < s->n_tried) s->n_tried = n;
 }
 
-static void learn(float *rate, bool right, float by) { *rate += ((right ? 1.0f : 0.0f) - *rate) * by; }
-
 void sq_spec_result(sq_spec *s, int32_t n_right, sq_guess_rates *rates) {
     for (int32_t i = 0; i < s->n_tried && i <= n_right; i++) {
         const int32_t c = s->class_of[i];
-        learn(&s->rates.right[s->by][c], i < n_right, LEARN);
-        learn(&rates->right[s->by][c], i < n_right, LEARN_ALL);
+        const float right = i < n_right ? 1 : 0;
+        learn(&s->rates.right[s->by][c], right, LEARN);
+        learn(&rates->right[s->by][c], right, LEARN_ALL);
+        if (s->by == SQUISH_SPEC_NGRAM || i >= SQ_DRAFT_PLACES) continue;
+        learn(&s->rates.place[s->by][i], right, LEARN);
+        learn(&rates->place[s->by][i], right, LEARN_ALL);
     }
     s->count.guessed += s->n_tried;
     s->count.right += n_right;

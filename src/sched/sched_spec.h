@@ -39,22 +39,46 @@ void sq_ngram_accept(sq_ngram *g,
  * latest); *length: how many tokens are equal there. 0: there is none. */
 int32_t sq_ngram_find(const sq_ngram *g, int32_t *ids, int32_t max, int32_t *length);
 
+/* ---- who drafts ------------------------------------------------------------------------------ */
+
+enum { SQ_SINCE_MAX = 8, SQ_DRAFT_PLACES = 8 };
+
+/* Guesses made one behind the other, each at a price: heads, and other models. An engine's; asked while an
+ * answer plans its step. */
+typedef struct sq_drafter sq_drafter;
+struct sq_drafter {
+    squish_spec_mode mode;
+    int32_t most; /* guesses in a row */
+    double ms;    /* of one, as measured; 0: none was made yet */
+    /* Begin behind the timeline: hidden state h of the position whose logits gave the first of the n tokens
+     * since. False: not from there. */
+    bool (*begin)(sq_drafter *d, const float *h, const int32_t *since, int32_t n);
+    /* The next guess, of position `position`, and how sure it is, 0 to 1; -1: there is none. */
+    int32_t (*next)(sq_drafter *d, int64_t position, float *sure);
+    const void *answer; /* for whom: set by who asks */
+};
+
 /* ---- what pays (sched_spec.c) ---------------------------------------------------------------- */
 
-/* How often guesses of a class were right; shared by the answers of an engine as where they begin. */
+/* How often guesses of a class were right, and those of a drafter by their place in a row, given that all
+ * before were; shared by the answers of an engine as where they begin. */
 typedef struct {
     float right[SQUISH_SPEC_COUNT][SQ_GUESS_CLASSES];
+    float place[SQUISH_SPEC_COUNT][SQ_DRAFT_PLACES];
 } sq_guess_rates;
 void sq_guess_rates_init(sq_guess_rates *r);
 
 typedef struct sq_spec sq_spec;
-/* *out NULL where o asks for no guesses. tokens_max: longest timeline. INVALID: o is out of range, by name.
- */
-squish_status sq_spec_new(sq_spec **out, const squish_spec *o, int32_t tokens_max, const squish_alloc *a,
-                          squish_error *err);
+/* *out NULL where o asks for no guesses. tokens_max: longest timeline; hidden: numbers of a hidden state.
+ * INVALID: o is out of range, by name. */
+squish_status sq_spec_new(sq_spec **out, const squish_spec *o, int32_t tokens_max, int32_t hidden,
+                          const squish_alloc *a, squish_error *err);
 void sq_spec_free(sq_spec *s);
+const squish_spec *sq_spec_wish(const sq_spec *s); /* what was asked for */
 /* A token of the timeline: given, drawn or forced. Each once, in order. */
 void sq_spec_accept(sq_spec *s, int32_t id);
+/* The token that is accepted next comes from the logits of hidden state h [hidden]; copied. */
+void sq_spec_behind(sq_spec *s, const float *h);
 
 /* The step that guesses would join: rows of answers, and the tokens they are expected to give (a row that was
  * drawn gives one). With company it may take ms_max at most, so that nobody waits for the guesses of others;
@@ -64,9 +88,11 @@ typedef struct {
     const sq_guess_rates *rates;
     int32_t rows;
     double tokens, ms_max;
+    sq_drafter *drafter; /* NULL: none */
 } sq_spec_step;
-/* Guesses behind the timeline, at most max, into ids; at is the step with them in it afterwards. */
-int32_t sq_spec_guess(sq_spec *s, sq_spec_step *at, int32_t max, int32_t *ids);
+/* Guesses behind the timeline, whose next token has `position`, at most max, into ids; at is the step with
+ * them in it afterwards. */
+int32_t sq_spec_guess(sq_spec *s, sq_spec_step *at, int64_t position, int32_t max, int32_t *ids);
 /* Fewer of them were tried (a grammar refuses the rest, or there was no room). */
 void sq_spec_cut(sq_spec *s, int32_t n);
 /* Of those that were tried the first n_right were right. rates learn too. */

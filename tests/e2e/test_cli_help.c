@@ -11,7 +11,7 @@
 static const char *const commands[] = {"run",      "chat",       "compress",   "show",   "list",
                                        "tokenize", "detokenize", "template",   "logits", "ppl",
                                        "doctor",   "config",     "completion", "man",    "calibrate",
-                                       "plan",     "gc",         "grammar"};
+                                       "plan",     "gc",         "grammar",    "train-heads"};
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
 static void need_tool(const char *tool) {

@@ -55,12 +55,14 @@ static squish_gen_options options(float temperature, squish_spec spec) {
 
 static const squish_spec none = {.mode = SQUISH_SPEC_OFF}, as_pays = {.mode = SQUISH_SPEC_AUTO},
                          few = {.mode = SQUISH_SPEC_NGRAM, .guesses = 3},
-                         many = {.mode = SQUISH_SPEC_NGRAM, .guesses = 31};
+                         many = {.mode = SQUISH_SPEC_NGRAM, .guesses = 31},
+                         drafts = {.mode = SQUISH_SPEC_HEADS, .guesses = 4},
+                         sure_drafts = {.mode = SQUISH_SPEC_HEADS};
 
 static void answers_are_the_same_with_guesses_at_every_temperature(void **state) {
     (void)state;
     static const float temperatures[] = {0, 0.7f, 1};
-    const squish_spec specs[] = {as_pays, few, many};
+    const squish_spec specs[] = {as_pays, few, many}, by_heads[] = {drafts, sure_drafts};
     int32_t guessed = 0, right = 0;
     for (size_t i = 0; i < SQ_COUNT(texts); i++)
         for (size_t t = 0; t < SQ_COUNT(temperatures); t++) {
@@ -68,11 +70,13 @@ static void answers_are_the_same_with_guesses_at_every_temperature(void **state)
             o.logprobs = t == 1 ? 2 : -1;
             answer_alone(shared.s, prompts[i].ids, prompts[i].count, &o, &off);
             assert_int_equal(off.stats.gen.guessed_tokens, 0);
-            o.spec = specs[(i + t) % SQ_COUNT(specs)];
-            answer_alone(shared.s, prompts[i].ids, prompts[i].count, &o, &on);
-            assert_same_answer(&off, &on);
-            guessed += on.stats.gen.guessed_tokens;
-            right += on.stats.gen.right_tokens;
+            for (int k = 0; k < 2; k++) {
+                o.spec = k ? by_heads[(i + t) % 2] : specs[(i + t) % SQ_COUNT(specs)];
+                answer_alone(shared.s, prompts[i].ids, prompts[i].count, &o, &on);
+                assert_same_answer(&off, &on);
+                guessed += on.stats.gen.guessed_tokens;
+                right += on.stats.gen.right_tokens;
+            }
         }
     assert_true(right > 0 && right < guessed); /* both ways were gone */
 }
@@ -94,6 +98,9 @@ static void penalties_stops_and_grammars_see_tokens_not_guesses(void **state) {
         answer_alone(shared.s, prompts[0].ids, prompts[0].count, &o, &on);
         assert_same_answer(&off, &on);
         assert_true(on.stats.gen.guessed_tokens > 0);
+        o.spec = drafts;
+        answer_alone(shared.s, prompts[0].ids, prompts[0].count, &o, &on);
+        assert_same_answer(&off, &on);
     }
     squish_grammar_free(g);
 }
@@ -116,7 +123,7 @@ static void caches_in_fewer_bits_forget_what_was_guessed_wrongly(void **state) {
         squish_gen_options o = options(0.9f, none);
         o.max_tokens = -1;
         answer_alone(s, ids, SQ_COUNT(ids), &o, &off);
-        o.spec = few;
+        o.spec = k ? few : drafts;
         answer_alone(s, ids, SQ_COUNT(ids), &o, &on);
         assert_same_answer(&off, &on);
         assert_int_equal(on.finish, SQUISH_FINISH_LENGTH);
@@ -137,9 +144,10 @@ static void timelines_in_turns_lose_guesses_and_nothing_else(void **state) {
     static int32_t ids[2][N], want[2][N];
     assert_ok(squish_seq_new(&s[1], shared.e, &err), &err);
     for (int32_t pass = 0; pass < 2; pass++) {
-        const squish_gen_options o = options(0, pass ? many : none);
-        for (int k = 0; k < 2; k++)
+        for (int k = 0; k < 2; k++) {
+            const squish_gen_options o = options(0, !pass ? none : k ? drafts : many);
             assert_ok(squish_gen_new(&g[k], s[k], prompts[k].ids, prompts[k].count, &o, &err), &err);
+        }
         for (int32_t at[2] = {0, 0}, i = 0; at[0] < N || at[1] < N; i++) {
             const int k =
                 at[1] == N || (at[0] < N && i % 3 < 2) ? 0 : 1; /* two of the first, one of the other */
@@ -179,7 +187,7 @@ static void answers_of_a_batch_are_those_alone_without_guesses(void **state) {
     (void)state;
     enum { JOBS = 9 };
     static answer alone[JOBS], many_on[JOBS];
-    const squish_spec specs[] = {many, as_pays, few};
+    const squish_spec specs[] = {many, as_pays, drafts};
     squish_engine_options eo = squish_engine_options_default();
     squish_batch_options bo = squish_batch_options_default();
     squish_engine *e;

@@ -61,7 +61,7 @@ static sq_spec *spec_of(squish_spec_mode mode, int32_t guesses) {
     squish_error err = {0};
     const squish_spec o = {.mode = mode, .guesses = guesses};
     sq_guess_rates_init(&rates);
-    assert_ok(sq_spec_new(&s, &o, 4096, alloc(), &err), &err);
+    assert_ok(sq_spec_new(&s, &o, 4096, 0, alloc(), &err), &err);
     for (int i = 0; i < 6; i++)
         for (const char *t = "It was a bright cold day in April."; *t; t++) sq_spec_accept(s, *t);
     return s;
@@ -73,7 +73,7 @@ static int32_t guesses_at(sq_spec *s, double slope, int32_t seen) {
     sq_step_cost c = {.row_ms = 0};
     for (int32_t n = 1; n <= seen; n++) sq_step_cost_add(&c, n, 0, 1 + slope * (n - 1));
     sq_spec_step at = {.cost = &c, .rates = &rates, .rows = 1, .tokens = 1};
-    const int32_t n = sq_spec_guess(s, &at, 31, ids);
+    const int32_t n = sq_spec_guess(s, &at, 0, 31, ids);
     assert_int_equal(at.rows, 1 + n);
     assert_true(at.tokens >= 1);
     return n;
@@ -99,9 +99,9 @@ static void in_company_guesses_take_only_what_is_free(void **state) {
     sq_step_cost c = {.row_ms = 0};
     for (int32_t n = 1; n <= 32; n++) sq_step_cost_add(&c, n, 0, n <= 8 ? 1 : 1 + 0.03 * (n - 8));
     sq_spec_step at = {.cost = &c, .rates = &rates, .rows = 4, .tokens = 4, .ms_max = 1.02};
-    assert_int_equal(sq_spec_guess(s, &at, 31, ids), 4);
+    assert_int_equal(sq_spec_guess(s, &at, 0, 31, ids), 4);
     at = (sq_spec_step){.cost = &c, .rates = &rates, .rows = 4, .tokens = 4};
-    assert_true(sq_spec_guess(s, &at, 31, ids) > 4);
+    assert_true(sq_spec_guess(s, &at, 0, 31, ids) > 4);
     sq_spec_free(s);
 }
 
@@ -113,7 +113,7 @@ static void rows_that_were_never_run_are_tried_by_and_by(void **state) {
     sq_step_cost_add(&c, 1, 0, 1);
     for (int i = 0; i < 6; i++) {
         sq_spec_step at = {.cost = &c, .rates = &rates, .rows = 1, .tokens = 1};
-        const int32_t n = sq_spec_guess(s, &at, 31, ids);
+        const int32_t n = sq_spec_guess(s, &at, 0, 31, ids);
         assert_true(n <= 2 * (last + 1) + 1);
         sq_step_cost_add(&c, n + 1, 0, 1 + 0.01 * n);
         sq_spec_result(s, n, &rates);
@@ -150,19 +150,121 @@ static void a_number_of_guesses_that_was_asked_for_is_kept_to(void **state) {
     sq_spec_free(s);
 }
 
+/* ---- drafts ---------------------------------------------------------------------------------- */
+
+/* Guesses 100, 101, ..; the first `sure` of them are sure. */
+static struct {
+    sq_drafter d;
+    int32_t asked, sure, n_since;
+    float first;
+} fake;
+
+static bool fake_begin(sq_drafter *d, const float *h, const int32_t *since, int32_t n) {
+    (void)d;
+    fake.asked = 0;
+    fake.n_since = n;
+    fake.first = h[0];
+    return since[n - 1] == '.';
+}
+
+static int32_t fake_next(sq_drafter *d, int64_t position, float *sure) {
+    (void)d;
+    assert_int_equal(position, 1000 + fake.asked);
+    *sure = fake.asked < fake.sure ? 0.95f : 0.1f;
+    return 100 + fake.asked++;
+}
+
+/* ms: what a draft is said to cost; steps of n rows cost 1 + slope * (n - 1). */
+static int32_t drafts_at(sq_spec *s, double ms, double slope, int32_t *ids) {
+    sq_step_cost c = {.row_ms = 0};
+    for (int32_t n = 1; n <= 32; n++) sq_step_cost_add(&c, n, 0, 1 + slope * (n - 1));
+    fake.d = (sq_drafter){SQUISH_SPEC_HEADS, 4, ms, fake_begin, fake_next, NULL};
+    fake.asked = 0;
+    sq_spec_step at = {.cost = &c, .rates = &rates, .rows = 1, .tokens = 1, .drafter = &fake.d};
+    const int32_t n = sq_spec_guess(s, &at, 1000, 31, ids);
+    assert_int_equal(at.rows, 1 + n);
+    return n;
+}
+
+static sq_spec *drafting(squish_spec_mode mode, int32_t guesses) {
+    static const float h[4] = {42};
+    sq_spec *s;
+    squish_error err = {0};
+    const squish_spec o = {.mode = mode, .guesses = guesses};
+    sq_guess_rates_init(&rates);
+    assert_ok(sq_spec_new(&s, &o, 4096, 4, alloc(), &err), &err);
+    for (const char *t = "No letters twice"; *t; t++) sq_spec_accept(s, *t);
+    sq_spec_behind(s, h);
+    sq_spec_accept(s, '.');
+    return s;
+}
+
+static void a_draft_is_asked_where_it_pays_and_goes_on_while_it_is_sure(void **state) {
+    (void)state;
+    int32_t ids[SQ_GUESS_MAX];
+    sq_spec *s = drafting(SQUISH_SPEC_AUTO, 0);
+    fake.sure = 4;
+    assert_int_equal(drafts_at(s, 0.02, 0.1, ids), 4);
+    assert_int_equal(ids[3], 103);
+    assert_int_equal(fake.n_since, 1);
+    assert_true(fake.first == 42);
+    sq_spec_cut(s, 0);
+    sq_spec_result(s, 0, &rates);
+    fake.sure = 2;
+    assert_int_equal(drafts_at(s, 0.02, 0.3, ids), 2);
+    assert_true(fake.asked < 4); /* what is unsure ends it */
+    assert_int_equal(drafts_at(s, 5, 0.1, ids), 0); /* too dear: */
+    assert_int_equal(fake.asked, 0);                /* it is not even asked */
+    sq_spec_free(s);
+}
+
+static void drafts_that_are_wrong_are_no_longer_asked_for(void **state) {
+    (void)state;
+    int32_t ids[SQ_GUESS_MAX], asked = 0;
+    sq_spec *s = drafting(SQUISH_SPEC_HEADS, 0);
+    fake.sure = 4;
+    for (int i = 0; i < 40; i++) {
+        drafts_at(s, 0.1, 0.3, ids);
+        asked = fake.asked;
+        sq_spec_result(s, 0, &rates);
+    }
+    assert_int_equal(asked, 0);
+    assert_true(rates.place[SQUISH_SPEC_HEADS][0] < 0.6f);
+    sq_spec_free(s);
+}
+
+static void a_sure_ngram_goes_before_a_draft_and_other_modes_ask_nobody(void **state) {
+    (void)state;
+    int32_t ids[SQ_GUESS_MAX];
+    sq_spec *s = spec_of(SQUISH_SPEC_AUTO, 0); /* has no hidden state, and a text that repeats itself */
+    assert_true(drafts_at(s, 0.02, 0.1, ids) > 4);
+    assert_int_equal(fake.asked, 0);
+    sq_spec_free(s);
+    s = drafting(SQUISH_SPEC_NGRAM, 0);
+    assert_int_equal(drafts_at(s, 0.02, 0.1, ids), 0);
+    assert_int_equal(fake.asked, 0);
+    sq_spec_free(s);
+    s = drafting(SQUISH_SPEC_HEADS, 3);
+    fake.sure = 0;
+    assert_int_equal(drafts_at(s, 5, 5, ids), 3); /* asked for by number */
+    for (int i = 0; i <= SQ_SINCE_MAX; i++) sq_spec_accept(s, 'x'); /* too far from its hidden state */
+    assert_int_equal(drafts_at(s, 0.01, 0.01, ids), 0);
+    sq_spec_free(s);
+}
+
 static void options_out_of_range_are_refused_and_off_is_nothing(void **state) {
     (void)state;
     sq_spec *s;
     squish_error err = {0};
     const squish_spec off = {.mode = SQUISH_SPEC_OFF}, odd = {.mode = (squish_spec_mode)99},
                       many = {.guesses = SQ_GUESS_MAX + 1};
-    assert_ok(sq_spec_new(&s, &off, 16, alloc(), &err), &err);
+    assert_ok(sq_spec_new(&s, &off, 16, 0, alloc(), &err), &err);
     assert_null(s);
     assert_int_equal(sq_spec_counts(s).guessed, 0);
-    assert_int_equal(sq_spec_new(&s, &odd, 16, alloc(), &err), SQUISH_INVALID);
+    assert_int_equal(sq_spec_new(&s, &odd, 16, 0, alloc(), &err), SQUISH_INVALID);
     assert_non_null(strstr(err.text, "mode is 99"));
     err = (squish_error){0};
-    assert_int_equal(sq_spec_new(&s, &many, 16, alloc(), &err), SQUISH_INVALID);
+    assert_int_equal(sq_spec_new(&s, &many, 16, 0, alloc(), &err), SQUISH_INVALID);
     assert_non_null(strstr(err.text, "guesses is 32"));
 }
 
@@ -205,6 +307,9 @@ int main(void) {
         cmocka_unit_test(rows_that_were_never_run_are_tried_by_and_by),
         cmocka_unit_test(what_no_longer_pays_is_tried_again_after_a_while),
         cmocka_unit_test(a_number_of_guesses_that_was_asked_for_is_kept_to),
+        cmocka_unit_test(a_draft_is_asked_where_it_pays_and_goes_on_while_it_is_sure),
+        cmocka_unit_test(drafts_that_are_wrong_are_no_longer_asked_for),
+        cmocka_unit_test(a_sure_ngram_goes_before_a_draft_and_other_modes_ask_nobody),
         cmocka_unit_test(options_out_of_range_are_refused_and_off_is_nothing),
         cmocka_unit_test(costs_between_two_that_were_seen_lie_between_them),
     };

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * sched_heads.c - heads as a drafter (sched_spec.h): from the hidden state behind an answer's last logits and
+ * the tokens since, with the noise that its sampler will have at the places guessed. */
+#include "sched/sched.h"
+
+#include <stddef.h>
+#include <stdio.h>
+
+static sq_engine *engine_of(sq_drafter *d) {
+    return (sq_engine *)(void *)((char *)d - offsetof(sq_engine, drafter));
+}
+
+static bool begin(sq_drafter *d, const float *h, const int32_t *since, int32_t n) {
+    sq_engine *e = engine_of(d);
+    if (n > e->m->heads->n) return false;
+    sq_heads_begin(e->heads, h, since, n);
+    return true;
+}
+
+static int32_t next(sq_drafter *d, int64_t position, float *sure) {
+    const sq_engine *e = engine_of(d);
+    const sq_heads *h = e->m->heads;
+    const float *logits = sq_heads_logits(e->heads);
+    const int32_t at = logits ? sq_answer_guess(d->answer, logits, h->ids, h->n_ids, position, sure) : -1;
+    if (at < 0) return -1;
+    sq_heads_push(e->heads, h->ids[at]);
+    return h->ids[at];
+}
+
+static void make(sq_engine *e) {
+    squish_error err = {0};
+    e->heads_tried = true;
+    if (!e->heads) return; /* none, or weights stream from disk, which the base's head is one of */
+    if (sq_heads_ready(e->heads, &err) != SQUISH_OK) {
+        char line[sizeof err.text + 64];
+        snprintf(line, sizeof line, "heads are not used: %s", err.text);
+        if (e->m->warn) e->m->warn(e->m->warn_user, line);
+        return;
+    }
+    e->heads_ready = true;
+    e->drafter =
+        (sq_drafter){.mode = SQUISH_SPEC_HEADS, .most = e->m->heads->n, .begin = begin, .next = next};
+}
+
+/* Asked for by name, and there are none that can be asked. */
+static void tell_none(sq_engine *e) {
+    const char *why = !e->m->heads ? "the model has no heads (squish train-heads makes them)"
+                      : !e->heads  ? "weights stream from disk, which the base's head is one of"
+                                   : NULL; /* told already */
+    char line[160];
+    if (why && !e->heads_told && e->m->warn) {
+        snprintf(line, sizeof line, "--spec heads guesses nothing: %s", why);
+        e->m->warn(e->m->warn_user, line);
+    }
+    e->heads_told = true;
+}
+
+sq_drafter *sq_engine_drafter(sq_engine *e, const squish_spec *o) {
+    if (o->mode != SQUISH_SPEC_AUTO && o->mode != SQUISH_SPEC_HEADS) return NULL;
+    if (!e->heads_tried) make(e);
+    if (o->mode == SQUISH_SPEC_HEADS && !e->heads_ready) tell_none(e);
+    return e->heads_ready ? &e->drafter : NULL;
+}
