@@ -69,7 +69,9 @@ def cost(o):
             continue
         kind = r["name"].rpartition(" ")[2]
         out.append(row(f"guesses of a layer at 128 experts, hidden size {r['hidden']:,}, {kind}: time", f"<= {COST_BAR} us",
-                       f"{r['value']:.1f} +- {r['noise']:.1f} us ({r['threads']} threads)", r["value"] <= COST_BAR,
+                       f"{r['value']:.1f} +- {r['noise']:.1f} us ({r['threads']} threads"
+                       + (f"; {r['map_bytes'] / 1e3:.0f} kB of maps, which memory gives in {r['limit']:.1f} us)" if r["map_bytes"] else ")"),
+                       r["value"] <= COST_BAR,
                        f"squish bench moe MODEL --tier source --runs {o.runs}"))
     return out
 

@@ -134,7 +134,8 @@ squish_status bench_spec(const bench_options *o, json_t *rows, squish_error *err
 /* Guesses of experts (docs/lookahead.md). With o->text maps are fitted to its first half and guesses counted
  * on the second, "KIND, layer N early" or "late", and "KIND, mean": the share of chosen experts that were
  * among as many guessed ones, with "covered", among those and some more. "cost of a layer, KIND" in us, in
- * steps of one token, o->runs times. UNSUPPORTED: a model without experts. */
+ * steps of one token, o->runs times (limit: its maps from memory, "map_bytes" of them). UNSUPPORTED: a model
+ * without experts. */
 squish_status bench_moe(const bench_options *o, json_t *rows, squish_error *err);
 
 /* What the machine can do at all, with o->threads: "read memory" (GB/s of 1 GiB of anonymous memory), "int8

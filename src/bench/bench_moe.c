@@ -83,36 +83,67 @@ static squish_status recall_rows(const squish_model *m, const bench_options *o, 
 
 /* ---- what they cost -------------------------------------------------------------------------- */
 
-/* Maps in the shape of fitted ones, all of them the routers: views into `from`. */
-static void fill(sq_look_maps *to, const sq_look_maps *from, const sq_model *m, const float *bias) {
-    for (int32_t t = 0; t < to->n_layers; t++) {
-        if (!m->layers[t].experts) continue;
-        const sq_look_map *early = &from->map[t][SQ_LOOK_EARLY];
-        const sq_weight *w = early->now.rows > 0 ? &early->now : &from->map[t][SQ_LOOK_LATE].now;
-        for (int32_t k = t > 0 ? SQ_LOOK_EARLY : SQ_LOOK_LATE; k < SQ_LOOK_MOMENTS; k++)
-            to->map[t][k] = (sq_look_map){*w, *w, bias};
+enum { COPIES = 4 };
+
+typedef struct {
+    sq_engine *e;
+    bench_limits *limits;
+    sq_look_maps *t0, *router[COPIES], *fitted;
+    float *bias; /* [2][n] */
+    size_t bias_bytes;
+} costs;
+
+static const sq_weight *router_of(const sq_look_maps *k, int32_t t) {
+    const sq_look_map *early = &k->map[t][SQ_LOOK_EARLY];
+    return early->now.rows > 0 ? &early->now : &k->map[t][SQ_LOOK_LATE].now;
+}
+
+/* Maps in the shape of fitted ones, all of them routers: views, each into a copy of its own. */
+static void fill(costs *k, const sq_model *m) {
+    for (int32_t t = 0; t < k->fitted->n_layers; t++) {
+        for (int32_t i = t > 0 ? 0 : 1; m->layers[t].experts && i < SQ_LOOK_MOMENTS; i++)
+            k->fitted->map[t][i] =
+                (sq_look_map){*router_of(k->router[2 * i], t), *router_of(k->router[2 * i + 1], t), k->bias};
     }
 }
 
-static squish_status cost_row(sq_engine *e, const sq_look_maps *maps, const char *name, int32_t runs,
+/* Bytes of the maps of one layer, in the mean. */
+static double bytes_of(const sq_look_maps *k, const sq_model *m) {
+    double bytes = 0, layers = 0;
+    for (int32_t t = 0; k->map && t < k->n_layers; t++) {
+        layers += m->layers[t].experts != NULL;
+        for (int32_t i = 0; i < SQ_LOOK_MOMENTS; i++)
+            bytes += (double)k->map[t][i].now.tile_bytes * sq_weight_tiles(&k->map[t][i].now) +
+                     (double)k->map[t][i].prev.tile_bytes * sq_weight_tiles(&k->map[t][i].prev);
+    }
+    return layers > 0 ? bytes / layers : 0;
+}
+
+/* The limit: the maps from memory, where the experts of a step have pushed them. */
+static squish_status cost_row(const costs *k, const sq_look_maps *maps, const char *name, int32_t runs,
                               json_t *rows, squish_error *err) {
     const sq_look_options lo = {.extra = -1, .rows_max = 1, .unwatched = true};
+    sq_engine *e = k->e;
     int32_t ids[COST_TOKENS];
-    double us[BENCH_RUNS_MAX];
+    double us[BENCH_RUNS_MAX], read[BENCH_RUNS_MAX];
     sq_look *l = NULL;
     sq_look_stats s;
     squish_status st = SQUISH_OK;
+    const double bytes = bytes_of(maps, e->m);
     for (int32_t i = 0; i < COST_TOKENS; i++) ids[i] = (i * i * 7 + 11 * i + 5) % e->m->cfg.n_vocab;
     SQ_GUARD(sq_look_new(&l, e->m, e->b, maps, SQ_SEQS_MAX, &lo, &e->alloc, err));
     for (int32_t run = 0; run < runs; run++) {
+        read[run] = bench_limits_read(k->limits);
         sq_look_reset(l);
         SQ_GUARD(sq_look_run(e, l, ids, COST_TOKENS, COST_WINDOW, 1, NULL, NULL, err));
         sq_look_get_stats(l, &s);
         us[run] = s.layers ? (double)s.ns / 1e3 / (double)s.layers : 0;
     }
-    SQ_GUARD(bench_row(rows, name, "us", us, runs, NAN, BENCH_SMALL_IS_GOOD, err));
-    json_t *more = json_pack("{s:s, s:i, s:i, s:i}", "bench", "moe cost", "experts", (int)e->m->cfg.moe.n,
-                             "hidden", (int)e->m->cfg.hidden, "threads", (int)e->threads);
+    const double limit = bytes > 0 ? bytes / bench_median(read, runs) / 1e3 : NAN;
+    SQ_GUARD(bench_row(rows, name, "us", us, runs, limit, BENCH_SMALL_IS_GOOD, err));
+    json_t *more =
+        json_pack("{s:s, s:i, s:i, s:i, s:f}", "bench", "moe cost", "experts", (int)e->m->cfg.moe.n, "hidden",
+                  (int)e->m->cfg.hidden, "threads", (int)e->threads, "map_bytes", bytes);
     if (!more || json_object_update_new(json_array_get(rows, json_array_size(rows) - 1), more) != 0)
         st = sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory");
 fail:
@@ -120,32 +151,37 @@ fail:
     return st;
 }
 
-static squish_status cost_rows(const sq_model *m, const bench_options *o, json_t *rows, squish_error *err) {
+static squish_status prepare(costs *k, const sq_model *m, const bench_options *o, squish_error *err) {
     const squish_alloc a = sq_alloc_default();
     squish_engine_options eo = squish_engine_options_default();
-    sq_engine *e = NULL;
-    sq_look_maps *t0 = NULL, *router = NULL, *fitted = NULL;
-    squish_status st = SQUISH_OK;
-    const size_t n_bias = 2 * (size_t)m->cfg.moe.n;
-    float *bias = sq_alloc_zero(&a, n_bias * sizeof *bias);
-    if (!bias) return sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory");
+    k->bias_bytes = 2 * (size_t)m->cfg.moe.n * sizeof *k->bias;
+    k->bias = sq_alloc_zero(&a, k->bias_bytes);
+    if (!k->bias) return sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory");
     eo.threads = o->threads;
     eo.isa_max = o->isa;
     eo.ctx_tokens = 256;
-    SQ_GUARD(sq_engine_new(&e, m, &eo, err));
-    SQ_GUARD(sq_look_maps_new(&t0, m, SQ_LOOK_T0, &a, err));
-    SQ_GUARD(sq_look_maps_new(&router, m, SQ_LOOK_ROUTER, &a, err));
-    SQ_GUARD(sq_look_maps_new(&fitted, m, SQ_LOOK_CALIBRATED, &a, err));
-    fill(fitted, router, m, bias);
-    SQ_GUARD(cost_row(e, t0, "cost of a layer, t0", o->runs, rows, err));
-    SQ_GUARD(cost_row(e, router, "cost of a layer, router", o->runs, rows, err));
-    SQ_GUARD(cost_row(e, fitted, "cost of a layer, calibrated", o->runs, rows, err));
-fail:
-    sq_look_maps_free(fitted);
-    sq_look_maps_free(router);
-    sq_look_maps_free(t0);
-    sq_engine_free(e);
-    sq_alloc_free(&a, bias, n_bias * sizeof *bias);
+    SQ_TRY(sq_engine_new(&k->e, m, &eo, err));
+    SQ_TRY(bench_limits_new(&k->limits, k->e->threads, o->isa, err));
+    SQ_TRY(sq_look_maps_new(&k->t0, m, SQ_LOOK_T0, &a, err));
+    for (int32_t i = 0; i < COPIES; i++) SQ_TRY(sq_look_maps_new(&k->router[i], m, SQ_LOOK_ROUTER, &a, err));
+    SQ_TRY(sq_look_maps_new(&k->fitted, m, SQ_LOOK_CALIBRATED, &a, err));
+    fill(k, m);
+    return SQUISH_OK;
+}
+
+static squish_status cost_rows(const sq_model *m, const bench_options *o, json_t *rows, squish_error *err) {
+    const squish_alloc a = sq_alloc_default();
+    costs k = {0};
+    squish_status st = prepare(&k, m, o, err);
+    if (st == SQUISH_OK) st = cost_row(&k, k.t0, "cost of a layer, t0", o->runs, rows, err);
+    if (st == SQUISH_OK) st = cost_row(&k, k.router[0], "cost of a layer, router", o->runs, rows, err);
+    if (st == SQUISH_OK) st = cost_row(&k, k.fitted, "cost of a layer, calibrated", o->runs, rows, err);
+    sq_look_maps_free(k.fitted);
+    for (int32_t i = 0; i < COPIES; i++) sq_look_maps_free(k.router[i]);
+    sq_look_maps_free(k.t0);
+    bench_limits_free(k.limits);
+    sq_engine_free(k.e);
+    sq_alloc_free(&a, k.bias, k.bias_bytes);
     return st;
 }
 
