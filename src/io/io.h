@@ -21,7 +21,8 @@
  *
  * Threads. All functions but new and free may be called from any thread. get, try_get and put of a unit in
  * memory take no lock: one atomic word a unit holds "is there" and how many hold it. Reading is done by
- * threads of the cache, which sleep when there is nothing to read: one with io_uring, else a few with pread.
+ * threads of the cache, one with io_uring, else a few with pread, which sleep when there is nothing to read,
+ * and by whoever waits in a get.
  *
  * Ownership. What get returns is a view, valid until put. Units held by nobody may go at any time.
  *

@@ -201,7 +201,7 @@ static void raise_rank(sq_io *io, int32_t unit) {
         if (io->active[i].unit == unit) io->active[i].rank = SQ_IO_DEMAND;
 }
 
-/* Under the lock. */
+/* Under the lock. Whoever waits reads as well: no other thread has to wake up for a small unit. */
 static squish_status wait_for(sq_io *io, int32_t unit, squish_error *err) {
     sq_io_entry *u = &io->units[unit];
     const uint32_t failures = u->failures;
@@ -211,7 +211,15 @@ static squish_status wait_for(sq_io *io, int32_t unit, squish_error *err) {
             raise_rank(io, unit);
         else
             sq_io_demand(io, unit);
-        pthread_cond_wait(&io->moved, &io->lock);
+        sq_io_chunk c;
+        if (!sq_io_next_demand(io, &c)) {
+            pthread_cond_wait(&io->moved, &io->lock);
+            continue;
+        }
+        pthread_mutex_unlock(&io->lock);
+        const int64_t got = sq_io_read_chunk(io, &c);
+        pthread_mutex_lock(&io->lock);
+        sq_io_done(io, &c, got);
     }
     return SQUISH_OK;
 }

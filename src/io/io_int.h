@@ -124,6 +124,8 @@ struct sq_io {
 /* The next read, of the unit that matters most; false: there is none now. */
 bool sq_io_next(sq_io *io, sq_io_chunk *out);
 void sq_io_demand(sq_io *io, int32_t unit); /* read it before all else; nothing if it is queued already */
+/* The same of units that somebody waits for: whoever waits reads, too, and the cache's threads help. */
+bool sq_io_next_demand(sq_io *io, sq_io_chunk *out);
 /* A unit on its way is there, or has failed: its place is free again. */
 void sq_io_retire(sq_io *io, sq_io_active *a, bool ready);
 
@@ -132,6 +134,9 @@ void sq_io_retire(sq_io *io, sq_io_active *a, bool ready);
 /* What came of a read: bytes, 0 at the end of the file, or an errno value below 0. Under the lock, which is
  * let go of while a whole unit is compared. */
 void sq_io_done(sq_io *io, const sq_io_chunk *c, int64_t got);
+/* Not under the lock: the bytes of a chunk from the source. A read may bring less than was asked for, which
+ * is no end of the file. */
+int64_t sq_io_read_chunk(sq_io *io, const sq_io_chunk *c);
 
 extern const sq_io_driver sq_io_driver_threads;
 /* NULL where squish was built without liburing. */

@@ -149,7 +149,6 @@ void sq_io_demand(sq_io *io, int32_t unit) {
     else
         io->demand_first = unit;
     io->demand_last = unit;
-    io->driver->kick(io);
 }
 
 /* Each of these begins one unit, or says that there is none to begin. */
@@ -205,6 +204,21 @@ static bool cut(sq_io *io, sq_io_rank rank, sq_io_chunk *out) {
         return true;
     }
     return false;
+}
+
+static bool more_demanded(const sq_io *io) {
+    for (int32_t i = 0; i < SQ_IO_ACTIVE_MAX; i++) {
+        const sq_io_active *a = &io->active[i];
+        if (a->unit >= 0 && a->rank == SQ_IO_DEMAND && a->at < a->bytes) return true;
+    }
+    return io->demand_first >= 0;
+}
+
+bool sq_io_next_demand(sq_io *io, sq_io_chunk *out) {
+    fade(io);
+    if (!cut(io, SQ_IO_DEMAND, out) && !(begin_demand(io) && cut(io, SQ_IO_DEMAND, out))) return false;
+    if (more_demanded(io)) io->driver->kick(io);
+    return true;
 }
 
 bool sq_io_next(sq_io *io, sq_io_chunk *out) {

@@ -68,3 +68,15 @@ void sq_io_done(sq_io *io, const sq_io_chunk *c, int64_t got) {
     }
     if (a->pending == 0 && a->at >= a->bytes) settle(io, a);
 }
+
+int64_t sq_io_read_chunk(sq_io *io, const sq_io_chunk *c) {
+    uint32_t got = 0;
+    while (got < c->needed) {
+        const int64_t n = io->source.read(io->source.user, c->offset + got, c->p + got, c->n - got);
+        if (n < 0) return n;
+        if (n == 0) break;
+        got += (uint32_t)n;
+        if (got % SQ_DIRECT_ALIGN) break; /* only the end of a file does that */
+    }
+    return got;
+}

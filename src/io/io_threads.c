@@ -4,21 +4,7 @@
  * matters most, reads it, and looks again; with nothing to read it sleeps on a condition. */
 #include "io/io_int.h"
 
-#include <errno.h>
 #include <signal.h>
-
-/* A read may bring less than was asked for, which is no end of the file. */
-static int64_t read_whole(sq_io *io, const sq_io_chunk *c) {
-    uint32_t got = 0;
-    while (got < c->needed) {
-        const int64_t n = io->source.read(io->source.user, c->offset + got, c->p + got, c->n - got);
-        if (n < 0) return n;
-        if (n == 0) break;
-        got += (uint32_t)n;
-        if (got % SQ_DIRECT_ALIGN) break; /* only the end of a file does that */
-    }
-    return got;
-}
 
 static void *thread_main(void *arg) {
     sq_io *io = arg;
@@ -30,7 +16,7 @@ static void *thread_main(void *arg) {
             continue;
         }
         pthread_mutex_unlock(&io->lock);
-        const int64_t got = read_whole(io, &c);
+        const int64_t got = sq_io_read_chunk(io, &c);
         pthread_mutex_lock(&io->lock);
         sq_io_done(io, &c, got);
     }

@@ -33,8 +33,8 @@ static int64_t device_read(void *user, uint64_t off, void *p, size_t n) {
     device *d = user;
     const int32_t unit = (int32_t)(off / UNIT);
     pthread_mutex_lock(&d->lock);
-    while (d->closed) pthread_cond_wait(&d->moved, &d->lock);
     if (off % UNIT == 0 && d->n < (int32_t)SQ_COUNT(d->order)) d->order[d->n++] = unit;
+    while (d->closed) pthread_cond_wait(&d->moved, &d->lock);
     pthread_mutex_unlock(&d->lock);
     if (d->slow_us) usleep((useconds_t)d->slow_us);
     if (unit == d->fail_unit && atomic_fetch_sub(&d->fail_times, 1) > 0) return -d->fail_how;
