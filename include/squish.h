@@ -679,6 +679,7 @@ typedef struct {
     double solo_step_ms;      /* of one answer alone, as measured; 0: not yet */
     double attn_density;      /* as in squish_engine_info */
     double fairness;          /* Jain's index over clients with work, 1: equal */
+    squish_agile_info agile;  /* weights that are read in units */
     squish_hist step, inter_token, queue, ttft;
     uint64_t step_age_ns;     /* since the running step began; 0: idle. For a watchdog */
 } squish_batch_stats;

@@ -132,6 +132,11 @@ static double moe_predicted(const model_stats *x) { return (double)x->look.predi
 static double moe_wasted(const model_stats *x) { return (double)x->look.wasted_bytes; }
 static double moe_strict(const model_stats *x) { return x->look.strict; }
 static double moe_covered(const model_stats *x) { return x->look.covered; }
+static double agile_bytes(const model_stats *x) { return (double)x->s.agile.bytes_read; }
+static double agile_stall(const model_stats *x) { return x->s.agile.stall_ms / 1e3; }
+static double agile_hits(const model_stats *x) { return (double)x->s.agile.hits; }
+static double agile_late(const model_stats *x) { return (double)x->s.agile.late_hits; }
+static double agile_misses(const model_stats *x) { return (double)x->s.agile.misses; }
 static double load_s(const model_stats *x) { return x->m->load_ms / 1e3; }
 
 static const model_row model_rows[] = {
@@ -159,6 +164,11 @@ static const model_row model_rows[] = {
     {"moe_wasted_bytes_total", "counter", "experts read ahead that nobody asked for", moe_wasted},
     {"moe_strict_recall", "gauge", "share of experts that were among as many guessed ones", moe_strict},
     {"moe_covered_recall", "gauge", "share of experts that were guessed at all", moe_covered},
+    {"agile_read_bytes_total", "counter", "bytes of weights read in units", agile_bytes},
+    {"agile_stall_seconds_total", "counter", "time steps waited for them", agile_stall},
+    {"agile_hits_total", "counter", "units that were in memory", agile_hits},
+    {"agile_late_hits_total", "counter", "units that were on their way", agile_late},
+    {"agile_misses_total", "counter", "units that were neither", agile_misses},
     {"fairness", "gauge", "Jain's index over clients with work", fairness},
 };
 

@@ -202,6 +202,7 @@ static void publish(sq_batch *b) {
     s->solo_step_ms = b->cost.alone_ms[1];
     s->attn_density = sq_be_attn_density(b->e->b);
     s->fairness = sq_plan_fairness(b);
+    sq_engine_agile_info(b->e, &s->agile);
     if (b->snapshots) {
         const sq_snapshots_counts n = sq_snapshots_count(b->snapshots);
         s->snapshot_hits = n.hits;

@@ -3,6 +3,7 @@
  * test_agile.c - weights that do not fit the memory given: streamed, they give the same bits as mapped ones,
  * dense and with experts, alone and in a batch, with compressed caches, guesses and grammars; what cannot be
  * streamed or does not fit even so is refused; a file that changes is an error and never an answer. */
+#include "support/api_run.h"
 #include "support/batch_run.h"
 
 #include <fcntl.h>
@@ -382,6 +383,47 @@ static void damage_is_found_when_a_unit_is_first_read(void **state) {
     unlink(path);
 }
 
+/* ---- the server ------------------------------------------------------------------------------ */
+
+static const char ask_text[] = "{\"max_tokens\":24,\"temperature\":0.8,\"seed\":5,\"logprobs\":true,"
+                               "\"messages\":[{\"role\":\"user\",\"content\":\"Tell me a story\"}]}";
+
+/* The answer of a server whose model has that share of its memory; 0: all it wants. */
+static json_t *served(const char *path, double share) {
+    api_server s;
+    sq_api_options o = api_options(&s);
+    squish_engine_options eo = options();
+    s.model.path = path;
+    o.tier = SQUISH_TIER_AUTO;
+    o.ctx_tokens = CTX;
+    o.parallel = 2;
+    eo.chunk_tokens = squish_engine_options_default().chunk_tokens;
+    if (share > 0) limit_to(path, share, &eo);
+    o.memory_limit = eo.memory_limit;
+    o.agile = true;
+    assert_int_equal(api_start(&s, &o), 0);
+    json_t *a = NULL;
+    for (int i = 0; i < 2; i++) {
+        json_decref(a);
+        a = ask_json(&s, "POST", "/v1/chat/completions", ask_text, 200);
+    }
+    const api_reply *m = ask(&s, "GET", "/metrics", NULL);
+    const char *bytes = strstr(m->body, "squish_agile_read_bytes_total{");
+    assert_non_null(bytes);
+    assert_int_equal(strtod(strchr(bytes, ' '), NULL) > 0, share > 0);
+    api_end(&s);
+    return a;
+}
+
+static void a_server_answers_the_same(void **state) {
+    (void)state;
+    json_t *a = served(dense, 0), *b = served(dense, 0.8);
+    assert_true(json_equal(at(a, "choices[0]"), at(b, "choices[0]")));
+    assert_true(strlen(text_at(a, "choices[0].message.content")) > 0);
+    json_decref(a);
+    json_decref(b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_of_streamed_dense_weights_have_the_same_bits),
@@ -392,6 +434,7 @@ int main(void) {
         cmocka_unit_test(weights_that_fit_are_mapped_and_the_engine_says_so),
         cmocka_unit_test(too_little_even_so_is_refused_with_the_number),
         cmocka_unit_test(other_files_than_containers_are_refused),
+        cmocka_unit_test(a_server_answers_the_same),
         cmocka_unit_test(a_file_that_somebody_writes_to_ends_answers),
         cmocka_unit_test(damage_is_found_when_a_unit_is_first_read),
     };
