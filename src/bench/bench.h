@@ -26,6 +26,7 @@ typedef struct {
     squish_spec spec; /* of bench_spec: how answers are guessed */
     bool one_kv;      /* bench_kv, _kv_memory and _needle: kv alone beside f16; else all formats */
     squish_kv kv;     /* not F32 */
+    uint64_t memory_limit; /* of bench_agile; 0: half of the weights beside cache and scratch */
     const char *isa;  /* newest instruction set of the engine and of the probes; NULL: the best there is */
     const char *text; /* of bench_tokenizer, [text_bytes]; NULL: a built-in mix */
     size_t text_bytes;
@@ -137,6 +138,16 @@ squish_status bench_spec(const bench_options *o, json_t *rows, squish_error *err
  * steps of one token, o->runs times (limit: its maps from memory, "map_bytes" of them). UNSUPPORTED: a model
  * without experts. */
 squish_status bench_moe(const bench_options *o, json_t *rows, squish_error *err);
+
+/* Reading weights in units (docs/io.md), of a .sqw. "read 64 KiB, cold" beside gets: "get, warm", "get and
+ * read 64 KiB, warm", "get 64 KiB, cold", "three cold gets in turn", "prefetch of three and gets", "prefetch
+ * of three, time, gets" (us of the calls alone; no cold rows where direct reads are refused). "device": GB/s
+ * of direct reads of 1 MiB, 16 at once, between tokens. "token, streamed", "token, on demand" (nothing is
+ * read ahead), "token, mapped": ms of a greedy token, the first two in o->memory_limit; rows have "bytes"
+ * (read for a token), "io_ms" (these at the device's rate behind that token), "stall_ms", "busy_ms",
+ * "mean_ms", "budget", and "differ" (tokens unlike the mapped ones: 0, or it is a bug). UNSUPPORTED: another
+ * file; NO_MEMORY: less than the least; INVALID: less than 4 MiB. */
+squish_status bench_agile(const bench_options *o, json_t *rows, squish_error *err);
 
 /* What the machine can do at all, with o->threads: "read memory" (GB/s of 1 GiB of anonymous memory), "int8
  * dot products" and "f32 multiply-adds" (Gop/s). The same probes, one measurement a call, for benches that

@@ -6,7 +6,7 @@
 #include <string.h>
 
 /* Options that not every bench reads. */
-enum { AT = 1, CTX = 2, ATT = 4, KVS = 8, SPEC = 16, PROSE = 32, PEERS = 64 };
+enum { AT = 1, CTX = 2, ATT = 4, KVS = 8, SPEC = 16, PROSE = 32, PEERS = 64, MEM = 128 };
 
 static const struct {
     const char *name;
@@ -29,16 +29,17 @@ static const struct {
                {"spec", bench_spec, true, true, AT | SPEC | PROSE},
                {"quant", bench_quant, false, false, 0},
                {"needle", bench_needle, true, true, AT | ATT | KVS | PROSE},
-               {"kv-memory", bench_kv_memory, true, true, AT | ATT | KVS | PROSE}};
+               {"kv-memory", bench_kv_memory, true, true, AT | ATT | KVS | PROSE},
+               {"agile", bench_agile, true, true, MEM}};
 
-/* The last two need a text: they are asked for by name. */
-enum { ALL = (1u << (SQ_COUNT(benches) - 2)) - 1 };
+/* The last ones need a text, or a model that is larger than some memory: they are asked for by name. */
+enum { ALL = (1u << (SQ_COUNT(benches) - 3)) - 1 };
 
 static void print_rows(const json_t *rows) {
     static const char *const key[] = {"noise", "min", "max", "limit"};
     static const char *const more[] = {"speedup", "density",   "worst",           "same_token", "cost",
                                        "tok_s",   "tok_s_off", "tokens_per_step", "differ",     "smaller",
-                                       "covered"};
+                                       "covered", "io_ms", "stall_ms"};
     size_t i;
     const json_t *r;
     printf("%-24s %12s %-6s %10s %10s %10s %10s %8s\n", "", "median", "", "noise", "min", "max", "limit",
@@ -99,7 +100,8 @@ static bool options_are_read(cli *c, const char *what, uint32_t set, uint32_t re
         uint32_t by;
     } some[] = {{OPT_BENCH_AT, AT},   {OPT_BENCH_CTX, CTX},     {OPT_SAGE, ATT},        {OPT_SPARGE, ATT},
                 {OPT_SAGE_BITS, ATT}, {OPT_SPARGE_MIN, ATT},    {OPT_SPARGE_MASS, ATT}, {OPT_KV, KVS},
-                {OPT_SPEC, SPEC},     {OPT_SPEC_GUESSES, SPEC}, {OPT_TEXT, PROSE},      {OPT_PEER, PEERS}};
+                {OPT_SPEC, SPEC},     {OPT_SPEC_GUESSES, SPEC}, {OPT_TEXT, PROSE},      {OPT_PEER, PEERS},
+                {OPT_MEMORY_LIMIT, MEM}};
     for (size_t k = 0; k < SQ_COUNT(benches); k++)
         if (set & (1u << k)) reads |= benches[k].reads;
     for (size_t i = 0; i < SQ_COUNT(some); i++) {
@@ -200,6 +202,9 @@ int cli_bench(cli *c) {
                        .program = sq_os_exe_path(program, sizeof program) ? program : NULL,
                        .progress = cli_progress,
                        .progress_user = c};
+    squish_engine_options memory;
+    if (cli_memory(c, &memory)) return 2;
+    o.memory_limit = memory.memory_limit;
     squish_kv_from_name(cli_text(c, OPT_KV), &o.kv);
     o.one_kv = c->values[OPT_KV].origin == CLI_FROM_FLAG;
     if (o.one_kv && o.kv == SQUISH_KV_F32)

@@ -5,6 +5,7 @@
 
 int cli_memory(cli *c, squish_engine_options *o) {
     const char *limit = cli_text(c, OPT_MEMORY_LIMIT);
+    o->memory_limit = 0;
     if (limit && !cli_parse_size(limit, &o->memory_limit))
         return cli_fail_text(c, 2, "--memory-limit: '%.60s' is no size (as 8G or 512M)", limit);
     o->agile.on = cli_flag(c, OPT_AGILE_IO) || limit;
