@@ -77,7 +77,7 @@ static uint32_t wanted(const cli *c, const char *list) {
         size_t k = 0;
         while (k < SQ_COUNT(benches) && (strlen(benches[k].name) != n || strncmp(benches[k].name, p, n))) k++;
         if (k == SQ_COUNT(benches)) {
-            char names[160] = "all";
+            char names[200] = "all";
             for (size_t i = 0; i < SQ_COUNT(benches); i++) {
                 const size_t at = strlen(names);
                 snprintf(names + at, sizeof names - at, ", %s", benches[i].name);
