@@ -4,6 +4,7 @@
  * fails does to whoever waits. The file is memory whose bytes tell their offset, read by a device that can be
  * told to fail, to be slow, to end early, or to wait for a word. */
 #include "io/io.h"
+#include "support/faults.h"
 #include "support/model_run.h"
 
 #include <errno.h>
@@ -540,6 +541,30 @@ static void another_file_under_the_name_is_refused(void **state) {
     assert_int_equal(sq_io_new(&io, path, &u, 1, &o, &a, &(squish_error){0}), SQUISH_NOT_FOUND);
 }
 
+static void without_memory_there_is_no_cache_and_nothing_is_left(void **state) {
+    (void)state;
+    char path[64];
+    const sq_io_unit u[] = {{0, PAYLOAD, SQ_IO_PIN}, {UNIT, PAYLOAD, SQ_IO_POOL}};
+    write_file(path, 2);
+    for (int uring = 0; uring < 2; uring++) {
+        squish_status st = SQUISH_NO_MEMORY;
+        for (int64_t n = 1; st != SQUISH_OK && n < 100; n++) {
+            struct sq_test_alloc_state s = {.fail_at = n};
+            const squish_alloc a = sq_test_alloc(&s);
+            const sq_io_options o = {.backend = uring ? SQ_IO_AUTO : SQ_IO_THREADS, .budget_bytes = 2 * UNIT};
+            squish_error err = {0};
+            sq_io *io;
+            st = sq_io_new(&io, path, u, 2, &o, &a, &err);
+            assert_true(st == SQUISH_OK || (st == SQUISH_NO_MEMORY && !io && err.code == st));
+            sq_io_free(io);
+            assert_int_equal(s.live_blocks, 0);
+            assert_int_equal(s.wrong_sizes, 0);
+        }
+        assert_int_equal(st, SQUISH_OK);
+    }
+    unlink(path);
+}
+
 /* ---- many threads ---------------------------------------------------------------------------- */
 
 typedef struct {
@@ -603,6 +628,7 @@ int main(void) {
         cmocka_unit_test(a_real_file_is_read_with_pread),
         cmocka_unit_test(a_real_file_is_read_with_io_uring),
         cmocka_unit_test(another_file_under_the_name_is_refused),
+        cmocka_unit_test(without_memory_there_is_no_cache_and_nothing_is_left),
         cmocka_unit_test(many_threads_get_what_they_ask_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
