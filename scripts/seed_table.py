@@ -50,7 +50,7 @@ TABLES = [
         ("KV cache memory", "4x compressed", r"^kv, .*bytes a token.*q4", "1.5B shape", "squish bench kv 1.5b.sqw", "--kv q4"),
         ("Grammar: constrain, a token", "5.5 us", r"grammar, mask, median", "Qwen2's vocabulary", "make bench-grammar", "three schemas"),
         ("Grammar: advance, a token", "0.94 us", r"grammar, advance, median", "Qwen2's vocabulary", "make bench-grammar", ""),
-        ("MoE routing overhead", "570 us lookahead, 91 % hits", None, "-", "-", "looking ahead of the router is not built yet; the router always runs here"),
+        ("MoE routing overhead", "570 us lookahead, 91 % hits", None, "-", "-", "guesses beside the router, which always runs: docs/lookahead.md and docs/targets.md"),
     ] + accuracy("qwen2.5-1.5b", four("73.5 %, later 73.5 %", "62.0 %, later 63.0 %", "76.5 %, later 76.5 %", "67.0 %, later 66.0 %"))),
     ("Model comparison", [
         ("1.5B: load, tok/s, disk", "0.4 s, 18.9, 2.9 GB of 2.9 GB", DECODE["1.5b"], "1.5B shape, INT4", speed("1.5b"), "load: above"),
