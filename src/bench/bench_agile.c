@@ -338,6 +338,10 @@ static squish_status take_tokens(gets *g, squish_model *m, squish_error *err) {
     SQ_TRY(options_of(o, m, &eo, err));
     tokens *t = sq_alloc_zero(&a, KINDS * sizeof *t);
     if (!t) return sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory");
+    /* Once for nothing: what lies between here and the medium remembers what was read, and the first pays. */
+    SQ_GUARD(decode(g, m, &eo, &t[STREAMED], err));
+    t[STREAMED] = (tokens){0};
+    g->n_rates = 0;
     for (int k = 0; k < KINDS; k++) {
         eo.agile.on = k != MAPPED;
         eo.agile.on_demand = k == ON_DEMAND;
