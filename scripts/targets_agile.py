@@ -9,25 +9,24 @@ Each model is measured by `squish bench agile` (cold: direct reads). Where a mem
 also run twice in one that holds half of the weights beside cache and scratch: streamed, and mapped, as page faults
 bring it. The tokens must be the same. Rows are printed and written into results/."""
 import argparse
-import datetime
 import json
 import os
 import pathlib
-import platform
 import re
 import signal
 import subprocess
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+import targets
+
 PROMPT = "Tell me a story about a small boat"
 
 
 def bench(options, model):
     line = [options.squish, "bench", "agile", model, "--runs", str(options.runs), "--json", "--quiet"]
     report = json.loads(subprocess.run(line, check=True, capture_output=True, text=True).stdout)
-    return report, {r["name"]: r for r in report["rows"]}
+    return {r["name"]: r for r in report["rows"]}
 
 
 def gets(rows):
@@ -132,7 +131,7 @@ def main():
     options.squish = str(pathlib.Path(options.build) / "squish")
     done, met = [], True
     for i, model in enumerate(options.models):
-        report, rows = bench(options, model)
+        rows = bench(options, model)
         name = pathlib.Path(model).resolve().parents[1].name
         lists = ([("gets", gets(rows))] if i == 0 else []) + [(f"half, {name}", half(rows))]
         if not options.no_faults:
@@ -144,15 +143,12 @@ def main():
         for table, some in lists:
             for what, value, unit, bar, ok in some:
                 print(f"{table:24} {what:62} {value:10.4g} {unit:10} {bar:32} {'ok' if ok else 'MISSED'}", flush=True)
-                done.append({"table": table, "name": what, "value": value, "unit": unit, "bar": bar, "ok": bool(ok)})
+                if bar:
+                    done.append(targets.row(f"{table}: {what}", bar, f"{value:.4g} {unit}".strip(), bool(ok),
+                                            "scripts/targets_agile.py MODEL.sqw"))
                 met &= bool(ok)
     if not options.no_results:
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-        host = re.sub(r"[^a-z0-9]+", "-", report["cpu"].lower()).strip("-") or platform.machine()
-        file = ROOT / "results" / f"{datetime.date.today()}-{commit.stdout.strip()}-{host}-agile.json"
-        file.write_text(json.dumps({"command": " ".join(sys.argv), "cpu": report["cpu"], "isa": report["isa"],
-                                    "threads": report["threads"], "squish": report["squish"], "targets": done}, indent=1) + "\n")
-        print(file)
+        targets.write_result(done)
     return 0 if met else 1
 
 
