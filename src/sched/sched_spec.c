@@ -28,6 +28,10 @@ enum { PROBE_EVERY = 64, SURE = 4 };
 /* What a draft is taken to cost before one was made, as a share of a step. */
 static const double DRAFT = 0.1;
 
+/* A draft is asked where it promises so much more than none: its time is spent before it is known whether it
+ * is sure, and at 3 % answers at temperature 0.7 lost 5 %. */
+static const double DRAFT_GAIN = 1.15;
+
 /* How far one result moves a rate: of an answer, and of the engine. */
 static const float LEARN = 1.0f / 12, LEARN_ALL = 1.0f / 24;
 
@@ -225,9 +229,11 @@ int32_t sq_spec_guess(sq_spec *s, sq_spec_step *at, int64_t position, int32_t ma
     if (may_draft(s, at)) {
         const int32_t most = max < at->drafter->most ? max : at->drafter->most;
         const choice draft = promise(s, at, most);
-        if (fixed ? n == 0 : (draft.count > 0 && draft.rate > best.rate) || (probe && best.count == 0)) {
+        const double plain = known ? at->tokens / sq_step_cost_alone(at->cost, at->rows) : 0;
+        const bool pays = draft.count > 0 && draft.rate > best.rate && draft.rate > DRAFT_GAIN * plain;
+        if (fixed ? n == 0 : pays || (probe && best.count == 0)) {
             s->by = at->drafter->mode;
-            n = make_draft(s, at, position, fixed || draft.count > 0 ? most : 1, ids, right);
+            n = make_draft(s, at, position, fixed || pays ? most : 1, ids, right);
             best = best_count(at, right, n, n, 0);
             /* What is not tried was paid for too, and counts as its class is right. */
             for (int32_t i = fixed ? n : best.count; i < n && i < SQ_DRAFT_PLACES; i++)

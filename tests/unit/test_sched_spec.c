@@ -224,7 +224,7 @@ static void drafts_that_are_wrong_are_no_longer_asked_for(void **state) {
     sq_spec *s = drafting(SQUISH_SPEC_HEADS, 0);
     fake.sure = 4;
     for (int i = 0; i < 40; i++) {
-        drafts_at(s, 0.1, 0.3, ids);
+        drafts_at(s, 0.1, 0.1, ids);
         asked = fake.asked;
         sq_spec_result(s, 0, &rates);
     }
