@@ -14,7 +14,7 @@ BUILD   ?= build
 ARCH    ?= $(shell $(CC) -dumpmachine | cut -d- -f1)
 ROOMS   ?= base quant format text grammar kernels sample backend kv io model sched forge store lib
 PROGRAM_ROOMS ?= cli bench
-SERVER_ROOMS ?= http calls api eval fetch
+SERVER_ROOMS ?= http calls api eval fetch hub
 PKGS    := jansson libpcre2-8 libutf8proc libxxhash
 PKG_CONFIG ?= pkg-config
 # Without libcurl's headers squish is built all the same and asks no other machine; the library is opened when needed.
@@ -74,7 +74,8 @@ LIB  := $(BUILD)/libsquish.a
 # The rooms of the server and of eval: part of the program and not of the library, in an archive so that tests can
 # link them too.
 SERVER_SRC := $(wildcard $(SERVER_ROOMS:%=src/%/*.c))
-SERVER_OBJ := $(SERVER_SRC:%.c=$(BUILD)/%.o) $(if $(filter api,$(SERVER_ROOMS)),$(BUILD)/src/api/api_files.o)
+SERVER_OBJ := $(SERVER_SRC:%.c=$(BUILD)/%.o) $(if $(filter api,$(SERVER_ROOMS)),$(BUILD)/src/api/api_files.o) \
+    $(if $(filter hub,$(SERVER_ROOMS)),$(BUILD)/src/hub/hub_catalog_data.o)
 # Hundreds of tests are linked: with lld, where it is, in a third of the time.
 TEST_LDFLAGS := $(LDFLAGS) $(if $(filter $(ARCH),$(shell uname -m)),$(if $(shell command -v ld.lld 2>/dev/null),-fuse-ld=lld))
 # Files that are part of the program: the chat page and the description of the API.
@@ -98,6 +99,16 @@ $(BUILD)/src/api/api_files.c: scripts/embed.sh src/api/openapi.json $(BUILD)/pag
 	scripts/embed.sh $(EMBED) > $@.tmp && mv $@.tmp $@
 
 $(BUILD)/src/api/api_files.o: $(BUILD)/src/api/api_files.c
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# The catalogue, as bytes of the program.
+$(BUILD)/src/hub/hub_catalog_data.c: src/hub/catalog.json
+	@mkdir -p $(@D)
+	@{ echo 'extern const unsigned char hub_catalog_json[];' 'extern const unsigned long hub_catalog_bytes;'; \
+	    echo 'const unsigned char hub_catalog_json[] = {'; od -An -v -tu1 $< | sed 's/[0-9][0-9]*/&,/g'; echo '};'; \
+	    echo 'const unsigned long hub_catalog_bytes = sizeof hub_catalog_json;'; } > $@.tmp && mv $@.tmp $@
+
+$(BUILD)/src/hub/hub_catalog_data.o: $(BUILD)/src/hub/hub_catalog_data.c
 	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 $(LIB): $(OBJ)

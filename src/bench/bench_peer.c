@@ -104,7 +104,7 @@ static squish_status stream_once(peer *p, int32_t run, double *first_ms, double 
     if (!json) return sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory");
     sq_buf_init(&p->line, &a, LINE_MAX_BYTES);
     p->first = p->last = 0, p->tokens = 0;
-    const fetch_request r = {url, json, TIMEOUT_S, 0, take, p};
+    const fetch_request r = {url, json, TIMEOUT_S, 0, take, p, NULL};
     p->begin = sq_os_now_ns();
     squish_status st = fetch_run(&r, NULL, err);
     sq_buf_deinit(&p->line);

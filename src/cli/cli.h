@@ -27,6 +27,14 @@ typedef enum {
     CLI_GC,
     CLI_SHOW,
     CLI_LIST,
+    CLI_PULL,
+    CLI_SEARCH,
+    CLI_CATALOG,
+    CLI_IMPORT,
+    CLI_RM,
+    CLI_CP,
+    CLI_PS,
+    CLI_STOP,
     CLI_TOKENIZE,
     CLI_DETOKENIZE,
     CLI_TEMPLATE,
@@ -61,14 +69,14 @@ typedef struct {
     cli_kind kind;
     const char *arg, *initial; /* initial "": no value, the command decides */
     double low, high;
-    uint32_t commands; /* bit per cli_command_id, and CLI_EXPERIMENTAL */
+    uint64_t commands; /* bit per cli_command_id, and CLI_EXPERIMENTAL */
     cli_hint hint;
     const char *help;
 } cli_option;
 extern const cli_option cli_options[OPT_COUNT];
 
 /* Losers so far, complete and tested: only --help-experimental shows them. */
-#define CLI_EXPERIMENTAL (1u << 31)
+#define CLI_EXPERIMENTAL (UINT64_C(1) << 63)
 
 enum { CLI_LIST_MAX = 16, CLI_ARGS_MAX = 64 };
 
@@ -135,6 +143,9 @@ bool cli_parse_size(const char *text, uint64_t *out);
 const char *cli_bytes(uint64_t n, char out[32]);
 /* The progress callback: a bar on a terminal, nothing elsewhere. user is the cli. */
 bool cli_progress(void *user, const char *what, uint64_t done, uint64_t total);
+/* From now on progress fills the bar from share `from` to share `to`, so that several pieces of work have one
+ * bar between them, called `label`. NULL: each piece has its own again, and the bar goes. */
+void cli_progress_part(const cli *c, const char *label, double from, double to);
 void cli_warn(void *user, const char *line);
 
 /* ---- interruption (cli_signal.c) ------------------------------------------------------------- */
@@ -148,6 +159,14 @@ void cli_signal_clear(void);
 /* While somebody talks at a terminal Ctrl-C never ends the program, however often; SIGTERM does, after
  * leave() put the terminal back (it runs in the handler). NULL: the conversation is over. */
 void cli_signal_converse(void (*leave)(void));
+
+/* ---- models of hubs (cli_pull.c) -------------------------------------------------------------- */
+
+/* Does name mean a model of a hub (catalogue, hf.co/.., ollama.com/.., a URL)? Nobody is asked. */
+bool cli_hub_name(const cli *c, const char *name);
+/* squish_locate; and where the name is not here but means a model of a hub, that is pulled first, its
+ * progress filling most of a bar whose rest is the caller's. */
+squish_status cli_locate(cli *c, const char *name, squish_text *path, squish_error *err);
 
 /* ---- models (cli_model.c) -------------------------------------------------------------------- */
 
@@ -227,6 +246,14 @@ int cli_plan(cli *c);
 int cli_gc(cli *c);
 int cli_show(cli *c);
 int cli_list(cli *c);
+int cli_pull(cli *c);
+int cli_search(cli *c);
+int cli_catalog(cli *c);
+int cli_import(cli *c);
+int cli_rm(cli *c);
+int cli_cp(cli *c);
+int cli_ps(cli *c);
+int cli_stop(cli *c);
 int cli_tokenize(cli *c);
 int cli_detokenize(cli *c);
 int cli_template(cli *c);

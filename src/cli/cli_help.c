@@ -10,7 +10,7 @@
 /* What to type; the man page shows the same lines. */
 const char *const cli_examples[CLI_COMMANDS][CLI_EXAMPLES_MAX] = {
     [CLI_RUN] = {"squish run \"What is the capital of Japan?\"",
-                 "squish run path/to/checkpoint --temp 0 \"Hello\"",
+                 "squish run qwen2.5:1.5b --temp 0 \"Hello\"",
                  "cat notes.txt | squish run --system \"Sum up in one sentence.\""},
     [CLI_CHAT] = {"squish chat", "squish chat path/to/checkpoint --ctx 8192"},
     [CLI_SERVE] = {"squish serve", "squish serve path/to/checkpoint --ollama-port 11434",
@@ -26,9 +26,18 @@ const char *const cli_examples[CLI_COMMANDS][CLI_EXAMPLES_MAX] = {
     [CLI_EXPORT] = {"squish export path/to/checkpoint --to mlx -o checkpoint-mlx"},
     [CLI_PLAN] = {"squish plan path/to/checkpoint", "squish plan path/to/checkpoint --memory 8G --ctx 8192"},
     [CLI_GC] = {"squish gc path/to/checkpoint --dry-run",
-                "squish gc path/to/checkpoint --keep 0 --drop-source"},
+                "squish gc path/to/checkpoint --keep 0 --drop-source", "squish gc"},
     [CLI_SHOW] = {"squish show", "squish show squish-tiny --tensors"},
     [CLI_LIST] = {"squish list"},
+    [CLI_PULL] = {"squish pull qwen2.5:1.5b", "squish pull hf.co/Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q8_0",
+                  "squish pull qwen3:8b --limit-rate 5M"},
+    [CLI_SEARCH] = {"squish search qwen", "squish search 7b"},
+    [CLI_CATALOG] = {"squish catalog", "squish catalog --json"},
+    [CLI_IMPORT] = {"squish import path/to/checkpoint", "squish import model.gguf mine"},
+    [CLI_RM] = {"squish rm qwen2.5:1.5b"},
+    [CLI_CP] = {"squish cp qwen2.5:1.5b mine"},
+    [CLI_PS] = {"squish ps", "squish ps --port 8080"},
+    [CLI_STOP] = {"squish stop qwen2.5:1.5b"},
     [CLI_TOKENIZE] = {"squish tokenize \"The capital of Japan is\"",
                       "squish tokenize --special \"<|im_start|>user\""},
     [CLI_DETOKENIZE] = {"squish detokenize 309,607,289,3542,298"},
@@ -55,7 +64,7 @@ const char *const cli_examples[CLI_COMMANDS][CLI_EXAMPLES_MAX] = {
     [CLI_MAN] = {"squish man | mandoc -a"},
 };
 
-bool cli_option_for(const cli_option *o, cli_command_id id) { return o->commands & (1u << id); }
+bool cli_option_for(const cli_option *o, cli_command_id id) { return o->commands & (UINT64_C(1) << id); }
 
 void cli_option_arg(const cli_option *o, char *out, size_t n) {
     snprintf(out, n, "%s", o->arg ? o->arg : "");

@@ -52,12 +52,43 @@ const cli_command cli_commands[CLI_COMMANDS] = {
                   "Sizes of tiers that are there or could be built, what each needs of memory, the longest "
                   "context, and tokens a second expected from the memory rate measured now. Loads nothing.",
                   cli_plan},
-    [CLI_GC] = {"gc", "MODEL", "remove what a model no longer needs",
-                "Leftovers of builds go; with --keep every other tier, with --drop-source the checkpoint's "
+    [CLI_GC] = {"gc", "[MODEL]", "remove what a model no longer needs",
+                "Without MODEL: pulls that were stopped. Else leftovers of builds go; with --keep every "
+                "other tier, with --drop-source the checkpoint's "
                 "weights, once a tier was read back whole. See --dry-run.",
                 cli_gc},
     [CLI_SHOW] = {"show", "[MODEL]", "facts about a model, from its file", NULL, cli_show},
-    [CLI_LIST] = {"list", "", "models on this machine", NULL, cli_list},
+    [CLI_LIST] =
+        {"list", "", "models on this machine",
+         "Those of the store, the shipped one, and those that Hugging Face's tools, Ollama or LM Studio "
+         "brought here, which run where they lie.",
+         cli_list},
+    [CLI_PULL] =
+        {"pull", "NAME", "fetch a model",
+         "NAME is one of the catalogue (qwen2.5:1.5b), hf.co/USER/REPO[:QUANT][@REVISION] or "
+         "USER/REPO, ollama.com/library/NAME:TAG, or the URL of a .gguf file. Every file is checked "
+         "against the sum its hub gives, and the model is in the store whole or not at all. A pull "
+         "that was stopped goes on where it was. HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE and HTTPS_PROXY "
+         "mean what they mean to others.",
+         cli_pull},
+    [CLI_SEARCH] = {"search", "WORD", "models of the catalogue",
+                    "By name, repository and remarks; asks nobody.", cli_search},
+    [CLI_CATALOG] = {"catalog", "", "every model of the catalogue",
+                     "Those marked with * were entered without a look at the hub: sizes may differ. "
+                     "catalog.json in the home folder adds entries.",
+                     cli_catalog},
+    [CLI_IMPORT] =
+        {"import", "PATH [NAME]", "take a folder or file into the store",
+         "It is copied (file systems that can share its blocks do), and sums are taken. The source stays "
+         "as it is.",
+         cli_import},
+    [CLI_RM] =
+        {"rm", "NAME...", "remove models of the store",
+         "With their tiers. Nothing outside the store is touched; a stopped pull of that name goes, too.",
+         cli_rm},
+    [CLI_CP] = {"cp", "MODEL NAME", "give a model a further name", "No bytes are copied.", cli_cp},
+    [CLI_PS] = {"ps", "", "models that a server has loaded", "Asks the server at --host and --port.", cli_ps},
+    [CLI_STOP] = {"stop", "MODEL", "have a server unload a model", "Answers that run end first.", cli_stop},
     [CLI_TOKENIZE] = {"tokenize", "[MODEL] [TEXT]", "text to token ids",
                       "Without TEXT the text comes from --text or standard input.", cli_tokenize},
     [CLI_DETOKENIZE] = {"detokenize", "[MODEL] IDS", "token ids to text",

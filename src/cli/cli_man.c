@@ -61,7 +61,7 @@ static void option_facts(const cli_option *o) {
     }
     fputs("Commands:", stdout);
     const char *between = " ";
-    uint32_t all = (1u << CLI_COMMANDS) - 1;
+    const uint64_t all = (UINT64_C(1) << CLI_COMMANDS) - 1;
     if ((o->commands & all) == all) fputs(" every command", stdout);
     else
         for (int i = 0; i < CLI_COMMANDS; i++)

@@ -18,7 +18,7 @@ static bool names_model(const cli *c, const char *arg) {
     if (looks_like_text && !sq_os_exists(arg)) return false;
     const bool found = squish_locate(cli_home(c), arg, &path, NULL) == SQUISH_OK;
     squish_text_free(&path);
-    return found;
+    return found || cli_hub_name(c, arg);
 }
 
 const char *cli_take_model(cli *c, bool required_if_two) {
@@ -163,9 +163,11 @@ static void take_loras(cli *c, squish_lora *l, squish_model_options *o) {
 /* Where a model lies, its tier built if it can be: SOURCE needs none. */
 static squish_status find_model(cli *c, const char *name, squish_tier tier, squish_text *path,
                                 squish_error *err) {
-    SQ_TRY(squish_locate(cli_home(c), name, path, err));
-    if (cli_flag(c, OPT_MILO)) return ensure_milo(c, path, err);
-    return ensure_tier(c, path->data, tier, err);
+    SQ_TRY(cli_locate(c, name, path, err));
+    const squish_status st = cli_flag(c, OPT_MILO) ? ensure_milo(c, path, err)
+                                                   : ensure_tier(c, path->data, tier, err);
+    cli_progress_part(c, NULL, 0, 0);
+    return st;
 }
 
 int cli_find_model(cli *c, const char *name, squish_tier tier, squish_text *path) {

@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define IN(cmd) (1u << CLI_##cmd)
-#define ALL ((1u << CLI_COMMANDS) - 1)
+#define IN(cmd) (UINT64_C(1) << CLI_##cmd)
+#define ALL ((UINT64_C(1) << CLI_COMMANDS) - 1)
 #define EXPERIMENTAL CLI_EXPERIMENTAL
 const cli_option cli_options[OPT_COUNT] = {
 #define CLI_OPT(id, name, letter, kind, arg, initial, low, high, commands, hint, help)                       \
@@ -36,7 +36,7 @@ void cli_env_name(const cli_option *o, char *out, size_t n) {
 
 /* config takes every option, to show its effect. */
 static bool applies(const cli *c, cli_option_id id) {
-    return c->id == CLI_CONFIG || (cli_options[id].commands & (1u << c->id));
+    return c->id == CLI_CONFIG || (cli_options[id].commands & (UINT64_C(1) << c->id));
 }
 
 /* ---- checking -------------------------------------------------------------------------------- */

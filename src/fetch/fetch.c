@@ -1,46 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * fetch.c - see fetch.h. */
-#include "fetch/fetch.h"
+#include "fetch/fetch_int.h"
 
-#ifdef SQ_HAVE_CURL
-#include <curl/curl.h>
-#include <dlfcn.h>
-#endif
 #include <openssl/evp.h>
+#include <stdio.h>
 #include <string.h>
 
 #ifdef SQ_HAVE_CURL
 
 enum { SILENCE_S = 60, CONNECT_S = 20, REDIRECTS_MAX = 5 };
 
-/* libcurl is opened when something is asked of another machine, and not before: with the thirty libraries
- * behind it, it would double the time squish takes to start. */
-#define CURL_CALLS(X) \
-    X(easy_init)      \
-    X(easy_setopt)    \
-    X(easy_getinfo)   \
-    X(easy_perform)   \
-    X(easy_strerror)  \
-    X(easy_cleanup)   \
-    X(slist_append)   \
-    X(slist_free_all)
-#define MEMBER(name) __typeof__(&curl_##name) name;
-#define LOOK_UP(name) ok = ok && (*(void **)&l->name = dlsym(library, "curl_" #name));
-typedef struct {
-    CURL_CALLS(MEMBER)
-} libcurl;
-
-static bool libcurl_open(libcurl *l) {
-    void *library = dlopen("libcurl.so.4", RTLD_NOW | RTLD_LOCAL);
-    bool ok = library != NULL;
-    CURL_CALLS(LOOK_UP)
-    return ok;
-}
-
 typedef struct {
     const fetch_request *r;
-    libcurl l;
+    fetch_libcurl l;
     CURL *curl;
     uint64_t bytes;
     bool stopped, too_long;
@@ -59,7 +32,7 @@ static size_t take(char *bytes, size_t one, size_t n, void *user) {
 }
 
 static bool prepare(running *k, struct curl_slist **headers, char error[CURL_ERROR_SIZE]) {
-    const libcurl *l = &k->l;
+    const fetch_libcurl *l = &k->l;
     CURL *c = k->curl;
     const fetch_request *r = k->r;
     bool ok = l->easy_setopt(c, CURLOPT_URL, r->url) == CURLE_OK &&
@@ -76,10 +49,21 @@ static bool prepare(running *k, struct curl_slist **headers, char error[CURL_ERR
     if (r->timeout_s > 0) l->easy_setopt(c, CURLOPT_TIMEOUT_MS, (long)(r->timeout_s * 1000));
     l->easy_setopt(c, CURLOPT_WRITEFUNCTION, take);
     l->easy_setopt(c, CURLOPT_WRITEDATA, k);
-    if (!r->json) return ok;
-    *headers = l->slist_append(NULL, "Content-Type: application/json");
-    ok = ok && *headers && l->easy_setopt(c, CURLOPT_POSTFIELDS, r->json) == CURLE_OK;
-    l->easy_setopt(c, CURLOPT_HTTPHEADER, *headers);
+    if (strncmp(r->url, "http://127.0.0.1:", 17) == 0 || strncmp(r->url, "http://localhost:", 17) == 0)
+        l->easy_setopt(c, CURLOPT_PROXY, ""); /* a proxy would look for it on another machine */
+    if (r->key) {
+        char line[600];
+        snprintf(line, sizeof line, "Authorization: Bearer %.500s", r->key);
+        *headers = l->slist_append(NULL, line);
+        ok = ok && *headers;
+        l->easy_setopt(c, CURLOPT_FOLLOWLOCATION, 0L);
+    }
+    if (r->json) {
+        struct curl_slist *more = l->slist_append(*headers, "Content-Type: application/json");
+        ok = ok && more && l->easy_setopt(c, CURLOPT_POSTFIELDS, r->json) == CURLE_OK;
+        if (more) *headers = more;
+    }
+    if (*headers) l->easy_setopt(c, CURLOPT_HTTPHEADER, *headers);
     return ok;
 }
 
@@ -100,7 +84,7 @@ static squish_status verdict(const running *k, CURLcode done, const char *said, 
 squish_status fetch_run(const fetch_request *r, long *code, squish_error *err) {
     running k = {.r = r};
     if (code) *code = 0;
-    if (!libcurl_open(&k.l))
+    if (!fetch_libcurl_open(&k.l))
         return sq_fail(err, SQUISH_UNSUPPORTED, "%.200s: libcurl (libcurl.so.4) is not on this machine",
                        r->url);
     k.curl = k.l.easy_init();
@@ -138,10 +122,15 @@ static bool keep(void *user, const char *bytes, size_t n) { return sq_buf_append
 
 squish_status fetch_text(const char *url, const char *json, double timeout_s, squish_text *out,
                          squish_error *err) {
+    return fetch_text_keyed(url, json, NULL, timeout_s, out, err);
+}
+
+squish_status fetch_text_keyed(const char *url, const char *json, const char *key, double timeout_s,
+                               squish_text *out, squish_error *err) {
     const squish_alloc a = sq_alloc_default();
     sq_buf b;
     sq_buf_init(&b, &a, FETCH_TEXT_MAX);
-    const fetch_request r = {url, json, timeout_s, FETCH_TEXT_MAX, keep, &b};
+    const fetch_request r = {url, json, timeout_s, FETCH_TEXT_MAX, keep, &b, key};
     squish_status st = fetch_run(&r, NULL, err);
     if (st == SQUISH_OK) st = sq_buf_take(&b, out, err);
     sq_buf_deinit(&b);
@@ -188,7 +177,7 @@ squish_status fetch_file(const char *url, const char *sha256, const char *path, 
     w.sum = EVP_MD_CTX_new();
     if (!w.sum || !EVP_DigestInit_ex(w.sum, EVP_sha256(), NULL))
         SQ_GUARD(sq_fail(err, SQUISH_NO_MEMORY, "%.200s: no sum could be taken", url));
-    const fetch_request r = {url, NULL, 0, bytes_max, write_out, &w};
+    const fetch_request r = {url, NULL, 0, bytes_max, write_out, &w, NULL};
     st = fetch_run(&r, NULL, err);
     if (w.err.code != SQUISH_OK && err) *err = w.err; /* what stopped it */
     if (w.err.code != SQUISH_OK) SQ_GUARD(w.err.code);

@@ -20,6 +20,7 @@ typedef struct {
     uint64_t bytes_max; /* 0: no bound */
     fetch_sink sink;
     void *user;
+    const char *key; /* Authorization: Bearer; redirects are not followed then. NULL: none */
 } fetch_request;
 /* Run it. *code: the status of HTTP, 200 to 299 for OK; bodies of other answers do not go to the sink.
  * Errors: NETWORK (one line: the address, what happened), CORRUPT (over bytes_max), CANCELLED. */
@@ -28,6 +29,9 @@ squish_status fetch_run(const fetch_request *r, long *code, squish_error *err);
 /* The same into memory: out is NUL-terminated and the caller's (squish_text_free). */
 squish_status fetch_text(const char *url, const char *json, double timeout_s, squish_text *out,
                          squish_error *err);
+/* Of a server that may want a key (NULL: none). */
+squish_status fetch_text_keyed(const char *url, const char *json, const char *key, double timeout_s,
+                               squish_text *out, squish_error *err);
 
 /* Fetch url into the file at path, which appears whole or not at all, and only if its SHA-256 is `sha256`
  * (64 hex digits, lower case). progress may be NULL. Errors: as above, CORRUPT (another sum, both named), IO,

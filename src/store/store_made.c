@@ -36,10 +36,7 @@ size_t sq_store_bare_length(const char *name) {
 }
 
 static squish_status models_dir(const char *home, char *out, size_t n, squish_error *err) {
-    char base[PATH_BYTES];
-    SQ_TRY(sq_store_home(home, base, sizeof base, err));
-    if (snprintf(out, n, "%s/models", base) < (int)n) return SQUISH_OK;
-    return sq_fail(err, SQUISH_INVALID, "%s/models: path too long", base);
+    return sq_store_place(home, "models", out, n, err);
 }
 
 static squish_status path_of(const char *home, const char *name, char *out, size_t n, squish_error *err) {

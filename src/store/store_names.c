@@ -27,6 +27,51 @@ squish_status sq_store_home(const char *home, char *out, size_t n, squish_error 
     return join(out, n, err, user_home, ".squish");
 }
 
+squish_status sq_store_place(const char *home, const char *what, char *out, size_t n, squish_error *err) {
+    char base[PATH_BYTES];
+    SQ_TRY(sq_store_home(home, base, sizeof base, err));
+    return join(out, n, err, base, what);
+}
+
+/* ---- names and keys -------------------------------------------------------------------------- */
+
+static const char *const hubs[] = {"hf.co", "ollama.com"};
+
+bool sq_store_key(const char *name, char *out, size_t n) {
+    char part[SQ_STORE_NAME_MAX + 1];
+    size_t len = 0;
+    int parts = 0;
+    if (strlen(name) > SQ_STORE_NAME_MAX || n == 0) return false;
+    for (const char *p = name;; p++) {
+        const size_t k = strcspn(p, "/");
+        snprintf(part, sizeof part, "%.*s", (int)k, p);
+        bool hub = false;
+        for (size_t i = 0; i < SQ_COUNT(hubs); i++) hub = hub || strcmp(part, hubs[i]) == 0;
+        if (!sq_store_name_is_plain(part) || (parts == 0 && p[k] && !hub)) return false;
+        const int put = snprintf(out + len, n - len, "%s%s", parts ? "--" : "", part);
+        if (put < 0 || (size_t)put >= n - len) return false;
+        len += (size_t)put;
+        parts++;
+        p += k;
+        if (!*p) return true;
+    }
+}
+
+void sq_store_name_of_key(const char *key, char *out, size_t n) {
+    bool hub = false;
+    for (size_t i = 0; i < SQ_COUNT(hubs); i++) {
+        const size_t k = strlen(hubs[i]);
+        hub = hub || (strncmp(key, hubs[i], k) == 0 && strncmp(key + k, "--", 2) == 0);
+    }
+    size_t len = 0;
+    for (const char *p = key; *p && len + 1 < n; p++) {
+        const bool slash = hub && p[0] == '-' && p[1] == '-';
+        out[len++] = slash ? '/' : *p;
+        p += slash;
+    }
+    if (n) out[len] = 0;
+}
+
 /* Directories that hold models, first match wins: the store, then where shipped models lie. */
 typedef struct {
     char path[ROOTS_MAX][PATH_BYTES];
@@ -73,7 +118,8 @@ static bool has_suffix(const char *s, const char *suffix) {
 /* A model directory: a checkpoint, or tiers whose checkpoint is gone. */
 static bool is_model_dir(const char *path) {
     char file[PATH_BYTES];
-    static const char *const marks[] = {"config.json", ".squish_4bit_ready", ".squish_q8_ready"};
+    static const char *const marks[] = {"config.json", ".squish_4bit_ready", ".squish_q8_ready",
+                                        SQ_STORE_MANIFEST};
     for (size_t i = 0; i < SQ_COUNT(marks); i++)
         if (join(file, sizeof file, NULL, path, marks[i]) == SQUISH_OK && sq_os_exists(file)) return true;
     return false;
@@ -83,6 +129,15 @@ typedef struct seen {
     struct seen *next;
     const char *name;
 } seen;
+
+/* A folder whose manifest says which of its files is the model becomes that file. */
+static void enter(char *path, size_t n) {
+    sq_store_manifest m;
+    if (sq_store_manifest_read(path, &m, NULL) != SQUISH_OK) return;
+    const size_t len = strlen(path);
+    if (m.file) snprintf(path + len, n - len, "/%s", m.file);
+    json_decref(m.root);
+}
 
 /* The first root that has a name hides it in later ones, as it does when a name is looked up. */
 static bool is_new(seen **list, const char *name, sq_arena *ar) {
@@ -101,8 +156,8 @@ static bool list_root(const char *root, bool (*fn)(void *, const char *, const c
     size_t n = 0;
     if (!sq_os_is_dir(root) || sq_os_list_dir(root, ar, &names, &n, NULL) != SQUISH_OK) return true;
     for (size_t i = 0; i < n; i++) {
-        char path[PATH_BYTES];
-        if (join(path, sizeof path, NULL, root, names[i]) != SQUISH_OK) continue;
+        char path[PATH_BYTES], name[SQ_STORE_NAME_MAX + 1];
+        if (names[i][0] == '.' || join(path, sizeof path, NULL, root, names[i]) != SQUISH_OK) continue;
         if (has_suffix(names[i], "-compressed")) {
             /* Listed under the checkpoint's name, unless that is there as well. */
             char source[PATH_BYTES];
@@ -111,9 +166,29 @@ static bool list_root(const char *root, bool (*fn)(void *, const char *, const c
         } else if (!is_model_dir(path) && !has_suffix(names[i], ".sqw") && !has_suffix(names[i], ".gguf")) {
             continue;
         }
-        if (is_new(list, names[i], ar) && !fn(user, names[i], path)) return false;
+        enter(path, sizeof path);
+        sq_store_name_of_key(names[i], name, sizeof name);
+        const char *kept =
+            strlen(names[i]) < sizeof name ? sq_arena_strndup(ar, name, strlen(name)) : names[i];
+        if (kept && is_new(list, kept, ar) && !fn(user, kept, path)) return false;
     }
     return true;
+}
+
+typedef struct {
+    bool (*fn)(void *user, const char *name, const char *path);
+    void *user;
+    seen **list;
+    sq_arena *ar;
+    bool more;
+} found_ctx;
+
+static bool list_found(void *user, const char *name, const char *path, const char *origin) {
+    (void)origin;
+    found_ctx *c = user;
+    const char *kept = sq_arena_strndup(c->ar, name, strlen(name));
+    if (kept && is_new(c->list, kept, c->ar)) c->more = c->fn(c->user, kept, path);
+    return c->more;
 }
 
 squish_status sq_store_list(const char *home, bool (*fn)(void *user, const char *name, const char *path),
@@ -127,6 +202,8 @@ squish_status sq_store_list(const char *home, bool (*fn)(void *user, const char 
     bool more = r != NULL;
     if (r) find_roots(home, r);
     for (int i = 0; more && i < r->n; i++) more = list_root(r->path[i], fn, user, &list, &ar);
+    found_ctx found = {fn, user, &list, &ar, true};
+    if (more) sq_store_found_each(list_found, &found);
     sq_arena_deinit(&ar);
     return r ? SQUISH_OK : sq_fail(err, SQUISH_NO_MEMORY, "store: out of memory");
 }
@@ -186,18 +263,43 @@ static squish_status not_found(const char *home, const char *name, squish_error 
                    name, list);
 }
 
+typedef struct {
+    const char *name;
+    char *out;
+    size_t n;
+    bool there;
+} wanted;
+
+static bool is_wanted(void *user, const char *name, const char *path, const char *origin) {
+    (void)origin;
+    wanted *w = user;
+    const size_t n = sq_store_bare_length(name);
+    w->there = n == sq_store_bare_length(w->name) && memcmp(name, w->name, n) == 0 &&
+               snprintf(w->out, w->n, "%s", path) < (int)w->n;
+    return !w->there;
+}
+
 /* A name in its place, or one of its forms; NOT_FOUND. */
 static squish_status locate_plain(const char *home, const char *name, char *out, size_t n,
                                   squish_error *err) {
     roots r;
-    if (strchr(name, '/')) return sq_fail(err, SQUISH_NOT_FOUND, "%s: no such file or folder", name);
+    char key[2 * SQ_STORE_NAME_MAX];
+    const bool slashed = strchr(name, '/') != NULL;
+    if (slashed && !sq_store_key(name, key, sizeof key)) key[0] = 0;
+    if (!slashed) snprintf(key, sizeof key, "%.*s", SQ_STORE_NAME_MAX, name);
     find_roots(home, &r);
-    for (int i = 0; i < r.n; i++) {
+    for (int i = 0; *key && *key != '.' && i < r.n; i++) {
         static const char *const forms[] = {"", "-compressed", ".sqw", ".gguf"};
         for (size_t j = 0; j < SQ_COUNT(forms); j++)
-            if (snprintf(out, n, "%s/%s%s", r.path[i], name, forms[j]) < (int)n && sq_os_exists(out))
+            if (snprintf(out, n, "%s/%s%s", r.path[i], key, forms[j]) < (int)n && sq_os_exists(out)) {
+                enter(out, n);
                 return SQUISH_OK;
+            }
     }
+    wanted w = {name, out, n, false};
+    if (*name != '.' && *name != '/') sq_store_found_each(is_wanted, &w);
+    if (w.there) return SQUISH_OK;
+    if (slashed) return sq_fail(err, SQUISH_NOT_FOUND, "%s: no such file or folder", name);
     return not_found(home, name, err);
 }
 
@@ -233,6 +335,12 @@ squish_status sq_store_compressed_dir(const char *src, const char *out_dir, cons
         return sq_fail(err, SQUISH_INVALID, "%s: path too long", out_dir);
     }
     static const char suffix[] = "-compressed";
+    char key[PATH_BYTES], tiers[PATH_BYTES];
+    if (sq_store_found_key(src, key, sizeof key)) { /* nothing is written where others keep their models */
+        SQ_TRY(sq_store_place(home, "tiers", tiers, sizeof tiers, err));
+        if (snprintf(out, n, "%s/%s-compressed", tiers, key) < (int)n) return SQUISH_OK;
+        return sq_fail(err, SQUISH_INVALID, "%s: path too long", tiers);
+    }
     if (len >= sizeof suffix - 1 && memcmp(src + len - (sizeof suffix - 1), suffix, sizeof suffix - 1) == 0) {
         if (snprintf(out, n, "%.*s", (int)len, src) < (int)n) return SQUISH_OK;
     } else if (snprintf(out, n, "%.*s-compressed", (int)len, src) < (int)n) {

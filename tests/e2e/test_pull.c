@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_pull.c - squish pull against a hub of our own: the same bytes, the faults of networks, what is said,
+ * and that a model is listed whole or not at all. */
+#include "support/cli_sh.h"
+#include "support/hub_run.h"
+
+#include <setjmp.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#define PULL "$S pull hf.co/me/wide -q --connections 4 "
+/* A configuration and two files of random bytes, 12 and 3 MB: what is fetched, not what runs. */
+static const double WIDE_BYTES = 15000000;
+
+static void need_hub(void) {
+    if (!hub_pid) skip();
+}
+
+static int begin(void **state) {
+    if (cli_begin(state) != 0) return 1;
+    if (!hub_begin("")) return 0;
+    return sh("mkdir -p $T/root/me/wide $T/root/me/secret $T/root/me/quants $T/root/.ollama/library/little "
+              "&& "
+              "cp tests/fixtures/architectures/qwen2/*.json $T/root/me/wide/ && "
+              "head -c 12000000 /dev/urandom >$T/root/me/wide/model-00001-of-00002.safetensors && "
+              "head -c 3000000 /dev/urandom >$T/root/me/wide/model-00002-of-00002.safetensors && "
+              "echo mit >$T/root/me/wide/.license && mkdir $T/root/me/tiny && "
+              "for f in models/squish-tiny/*; do ln -s $PWD/$f $T/root/me/tiny/; done && "
+              "cp $T/root/me/wide/* $T/root/me/secret/ && echo open-sesame >$T/root/me/secret/.gated && "
+              "for q in Q4_K_M Q8_0; do head -c 200000 /dev/urandom >$T/root/me/quants/m-$q.gguf; done && "
+              "head -c 300000 /dev/urandom >$T/root/.ollama/library/little/1b.gguf")
+        ->status;
+}
+
+static int end(void **state) {
+    hub_end();
+    return cli_end(state);
+}
+
+static void assert_said(const cli_result *r, int status, const char *words) {
+    if (r->status != status || !strstr(r->err, words))
+        fail_msg("status %d, wanted %d; '%s' does not say '%s'", r->status, status, r->err, words);
+    const char *line = strstr(r->err, "squish: ");
+    assert_non_null(line);
+    assert_null(strchr(line, '\n')[1] ? strchr(line, '\n') + 1 : NULL); /* one line, the last */
+}
+
+static void assert_same_bytes(void) {
+    assert_int_equal(sh("for f in $T/root/me/wide/*.safetensors $T/root/me/wide/config.json; do "
+                        "cmp $f $T/.squish/models/hf.co--me--wide/$(basename $f) || exit 1; done")
+                         ->status,
+                     0);
+    assert_string_equal(sh("ls -A $T/.squish/pulls")->out, "");
+    assert_int_equal(hub_listed(), 1);
+}
+
+static void a_pulled_model_has_the_hubs_bytes_and_a_manifest(void **state) {
+    (void)state;
+    need_hub();
+    hub_fresh("{}");
+    const cli_result *r = sh("$S pull hf.co/me/wide --json");
+    assert_int_equal(r->status, 0);
+    assert_non_null(strstr(r->out, "\"status\": \"found\""));
+    assert_non_null(strstr(r->out, "\"license\": \"mit\""));
+    assert_non_null(strstr(r->out, "\"status\": \"success\""));
+    assert_non_null(strstr(r->err, "hf.co/me/wide: me/wide at "));
+    assert_true(hub_sent() < WIDE_BYTES * 1.01);
+    assert_same_bytes();
+    assert_int_equal(sh("cd $T/.squish/models/hf.co--me--wide && python3 -c 'import hashlib, json\n"
+                        "for f in json.load(open(\"squish-manifest.json\"))[\"files\"]:\n"
+                        "  b = open(f[\"path\"], \"rb\").read()\n"
+                        "  assert len(b) == f[\"bytes\"] and hashlib.sha256(b).hexdigest() == f[\"sha256\"]'")
+                         ->status,
+                     0);
+    sh(": >$T/log");
+    assert_non_null(strstr(sh(PULL)->out, "is here already"));
+    assert_true(hub_sent() == 0);
+}
+
+static void run_does_the_whole_way(void **state) {
+    (void)state;
+    need_hub();
+    hub_fresh("{}");
+    sh("mkdir -p $T/.squish && printf '{\"models\": [{\"name\": \"small:30m\", \"repo\": \"me/tiny\"}]}' "
+       ">$T/.squish/catalog.json");
+    const cli_result *r = sh("$S run small --temp 0 'What is the capital of Japan?'");
+    assert_int_equal(r->status, 0);
+    assert_non_null(strstr(r->out, "Tokyo"));
+    assert_non_null(strstr(r->err, "small:30m: me/tiny at "));
+    assert_non_null(strstr(r->err, "compressed to "));
+    sh(": >$T/log");
+    assert_non_null(
+        strstr(sh("$S run small:30m --temp 0 --offline 'What is the capital of Japan?'")->out, "Tokyo"));
+    assert_string_equal(sh("cat $T/log")->out, "");
+    assert_int_equal(sh("$S rm small:30m && ! ls $T/.squish/models | grep small")->status, 0);
+}
+
+static void connections_that_break_are_taken_up_again(void **state) {
+    (void)state;
+    need_hub();
+    static const char *const faults[] = {"{\"cut_every\": 5000000}", "{\"cut_every\": 700000}",
+                                         "{\"short\": 1}", "{\"stall_after\": 2500000, \"stall_s\": 20}",
+                                         "{\"status\": {\"resolve\": [503, 429, 500], \"tree\": [503], "
+                                         "\"revision\": [429]}, \"retry_after\": 0}"};
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        hub_fresh(faults[i]);
+        const cli_result *r = sh(PULL "--stall-timeout 1");
+        if (r->status != 0) fail_msg("%s: %s", faults[i], r->err);
+        assert_true(hub_sent() < WIDE_BYTES * 1.1);
+        assert_same_bytes();
+    }
+}
+
+static void servers_without_ranges_and_packed_bodies_are_met_once(void **state) {
+    (void)state;
+    need_hub();
+    static const char *const faults[] = {"{\"no_ranges\": 1}", "{\"gzip\": 1}"};
+    for (size_t i = 0; i < 2; i++) {
+        hub_fresh(faults[i]);
+        const cli_result *r = sh(PULL);
+        if (r->status != 0) fail_msg("%s: %s", faults[i], r->err);
+        assert_same_bytes();
+    }
+    hub_fresh("{\"no_ranges\": 1, \"cut_every\": 5000000}"); /* nothing can come of it */
+    assert_said(sh(PULL "--retries 1"), 6, "run the command again");
+    assert_int_equal(hub_listed(), 0);
+}
+
+static void a_wrong_sum_is_never_installed(void **state) {
+    (void)state;
+    need_hub();
+    static const char *const names[] = {"model-00002-of-00002.safetensors", "config.json"};
+    for (size_t i = 0; i < 2; i++) {
+        char faults[128];
+        snprintf(faults, sizeof faults, "{\"wrong\": \"%s\"}", names[i]);
+        hub_fresh(faults);
+        const cli_result *r = sh(PULL);
+        assert_said(r, 1, "its sum is ");
+        assert_non_null(strstr(r->err, names[i]));
+        assert_int_equal(hub_listed(), 0);
+        assert_int_equal(sh("ls $T/.squish/pulls/hf.co--me--wide/files/%s", names[i])->status, 2);
+    }
+    cli_write("faults", "{}", 2); /* what is right of it is kept */
+    sh(": >$T/log");
+    assert_int_equal(sh(PULL)->status, 0);
+    assert_true(hub_sent() < WIDE_BYTES / 4);
+    assert_same_bytes();
+    hub_fresh("{\"length\": \"model-00002-of-00002.safetensors\"}");
+    assert_said(sh(PULL), 6, "another length");
+}
+
+static void a_killed_pull_goes_on(void **state) {
+    (void)state;
+    need_hub();
+    const char *kills = getenv("SQUISH_PULL_KILLS");
+    hub_fresh("{\"rate\": 4000000}");
+    const cli_result *r = sh(
+        "n=0; while [ $n -lt %d ]; do n=$((n + 1)); " PULL ">/dev/null 2>&1 & p=$!; "
+        "sleep 0.$(awk -v s=$n 'BEGIN { srand(s); print int(10 + rand() * 30) }'); kill -9 $p 2>/dev/null; "
+        "wait $p; if [ $? = 0 ]; then rm -r $T/.squish/models/hf.co--me--wide; : >$T/log; continue; fi; "
+        "[ $($S list | grep -c hf.co) = 0 ] || exit 1; done",
+        kills ? atoi(kills) : 6);
+    assert_int_equal(r->status, 0);
+    cli_write("faults", "{}", 2);
+    assert_int_equal(sh(PULL)->status, 0);
+    assert_true(hub_sent() < WIDE_BYTES + 64e6);
+    assert_same_bytes();
+}
+
+static void two_pulls_of_one_name_fetch_once(void **state) {
+    (void)state;
+    need_hub();
+    hub_fresh("{\"rate\": 6000000}");
+    const cli_result *r =
+        sh("$S pull hf.co/me/wide >$T/a 2>&1 & p=$!; $S pull hf.co/me/wide >$T/b 2>&1; b=$?; "
+           "wait $p && exit $b");
+    assert_int_equal(r->status, 0);
+    assert_non_null(strstr(sh("cat $T/a $T/b")->out, "waiting for it"));
+    assert_true(hub_sent() < WIDE_BYTES * 1.05);
+    assert_same_bytes();
+}
+
+static void the_token_goes_to_its_own_host_alone(void **state) {
+    (void)state;
+    need_hub();
+    hub_fresh("{}");
+    assert_said(sh("$S pull hf.co/me/secret"), 6, "accept its licence");
+    assert_said(sh("HF_TOKEN=guess $S pull hf.co/me/secret"), 6, "gated");
+    assert_int_equal(hub_listed(), 0);
+    sh(": >$T/log");
+    assert_int_equal(sh("HF_TOKEN=open-sesame $S pull hf.co/me/secret -q")->status, 0);
+    assert_int_equal(atoi(sh("grep '\"host\": \"hub\"' $T/log | grep -vc 'Bearer open-sesame'")->out), 0);
+    assert_true(atoi(sh("grep -c '\"host\": \"cdn\"' $T/log")->out) >= 2);
+    assert_int_equal(atoi(sh("grep '\"host\": \"cdn\"' $T/log | grep -c sesame")->out), 0);
+    assert_int_equal(atoi(sh("grep -rl sesame $T/.squish | wc -l")->out), 0);
+}
+
+static void what_stands_in_the_way_is_said_in_one_line(void **state) {
+    (void)state;
+    need_hub();
+    hub_fresh("{}");
+    assert_said(sh("HF_ENDPOINT=http://127.0.0.1:9 " PULL), 6, "no connection");
+    assert_said(sh("HF_ENDPOINT=https://no-such-host.invalid " PULL), 6, "no such host");
+    assert_said(sh("HF_ENDPOINT=http://hub.test http_proxy=$H " PULL), 6,
+                "the proxy wants a name and a password");
+    assert_said(sh("HF_ENDPOINT=https://hub.test HTTPS_PROXY=$H " PULL), 6, "the proxy wants a name");
+    assert_said(sh("$S pull nobody/nothing"), 3, "the hub does not know it");
+    assert_said(sh("$S pull hf.co/me/quants:Q2_K"), 3, "it has: m-Q4_K_M.gguf, m-Q8_0.gguf");
+    assert_said(sh("$S pull 'what is this'"), 3, "neither in the catalogue");
+    sh(": >$T/log");
+    assert_said(sh(PULL "--offline"), 3, "nobody is asked");
+    assert_said(sh("HF_HUB_OFFLINE=1 " PULL), 3, "nobody is asked");
+    assert_said(sh("$S run --offline hf.co/me/wide hello"), 3, "nobody is asked");
+    assert_string_equal(sh("cat $T/log")->out, "");
+}
+
+static void a_full_disk_is_said_before_and_leaves_nothing(void **state) {
+    (void)state;
+    need_hub();
+    hub_fresh("{}");
+    if (sh("mkdir -p $T/small; unshare -rm sh -c 'mount -t tmpfs -o size=20m x $T/small'")->status != 0) {
+        printf("skipped: no small file system can be made here\n");
+        skip();
+    }
+    const cli_result *r = sh("unshare -rm sh -c 'mount -t tmpfs -o size=20m x $T/small; $S --version; $S "
+                             "pull hf.co/me/wide --home "
+                             "$T/small; s=$?; ls $T/small/models; exit $s'");
+    assert_int_equal(r->status, 5);
+    assert_non_null(strstr(r->err, "make room"));
+    assert_null(strstr(r->out, "hf.co"));
+}
+
+static void a_gguf_file_a_registry_and_an_address_work_alike(void **state) {
+    (void)state;
+    need_hub();
+    hub_fresh("{}");
+    assert_int_equal(sh("$S pull hf.co/me/quants -q && $S pull hf.co/me/quants:q8_0 -q")->status, 0);
+    assert_int_equal(
+        sh("cmp $T/root/me/quants/m-Q4_K_M.gguf $T/.squish/models/hf.co--me--quants/m-Q4_K_M.gguf && "
+           "cmp $T/root/me/quants/m-Q8_0.gguf $T/.squish/models/hf.co--me--quants:q8_0/m-Q8_0.gguf")
+            ->status,
+        0);
+    assert_int_equal(
+        sh("$S pull ollama.com/library/little:1b -q && cmp $T/root/.ollama/library/little/1b.gguf "
+           "$T/.squish/models/ollama.com--library--little:1b/model.gguf")
+            ->status,
+        0);
+    assert_int_equal(sh("$S pull $H/file/me/quants/m-Q8_0.gguf -q && cmp $T/root/me/quants/m-Q8_0.gguf "
+                        "$T/.squish/models/m-Q8_0/m-Q8_0.gguf")
+                         ->status,
+                     0);
+    const cli_result *r = sh("$S list | cut -f1");
+    assert_non_null(strstr(r->out, "hf.co/me/quants:q8_0\n"));
+    assert_non_null(strstr(r->out, "ollama.com/library/little:1b\n"));
+    assert_int_equal(sh("$S rm hf.co/me/quants:q8_0 m-Q8_0 ollama.com/library/little:1b")->status, 0);
+    assert_int_equal(hub_listed(), 1);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_pulled_model_has_the_hubs_bytes_and_a_manifest),
+        cmocka_unit_test(run_does_the_whole_way),
+        cmocka_unit_test(connections_that_break_are_taken_up_again),
+        cmocka_unit_test(servers_without_ranges_and_packed_bodies_are_met_once),
+        cmocka_unit_test(a_wrong_sum_is_never_installed),
+        cmocka_unit_test(a_killed_pull_goes_on),
+        cmocka_unit_test(two_pulls_of_one_name_fetch_once),
+        cmocka_unit_test(the_token_goes_to_its_own_host_alone),
+        cmocka_unit_test(what_stands_in_the_way_is_said_in_one_line),
+        cmocka_unit_test(a_full_disk_is_said_before_and_leaves_nothing),
+        cmocka_unit_test(a_gguf_file_a_registry_and_an_address_work_alike),
+    };
+    return cmocka_run_group_tests(tests, begin, end);
+}
