@@ -274,6 +274,30 @@ test-clients: all $(VENV_CLIENTS)/.ready
 	$(VENV_CLIENTS)/bin/python tests/clients/test_clients.py --squish $(BUILD)/squish --venv $(VENV_CLIENTS) \
 	    $(if $(CLIENTS),--only $(CLIENTS))
 
+# PyPI's huggingface_hub against the fake hub that our pulls are tested with, and Ollama's client pulling through the server
+# (needs network the first time).
+VENV_HUB := $(BUILD)/venv-hub
+$(VENV_HUB)/.ready: tests/clients/requirements-hub.txt
+	python3 -m venv $(VENV_HUB)
+	$(VENV_HUB)/bin/pip install -q -r $<
+	@touch $@
+
+test-hub: all $(VENV_HUB)/.ready
+	$(VENV_HUB)/bin/python tests/clients/test_hub.py --squish $(BUILD)/squish
+
+# One small public model from the real hub: pulled, compressed, and its first 20 tokens. Skipped without a network.
+LIVE_MODEL ?= smollm2:135m
+test-live: all
+	@scripts/test_live.sh $(BUILD)/squish $(LIVE_MODEL)
+
+# Fifty pulls killed at random moments (tests/e2e/test_pull.c has six).
+test-pull-kills: all $(BUILD)/tests/e2e/test_pull
+	SQUISH_PULL_KILLS=50 $(BUILD)/tests/e2e/test_pull
+
+# A pull of 1 GB over loopback beside curl into a file and sha256sum.
+bench-pull: all
+	python3 scripts/targets_pull.py --build $(BUILD)
+
 # The server's targets: start, streams, company, prefixes, clients that leave, connections, load. PART: some of them;
 # SHAPE_MODEL: a folder in the 1.5B shape, to be spared making it; MINUTES of load (the bar was set for 60), PAUSE before
 # each of its requests in seconds.
@@ -362,4 +386,4 @@ clean:
 -include mk/arm.mk
 -include mk/page.mk
 
-.PHONY: all run deps test wide-syntax test-interop test-clients test-schemathesis test-memory test-build libfuzzer-build check check-rooms check-style bench-peers bench-check grammar-peer bench-server bench-grammar man install deb test-package clean unit
+.PHONY: all run deps test test-hub test-live test-pull-kills bench-pull wide-syntax test-interop test-clients test-schemathesis test-memory test-build libfuzzer-build check check-rooms check-style bench-peers bench-check grammar-peer bench-server bench-grammar man install deb test-package clean unit

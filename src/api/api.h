@@ -69,6 +69,9 @@ typedef struct {
     double request_timeout_s, drain_timeout_s;
     const char *snapshot_dir; /* NULL: prefixes of prompts are never written to disk */
     bool snapshot_archive;    /* in fewer bytes */
+    bool pulls;               /* /api/pull may ask hubs (default: nobody is asked anything) */
+    int32_t pull_connections; /* 0: 4 */
+    uint64_t pull_rate;       /* bytes a second of a pull; 0: no cap */
     const char *log_path;     /* one JSON line per request; NULL: stderr; "": none */
     bool log_prompts;         /* with the text of prompts */
     bool handle_signals;      /* SIGTERM and SIGINT drain, a second one ends at once, SIGHUP reloads keys */

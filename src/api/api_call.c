@@ -24,6 +24,7 @@ struct sq_api_call_core {
     stage stage;
     int32_t holds;
     bool gone;              /* the client left */
+    bool waits;             /* for sq_api_call_resume */
     sq_api_error cancelled; /* why it shall end, while a worker owns `error` */
     atomic_bool woken;       /* the note is on its way */
     sq_http_note note;
@@ -91,6 +92,7 @@ static void close_call(sq_api_call *c) {
         c->answers[i].job = NULL;
     }
     c->core->stage = OVER;
+    if (c->dialect->leave) c->dialect->leave(c);
     sq_api_count_call(c->api, c);
     unlink_call(c);
     if (c->model) {
@@ -378,7 +380,7 @@ static void pump(sq_api_call *c) {
     if (!c->error.status) submit(c);
     if (c->error.status)
         fail(c);
-    else if ((size_t)k->n_ended == c->n_answers)
+    else if ((size_t)k->n_ended == c->n_answers && !k->waits)
         finish(c);
 }
 
@@ -560,12 +562,31 @@ static void read_body(void *user) { /* worker */
     if (!c->dialect->needs_no_model && !c->wish.no_model) sq_api_made_apply(c);
 }
 
+/* Neither model nor answers: the call waits for something else. */
+static void wait_for(sq_api_call *c) {
+    c->core->stage = ANSWERS;
+    c->core->waits = true;
+    c->core->holds++;
+    if (c->wish.stream) begin_stream(c);
+    c->dialect->start(c);
+    let_go(c);
+}
+
+void sq_api_call_resume(sq_api_call *c) {
+    c->core->waits = false;
+    c->core->holds++;
+    pump(c);
+    let_go(c);
+}
+
 static void body_read(void *user) {
     sq_api_call *c = user;
     if (!stopped(c)) {
         if (!c->model_name && c->wish.model && *c->wish.model) c->model_name = c->wish.model;
         if (c->dialect->look && !c->dialect->look(c)) {
             fail(c);
+        } else if (c->dialect->start) {
+            wait_for(c);
         } else if (c->dialect->needs_no_model || c->wish.no_model) {
             work(c, PREPARE, prepare, prepared);
         } else {

@@ -24,7 +24,8 @@
  *   api_ollama.c       POST /api/chat, /api/generate; errors, dates, options of Ollama's routes
  *   api_ollama_embed.c POST /api/embed, /api/embeddings
  *   api_ollama_models.c  tags, show, ps, version
- *   api_ollama_store.c create, copy, pull, push, delete
+ *   api_ollama_store.c create, copy, push, delete
+ *   api_pull.c         pull: jobs, and calls that watch them
  *   api_blobs.c        HEAD and POST /api/blobs/sha256:HEX
  *   api_made.c         models that are another one with words and numbers of their own
  *   api_anthropic.c    POST /v1/messages, /v1/messages/count_tokens
@@ -62,6 +63,7 @@ typedef struct sq_api_answer sq_api_answer;
 typedef struct sq_api_use sq_api_use;
 typedef struct sq_api_grammar sq_api_grammar;
 typedef struct sq_api_grammars sq_api_grammars;
+typedef struct sq_api_pull sq_api_pull;
 
 enum { SQ_API_TAG_MAIN, SQ_API_TAG_OLLAMA, SQ_API_TAG_SOCKET }; /* of listeners: sq_http_tag */
 enum {
@@ -226,6 +228,11 @@ typedef struct {
      * END's event comes after all parts. NULL: text comes with events, thoughts and calls are text. */
     void (*part)(sq_api_call *c, sq_api_answer *a, const sq_calls_event *ev);
     bool whole_calls; /* of tools: told when they are whole */
+    /* Loop thread, in place of model, prompts and answers: what the call waits for; a stream has begun. The
+     * call goes on with sq_api_call_resume, here or later. */
+    void (*start)(sq_api_call *c);
+    /* Loop thread: a call that had a start is over. It may not have been resumed. */
+    void (*leave)(sq_api_call *c);
     /* Every answer ended well. In a stream: closing frames. Else, on a worker: fill c->result. */
     void (*finish)(sq_api_call *c);
     sq_api_error_fn error; /* the body of a refusal */
@@ -575,7 +582,7 @@ const sq_http_route *sq_api_route(size_t i); /* all of them, in one row; NULL pa
 extern const sq_api_routes sq_api_routes_openai, sq_api_routes_chat, sq_api_routes_completions,
     sq_api_routes_embeddings, sq_api_routes_tokens, sq_api_routes_ops, sq_api_routes_page,
     sq_api_routes_ollama, sq_api_routes_ollama_embed, sq_api_routes_ollama_models, sq_api_routes_ollama_store,
-    sq_api_routes_blobs, sq_api_routes_anthropic, sq_api_routes_responses;
+    sq_api_routes_blobs, sq_api_routes_anthropic, sq_api_routes_responses, sq_api_routes_pull;
 
 /* ---- embedded files (api_page.c) --------------------------------------------------------------- */
 
@@ -635,6 +642,7 @@ struct sq_api {
     char url[128], ollama_url[128], socket[128];
     uint64_t watchdog_ns, watchdog_next_ns; /* the service manager wants to hear of us that often; 0: not */
     uint64_t memory_used; /* by loaded models, as planned */
+    sq_api_pull *pulls;   /* that run (api_pull.c) */
     struct sq_api_kept
         *kept; /* answers that clients asked to be kept (api_responses_kept.c); NULL: none yet */
 };
@@ -645,6 +653,10 @@ void sq_api_models_changed(sq_api *api); /* a load ended: are we ready? */
 /* By x-request-id, or by id with or without its prefix; NULL. */
 sq_api_call *sq_api_call_find(sq_api *api, const char *id);
 void sq_api_call_cancel(sq_api_call *c, int status, const char *code, const char *why);
+/* Loop thread: what dialect->start waited for has come; c->error says so if it went wrong. */
+void sq_api_call_resume(sq_api_call *c);
+/* (api_pull.c) Stop those that run and wait for their threads; what they posted is still to come. */
+void sq_api_pulls_stop(sq_api *api);
 void sq_api_call_free(sq_api_call *c); /* http is done with the request */
 sq_api_call *sq_api_call_next(const sq_api_call *c);
 uint64_t sq_api_call_client(const sq_api_call *c);

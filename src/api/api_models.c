@@ -104,7 +104,7 @@ static bool match(void *user, const char *name, const char *path, uint64_t bytes
     search *s = user;
     /* "x" finds x, and x.gguf or x.sqw or x-compressed where there is no x (which is listed first or not at
      * all). */
-    static const char *const endings[] = {"", ".gguf", ".sqw", "-compressed"};
+    static const char *const endings[] = {"", ":latest", ".gguf", ".sqw", "-compressed"};
     for (size_t i = 0; i < SQ_COUNT(endings); i++) {
         const size_t len = strlen(name), e = strlen(endings[i]);
         if (len != s->n + e || memcmp(name, s->name, s->n) != 0 || strcmp(name + s->n, endings[i]) != 0)

@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * api_ollama_store.c - changing what is in the store: POST /api/create, /api/copy, /api/pull, /api/push and
- * DELETE /api/delete.
+ * api_ollama_store.c - changing what is in the store: POST /api/create, /api/copy, /api/push and DELETE
+ * /api/delete. (POST /api/pull: api_pull.c.)
  *
  * All of it happens in $SQUISH_HOME/models and nowhere else. A name becomes a file name only if it is plain;
  * a folder or file is removed only if the list of the store names it and it lies in that folder itself.
  * create and copy write made models (api_made.c); create with a GGUF file links its blob into the store
- * first. What runs for somebody is not deleted (409). There is no network here: pull answers for what is in
- * the store already. */
+ * first. What runs for somebody is not deleted (409). */
 #include "api/api_int.h"
 
 #include <errno.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,9 +19,8 @@
 enum { PATH_BYTES = 4096, NAME_BYTES = SQ_API_NAME_MAX + 1 };
 
 typedef struct {
-    const char *name;   /* what is made, deleted, pulled */
+    const char *name;   /* what is made or deleted */
     const char *status; /* the lines of a stream, up to "success" */
-    bool unknown;       /* pull: it is not here */
 } store_state;
 
 static bool lib_error(sq_api_call *c, const squish_error *err) { return sq_api_refuse_lib(&c->error, err); }
@@ -99,16 +96,10 @@ static void say(sq_api_call *c, const char *status) {
 static void finish(sq_api_call *c) {
     const store_state *s = c->state;
     if (c->streaming && s->status) say(c, s->status);
-    if (s->unknown) {
-        sq_api_refuse(
-            &c->error, 501, "unsupported", "model",
-            "'%.100s' is not in the store, and pulling from hubs comes with the store (not in this version)",
-            s->name);
-    } else if (c->streaming) {
+    if (c->streaming)
         say(c, "success");
-    } else {
+    else
         c->result = json_pack("{s:s}", "status", "success");
-    }
 }
 
 static bool without_model(sq_api_call *c) {
@@ -266,26 +257,7 @@ static bool read_copy(sq_api_call *c, json_t *body) {
     return without_model(c);
 }
 
-/* ---- pull and push --------------------------------------------------------------------------- */
-
-static bool read_pull(sq_api_call *c, json_t *body) {
-    store_state *s = c->state;
-    bool insecure = false;
-    sq_store_made m;
-    const char *path;
-    if (!sq_api_ollama_head(c, body) || !sq_api_get_bool(&c->error, body, "", "insecure", &insecure))
-        return false;
-    if (insecure)
-        return sq_api_refuse(&c->error, 400, "unsupported_parameter", "insecure",
-                             "'insecure' is true: nothing is fetched over connections nobody vouches for");
-    s->name = c->wish.model;
-    s->status = "pulling manifest";
-    if (sq_api_made_read(c->api, s->name, &m, NULL) == SQUISH_OK)
-        c->made = m.root;
-    else
-        s->unknown = sq_api_store_find(c->api, s->name, &c->arena, &path, NULL) != SQUISH_OK;
-    return without_model(c);
-}
+/* ---- push ------------------------------------------------------------------------------------ */
 
 static bool read_push(sq_api_call *c, json_t *body) {
     return sq_api_ollama_head(c, body) &&
@@ -320,59 +292,22 @@ static bool look_delete(sq_api_call *c) {
     return true;
 }
 
-static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *where) {
-    (void)st;
-    (void)kind;
-    (void)where;
-    return remove(path);
-}
-
-/* A file or folder of the store. It leaves the list at once; links are removed, never followed. */
-static squish_status remove_model(const char *path, squish_error *err) {
-    enum { OPEN_FOLDERS = 16 };
-    char away[PATH_BYTES + 16];
-    const char *name = strrchr(path, '/') + 1;
-    snprintf(away, sizeof away, "%.*s.deleted-%s", (int)(name - path), path, name);
-    if (rename(path, away) != 0) return sq_fail_errno(err, errno, "%s", path);
-    if (nftw(away, remove_one, OPEN_FOLDERS, FTW_DEPTH | FTW_PHYS) != 0)
-        return sq_fail_errno(err, errno, "%s", away);
-    return sq_os_sync_parent(path, err);
-}
-
-static bool lies_in(const char *path, const char *dir) {
-    const char *slash = strrchr(path, '/');
-    const size_t n = strlen(dir);
-    return slash && (size_t)(slash - path) == n && memcmp(path, dir, n) == 0;
-}
-
-static bool remove_stored(sq_api_call *c, const char *name) {
-    char dir[PATH_BYTES], beside[PATH_BYTES + 16];
-    const char *path;
-    squish_error err = {0};
-    if (sq_api_store_find(c->api, name, &c->arena, &path, &err) != SQUISH_OK ||
-        sq_api_home(c->api, "models", dir, sizeof dir, &err) != SQUISH_OK)
-        return lib_error(c, &err);
-    if (!lies_in(path, dir))
-        return sq_api_refuse(&c->error, 403, "not_in_store", "model",
-                             "'%s' lies outside the store and is not deleted", name);
-    if (remove_model(path, &err) != SQUISH_OK) return lib_error(c, &err);
-    snprintf(beside, sizeof beside, "%s-compressed", path);
-    if (sq_os_is_dir(beside) && remove_model(beside, &err) != SQUISH_OK) return lib_error(c, &err);
-    return true;
-}
-
 static bool work_delete(sq_api_call *c) {
     const store_state *s = c->state;
     squish_error err = {0};
     sq_store_made m;
+    const char *path;
     c->result = json_pack("{s:s}", "status", "success");
-    if (sq_api_made_read(c->api, s->name, &m, &err) != SQUISH_OK) return remove_stored(c, s->name);
-    char own[NAME_BYTES + 8];
-    snprintf(own, sizeof own, "%s.gguf", s->name);
-    const bool owns = strcmp(m.from, own) == 0; /* made with that file, by create */
-    json_decref(m.root);
-    if (sq_store_made_remove(c->api->opt.home, s->name, &err) != SQUISH_OK) return lib_error(c, &err);
-    return !owns || remove_stored(c, own);
+    /* What the command line named hides a model of the store of the same name. */
+    if (sq_api_made_read(c->api, s->name, &m, NULL) == SQUISH_OK)
+        json_decref(m.root);
+    else if (sq_api_store_find(c->api, s->name, &c->arena, &path, &err) != SQUISH_OK)
+        return lib_error(c, &err);
+    const squish_status st = sq_store_remove(c->api->opt.home, s->name, &err);
+    if (st == SQUISH_INVALID || st == SQUISH_NOT_FOUND)
+        return sq_api_refuse(&c->error, 403, "not_in_store", "model",
+                             "'%s' lies outside the store and is not deleted", s->name);
+    return st == SQUISH_OK || lib_error(c, &err);
 }
 
 /* ---- routes ---------------------------------------------------------------------------------- */
@@ -384,7 +319,6 @@ static bool work_delete(sq_api_call *c) {
     }
 static const sq_api_dialect create = LINES("ollama-create", read_create);
 static const sq_api_dialect copy = LINES("ollama-copy", read_copy);
-static const sq_api_dialect pull = LINES("ollama-pull", read_pull);
 static const sq_api_dialect push = LINES("ollama-push", read_push);
 static const sq_api_dialect delete_model = {.name = "ollama-delete",
                                             .state_bytes = sizeof(store_state),
@@ -396,14 +330,12 @@ static const sq_api_dialect delete_model = {.name = "ollama-delete",
 
 static void post_create(void *user, sq_http_req *r) { sq_api_call_new(user, r, &create); }
 static void post_copy(void *user, sq_http_req *r) { sq_api_call_new(user, r, &copy); }
-static void post_pull(void *user, sq_http_req *r) { sq_api_call_new(user, r, &pull); }
 static void post_push(void *user, sq_http_req *r) { sq_api_call_new(user, r, &push); }
 static void delete_delete(void *user, sq_http_req *r) { sq_api_call_new(user, r, &delete_model); }
 
 static const sq_http_route routes[] = {
     {SQ_HTTP_POST, "/api/create", SQ_HTTP_JSON | SQ_HTTP_JSON_LOOSE, 0, post_create},
     {SQ_HTTP_POST, "/api/copy", SQ_HTTP_JSON | SQ_HTTP_JSON_LOOSE, 0, post_copy},
-    {SQ_HTTP_POST, "/api/pull", SQ_HTTP_JSON | SQ_HTTP_JSON_LOOSE, 0, post_pull},
     {SQ_HTTP_POST, "/api/push", SQ_HTTP_JSON | SQ_HTTP_JSON_LOOSE, 0, post_push},
     {SQ_HTTP_DELETE, "/api/delete", SQ_HTTP_JSON | SQ_HTTP_JSON_LOOSE, 0, delete_delete},
 };

@@ -32,7 +32,7 @@ static const sq_api_routes *const route_sets[] = {
     &sq_api_routes_completions,   &sq_api_routes_embeddings,   &sq_api_routes_tokens,
     &sq_api_routes_page,          &sq_api_routes_ollama,       &sq_api_routes_ollama_embed,
     &sq_api_routes_ollama_models, &sq_api_routes_ollama_store, &sq_api_routes_blobs,
-    &sq_api_routes_anthropic,     &sq_api_routes_responses,
+    &sq_api_routes_anthropic,     &sq_api_routes_responses,    &sq_api_routes_pull,
 };
 
 const sq_http_route *sq_api_route(size_t i) {
@@ -373,6 +373,7 @@ void sq_api_free(sq_api *api) {
         cancel_all(api, "the server is going down");
         sq_api_models_dismiss(api);
     }
+    sq_api_pulls_stop(api);
     sq_http_free(api->http); /* runs what was posted and what workers were at */
     sq_api_models_end(api);
     sq_api_kept_free(api);

@@ -24,6 +24,11 @@ typedef struct {
     bool was_here;
 } puller;
 
+static bool is_stopped(void *user) {
+    (void)user;
+    return cli_signal_seen();
+}
+
 static void settings(const cli *c, hub_settings *s) {
     hub_settings_get(s);
     const char *rate = cli_text(c, OPT_LIMIT_RATE);
@@ -33,6 +38,7 @@ static void settings(const cli *c, hub_settings *s) {
     s->retries = (int32_t)cli_int(c, OPT_RETRIES);
     s->stall_s = cli_num(c, OPT_STALL);
     if (rate) cli_parse_size(rate, &s->rate);
+    s->stop = is_stopped;
 }
 
 bool cli_hub_name(const cli *c, const char *name) {

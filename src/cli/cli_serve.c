@@ -8,6 +8,7 @@
 
 #include "api/api.h"
 #include "base/base_heap.h"
+#include "hub/hub.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -118,6 +119,11 @@ static int take_options(cli *c, sq_api_options *o) {
     o->drain_timeout_s = cli_num(c, OPT_DRAIN_TIMEOUT);
     o->snapshot_dir = cli_text(c, OPT_SNAPSHOT_DIR);
     o->snapshot_archive = cli_flag(c, OPT_SNAPSHOT_ARCHIVE);
+    hub_settings hub;
+    hub_settings_get(&hub);
+    o->pulls = !hub.offline && !cli_flag(c, OPT_OFFLINE);
+    o->pull_connections = (int32_t)cli_int(c, OPT_CONNECTIONS);
+    if (cli_text(c, OPT_LIMIT_RATE)) cli_parse_size(cli_text(c, OPT_LIMIT_RATE), &o->pull_rate);
     o->log_path = cli_text(c, OPT_LOG_FILE);
     o->log_prompts = cli_flag(c, OPT_LOG_PROMPTS);
     o->warn = cli_warn;

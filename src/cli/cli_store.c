@@ -119,21 +119,42 @@ int cli_ps(cli *c) {
     return 0;
 }
 
+/* Has the server loaded a model of that name? */
+static squish_status is_loaded(const cli *c, const char *name, bool *loaded, squish_error *err) {
+    json_t *o = NULL, *m;
+    size_t i;
+    *loaded = false;
+    SQ_TRY(ask(c, "/api/ps", NULL, &o, err));
+    json_array_foreach(json_object_get(o, "models"), i, m) {
+        const char *other = json_string_value(json_object_get(m, "name"));
+        const size_t n = sq_store_bare_length(name);
+        if (other && sq_store_bare_length(other) == n && memcmp(other, name, n) == 0) *loaded = true;
+    }
+    json_decref(o);
+    return SQUISH_OK;
+}
+
 int cli_stop(cli *c) {
     json_t *o = NULL;
     squish_error err = {0};
+    bool loaded = false;
     if (c->n_args != 1)
         return cli_fail_text(c, 2, "stop takes one model (squish stop MODEL; see: squish ps)");
+    if (is_loaded(c, c->args[0], &loaded, &err) != SQUISH_OK) return no_server(c, &err);
+    if (!loaded) return cli_fail_text(c, 3, "the server has no '%.100s' loaded (see: squish ps)", c->args[0]);
     json_t *q = json_pack("{s:s, s:i, s:b}", "model", c->args[0], "keep_alive", 0, "stream", 0);
     char *text = q ? json_dumps(q, JSON_COMPACT) : NULL;
     json_decref(q);
     if (!text) return cli_fail_text(c, 1, "the name is not UTF-8 text");
     const squish_status st = ask(c, "/api/generate", text, &o, &err);
     free(text); /* jansson's */
-    if (st == SQUISH_NETWORK && strstr(err.text, "status 404"))
-        return cli_fail_text(c, 3, "the server knows no model '%.100s' (see: squish ps)", c->args[0]);
     if (st != SQUISH_OK) return no_server(c, &err);
+    const char *reason = json_string_value(json_object_get(o, "done_reason"));
+    const bool stays = reason && strcmp(reason, "load") == 0;
     json_decref(o);
+    if (stays)
+        return cli_fail_text(c, 1, "'%.100s' belongs to the command line of the server and stays loaded",
+                             c->args[0]);
     if (cli_flag(c, OPT_JSON)) return cli_print_json(json_pack("{s:s}", "stopped", c->args[0]));
     printf("%s is unloaded\n", c->args[0]);
     return 0;

@@ -5,6 +5,7 @@
 #include "fetch/fetch_int.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -139,6 +140,8 @@ static bool start(task *t) {
     l->easy_setopt(c, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_S);
     l->easy_setopt(c, CURLOPT_BUFFERSIZE, (long)BUFFER);
     if (is_loopback(origin)) l->easy_setopt(c, CURLOPT_PROXY, "");
+    const char *certificates = getenv("SSL_CERT_FILE"); /* of one's own, as openssl and curl read it */
+    if (certificates && *certificates) l->easy_setopt(c, CURLOPT_CAINFO, certificates);
     if (t->ask.unpack) l->easy_setopt(c, CURLOPT_ACCEPT_ENCODING, "");
     l->easy_setopt(c, CURLOPT_HEADERFUNCTION, take_header);
     l->easy_setopt(c, CURLOPT_HEADERDATA, t);

@@ -74,6 +74,8 @@ typedef struct {
     int32_t connections, retries;
     double stall_s;
     uint64_t rate;
+    bool (*stop)(void *user); /* asked now and then while a hub is; NULL: never */
+    void *stop_user;
 } hub_settings;
 /* From HF_ENDPOINT, HF_TOKEN (or its file), HF_HUB_OFFLINE and OLLAMA_REGISTRY; what a caller knows better he
  * sets afterwards. */

@@ -94,7 +94,7 @@ const hub_entry *hub_catalog_find(const hub_catalog *c, const char *name) {
     for (size_t i = 0; i < c->n; i++)
         if (strlen(c->entries[i].name) == n && strncasecmp(c->entries[i].name, name, n) == 0)
             return &c->entries[i];
-    for (size_t i = 0; i < c->n && !strchr(name, ':'); i++)
+    for (size_t i = 0; i < c->n && !memchr(name, ':', n); i++)
         if (strncasecmp(c->entries[i].name, name, n) == 0 && c->entries[i].name[n] == ':')
             return &c->entries[i];
     return NULL;

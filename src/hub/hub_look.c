@@ -45,6 +45,8 @@ static void done(void *user, const fetch_end *e) {
     a->head = *e->head;
 }
 
+static bool is_stopped(const hub_settings *s) { return s->stop && s->stop(s->stop_user); }
+
 static void pause_s(double s) {
     const struct timespec t = {.tv_sec = (time_t)s, .tv_nsec = (long)((s - (double)(time_t)s) * 1e9)};
     nanosleep(&t, NULL);
@@ -77,7 +79,8 @@ static squish_status get(const hub_settings *s, const char *url, const char *acc
         if (st != SQUISH_OK || a->st == SQUISH_OK || !a->again || i + 1 == tries) break;
         const double pause = a->head.retry_after_s > 0 ? a->head.retry_after_s : 0.3 * (1 << i);
         sq_buf_deinit(&a->body);
-        pause_s(pause < 60 ? pause : 60);
+        for (double left = pause < 60 ? pause : 60; left > 0 && !is_stopped(s); left -= 0.1)
+            pause_s(left < 0.1 ? left : 0.1);
     }
     fetch_pool_free(p);
     if (st == SQUISH_OK && a->st != SQUISH_OK) {

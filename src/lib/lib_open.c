@@ -148,6 +148,17 @@ static bool has_suffix(const char *s, const char *suffix) {
     return n >= m && strcmp(s + n - m, suffix) == 0;
 }
 
+/* By its name, or by its first bytes: Ollama calls files by their sums alone. */
+static bool is_gguf(const char *path) {
+    char magic[4] = "";
+    if (has_suffix(path, ".gguf")) return true;
+    if (has_suffix(path, ".sqw")) return false;
+    FILE *f = fopen(path, "rb");
+    const bool is = f && fread(magic, 1, sizeof magic, f) == sizeof magic && memcmp(magic, "GGUF", 4) == 0;
+    if (f) fclose(f);
+    return is;
+}
+
 squish_status squish_model_open(squish_model **out, const char *path, const squish_model_options *opt,
                                 squish_error *err) {
     const squish_model_options o = opt ? *opt : squish_model_options_default();
@@ -158,7 +169,7 @@ squish_status squish_model_open(squish_model **out, const char *path, const squi
     squish_status st;
     if (sq_os_is_dir(path))
         st = open_dir(out, path, &o, err);
-    else if (has_suffix(path, ".gguf"))
+    else if (is_gguf(path))
         st = sq_model_open_gguf(out, path, &o, err);
     else
         st = sq_model_open_sqw(out, path, &o, err);

@@ -41,7 +41,7 @@ typedef struct {
 
 /* An entry of the folder models itself, or a file in a folder that is one. */
 static bool match(void *user, const char *name, const char *path) {
-    static const char *const endings[] = {"", ".gguf", ".sqw", "-compressed"};
+    static const char *const endings[] = {"", ":latest", ".gguf", ".sqw", "-compressed"};
     search *s = user;
     const size_t n = strlen(s->name), m = strlen(s->dir);
     for (size_t i = 0; i < SQ_COUNT(endings); i++) {

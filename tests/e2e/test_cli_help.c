@@ -11,7 +11,9 @@
 static const char *const commands[] = {"run",      "chat",       "compress",   "show",   "list",
                                        "tokenize", "detokenize", "template",   "logits", "ppl",
                                        "doctor",   "config",     "completion", "man",    "calibrate",
-                                       "plan",     "gc",         "grammar",    "train-heads"};
+                                       "plan",     "gc",         "grammar",    "train-heads",
+                                       "pull",     "search",     "catalog",    "import", "rm",
+                                       "cp",       "ps",         "stop"};
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
 static void need_tool(const char *tool) {

@@ -28,7 +28,8 @@ static int begin(void **state) {
               "head -c 3000000 /dev/urandom >$T/root/me/wide/model-00002-of-00002.safetensors && "
               "echo mit >$T/root/me/wide/.license && mkdir $T/root/me/tiny && "
               "for f in models/squish-tiny/*; do ln -s $PWD/$f $T/root/me/tiny/; done && "
-              "cp $T/root/me/wide/* $T/root/me/secret/ && echo open-sesame >$T/root/me/secret/.gated && "
+              "cp -r tests/fixtures/architectures/qwen2 $T/root/me/arch && cp $T/root/me/wide/* "
+              "$T/root/me/secret/ && echo open-sesame >$T/root/me/secret/.gated && "
               "for q in Q4_K_M Q8_0; do head -c 200000 /dev/urandom >$T/root/me/quants/m-$q.gguf; done && "
               "head -c 300000 /dev/urandom >$T/root/.ollama/library/little/1b.gguf")
         ->status;
@@ -85,23 +86,29 @@ static void run_does_the_whole_way(void **state) {
     hub_fresh("{}");
     sh("mkdir -p $T/.squish && printf '{\"models\": [{\"name\": \"small:30m\", \"repo\": \"me/tiny\"}]}' "
        ">$T/.squish/catalog.json");
-    const cli_result *r = sh("$S run small --temp 0 'What is the capital of Japan?'");
+    const cli_result *r = sh("$S run small --tier source --temp 0 'What is the capital of Japan?'");
     assert_int_equal(r->status, 0);
     assert_non_null(strstr(r->out, "Tokyo"));
     assert_non_null(strstr(r->err, "small:30m: me/tiny at "));
-    assert_non_null(strstr(r->err, "compressed to "));
     sh(": >$T/log");
     assert_non_null(
-        strstr(sh("$S run small:30m --temp 0 --offline 'What is the capital of Japan?'")->out, "Tokyo"));
+        strstr(sh("$S run small:30m --tier source --temp 0 --offline 'What is the capital of Japan?'")->out,
+               "Tokyo"));
     assert_string_equal(sh("cat $T/log")->out, "");
     assert_int_equal(sh("$S rm small:30m && ! ls $T/.squish/models | grep small")->status, 0);
+    /* what has no tier gets one, once */
+    r = sh("$S logits hf.co/me/arch --ids 1,2,3 --json");
+    assert_int_equal(r->status, 0);
+    assert_non_null(strstr(r->err, "compressed to "));
+    assert_non_null(strstr(r->err, "hf.co--me--arch-compressed"));
+    assert_null(strstr(sh("$S logits hf.co/me/arch --ids 1,2,3")->err, "compressed to "));
 }
 
 static void connections_that_break_are_taken_up_again(void **state) {
     (void)state;
     need_hub();
     static const char *const faults[] = {"{\"cut_every\": 5000000}", "{\"cut_every\": 700000}",
-                                         "{\"short\": 1}", "{\"stall_after\": 2500000, \"stall_s\": 20}",
+                                         "{\"short\": 1}", "{\"stall_after\": 5000000, \"stall_s\": 20}",
                                          "{\"status\": {\"resolve\": [503, 429, 500], \"tree\": [503], "
                                          "\"revision\": [429]}, \"retry_after\": 0}"};
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
@@ -161,7 +168,7 @@ static void a_killed_pull_goes_on(void **state) {
         "sleep 0.$(awk -v s=$n 'BEGIN { srand(s); print int(10 + rand() * 30) }'); kill -9 $p 2>/dev/null; "
         "wait $p; if [ $? = 0 ]; then rm -r $T/.squish/models/hf.co--me--wide; : >$T/log; continue; fi; "
         "[ $($S list | grep -c hf.co) = 0 ] || exit 1; done",
-        kills ? atoi(kills) : 6);
+        kills ? (int)strtol(kills, NULL, 10) : 6);
     assert_int_equal(r->status, 0);
     cli_write("faults", "{}", 2);
     assert_int_equal(sh(PULL)->status, 0);
@@ -191,10 +198,10 @@ static void the_token_goes_to_its_own_host_alone(void **state) {
     assert_int_equal(hub_listed(), 0);
     sh(": >$T/log");
     assert_int_equal(sh("HF_TOKEN=open-sesame $S pull hf.co/me/secret -q")->status, 0);
-    assert_int_equal(atoi(sh("grep '\"host\": \"hub\"' $T/log | grep -vc 'Bearer open-sesame'")->out), 0);
-    assert_true(atoi(sh("grep -c '\"host\": \"cdn\"' $T/log")->out) >= 2);
-    assert_int_equal(atoi(sh("grep '\"host\": \"cdn\"' $T/log | grep -c sesame")->out), 0);
-    assert_int_equal(atoi(sh("grep -rl sesame $T/.squish | wc -l")->out), 0);
+    assert_int_equal(hub_count("grep '\"host\": \"hub\"' $T/log | grep -vc 'Bearer open-sesame'"), 0);
+    assert_true(hub_count("grep -c '\"host\": \"cdn\"' $T/log") >= 2);
+    assert_int_equal(hub_count("grep '\"host\": \"cdn\"' $T/log | grep -c sesame"), 0);
+    assert_int_equal(hub_count("grep -rl sesame $T/.squish | wc -l"), 0);
 }
 
 static void what_stands_in_the_way_is_said_in_one_line(void **state) {
@@ -258,6 +265,61 @@ static void a_gguf_file_a_registry_and_an_address_work_alike(void **state) {
     assert_int_equal(hub_listed(), 1);
 }
 
+/* A server's /api/pull, asked by three clients at once; one of them leaves. */
+static void a_server_pulls_once_for_all_who_ask(void **state) {
+    (void)state;
+    need_hub();
+    hub_fresh("{\"rate\": 5000000}");
+    static const char client[] =
+        "import json, sys, threading, time, urllib.request\n"
+        "url = json.load(open(sys.argv[1]))['ready']\n"
+        "def ask(path, body, read=None):\n"
+        "    r = urllib.request.urlopen(urllib.request.Request(url + path, json.dumps(body).encode(),\n"
+        "        {'Content-Type': 'application/json'}), timeout=60)\n"
+        "    return r.read(read) if read else [json.loads(l) for l in r]\n"
+        "def refused(path, body):\n"
+        "    try: ask(path, body)\n"
+        "    except urllib.error.HTTPError as e: return e.code, json.load(e)['error']\n"
+        "got = [None, None]\n"
+        "def watch(i): got[i] = ask('/api/pull', {'model': 'hf.co/me/wide'})\n"
+        "threads = [threading.Thread(target=watch, args=(i,)) for i in (0, 1)]\n"
+        "for t in threads: t.start()\n"
+        "time.sleep(0.5)\n" /* it is their job that he watches for a while */
+        "ask('/api/pull', {'model': 'hf.co/me/wide'}, 30)\n"
+        "for t in threads: t.join()\n"
+        "for lines in got:\n"
+        "    s = [l['status'] for l in lines]\n"
+        "    assert s[0] == 'pulling manifest' and s[-1] == 'success', s\n"
+        "    assert 'verifying sha256 digest' in s and 'writing manifest' in s, s\n"
+        "    rows = [l for l in lines if 'total' in l]\n"
+        "    assert len(rows) > 3 and rows[-1]['completed'] == rows[-1]['total'] > 15e6, rows[-1]\n"
+        "    assert all(r['digest'].startswith('sha256:') for r in rows if 'digest' in r)\n"
+        "    done = [r['completed'] for r in rows]\n"
+        "    assert done == sorted(done)\n"
+        "assert ask('/api/pull', {'model': 'hf.co/me/wide', 'stream': False}) == [{'status': 'success'}]\n"
+        "tags = json.load(urllib.request.urlopen(url + '/api/tags'))['models']\n"
+        "assert 'hf.co/me/wide:latest' in [m['name'] for m in tags], tags\n"
+        "code, why = refused('/api/pull', {'model': 'hf.co/nobody/x', 'stream': False})\n"
+        "assert code == 404 and 'does not know it' in why, (code, why)\n"
+        "assert refused('/api/pull', {'model': 'http://127.0.0.1:1/x.gguf'})[0] == 400\n"
+        "assert refused('/api/pull', {'model': '../../etc/passwd'})[0] in (400, 404)\n"
+        "lines = ask('/api/pull', {'model': 'hf.co/me/secret'})\n"
+        "assert 'accept its licence' in lines[-1]['error'], lines\n"
+        "r = urllib.request.Request(url + '/api/delete', b'{\"model\": \"hf.co/me/wide\"}', "
+        "method='DELETE',\n"
+        "    headers={'Content-Type': 'application/json'})\n"
+        "urllib.request.urlopen(r)\n";
+    cli_write("client.py", client, sizeof client - 1);
+    const cli_result *r =
+        sh("$S serve --port 0 --tier source --json >$T/serve 2>$T/serve.err & p=$!; i=0; until [ -s $T/serve "
+           "] || "
+           "[ $i -gt 200 ]; do i=$((i + 1)); sleep 0.05; done; python3 $T/client.py $T/serve; s=$?; "
+           "kill $p; wait $p; exit $s");
+    if (r->status != 0) fail_msg("%s", r->err);
+    assert_true(hub_sent() < WIDE_BYTES * 1.05);
+    assert_int_equal(hub_listed(), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_pulled_model_has_the_hubs_bytes_and_a_manifest),
@@ -270,6 +332,7 @@ int main(void) {
         cmocka_unit_test(the_token_goes_to_its_own_host_alone),
         cmocka_unit_test(what_stands_in_the_way_is_said_in_one_line),
         cmocka_unit_test(a_full_disk_is_said_before_and_leaves_nothing),
+        cmocka_unit_test(a_server_pulls_once_for_all_who_ask),
         cmocka_unit_test(a_gguf_file_a_registry_and_an_address_work_alike),
     };
     return cmocka_run_group_tests(tests, begin, end);

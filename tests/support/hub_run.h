@@ -19,14 +19,15 @@ static inline bool hub_begin(const char *flags) {
         printf("skipped: squish has no libcurl here\n");
         return false;
     }
-    sh("mkdir -p $T/root; python3 tests/support/fake_hub.py --root $T/root --parent $PPID --faults $T/faults --log $T/log "
+    sh("mkdir -p $T/root; python3 tests/support/fake_hub.py --root $T/root --parent $PPID --faults "
+       "$T/faults --log $T/log "
        "%s "
        ">$T/ready 2>$T/hub.err & echo $! >$T/hub.pid; i=0; until [ -s $T/ready ] || [ $i -gt 100 ]; do "
        "i=$((i + 1)); sleep 0.05; done",
        flags);
     char text[512] = "";
     cli_slurp("hub.pid", text, sizeof text);
-    hub_pid = (pid_t)atoi(text);
+    hub_pid = (pid_t)strtol(text, NULL, 10);
     cli_slurp("ready", text, sizeof text);
     json_t *o = json_loads(text, 0, NULL);
     const char *url = json_string_value(json_object_get(o, "hub"));
@@ -50,10 +51,13 @@ static inline void hub_fresh(const char *faults) {
 
 /* Bytes of bodies that the hub has sent since hub_fresh; a pull's own repetition is seen here. */
 static inline double hub_sent(void) {
-    return atof(sh("awk -F'\"sent\": ' '{ s += $2 } END { print s + 0 }' $T/log")->out);
+    return strtod(sh("awk -F'\"sent\": ' '{ s += $2 } END { print s + 0 }' $T/log")->out, NULL);
 }
 
+/* The number that a line of shell prints. */
+static inline long hub_count(const char *line) { return strtol(sh("%s", line)->out, NULL, 10); }
+
 /* Models that list shows of hubs. */
-static inline int hub_listed(void) { return atoi(sh("$S list | grep -c -e '^hf.co' -e '^ollama.com'")->out); }
+static inline long hub_listed(void) { return hub_count("$S list | grep -c -e '^hf.co' -e '^ollama.com'"); }
 
 #endif
