@@ -109,8 +109,8 @@ static void connections_that_break_are_taken_up_again(void **state) {
     need_hub();
     static const char *const faults[] = {"{\"cut_every\": 5000000}", "{\"cut_every\": 700000}",
                                          "{\"short\": 1}", "{\"stall_after\": 5000000, \"stall_s\": 20}",
-                                         "{\"status\": {\"resolve\": [503, 429, 500], \"tree\": [503], "
-                                         "\"revision\": [429]}, \"retry_after\": 0}"};
+                                         ("{\"status\": {\"resolve\": [503, 429, 500], \"tree\": [503], "
+                                          "\"revision\": [429]}, \"retry_after\": 0}")};
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
         hub_fresh(faults[i]);
         const cli_result *r = sh(PULL "--stall-timeout 1");

@@ -235,8 +235,8 @@ static void nonsense_of_hubs_is_refused(void **state) {
     static const char *const infos[] = {"", "[]", "{}", "{\"sha\":1}", "{\"sha\":\"../../x\"}"};
     static const char *const manifests[] = {
         "", "[]", "{\"layers\":[]}",
-        "{\"layers\":[{\"mediaType\":\"application/"
-        "vnd.ollama.image.model\",\"size\":1,\"digest\":\"sha256:../x\"}]}"};
+        ("{\"layers\":[{\"mediaType\":\"application/"
+         "vnd.ollama.image.model\",\"size\":1,\"digest\":\"sha256:../x\"}]}")};
     for (size_t i = 0; i < SQ_COUNT(trees); i++) {
         hub_listing l;
         hub_listing_init(&l);
