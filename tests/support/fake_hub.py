@@ -329,6 +329,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     time.sleep(k / rate)
         if stop < length or faults.get("short"):
             if "stall_after" in faults and stop < length:
+                self.note(0)  # now, and not into the log of a later test
+                self.sent = 0
                 time.sleep(faults.get("stall_s", 60))
             self.close_connection = True
             try:
