@@ -316,7 +316,8 @@ static void a_server_pulls_once_for_all_who_ask(void **state) {
            "[ $i -gt 200 ]; do i=$((i + 1)); sleep 0.05; done; python3 $T/client.py $T/serve; s=$?; "
            "kill $p; wait $p; exit $s");
     if (r->status != 0) fail_msg("%s", r->err);
-    if (hub_sent() > WIDE_BYTES * 1.05) fail_msg("sent too much: %s", sh("grep -v '\"sent\": 0' $T/log")->out);
+    if (hub_sent() > WIDE_BYTES * 1.05)
+        fail_msg("sent too much: %s", sh("grep -v '\"sent\": 0' $T/log")->out);
     assert_int_equal(hub_listed(), 0);
 }
 
