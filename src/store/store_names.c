@@ -48,6 +48,8 @@ bool sq_store_key(const char *name, char *out, size_t n) {
         bool hub = false;
         for (size_t i = 0; i < SQ_COUNT(hubs); i++) hub = hub || strcmp(part, hubs[i]) == 0;
         if (!sq_store_name_is_plain(part) || (parts == 0 && p[k] && !hub)) return false;
+        /* what stands for a slash is in no part, nor can one make it with its last letter */
+        if ((parts || p[k]) && (strstr(part, "--") || part[k - 1] == '-')) return false;
         const int put = snprintf(out + len, n - len, "%s%s", parts ? "--" : "", part);
         if (put < 0 || (size_t)put >= n - len) return false;
         len += (size_t)put;

@@ -50,6 +50,11 @@ static void names_mean_what_they_say(void **state) {
         sq_store_name_of_key(key, back, sizeof back);
         assert_string_equal(back, r.name);
     }
+    static const char *const unclear[] = {"a-/b", "a/b-", "hf.co/a/b--c", "hf.co/a--b/c", "hf.co/a/b:q-"};
+    for (size_t i = 0; i < SQ_COUNT(unclear); i++) { /* their folders would be called as others' are */
+        hub_ref r;
+        assert_int_equal(hub_name(&c, unclear[i], true, &r, NULL), SQUISH_INVALID);
+    }
     assert_false(hub_is_name(&c, "a/b")); /* where a path or a prompt may be meant, hf.co/ is wanted */
     assert_false(hub_is_name(&c, "Why is the sky blue?"));
     hub_catalog_close(&c);
