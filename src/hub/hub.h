@@ -81,7 +81,7 @@ typedef struct {
  * sets afterwards. */
 void hub_settings_get(hub_settings *s);
 
-/* ---- what lies there (hub_look.c, hub_read.c, hub_ollama.c) -------------------------------------- */
+/* ---- what lies there (hub_look.c, hub_read.c) -------------------------------------------- */
 
 typedef struct {
     char path[SQ_STORE_NAME_MAX + 1], as[SQ_STORE_NAME_MAX + 1]; /* there, and in the store */
