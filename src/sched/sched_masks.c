@@ -6,17 +6,13 @@
  *                    `--> [ mask ]
  *
  * What may come after a token is known as soon as the token is, and a forward pass is long beside it. The
- * thread is started by the first mask that waits; where it cannot be had the mask is made at once. So it is
- * while masks take less than waking the thread does: most take half a microsecond, and where the pass has all
- * cores there is nothing to be had beside it. The thread takes a grammar's lock as everybody does; that of
- * the queue is never held meanwhile. */
+ * thread is started by the first mask; where it cannot be had the mask is made at once. It takes a grammar's
+ * lock as everybody does; the lock of the queue is never held meanwhile. */
 #include "sched/sched_masks.h"
 
 #include <pthread.h>
 #include <signal.h>
 #include <time.h>
-
-enum { WAKE_NS = 20000, MEAN_OF = 8 };
 
 struct sq_masks {
     squish_alloc alloc;
@@ -25,14 +21,10 @@ struct sq_masks {
     sq_mask_job *first, **last;
     pthread_t thread;
     bool running, stop;
-    int64_t mean_ns; /* of the last masks, each an eighth */
 };
 
-/* Without the lock; how long it took. */
-static int64_t make(sq_mask_job *j) {
-    const uint64_t begun = sq_os_now_ns();
+static void make(sq_mask_job *j) {
     j->status = sq_gram_mask_at(j->g, j->trie, j->place, j->mask, &j->n_allowed, &j->err);
-    return (int64_t)(sq_os_now_ns() - begun);
 }
 
 static void *thread_main(void *arg) {
@@ -47,9 +39,8 @@ static void *thread_main(void *arg) {
         w->first = j->next;
         if (!w->first) w->last = &w->first;
         pthread_mutex_unlock(&w->lock);
-        const int64_t ns = make(j);
+        make(j);
         pthread_mutex_lock(&w->lock);
-        w->mean_ns += (ns - w->mean_ns) / MEAN_OF;
         j->busy = false;
         pthread_cond_broadcast(&w->moved);
     }
@@ -100,7 +91,7 @@ void sq_masks_begin(sq_masks *w, sq_mask_job *j) {
     j->err = (squish_error){0};
     j->next = NULL;
     pthread_mutex_lock(&w->lock);
-    const bool threaded = w->mean_ns >= WAKE_NS && start(w);
+    const bool threaded = start(w);
     j->busy = threaded;
     if (threaded) {
         *w->last = j;
@@ -108,11 +99,7 @@ void sq_masks_begin(sq_masks *w, sq_mask_job *j) {
         pthread_cond_broadcast(&w->moved);
     }
     pthread_mutex_unlock(&w->lock);
-    if (threaded) return;
-    const int64_t ns = make(j);
-    pthread_mutex_lock(&w->lock);
-    w->mean_ns += (ns - w->mean_ns) / MEAN_OF;
-    pthread_mutex_unlock(&w->lock);
+    if (!threaded) make(j);
 }
 
 bool sq_masks_drop(sq_masks *w, sq_mask_job *j) {

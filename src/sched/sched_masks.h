@@ -23,8 +23,7 @@ typedef struct sq_mask_job {
 typedef struct sq_masks sq_masks;
 squish_status sq_masks_new(sq_masks **out, const squish_alloc *a, squish_error *err);
 void sq_masks_free(sq_masks *w);                  /* no job may be open */
-/* From any thread. While masks take little time it is made then and there. */
-void sq_masks_begin(sq_masks *w, sq_mask_job *j);
+void sq_masks_begin(sq_masks *w, sq_mask_job *j); /* from any thread */
 /* The job need not be done any more. True: nobody is at it, and it is the caller's again. */
 bool sq_masks_drop(sq_masks *w, sq_mask_job *j);
 /* Wait for a job that was begun, at most us microseconds (below 0: as long as it takes). True: its results
