@@ -17,7 +17,7 @@
 static int install(void **state) {
     if (cli_begin(state) != 0) return -1;
     return sh("mkdir -p " P "/bin " P "/share/squish/models && cp \"$S\" " P "/bin/squish && "
-              "cp -r \"$(dirname \"$S\")/../models/squish-tiny\" " P "/share/squish/models/")
+              "cp -r models/squish-tiny " P "/share/squish/models/")
         ->status;
 }
 
