@@ -262,7 +262,6 @@ static void *thread_main(void *arg) {
     /* The first step would do it page by page. */
     for (size_t i = 0; !b->e->stream && !atomic_load(&b->stop) && sq_model_populate(b->e->m, b->e->b, i);
          i++) {}
-    sq_engine_drafter(b->e, &(squish_spec){.mode = SQUISH_SPEC_AUTO}); /* made now rather than in a step */
     while (!atomic_load(&b->stop)) {
         if (turn(b)) continue;
         if (b->snapshots) sq_snapshots_keep(b->snapshots, false, false);

@@ -189,6 +189,7 @@ static void heads_are_found_and_never_seen_in_an_answer(void **state) {
         for (size_t k = 0; k < SQ_COUNT(specs); k++) {
             answer_of(m, specs[k], temperature, &on);
             assert_same_answer(&off, &on);
+            /* auto asks n-grams alone */
             if (k == 1) assert_true(on.stats.gen.guessed_tokens > 20);
             if (k == 1) assert_true(on.stats.gen.right_tokens > 0);
         }
@@ -215,10 +216,13 @@ static void damage_is_told_in_one_line_and_answers_stay(void **state) {
             unlink(bad);
         if (k < 2) bytes[at] ^= 1;
         squish_model *m = open_with(bad);
+        char at_open[sizeof said];
+        snprintf(at_open, sizeof at_open, "%s", said);
         answer_of(m, none, 0.7f, &off);
-        answer_of(m, any, 0.7f, &on);
+        assert_string_equal(said, at_open); /* who does not ask for heads hears no more of them */
+        answer_of(m, heads, 0.7f, &on);
         assert_same_answer(&off, &on);
-        assert_non_null(strstr(said, says[k]));
+        assert_non_null(strstr(k == 1 ? said : at_open, says[k]));
         assert_null(strchr(said, '\n'));
         squish_model_close(m);
     }
