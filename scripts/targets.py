@@ -228,6 +228,15 @@ def parser_of(doc, parts):
     return parser
 
 
+def bench(o, what, model, *args):
+    """Rows of squish bench WHAT MODEL; ends the script where that fails."""
+    command = [f"{o.build}/squish", "bench", what, str(model), "--json", "-q", *map(str, args)]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+    return json.loads(done.stdout.strip().splitlines()[-1])["rows"]
+
+
 def text_option(parser):
     prose = pathlib.Path(os.environ.get("SQUISH_TESTDATA", "") + "/data/heldout-prose.txt")
     parser.add_argument("--text", type=pathlib.Path, default=prose, help="held-out prose (default: %(default)s)")

@@ -6,7 +6,6 @@
 
 Parts: recall (squish-tiny-moe on FILE: maps fitted to its first half, guesses counted on the second), cost (what guesses
 of a layer take at 128 experts: --shape-model, or two layers of qwen3-30b-a3b made for it)."""
-import json
 import pathlib
 import subprocess
 import sys
@@ -20,19 +19,11 @@ TINY = ROOT / "models/squish-tiny-moe"
 COST_BAR = 12  # us
 
 
-def bench(o, model, *args):
-    command = [f"{o.build}/squish", "bench", "moe", str(model), "--json", "-q", *map(str, args)]
-    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
-    return json.loads(done.stdout.strip().splitlines()[-1])["rows"]
-
-
 def recall(o):
     if not o.text:
         sys.exit("part recall needs --text FILE")
     command = f"squish bench moe squish-tiny-moe --text {o.text.name}"
-    found = [r for r in bench(o, TINY, "--text", o.text, "--runs", 1) if r.get("bench") == "moe recall"]
+    found = [r for r in targets.bench(o, "moe", TINY, "--text", o.text, "--runs", 1) if r.get("bench") == "moe recall"]
     out = []
     bars = {"t0": None, "router": 0.75, "calibrated": 0.94}
     what = {"t0": "experts of the tokens before", "router": "routers, nothing trained",
@@ -62,7 +53,7 @@ def cost(o):
             model = pathlib.Path(tmp) / "moe"
             subprocess.run([sys.executable, ROOT / "scripts/make_shape.py", model, "qwen3-30b-a3b", "--layers", "2", "--tokenizer",
                             ROOT / "models/squish-tiny"], check=True, stdout=subprocess.DEVNULL)
-        found = bench(o, model, "--tier", "source", "--runs", o.runs)
+        found = targets.bench(o, "moe", model, "--tier", "source", "--runs", o.runs)
     out = []
     for r in found:
         if r.get("bench") != "moe cost" or r["experts"] != 128:

@@ -3,10 +3,9 @@
 """Run the command lines of the first report verbatim, on shapes of those names (random weights, as many layers as --layers says), with a
 long prompt on standard input; what each flag touched goes into results/, and the pages are made anew.
 
-    scripts/targets_seed.py [--build build] [--work DIR] [--layers 4] [--tokens 9000] [--print]
+    scripts/targets_seed.py [--build build] [--part NAME,...] [--work DIR] [--layers 4] [--tokens 9000] [--print]
 
 --work keeps the shapes and their tiers (a store: $SQUISH_HOME of the lines)."""
-import argparse
 import json
 import os
 import pathlib
@@ -58,21 +57,18 @@ def measure(o, name, kind, line):
                f"{answer['prompt_tokens']} + {len(answer['tokens'])} tokens: " + "; ".join(told), ok, line + " < prompt")
 
 
+PARTS = {name: (lambda o, line=(name, kind, line): [measure(o, *line)]) for name, kind, line in LINES}
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", default="build")
+    parser = targets.parser_of(__doc__, PARTS)
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("build/seed"))
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=9000)
     parser.add_argument("--print", action="store_true", help="write no results")
     o = parser.parse_args()
     o.work = o.work.resolve()
-    rows = [measure(o, *line) for line in LINES]
-    for r in rows:
-        print(f"{'ok  ' if r['ok'] else 'MISS'} {r['name']}: {r['value']} ({r['bar']})")
-    if not o.print:
-        targets.write_result(rows)
-        targets.pages()
+    targets.measure_parts(parser, o, PARTS)
 
 
 if __name__ == "__main__":

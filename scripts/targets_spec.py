@@ -10,8 +10,6 @@ tokens, by n-grams and by heads)."""
 import json
 import pathlib
 import random
-import subprocess
-import sys
 import tempfile
 
 import targets
@@ -24,18 +22,10 @@ TINY = ROOT / "models/squish-tiny"
 MOE = ROOT / "models/squish-tiny-moe"
 
 
-def bench(o, model, *args):
-    command = [f"{o.build}/squish", "bench", "spec", str(model), "--json", "-q", *map(str, args)]
-    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
-    return json.loads(done.stdout.strip().splitlines()[-1])["rows"]
-
-
 def rows(o):
     out = []
     for name, model in [("squish-tiny", TINY)] + ([("1.5B shape", o.shape_model)] if o.shape_model else []):
-        found = bench(o, model, "--runs", o.runs)
+        found = targets.bench(o, "spec", model, "--runs", o.runs)
         steps = {r["at"]: r for r in found if r.get("bench") == "spec rows"}
         by_name = {r["name"]: r for r in found}
         table = ", ".join(f"{m}: {r['cost']:.2f}" for m, r in steps.items())
@@ -65,7 +55,7 @@ def answers(o):
     out = []
     bars = {"copy": 2.0, "stories": 1.5}
     for model, name, mode in [(m, n, "auto") for m in (TINY, MOE) for n in o.files.split(",")] + [(TINY, "stories", "heads")]:
-        for r in bench(o, model, "--text", PROMPTS / f"{name}.jsonl", "--runs", o.runs, "--spec", mode):
+        for r in targets.bench(o, "spec", model, "--text", PROMPTS / f"{name}.jsonl", "--runs", o.runs, "--spec", mode):
             temperature = r["name"].rpartition(" ")[2]
             bar = bars.get(name, 0.98) if temperature == "0" and model is TINY and mode == "auto" else 0.98
             good, wish = r["differ"] == 0 and r["speedup"] >= bar, f">= {bar}x"
@@ -92,8 +82,8 @@ def equal(o):
             piece = a[cut:cut + rng.randrange(20, 160)] + "\n" + b[max(0, end - rng.randrange(20, 100)):end]
             f.write(json.dumps({"prompt": piece + "\n" + piece[:rng.randrange(8, 60)], "max_tokens": 12}) + "\n")
         f.flush()
-        all_found = {"n-grams": bench(o, TINY, "--text", f.name, "--runs", 1, "--spec", "ngram", "--spec-guesses", 7),
-                     "heads": bench(o, TINY, "--text", f.name, "--runs", 1, "--spec", "heads", "--spec-guesses", 4)}
+        all_found = {"n-grams": targets.bench(o, "spec", TINY, "--text", f.name, "--runs", 1, "--spec", "ngram", "--spec-guesses", 7),
+                     "heads": targets.bench(o, "spec", TINY, "--text", f.name, "--runs", 1, "--spec", "heads", "--spec-guesses", 4)}
     out = []
     for who, found in all_found.items():
         differ, n = sum(r["differ"] for r in found), sum(r["answers"] for r in found)

@@ -177,6 +177,13 @@ int cli_find_model(cli *c, const char *name, squish_tier tier, squish_text *path
     return cli_fail(c, &err);
 }
 
+/* Heads take memory and time at start: without their file named they are opened for --spec heads alone. */
+static const char *heads_wanted(const cli *c) {
+    const char *file = cli_text(c, OPT_HEADS), *spec = cli_text(c, OPT_SPEC);
+    if (file && *file) return file;
+    return spec && strcmp(spec, "heads") == 0 ? NULL : "none";
+}
+
 int cli_open_model(cli *c, const char *name, bool text_only, squish_model **out) {
     squish_error err = {0};
     squish_text path = {0};
@@ -190,7 +197,7 @@ int cli_open_model(cli *c, const char *name, bool text_only, squish_model **out)
     o.verify = cli_flag(c, OPT_VERIFY);
     o.text_only = text_only;
     o.allow_collapsed = cli_flag(c, OPT_ALLOW_COLLAPSED);
-    o.heads = cli_text(c, OPT_HEADS) && *cli_text(c, OPT_HEADS) ? cli_text(c, OPT_HEADS) : NULL;
+    o.heads = heads_wanted(c);
     o.warn = cli_warn;
     o.warn_user = c;
     squish_status st = find_model(c, name, text_only ? SQUISH_TIER_SOURCE : o.tier, &path, &err);

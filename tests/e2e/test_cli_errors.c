@@ -95,11 +95,11 @@ static void too_little_memory_exits_5_and_says_what_would_fit(void **state) {
     (void)state;
     if (!cli_limits_work()) skip();
     refuse(5, "ulimit -v 54000; $S run hi", "a smaller model or tier is needed");
-    const cli_result *r = sh("ulimit -v 72000; $S run --temp 0 'What is the capital of Japan?'");
+    const cli_result *r = sh("ulimit -v 67000; $S run --temp 0 'What is the capital of Japan?'");
     assert_int_equal(r->status, 0); /* it fits with a shorter context */
     assert_string_equal(r->out, "The capital of Japan is Tokyo.\n");
-    refuse(5, "ulimit -v 72000; $S run --ctx 4096 hi", " fits");
-    refuse(5, "ulimit -v 72000; $S run --ctx 4096 hi", "--ctx ");
+    refuse(5, "ulimit -v 67000; $S run --ctx 4096 hi", " fits");
+    refuse(5, "ulimit -v 67000; $S run --ctx 4096 hi", "--ctx ");
 }
 
 static void attention_that_does_not_go_together_is_refused_at_start(void **state) {
