@@ -110,7 +110,9 @@ squish_status sq_job_new(sq_job **out, const sq_engine *e, const squish_job_opti
     j->stats.gen.prompt_tokens = n;
     atomic_init(&j->cancelled, false);
     for (int i = 0; i < 2; i++) sq_buf_init(&j->events[i], &j->alloc, SQ_JOB_EVENTS_MAX);
-    if (pthread_mutex_init(&j->lock, NULL) != 0 || pthread_mutex_init(&j->wake_lock, NULL) != 0) {
+    const bool locks = pthread_mutex_init(&j->lock, NULL) == 0;
+    if (!locks || pthread_mutex_init(&j->wake_lock, NULL) != 0) {
+        if (locks) pthread_mutex_destroy(&j->lock);
         sq_alloc_free(&e->alloc, j, sizeof *j);
         return sq_fail(err, SQUISH_NO_MEMORY, "job: no lock to be had");
     }
