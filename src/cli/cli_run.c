@@ -100,13 +100,14 @@ static int print_json(cli *c, const cli_session *s, answer *a) {
     const squish_gen_stats *t = &a->stats;
     squish_engine_info e;
     squish_engine_get_info(s->engine, &e);
-    json_t *o = json_pack("{s:s%, s:O, s:s, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:I, s:f}", "text",
-                          a->text.data ? a->text.data : "", a->text.len, "tokens", a->ids, "finish_reason",
-                          cli_finish_name(a->finish), "prompt_tokens", t->prompt_tokens, "reused_tokens",
-                          t->reused_tokens, "forced_tokens", t->forced_tokens, "guessed_tokens",
-                          t->guessed_tokens, "right_tokens", t->right_tokens, "load_ms", s->info.load_ms,
-                          "ttft_ms", t->ttft_ms, "decode_tok_s", t->decode_tok_s, "prefill_tok_s",
-                          t->prefill_tok_s, "seed", (json_int_t)t->seed, "attn_density", e.attn_density);
+    json_t *o =
+        json_pack("{s:s%, s:O, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:I, s:f}", "text",
+                  a->text.data ? a->text.data : "", a->text.len, "tokens", a->ids, "finish_reason",
+                  cli_finish_name(a->finish), "prompt_tokens", t->prompt_tokens, "reused_tokens",
+                  t->reused_tokens, "forced_tokens", t->forced_tokens, "checked_tokens", t->checked_tokens,
+                  "guessed_tokens", t->guessed_tokens, "right_tokens", t->right_tokens, "load_ms",
+                  s->info.load_ms, "ttft_ms", t->ttft_ms, "decode_tok_s", t->decode_tok_s, "prefill_tok_s",
+                  t->prefill_tok_s, "seed", (json_int_t)t->seed, "attn_density", e.attn_density);
     json_t *agile = cli_agile_json(s->engine);
     if (agile) json_object_set_new(o, "agile_io", agile);
     json_t *look = cli_lookahead_json(s->engine);
