@@ -2,14 +2,14 @@
  *
  * test_gram_generate.c - answers of a model that knows nothing: tokens drawn at random from the masks of a
  * schema. What is finished is valid by the referee, which shares no code with the engine; what is cut off is
- * brought to an end by the shortest ways there are from place to place, and is valid then.
+ * brought to an end by the shortest way there is, and is valid then.
  *
  * $SQUISH_GRAMMAR_OUTPUTS: how many (a few, unless it is set). Schemas: some of our own, and with
  * $SQUISH_TESTDATA those of MaskBench, with the vocabulary of Qwen2. Prints one line of JSON with the counts.
  */
 #include "format/json.h"
-#include "grammar/gram_int.h"
 #include "model/model.h"
+#include "support/gram_finish.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,19 +20,6 @@
 #include <cmocka.h>
 
 enum { TOKENS_MAX = 1024, HASTE_FROM = 192, SCHEMAS_MAX = 1000 };
-/* Of a search for an end: places in all, places that are gone on from for want of anything but a comma (none
- * where the end is LONG away; all there are every FAR_EVERY searches), searches and bytes of one, bytes
- * to nowhere. */
-enum {
-    PLACES_MAX = 20000,
-    NEAR_MAX = 2000,
-    LONG = 1000,
-    FAR_EVERY = 16,
-    ROUNDS_MAX = 4000,
-    WAY_MAX = 65536,
-    FAR = 1 << 28,
-    TERMS_MAX = SQ_GRAM_TERMS_MAX * 3 / 4
-};
 
 static const char *const own[] = {
     "{\"type\":\"object\",\"properties\":{\"name\":{\"type\":\"string\",\"minLength\":1,\"maxLength\":12},"
@@ -107,202 +94,6 @@ static bool answer(run *r, sq_matcher *m, const char *schema, int most, int hast
     return sq_matcher_may_end(m);
 }
 
-/* ---- to the end of what was cut off ------------------------------------------------------------- */
-
-/* A place that bytes behind the text lead to. depth: brackets that are open beyond those of the text. */
-typedef struct {
-    uint32_t place, before; /* index of the one it was found from */
-    uint32_t way, least;    /* bytes to here; bytes from here at least */
-    int32_t depth;
-    uint8_t byte;
-    bool in_string, escaped;
-} found;
-
-typedef struct {
-    found *list; /* [PLACES_MAX] */
-    uint32_t n;
-    uint32_t *heap, n_heap; /* of those that are to be gone on from: indexes, the nearest to an end first */
-    uint8_t *seen;          /* [places] */
-    size_t n_seen;
-    uint32_t *least; /* [terms] bytes at least + 1; 0: not known */
-    size_t n_least;
-} search;
-
-/* ---- how far a place is from an end, at least: what is left of its terminals ----------------------- */
-
-static uint32_t least_of(sq_gram *g, search *s, gram_term t);
-
-static uint32_t least_of_kids(sq_gram *g, search *s, const gram_node *x) {
-    const bool every = x->kind == TERM_AND;
-    uint32_t n = every ? 0 : FAR;
-    for (uint32_t i = 0; i < x->b; i++) {
-        const uint32_t one = least_of(g, s, GRAM_AT(g->pool.kids, uint32_t, x->a + i));
-        if (every ? one > n : one < n) n = one;
-    }
-    return n;
-}
-
-static uint32_t find_least(sq_gram *g, search *s, gram_term t) {
-    uint64_t n = 0;
-    gram_node x = GRAM_AT(g->pool.nodes, gram_node, t);
-    for (; x.kind == TERM_CAT; x = GRAM_AT(g->pool.nodes, gram_node, x.b)) n += least_of(g, s, x.a);
-    if (x.nullable || x.kind == TERM_EPS) return n < FAR ? (uint32_t)n : FAR;
-    switch ((term_kind)x.kind) {
-    case TERM_EMPTY: n = FAR; break;
-    case TERM_ALT:
-    case TERM_AND: n += least_of_kids(g, s, &x); break;
-    case TERM_REP: n += (uint64_t)x.lo * least_of(g, s, x.a); break;
-    default: n += 1; break; /* a byte, or more than can be said here */
-    }
-    return n < FAR ? (uint32_t)n : FAR;
-}
-
-static uint32_t least_of(sq_gram *g, search *s, gram_term t) {
-    if (t >= s->n_least) {
-        const size_t more = g->pool.nodes.n + 1024;
-        s->least = realloc(s->least, more * sizeof *s->least);
-        memset(s->least + s->n_least, 0, (more - s->n_least) * sizeof *s->least);
-        s->n_least = more;
-    }
-    if (s->least[t]) return s->least[t] - 1;
-    const uint32_t n = find_least(g, s, t);
-    s->least[t] = n + 1;
-    return n;
-}
-
-static uint32_t least_behind(sq_gram *g, search *s, uint32_t place) {
-    const gram_place x = GRAM_AT(g->places, gram_place, place);
-    uint32_t n = FAR;
-    for (uint32_t i = 0; i < x.n; i++) {
-        const uint32_t lex = GRAM_AT(g->pairs, gram_pair, x.off + i).lex;
-        const gram_lex_state l = GRAM_AT(g->lex, gram_lex_state, lex);
-        for (uint32_t k = 0; k < l.n; k++) {
-            const uint32_t one = least_of(g, s, GRAM_AT(g->lex_items, gram_lex_item, l.off + k).left);
-            if (one < n) n = one;
-        }
-    }
-    return n;
-}
-
-/* ---- the search --------------------------------------------------------------------------------- */
-
-/* Shorter in all first; of those, what is further on its way. */
-static bool is_before(const search *s, uint32_t a, uint32_t b) {
-    const found *x = &s->list[a], *y = &s->list[b];
-    const uint32_t all = x->way + x->least, other = y->way + y->least;
-    return all != other ? all < other : x->way > y->way;
-}
-
-static void push(search *s, found f) {
-    if (s->n == PLACES_MAX) return;
-    s->list[s->n] = f;
-    uint32_t at = s->n_heap++;
-    for (; at > 0 && is_before(s, s->n, s->heap[(at - 1) / 2]); at = (at - 1) / 2)
-        s->heap[at] = s->heap[(at - 1) / 2];
-    s->heap[at] = s->n++;
-}
-
-static uint32_t pop(search *s) {
-    const uint32_t first = s->heap[0], last = s->heap[--s->n_heap];
-    uint32_t at = 0;
-    for (uint32_t kid; (kid = 2 * at + 1) < s->n_heap; at = kid) {
-        if (kid + 1 < s->n_heap && is_before(s, s->heap[kid + 1], s->heap[kid])) kid++;
-        if (!is_before(s, s->heap[kid], last)) break;
-        s->heap[at] = s->heap[kid];
-    }
-    s->heap[at] = last;
-    return first;
-}
-
-static found behind(const found *f, uint32_t at, uint32_t place, uint8_t byte) {
-    found x = *f;
-    x.place = place;
-    x.before = at;
-    x.way++;
-    x.byte = byte;
-    x.escaped = f->in_string && !f->escaped && byte == '\\';
-    if (byte == '"' && !f->escaped) x.in_string = !f->in_string;
-    if (!f->in_string) x.depth += (byte == '{' || byte == '[') - (byte == '}' || byte == ']');
-    return x;
-}
-
-static bool is_new(search *s, uint32_t place) {
-    if (place >= s->n_seen) {
-        const size_t more = (size_t)place + 4096;
-        s->seen = realloc(s->seen, more);
-        memset(s->seen + s->n_seen, 0, more - s->n_seen);
-        s->n_seen = more;
-    }
-    const bool fresh = !s->seen[place];
-    s->seen[place] = 1;
-    return fresh;
-}
-
-static bool may_end(sq_gram *g, uint32_t place) { return GRAM_AT(g->places, gram_place, place).accept; }
-
-/* From the first of the list: where the text may end, or a bracket of it is closed; where neither is near,
- * where the next item or member begins. Index; 0: nowhere. */
-static uint32_t look(sq_gram *g, search *s, int near) {
-    uint32_t comma = 0, deeper = 0;
-    for (int i = 0; s->n_heap > 0 && g->pool.nodes.n < TERMS_MAX && !(comma && i >= near); i++) {
-        const uint32_t at = pop(s);
-        const found f = s->list[at];
-        if (at > 0 && (f.depth < 0 || may_end(g, f.place))) return at;
-        if (at > 0 && !comma && f.depth == 0 && !f.in_string && f.byte == ',') comma = at;
-        if (comma && s->list[comma].least > LONG) return comma;
-        if (at > 0 && !deeper && f.depth > 0 && !f.in_string && f.byte == ',') deeper = at;
-        for (uint32_t c = 0; c < g->pool.n_classes; c++) {
-            const uint32_t to = gram_place_step(g, f.place, c);
-            if (gram_failed(&g->pool)) return 0;
-            if (to == 0 || !is_new(s, to)) continue;
-            found x = behind(&f, at, to, g->pool.byte_of[c]);
-            x.least = least_behind(g, s, to);
-            push(s, x);
-        }
-    }
-    return comma ? comma : deeper;
-}
-
-/* Is the text in a string, and behind a backslash there? It is no beginning of anything but JSON. */
-static found state_of(const sq_buf *text) {
-    found f = {.byte = 0};
-    for (size_t i = 0; i < text->len; i++) f = behind(&f, 0, 0, (uint8_t)text->data[i]);
-    f.depth = 0;
-    return f;
-}
-
-/* The text goes on to where it may end; false: that was not found. */
-static bool finish(sq_gram *g, sq_matcher *m, sq_buf *text) {
-    search s = {.list = malloc(PLACES_MAX * sizeof *s.list), .heap = malloc(PLACES_MAX * sizeof *s.heap)};
-    found now = state_of(text);
-    bool ok = true;
-    for (int i = 0; i < ROUNDS_MAX && ok && !sq_matcher_may_end(m); i++) {
-        now.place = sq_matcher_place(m);
-        now.depth = 0;
-        now.way = 0;
-        s.n = s.n_heap = 0;
-        push(&s, now);
-        if (s.seen) memset(s.seen, 0, s.n_seen);
-        is_new(&s, now.place);
-        const uint32_t goal = look(g, &s, i % FAR_EVERY == FAR_EVERY - 1 ? PLACES_MAX : NEAR_MAX);
-        uint8_t way[WAY_MAX];
-        size_t n = 0;
-        for (uint32_t at = goal; at != 0 && n < sizeof way; at = s.list[at].before)
-            way[n++] = s.list[at].byte;
-        now = s.list[goal];
-        ok = n > 0 && n < sizeof way;
-        while (ok && n-- > 0) {
-            assert_int_equal(sq_matcher_bytes(m, &way[n], 1, &ok, NULL), SQUISH_OK);
-            assert_true(ok && sq_buf_append(text, &way[n], 1));
-        }
-    }
-    free(s.list);
-    free(s.heap);
-    free(s.seen);
-    free(s.least);
-    return sq_matcher_may_end(m);
-}
-
 /* ---- judging ------------------------------------------------------------------------------------ */
 
 /* A name that no schema declares may come twice, which the referee does not read: then the last one counts.
@@ -326,6 +117,13 @@ static bool judge(run *r, const squish_schema *s, const char *schema, const sq_b
     return false;
 }
 
+/* What the parts of a grammar say of the way to an end is so for its matcher, too. */
+static bool ends_by(sq_matcher *m, const char *bytes, size_t n) {
+    bool ok = n == 0;
+    if (n > 0) assert_int_equal(sq_matcher_bytes(m, bytes, n, &ok, NULL), SQUISH_OK);
+    return ok && sq_matcher_may_end(m);
+}
+
 static void one_output(run *r, sq_gram *g, const squish_schema *s, const char *schema) {
     sq_matcher *m;
     sq_buf text;
@@ -336,8 +134,12 @@ static void one_output(run *r, sq_gram *g, const squish_schema *s, const char *s
         r->valid += judge(r, s, schema, &text);
     } else {
         r->cut++;
-        const bool ended = finish(g, m, &text), fine = ended && judge(r, s, schema, &text);
-        if (!fine) print_error("cut off and %s: %s\n", ended ? "not valid" : "no end found", schema);
+        static const char *const what[] = {"not valid", "without an end", "too far from an end"};
+        const size_t drawn = text.len;
+        const sq_test_finish_result how = sq_test_finish_text(g, &text);
+        const bool fine = how == SQ_TEST_FINISHED && ends_by(m, text.data + drawn, text.len - drawn) &&
+                          judge(r, s, schema, &text);
+        if (!fine) print_error("cut off and %s: %s\n", what[how], schema);
         r->mended += fine;
     }
     sq_matcher_free(m);
@@ -360,7 +162,7 @@ static void outputs_of(run *r, const char *schema, int n) {
         return;
     }
     for (int i = 0; i < n && !gram_failed(&g->pool); i++)
-        one_output(r, g, s, schema); /* a search may fill it */
+        one_output(r, g, s, schema);
     squish_schema_free(s);
     sq_gram_free(g);
 }
@@ -443,6 +245,8 @@ static void what_is_drawn_from_masks_satisfies_the_schema(void **state) {
            "%d, \"schemas\": %d}\n",
            r.done + r.cut, r.done, r.valid, r.cut, r.mended, r.repeated, r.n_schemas);
     assert_true(r.done > 0);
+    assert_int_equal(r.valid, r.done);
+    assert_int_equal(r.mended, r.cut);
     for (int i = 0; i < r.n_schemas; i++) free(r.schemas[i]);
     sq_gram_trie_free(r.trie);
     free(r.mask);
