@@ -12,7 +12,7 @@
  *   gram_tags.c     structural tags            gram_token.c   control tokens as bytes
  *   gram_relax.c    schemas that need not be kept to in full
  *   gram_lex.c      states of the lexer     gram_rows.c   rows of the parser
- *   gram_place.c    places: the state of a matcher, interned
+ *   gram_place.c    places: the state of a matcher, interned     gram_counts.c   large counts beside them
  *   gram_trie.c     a vocabulary            gram_mask.c   the mask of a place
  *   gram_match.c    matchers                gram.c        grammars as a whole
  *
@@ -70,11 +70,14 @@ typedef enum {
 } term_kind;
 
 /* SET: a is the index of the byte set. CAT: a then b, a is no CAT. ALT, AND: b kids from a on, sorted, none
- * of the same kind. NOT: of a. REP: a, lo to hi times. MOD and ALL: see
+ * of the same kind. NOT: of a. REP: a, lo to hi times; b 1: marked (gram_counts.c). MOD and ALL: see
  * gram_symbolic.c. */
 typedef struct {
     uint8_t kind;
-    bool nullable, logic; /* logic: AND or NOT is in it, so it may match nothing without being EMPTY */
+    bool nullable : 1;
+    bool logic : 1; /* AND or NOT is in it, so it may match nothing without being EMPTY */
+    /* It is, or has among its parts outside of AND, NOT and what is repeated: a REP of many; a marked one. */
+    bool counts : 1, running : 1;
     uint32_t a, b, lo, hi;
 } gram_node;
 typedef struct {
@@ -114,6 +117,8 @@ gram_term gram_alt_list(gram_pool *p, size_t base); /* of scratch from base on; 
 gram_term gram_and(gram_pool *p, gram_term a, gram_term b);
 gram_term gram_not(gram_pool *p, gram_term a);
 gram_term gram_rep(gram_pool *p, gram_term a, uint32_t lo, uint32_t hi);
+/* The same, but nothing is made of it by its numbers, which are not what they seem (gram_counts.c). */
+gram_term gram_rep_marked(gram_pool *p, gram_term a, uint32_t lo, uint32_t hi);
 static inline gram_term gram_opt(gram_pool *p, gram_term a) { return gram_alt(p, a, GRAM_EPS); }
 bool gram_nullable(const gram_pool *p, gram_term t);
 /* What t may go on with after a byte. */
@@ -287,6 +292,16 @@ typedef struct {
     uint64_t hash;
     uint32_t mask; /* index + 1 in masks; 0: not made yet */
     enum { GRAM_STEPS_UNKNOWN, GRAM_STEPS_MANY, GRAM_STEPS_ONE } steps; /* bytes that may follow */
+    /* A large count in it (gram_counts.c): none; one that is to be marked; a marked one; one that is to be
+     * a plain number again. counted: the place that it is with counted_by beside it, or that much less. */
+    enum gram_counting {
+        GRAM_COUNT_UNKNOWN,
+        GRAM_COUNT_NONE,
+        GRAM_COUNT_BEGINS,
+        GRAM_COUNT_RUNS,
+        GRAM_COUNT_ENDS
+    } counting;
+    uint32_t counted, counted_by;
 } gram_place;
 
 /* ids of the fewer: those allowed (kind LISTED) or refused (EXCEPT); else a bitset. */
@@ -349,6 +364,10 @@ static inline uint32_t gram_place_step(sq_gram *g, uint32_t place, uint32_t cls)
     const uint32_t to = GRAM_AT(g->place_to, uint32_t, (size_t)place * g->pool.n_classes + cls);
     return to != GRAM_UNKNOWN ? to : gram_place_step_slow(g, place, cls);
 }
+/* The same place with its large count beside it: *beside is what was there before, or 0. To be called every
+ * GRAM_COUNT_STEP bytes, or sooner. */
+enum { GRAM_COUNT_RUN = 256, GRAM_COUNT_FROM = 384, GRAM_COUNT_STEP = 128 };
+uint32_t gram_place_settle(sq_gram *g, uint32_t place, uint32_t *beside);
 /* The mask of a place for a trie, made if it is not there; NULL after a failure. Valid until the next call.
  */
 const gram_mask *gram_mask_of(sq_gram *g, const sq_gram_trie *t, uint32_t place);

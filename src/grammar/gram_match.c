@@ -2,18 +2,28 @@
  *
  * gram_match.c - matchers: a list of places, one per step.
  *
- * Because places are numbers that never change, undoing a step is forgetting the last number. */
+ * Because places are numbers that never change, undoing a step is forgetting the last number. Beside a place
+ * lies what is left of a large count (gram_counts.c). */
 #include "grammar/gram_int.h"
 
 #include <string.h>
+
+typedef struct {
+    uint32_t place, beside;
+} stand;
 
 struct sq_matcher {
     squish_alloc alloc;
     sq_gram *g;
     sq_gram_trie *trie;
-    uint32_t *places; /* [n]: where the text began, then after each step */
+    stand *at; /* [n]: where the text began, then after each step */
     size_t n, cap;
+    bool counts; /* beside the places: no token is longer than a step may be */
 };
+
+static void settle(const sq_matcher *m, stand *s) {
+    if (m->counts && s->place) s->place = gram_place_settle(m->g, s->place, &s->beside);
+}
 
 squish_status sq_matcher_new(sq_matcher **out, sq_gram *g, sq_gram_trie *trie, const squish_alloc *a,
                              squish_error *err) {
@@ -21,8 +31,8 @@ squish_status sq_matcher_new(sq_matcher **out, sq_gram *g, sq_gram_trie *trie, c
     *out = NULL;
     sq_matcher *m = sq_alloc_zero(&alloc, sizeof *m);
     enum { FIRST = 64 };
-    uint32_t *places = m ? sq_alloc_new(&alloc, FIRST * sizeof *places) : NULL;
-    if (!places) {
+    stand *at = m ? sq_alloc_new(&alloc, FIRST * sizeof *at) : NULL;
+    if (!at) {
         sq_alloc_free(&alloc, m, sizeof *m);
         return sq_fail(err, SQUISH_NO_MEMORY, "grammar: out of memory for a matcher");
     }
@@ -30,9 +40,11 @@ squish_status sq_matcher_new(sq_matcher **out, sq_gram *g, sq_gram_trie *trie, c
     gram_settle(g);
     g->n_matchers++;
     g->refs++;
-    places[0] = g->start;
+    *m = (sq_matcher){alloc, g, trie ? sq_gram_trie_share(trie) : NULL, at, 1, FIRST, true};
+    m->counts = !trie || trie->depth_max <= GRAM_COUNT_STEP;
+    at[0] = (stand){g->start, 0};
+    settle(m, &at[0]);
     pthread_mutex_unlock(&g->lock);
-    *m = (sq_matcher){alloc, g, trie ? sq_gram_trie_share(trie) : NULL, places, 1, FIRST};
     *out = m;
     return SQUISH_OK;
 }
@@ -45,7 +57,7 @@ void sq_matcher_free(sq_matcher *m) {
     pthread_mutex_unlock(&m->g->lock);
     sq_gram_free(m->g);
     sq_gram_trie_free(m->trie);
-    sq_alloc_free(&a, m->places, m->cap * sizeof *m->places);
+    sq_alloc_free(&a, m->at, m->cap * sizeof *m->at);
     sq_alloc_free(&a, m, sizeof *m);
 }
 
@@ -57,9 +69,9 @@ static squish_status failure(const sq_gram *g, squish_error *err) {
 
 static squish_status make_room(sq_matcher *m, squish_error *err) {
     if (m->n < m->cap) return SQUISH_OK;
-    uint32_t *p = sq_alloc_resize(&m->alloc, m->places, m->cap * sizeof *p, m->cap * 2 * sizeof *p);
+    stand *p = sq_alloc_resize(&m->alloc, m->at, m->cap * sizeof *p, m->cap * 2 * sizeof *p);
     if (!p) return sq_fail(err, SQUISH_NO_MEMORY, "grammar: out of memory after %zu steps", m->n);
-    m->places = p;
+    m->at = p;
     m->cap *= 2;
     return SQUISH_OK;
 }
@@ -69,14 +81,18 @@ squish_status sq_matcher_bytes(sq_matcher *m, const void *bytes, size_t n, bool 
     sq_gram *g = m->g;
     *ok = false;
     SQ_TRY(make_room(m, err));
-    uint32_t at = m->places[m->n - 1];
+    stand at = m->at[m->n - 1];
     gram_lock(g);
-    for (size_t i = 0; i < n && at; i++) at = gram_place_step(g, at, g->pool.class_of[b[i]]);
+    for (size_t i = 0; i < n && at.place; i++) {
+        if (i > 0 && i % GRAM_COUNT_STEP == 0) settle(m, &at);
+        at.place = gram_place_step(g, at.place, g->pool.class_of[b[i]]);
+    }
+    settle(m, &at);
     const squish_status st = failure(g, err);
     pthread_mutex_unlock(&g->lock);
     if (st != SQUISH_OK) return st;
-    *ok = at != 0;
-    if (at) m->places[m->n++] = at;
+    *ok = at.place != 0;
+    if (*ok) m->at[m->n++] = at;
     return SQUISH_OK;
 }
 
@@ -102,14 +118,14 @@ size_t sq_matcher_steps(const sq_matcher *m) { return m->n - 1; }
 
 bool sq_matcher_may_end(const sq_matcher *m) {
     gram_lock(m->g);
-    const bool may = GRAM_AT(m->g->places, gram_place, m->places[m->n - 1]).accept;
+    const bool may = GRAM_AT(m->g->places, gram_place, sq_matcher_place(m)).accept;
     pthread_mutex_unlock(&m->g->lock);
     return may;
 }
 
 bool sq_matcher_must_end(sq_matcher *m) {
     gram_lock(m->g);
-    const gram_place *x = &GRAM_AT(m->g->places, gram_place, m->places[m->n - 1]);
+    const gram_place *x = &GRAM_AT(m->g->places, gram_place, sq_matcher_place(m));
     const bool must = x->accept && x->n == 0;
     pthread_mutex_unlock(&m->g->lock);
     return must;
@@ -128,7 +144,7 @@ static void unfold(const gram_mask *m, const sq_gram_trie *t, uint64_t *mask) {
     if (!listed && t->n_vocab % 64) mask[words - 1] &= (1ull << t->n_vocab % 64) - 1;
 }
 
-uint32_t sq_matcher_place(const sq_matcher *m) { return m->places[m->n - 1]; }
+uint32_t sq_matcher_place(const sq_matcher *m) { return m->at[m->n - 1].place; }
 
 squish_status sq_matcher_mask(sq_matcher *m, uint64_t *mask, int32_t *n_allowed, squish_error *err) {
     if (!m->trie) return sq_fail(err, SQUISH_INVALID, "grammar: a mask needs a vocabulary");
@@ -189,13 +205,14 @@ squish_status sq_matcher_forced(sq_matcher *m, size_t max, sq_buf *out, squish_e
     sq_gram *g = m->g;
     bool room = true;
     gram_lock(g);
-    uint32_t at = sq_matcher_place(m);
+    stand at = m->at[m->n - 1];
     for (size_t i = 0; i < max && room; i++) {
         uint32_t next = 0;
-        const int byte = only_byte(g, at, &next);
+        if (i > 0 && i % (GRAM_COUNT_STEP - 1) == 0) settle(m, &at);
+        const int byte = only_byte(g, at.place, &next);
         if (byte < 0) break;
         room = sq_buf_putc(out, (char)byte);
-        at = next;
+        at.place = next;
     }
     squish_status st = failure(g, err);
     pthread_mutex_unlock(&g->lock);

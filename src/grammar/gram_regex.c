@@ -8,6 +8,7 @@
  * other. */
 #include "grammar/gram_int.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum { CLASS_RANGES_MAX = 1024, CODE_POINT_MAX = 0x10FFFF };
@@ -19,7 +20,8 @@ typedef struct {
     int depth;
     gram_spelling spelling;
     bool whole;
-    unsigned flags; /* GRAM_BOTH_CASES and the like */
+    unsigned flags;  /* GRAM_BOTH_CASES and the like */
+    gram_vec groups; /* of span, by where they begin; made when the first is asked for */
 } reader;
 
 /* One side of a part of the expression: inside of it, where no ^ or $ can hold; or at the border of the
@@ -318,27 +320,57 @@ static gram_term repeated(reader *r) {
     }
 }
 
-/* Where the group that begins here has its ")"; *holds: a ^ or $ stands in it. */
-static size_t group_end(const reader *r, bool *holds) {
-    size_t i = r->at, depth = 0;
+/* ---- groups at the borders ---------------------------------------------------------------------- */
+
+/* From a ( to its ), or the end; holds: a ^ or $ stands in it. */
+typedef struct {
+    uint32_t open, end, around; /* around: index of the group it lies in, or GRAM_NONE */
+    bool holds;
+} span;
+
+static uint32_t open_group(reader *r, uint32_t at, uint32_t around) {
+    span *to = gram_vec_room(r->p, &r->groups, 1, sizeof *to);
+    if (!to) return around;
+    *to = (span){at, (uint32_t)r->n, around, false};
+    return (uint32_t)r->groups.n++;
+}
+
+/* All of the expression, in one pass: to look for the end of each where it begins would be one for each. */
+static void find_groups(reader *r) {
+    uint32_t in = GRAM_NONE;
     bool in_class = false;
-    *holds = false;
-    for (; i < r->n; i++) {
+    for (uint32_t i = 0; i < r->n; i++) {
         const char c = r->s[i];
-        if (c == '\\')
+        span *x = in == GRAM_NONE ? NULL : &GRAM_AT(r->groups, span, in);
+        if (c == '\\') {
             i++;
-        else if (in_class)
+        } else if (in_class) {
             in_class = c != ']';
-        else if (c == '[')
+        } else if (c == '[') {
             in_class = true;
-        else if (c == '^' || c == '$')
-            *holds = true;
-        else if (c == '(')
-            depth++;
-        else if (c == ')' && --depth == 0)
-            break;
+        } else if (c == '(') {
+            in = open_group(r, i, in);
+        } else if (x && (c == '^' || c == '$')) {
+            x->holds = true;
+        } else if (x && c == ')') {
+            x->end = i;
+            in = x->around;
+            if (in != GRAM_NONE) GRAM_AT(r->groups, span, in).holds |= x->holds;
+        }
     }
-    return i;
+}
+
+static int by_open(const void *a, const void *b) {
+    const span *x = a, *y = b;
+    return x->open < y->open ? -1 : x->open > y->open;
+}
+
+/* The group that begins here; NULL after a failure. */
+static const span *group_here(reader *r) {
+    if (r->groups.n == 0) find_groups(r);
+    const span key = {.open = (uint32_t)r->at};
+    if (gram_failed(r->p) || r->groups.n == 0) return NULL;
+    return bsearch(&key, r->groups.p, r->groups.n, sizeof key, by_open);
 }
 
 static bool ends_sequence(const reader *r, size_t at) {
@@ -348,12 +380,12 @@ static bool ends_sequence(const reader *r, size_t at) {
 /* A group at a border of the text, in which that may be held: what is open there is open in each alternative
  * that does not hold it. False: what comes is no such group. */
 static bool border_group(reader *r, side *begin, side *end) {
-    bool holds;
-    if (!next_is(r, '(')) return false;
-    const size_t last = group_end(r, &holds);
+    const span *g = next_is(r, '(') ? group_here(r) : NULL;
+    if (!g || !g->holds) return false;
+    const size_t last = g->end;
     if (last + 1 < r->n && strchr("*+?{", r->s[last + 1])) return false;
     const side b = *begin, e = ends_sequence(r, last + 1) ? *end : INSIDE;
-    if (!holds || (b == INSIDE && e == INSIDE)) return false;
+    if (b == INSIDE && e == INSIDE) return false;
     r->at++;
     const gram_term t = group(r, b, e);
     gram_vec_push_u32(r->p, &r->p->scratch, t);
@@ -400,6 +432,7 @@ static gram_term read(reader *r) {
     const side border = r->whole ? HELD : OPEN;
     const gram_term t = alternatives(r, border, border);
     if (r->at < r->n) refuse(r, SQUISH_INVALID, "a ) without its group");
+    gram_vec_free(r->p, &r->groups, sizeof(span));
     return gram_failed(r->p) ? GRAM_EMPTY : t;
 }
 

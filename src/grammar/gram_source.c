@@ -9,7 +9,8 @@ enum { NAME_MAX_BYTES = 255, CHAIN_MAX = 128, RULES_MAX = 4096, CODE_POINT_MAX =
 
 gram_sym gram_source_refuse(gram_source *c, squish_status st, const char *why) {
     size_t line = 1;
-    for (size_t i = 0; i < c->at && i < c->n; i++) line += c->s[i] == '\n';
+    /* The first failure is the one that is told. */
+    for (size_t i = 0; i < c->at && i < c->n && !gram_failed(c->p); i++) line += c->s[i] == '\n';
     gram_fail(c->p, st, "%s: %s in line %zu", c->what, why, line);
     c->at = c->n;
     return GRAM_EMPTY;

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIVE_SEARCH_MAX = 512, DERIVED_MAX = 1 << 21, GROW_FAST = 1 << 14 };
+enum { ALIVE_SEARCH_MAX = 512, DERIVED_MAX = 1 << 21, GROW_FAST = 1 << 14, FEW = 32 };
 
 /* ---- growing ---------------------------------------------------------------------------------- */
 
@@ -121,6 +121,22 @@ static bool same_node(const gram_pool *p, const gram_node *x, const gram_node *n
     return memcmp(kids(p, x), k, n->b * sizeof *k) == 0;
 }
 
+/* What is said of a node by its parts (gram_counts.c). */
+static void note_counts(const gram_pool *p, gram_node *n, const uint32_t *k) {
+    const uint32_t number = n->lo || n->hi == GRAM_INF ? n->lo : n->hi;
+    if (n->kind == TERM_REP) {
+        n->running = n->b == 1;
+        n->counts = !n->running && number >= GRAM_COUNT_FROM;
+    } else if (n->kind == TERM_CAT) {
+        n->running = node(p, n->a)->running || node(p, n->b)->running;
+        n->counts = node(p, n->a)->counts || node(p, n->b)->counts;
+    }
+    for (uint32_t i = 0; n->kind == TERM_ALT && i < n->b; i++) {
+        n->running |= node(p, k[i])->running;
+        n->counts |= node(p, k[i])->counts;
+    }
+}
+
 /* k may lie in scratch. */
 gram_term gram_intern(gram_pool *p, gram_node n, const uint32_t *k) {
     if (gram_failed(p) || !gram_index_reserve(p, &p->node_index, node_hash, p)) return GRAM_EMPTY;
@@ -142,6 +158,7 @@ gram_term gram_intern(gram_pool *p, gram_node n, const uint32_t *k) {
     gram_node *to = gram_vec_room(p, &p->nodes, 1, sizeof *to);
     if (!to) return GRAM_EMPTY;
     *to = n;
+    note_counts(p, to, has_kids(n.kind) ? &GRAM_AT(p->kids, uint32_t, n.a) : NULL);
     x->slots[at] = (uint32_t)++p->nodes.n;
     x->n++;
     return (gram_term)(p->nodes.n - 1);
@@ -207,6 +224,10 @@ gram_term gram_literal(gram_pool *p, const void *bytes, size_t n) {
 
 /* ---- constructors that simplify --------------------------------------------------------------- */
 
+static bool is_marked(const gram_pool *p, gram_term t) {
+    return node(p, t)->kind == TERM_REP && node(p, t)->running;
+}
+
 /* What a nullable term is at most *n times. */
 static gram_term optional_of(const gram_pool *p, gram_term t, uint64_t *n) {
     const gram_node *x = node(p, t);
@@ -222,8 +243,9 @@ static gram_term merge_optional(gram_pool *p, gram_term a, gram_term b) {
     const gram_term first = y.kind == TERM_CAT ? y.a : b, rest = y.kind == TERM_CAT ? y.b : GRAM_EPS;
     uint64_t m, n;
     if (!gram_nullable(p, a) || !gram_nullable(p, first)) return GRAM_NONE;
+    if (is_marked(p, a) || is_marked(p, first)) return GRAM_NONE;
     const gram_term x = optional_of(p, a, &m);
-    if (x != optional_of(p, first, &n) || m + n > SQ_GRAM_REPEAT_MAX) return GRAM_NONE;
+    if (x != optional_of(p, first, &n) || m + n >= GRAM_INF) return GRAM_NONE;
     return gram_cat(p, gram_rep(p, x, 0, (uint32_t)(m + n)), rest);
 }
 
@@ -255,9 +277,31 @@ gram_term gram_cat(gram_pool *p, gram_term a, gram_term b) {
     }
 }
 
-static int by_u32(const void *a, const void *b) {
-    const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-    return x < y ? -1 : x > y;
+/* By their lower half, then, in that order, by the upper one; t [n] to work in. */
+static void sort_many(gram_term *l, gram_term *t, size_t n) {
+    enum { HALF = 512 };
+    _Static_assert(SQ_GRAM_TERMS_MAX <= HALF * HALF, "a term has two halves");
+    for (unsigned upper = 0; upper < 2; upper++) {
+        const gram_term *from = upper ? t : l;
+        gram_term *to = upper ? l : t;
+        uint32_t at[HALF] = {0}, before = 0;
+        for (size_t i = 0; i < n; i++) at[upper ? from[i] / HALF : from[i] % HALF]++;
+        for (size_t d = 0; d < HALF; d++) {
+            const uint32_t here = at[d];
+            at[d] = before;
+            before += here;
+        }
+        for (size_t i = 0; i < n; i++) to[at[upper ? from[i] / HALF : from[i] % HALF]++] = from[i];
+    }
+}
+
+static void sort_few(gram_term *l, size_t n) {
+    for (size_t i = 1; i < n; i++) {
+        const gram_term x = l[i];
+        size_t k = i;
+        for (; k > 0 && l[k - 1] > x; k--) l[k] = l[k - 1];
+        l[k] = x;
+    }
 }
 
 /* Put t, or its kids if it is of the same kind, on scratch. */
@@ -271,12 +315,19 @@ static bool push_flat(gram_pool *p, gram_term t, term_kind kind) {
     return true;
 }
 
-static size_t sort_unique(uint32_t *l, size_t n) {
+/* The terms of scratch from base on, sorted, each once; how many there are (0 after a failure). */
+static size_t sort_unique(gram_pool *p, size_t base) {
+    const size_t n = p->scratch.n - base;
     size_t m = 0;
     bool sorted = true;
+    if (n == 0 || !gram_vec_room(p, &p->scratch, n, sizeof(gram_term))) return 0;
+    gram_term *l = &GRAM_AT(p->scratch, gram_term, base);
     for (size_t i = 1; i < n && sorted; i++) sorted = l[i - 1] < l[i];
     if (sorted) return n;
-    qsort(l, n, sizeof *l, by_u32);
+    if (n <= FEW)
+        sort_few(l, n);
+    else
+        sort_many(l, l + n, n);
     for (size_t i = 0; i < n; i++)
         if (m == 0 || l[m - 1] != l[i]) l[m++] = l[i];
     return m;
@@ -329,8 +380,8 @@ gram_term gram_alt_list(gram_pool *p, size_t base) {
     }
     p->scratch.n = m;
     if (eps && !nullable) gram_vec_push_u32(p, &p->scratch, GRAM_EPS);
-    uint32_t *l = p->scratch.n > base ? (uint32_t *)p->scratch.p + base : NULL;
-    const size_t n = gram_failed(p) ? 0 : sort_unique(l, p->scratch.n - base);
+    const size_t n = gram_failed(p) ? 0 : sort_unique(p, base);
+    const gram_term *l = n ? &GRAM_AT(p->scratch, gram_term, base) : NULL;
     p->scratch.n = base;
     if (everything) return gram_not(p, GRAM_EMPTY);
     if (n == 0) return GRAM_EMPTY;
@@ -361,9 +412,11 @@ static gram_term and_list(gram_pool *p, size_t base) {
         if (x->kind == TERM_NOT && x->a == GRAM_EMPTY) continue;
         GRAM_AT(p->scratch, uint32_t, m++) = t;
     }
-    uint32_t *l = m > base ? (uint32_t *)p->scratch.p + base : NULL;
-    const size_t n = sort_unique(l, m - base);
+    p->scratch.n = m;
+    const size_t n = sort_unique(p, base);
+    const gram_term *l = n ? &GRAM_AT(p->scratch, gram_term, base) : NULL;
     p->scratch.n = base;
+    if (gram_failed(p)) return GRAM_EMPTY;
     if (eps) return nullable ? GRAM_EPS : GRAM_EMPTY;
     if (n == 0) return gram_not(p, GRAM_EMPTY);
     if (n == 1) return l[0];
@@ -393,11 +446,25 @@ gram_term gram_rep(gram_pool *p, gram_term a, uint32_t lo, uint32_t hi) {
         const bool endless = x->hi == GRAM_INF || hi == GRAM_INF;
         const uint64_t most = endless ? GRAM_INF : (uint64_t)x->hi * hi;
         if (x->hi == GRAM_INF) return a;
-        if (endless || most <= SQ_GRAM_REPEAT_MAX) return gram_rep(p, x->a, 0, (uint32_t)most);
+        return gram_rep(p, x->a, 0, most < GRAM_INF ? (uint32_t)most : GRAM_INF); /* no text has so many */
     }
+    if (x->kind == TERM_REP && x->hi == GRAM_INF && hi == GRAM_INF && (lo > 0 || x->lo <= 1) &&
+        (uint64_t)x->lo * lo <= SQ_GRAM_REPEAT_MAX) /* and so do those without an end */
+        return gram_rep(p, x->a, x->lo * lo, GRAM_INF);
     return gram_intern(
         p, (gram_node){.kind = TERM_REP, .a = a, .lo = lo, .hi = hi, .nullable = lo == 0, .logic = x->logic},
         NULL);
+}
+
+gram_term gram_rep_marked(gram_pool *p, gram_term a, uint32_t lo, uint32_t hi) {
+    const gram_node x = {.kind = TERM_REP,
+                         .a = a,
+                         .b = 1,
+                         .lo = lo,
+                         .hi = hi,
+                         .nullable = lo == 0,
+                         .logic = node(p, a)->logic};
+    return gram_intern(p, x, NULL);
 }
 
 /* ---- derivatives ------------------------------------------------------------------------------ */
@@ -464,6 +531,20 @@ static gram_term derive_list(gram_pool *p, const gram_node *x, uint8_t byte) {
     return x->kind == TERM_ALT ? gram_alt_list(p, base) : and_list(p, base);
 }
 
+static gram_term derive_repeated(gram_pool *p, const gram_node *x, uint8_t byte) {
+    const uint32_t lo = x->lo ? x->lo - 1 : 0, hi = x->hi == GRAM_INF ? GRAM_INF : x->hi - 1;
+    const gram_term d = gram_derive(p, x->a, byte);
+    if (d == GRAM_EMPTY) return d;
+    return gram_cat(p, d, x->running ? gram_rep_marked(p, x->a, lo, hi) : gram_rep(p, x->a, lo, hi));
+}
+
+/* Counts of counts have as many ways as there are to share a text out among them; what was written down as
+ * alternatives does not get more by a byte. */
+static bool is_wider(const gram_pool *p, gram_term d, const gram_node *before) {
+    const gram_node *x = node(p, d);
+    return x->kind == TERM_ALT && x->b > SQ_GRAM_WAYS_MAX && !(before->kind == TERM_ALT && x->b <= before->b);
+}
+
 gram_term gram_derive(gram_pool *p, gram_term t, uint8_t byte) {
     const gram_node x = *node(p, t);
     if (x.kind <= TERM_EPS || gram_failed(p)) return GRAM_EMPTY;
@@ -478,11 +559,13 @@ gram_term gram_derive(gram_pool *p, gram_term t, uint8_t byte) {
     case TERM_NOT: d = gram_not(p, gram_derive(p, x.a, byte)); break;
     case TERM_MOD: d = gram_derive_multiple(p, &x, byte); break;
     case TERM_ALL: d = gram_derive_members(p, &x, byte); break;
-    case TERM_REP:
-        d = gram_cat(p, gram_derive(p, x.a, byte),
-                     gram_rep(p, x.a, x.lo ? x.lo - 1 : 0, x.hi == GRAM_INF ? GRAM_INF : x.hi - 1));
-        break;
+    case TERM_REP: d = derive_repeated(p, &x, byte); break;
     default: d = derive_list(p, &x, byte); break;
+    }
+    if (is_wider(p, d, &x)) {
+        gram_fail(p, SQUISH_NO_MEMORY, "grammar: over the limit of %d ways to go on in a regular expression",
+                  SQ_GRAM_WAYS_MAX);
+        return GRAM_EMPTY;
     }
     if (p->n_classes) remember(p, t, cls, d);
     return d;

@@ -29,6 +29,7 @@ enum {
     SQ_GRAM_NESTING_MAX = 512,            /* groups, or schemas, in each other */
     SQ_GRAM_RULES_MAX = 65536,            /* rules of the parser, and alternatives of them */
     SQ_GRAM_TERMS_MAX = 262144,           /* regular expressions, parts counted once */
+    SQ_GRAM_WAYS_MAX = 10000,             /* alternatives that a byte leads to in a regular expression */
     SQ_GRAM_STATES_MAX = 262144,          /* of the lexer */
     SQ_GRAM_ROW_ITEMS_MAX = 20000,        /* in one row of the parser */
     SQ_GRAM_BYTES_MAX = 256 << 20,        /* of everything one grammar learns */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * test_gram_bombs.c - sources that end other engines: each is compiled or refused within 64 MB, and says how
- * long it took ("bomb NAME: MS ms, MB MB"). A text is read with those that compile. */
+ * long it took ("bomb NAME: MS ms, MB MB"). With those that compile a text is read, which counts, too. */
 #include "grammar/grammar.h"
 #include "support/faults.h"
 
@@ -32,11 +32,16 @@ static const struct {
     {"60,000 groups, EBNF", SQ_GRAM_EBNF, "root ::= ", "(", "\"a\"", ")", "", 60000},
     {"60,000 groups, Lark", SQ_GRAM_LARK, "start: ", "(", "\"a\"", ")", "", 60000},
     {"tags in tags", SQ_GRAM_TAGS, "", "{\"type\":\"optional\",\"content\":", "{\"type\":\"any_text\"}", "}",
-     "", 60000},
+     "", 20000},
     {"\\d and \\b in a pattern", SQ_GRAM_SCHEMA, "{\"type\":\"string\",\"pattern\":\"\\\\b\\\\d+\\\\b\"}", "",
      "", "", "", 0},
     {"(a? a? ...)*", SQ_GRAM_GBNF, "root ::= (", "\"a\"? ", "", "", ")*", 3000},
     {"counts of counts", SQ_GRAM_REGEX, "", "(", "a?", "){1000}", "", 8},
+    {"counts of counts of parts", SQ_GRAM_REGEX, "", "(", "a?", "b?){1000}", "", 8},
+    {"counts of counts of many ways", SQ_GRAM_REGEX, "", "(", "(a|aa|aaa)", "a?){1,1000}", "", 8},
+    {"counts of counts, both ends", SQ_GRAM_REGEX, "", "(", "a{2,3}", "b{0,2}a{1,2}){500,1000}", "", 8},
+    {"counts of counts, GBNF", SQ_GRAM_GBNF, "root ::= ", "(", "(\"a\" | root \"b\")", "\"a\"?){1,1000}", "",
+     8},
     {"(.*){1,32}", SQ_GRAM_REGEX, "(.*){1,32}", "", "", "", "", 0},
     {"(a+)+", SQ_GRAM_REGEX, "", "(", "a", ")+", "", 400},
     {"10,000 alternatives", SQ_GRAM_REGEX, "x", "|ab", "", "", "", 10000},
@@ -71,7 +76,6 @@ static void bombs_compile_or_are_refused_within_64_megabytes(void **state) {
         squish_error err = {0};
         const uint64_t begin = sq_os_now_ns();
         squish_status st = sq_gram_new(&g, bombs[i].kind, source, strlen(source), &a, &err);
-        const uint64_t compiled = sq_os_now_ns();
         if (st == SQUISH_OK) {
             sq_matcher *m;
             bool ok;
@@ -83,9 +87,8 @@ static void bombs_compile_or_are_refused_within_64_megabytes(void **state) {
                                                      st != SQUISH_UNSUPPORTED))) {
             fail_msg("%s: status %d, '%s'", bombs[i].name, st, err.text);
         }
-        printf("bomb %s: %.2f ms, %.2f MB, and %.2f ms for a text\n", bombs[i].name,
-               (double)(compiled - begin) / 1e6, (double)count.peak_bytes / 1e6,
-               (double)(sq_os_now_ns() - compiled) / 1e6);
+        printf("bomb %s: %.2f ms, %.2f MB, %s\n", bombs[i].name, (double)(sq_os_now_ns() - begin) / 1e6,
+               (double)count.peak_bytes / 1e6, st == SQUISH_OK ? "read" : err.text);
         sq_gram_free(g);
         free(source);
         assert_int_equal(count.live_blocks, 0);

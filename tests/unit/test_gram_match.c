@@ -54,6 +54,10 @@ static const language languages[] = {
      {"\xC3"},
      {"\xC3\xA9"
       "A\n"}},
+    {SQ_GRAM_REGEX, "((a{2,}){2,}){2,}", {"aaaaaaaa", "aaaaaaaaa"}, {"", "aaaaaaa"}, {"b"}},
+    {SQ_GRAM_REGEX, "((a+)*b+)+", {"b", "aabb", "aaabab"}, {"", "aa", "ba"}, {"c"}},
+    {SQ_GRAM_REGEX, "((a{0,5000}){0,5000}){0,5000}b", {"b", "aaab"}, {"", "aaa"}, {"ba"}},
+    {SQ_GRAM_REGEX, "(([(^]|^a|b\\))(c$|d))", {"ac", "b)d", "^c"}, {"b)", "("}, {"ab", "dc"}},
     {SQ_GRAM_GBNF,
      "root ::= e\ne ::= t ([-+*/] t)*\nt ::= [0-9]+ | \"(\" e \")\" # nested",
      {"1", "1+2*(3-4)", "((7))"},

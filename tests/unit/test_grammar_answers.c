@@ -280,7 +280,7 @@ static void a_late_mask_changes_nothing(void **state) {
     assert_ok(sq_masks_new(&w, &alloc, &err), &err);
     for (int k = 0; k < 2; k++) {
         squish_grammar *g;
-        static const char regex[] = "[^e]{5,4000}"; /* about half of all tokens, at every place */
+        static const char regex[] = "[^e]{5,300}"; /* about half of all tokens, at every place */
         assert_ok(squish_grammar_new(&g, shared.m, SQUISH_GRAMMAR_REGEX, regex, strlen(regex), &err), &err);
         squish_gen_options o = options(k ? 1.0f : 0.0f, g);
         o.sampling.top_p = 1;
@@ -311,7 +311,7 @@ static void masks_behind_guesses_are_made_beside_the_step(void **state) {
     const squish_alloc alloc = sq_alloc_default();
     sq_masks *w;
     assert_ok(sq_masks_new(&w, &alloc, &err), &err);
-    static const char regex[] = "[^e]{5,4000}";
+    static const char regex[] = "[^e]{5,300}";
     for (int k = 0; k < 2; k++) {
         squish_grammar *g;
         assert_ok(squish_grammar_new(&g, shared.m, SQUISH_GRAMMAR_REGEX, regex, strlen(regex), &err), &err);
