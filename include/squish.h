@@ -363,6 +363,10 @@ typedef struct {
     squish_kv kv;
     squish_kv_options kv_options;
     squish_attention attention;
+    const squish_model *draft; /* guesses the next tokens (SQUISH_SPEC_DRAFT, and AUTO where it pays): a
+                             smaller model of the same vocabulary, open as long as the engine is; NULL: none.
+                             Its weights, cache and scratch are counted in scratch_bytes */
+    int32_t skip_layers;  /* first layers that guess with SQUISH_SPEC_SKIP; 0: a third of them */
     const char *isa_max;  /* "scalar", "avx2", "avx512", "neon" or NULL: $SQUISH_ISA is *not* read here */
 } squish_engine_options;
 squish_engine_options squish_engine_options_default(void);
@@ -493,9 +497,12 @@ typedef enum {
     SQUISH_SPEC_OFF,
     SQUISH_SPEC_NGRAM, /* what followed the last time the text ended like this */
     SQUISH_SPEC_HEADS, /* heads that were trained to (squish_train_heads) */
+    SQUISH_SPEC_DRAFT, /* another model (squish_engine_options.draft) */
+    SQUISH_SPEC_SKIP,  /* the model's own first layers (squish_engine_options.skip_layers) */
     SQUISH_SPEC_COUNT
 } squish_spec_mode;
-const char *squish_spec_name(squish_spec_mode m); /* "auto", "off", "ngram", "heads"; NULL: none */
+/* "auto", "off", "ngram", "heads", "draft", "skip"; NULL: none */
+const char *squish_spec_name(squish_spec_mode m);
 bool squish_spec_from_name(const char *name, squish_spec_mode *out);
 typedef struct {
     squish_spec_mode mode;

@@ -5,11 +5,13 @@
     scripts/targets_spec.py [--build build] [--part NAME,...] [--runs N] [--shape-model DIR] [--print]
 
 Parts: rows (what rows of an answer and drafts cost, on squish-tiny and --shape-model), answers (bench/prompts with and
-without guesses, in turns, squish-tiny and squish-tiny-moe), equal (1,000 prompts, three temperatures, answers of 12
-tokens, by n-grams and by heads)."""
+without guesses, in turns, squish-tiny and squish-tiny-moe), draft (the 4-bit tier of squish-tiny and squish-tiny-moe guess for its
+16-bit weights, beside n-grams and its first layers), equal (1,000 prompts, three temperatures, answers of 12 tokens, by n-grams, by
+heads, by another model and by the first layers)."""
 import json
 import pathlib
 import random
+import subprocess
 import tempfile
 
 import targets
@@ -67,6 +69,32 @@ def answers(o):
     return out
 
 
+def small_tier(o):
+    """squish-tiny in 4 bits, by rounding: what guesses for its checkpoint."""
+    folder = pathlib.Path(o.build) / "targets-draft"
+    file = folder / "squish_4bit/model.sqw"
+    if not file.exists():
+        subprocess.run([pathlib.Path(o.build) / "squish", "compress", TINY, "--tier", "0", "--method", "rtn", "--unchecked", "--refine", "off",
+                        "--quiet", "-o", folder], check=True, stdout=subprocess.DEVNULL)
+    return file
+
+
+def draft(o):
+    out = []
+    drafts = {"n-grams": ["--spec", "ngram"], "its 4-bit tier": ["--spec", "draft", "--draft", small_tier(o)],
+              "squish-tiny-moe": ["--spec", "draft", "--draft", MOE],
+              "its 4-bit tier and n-grams": ["--spec", "auto", "--draft", small_tier(o)], "its first layers": ["--spec", "skip"]}
+    for name in o.files.split(","):
+        for who, options in drafts.items():
+            for r in targets.bench(o, "spec", TINY, "--tier", "source", "--text", PROMPTS / f"{name}.jsonl", "--runs", o.runs, *options):
+                good = r["differ"] == 0 and r["speedup"] >= 0.98
+                out.append(row(f"squish-tiny (bf16), guesses by {who}, prompts '{name}', T {r['name'].rpartition(' ')[2]}: time without guesses over time with",
+                               ">= 0.98x; text equal", f"{r['speedup']:.2f}x ({r['tok_s']:.0f} over {r['tok_s_off']:.0f} tok/s, "
+                               f"{r['tokens_per_step']:.2f} tokens a step; {r['right']} of {r['guessed']} guesses right; {r['differ']} of {r['answers']} answers differ)",
+                               good, f"scripts/targets_spec.py --part draft --files {name} --runs {o.runs}"))
+    return out
+
+
 def equal(o):
     """Prompts are pieces of the committed ones, cut where it falls."""
     rng = random.Random(7)
@@ -83,7 +111,10 @@ def equal(o):
             f.write(json.dumps({"prompt": piece + "\n" + piece[:rng.randrange(8, 60)], "max_tokens": 12}) + "\n")
         f.flush()
         all_found = {"n-grams": targets.bench(o, "spec", TINY, "--text", f.name, "--runs", 1, "--spec", "ngram", "--spec-guesses", 7),
-                     "heads": targets.bench(o, "spec", TINY, "--text", f.name, "--runs", 1, "--spec", "heads", "--spec-guesses", 4)}
+                     "heads": targets.bench(o, "spec", TINY, "--text", f.name, "--runs", 1, "--spec", "heads", "--spec-guesses", 4),
+                     "another model": targets.bench(o, "spec", TINY, "--tier", "source", "--text", f.name, "--runs", 1, "--spec", "draft",
+                                                    "--draft", small_tier(o), "--spec-guesses", 4),
+                     "first layers": targets.bench(o, "spec", TINY, "--text", f.name, "--runs", 1, "--spec", "skip", "--spec-guesses", 2)}
     out = []
     for who, found in all_found.items():
         differ, n = sum(r["differ"] for r in found), sum(r["answers"] for r in found)
@@ -93,7 +124,7 @@ def equal(o):
     return out
 
 
-PARTS = {"rows": rows, "answers": answers, "equal": equal}
+PARTS = {"rows": rows, "answers": answers, "draft": draft, "equal": equal}
 
 
 def main():

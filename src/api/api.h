@@ -59,6 +59,8 @@ typedef struct {
     squish_kv_options kv_options;
     squish_attention attention;
     squish_spec spec;   /* of answers that do not say */
+    const squish_model *draft; /* guesses for the first model; open as long as the server is. NULL: none */
+    int32_t skip_layers;       /* as squish_engine_options has it; of models that have as many */
     uint64_t memory_limit; /* weights, caches and scratch of all models; 0: what is available */
     squish_lookahead lookahead; /* of experts that are streamed */
     bool agile;            /* weights that do not fit what is available are streamed; those that do not fit

@@ -12,7 +12,7 @@
 #include <string.h>
 
 enum { STOP_BYTES_MAX = 256, TOKENS_MAX = 1 << 24 };
-#define SPEC_WANTED "auto, off, ngram or heads"
+#define SPEC_WANTED "auto, off, ngram, heads, draft or skip"
 
 /* ---- saying what was found ------------------------------------------------------------------- */
 

@@ -193,6 +193,8 @@ static squish_status plan(sq_api_model *m, squish_engine_options *o, squish_erro
     o->kv_options = opt->kv_options;
     o->attention = opt->attention;
     o->isa_max = opt->isa_max;
+    o->draft = opt->n_models && strcmp(m->name, opt->models[0].name) == 0 ? opt->draft : NULL;
+    o->skip_layers = opt->skip_layers < m->info.n_layers ? opt->skip_layers : 0;
     o->memory_limit = m->load->budget;
     /* One that would fit alone waits for others to go. */
     o->agile.on = opt->agile || (opt->memory_limit && m->info.weight_bytes >= opt->memory_limit);

@@ -24,6 +24,7 @@ typedef struct {
     int32_t ctx;           /* longest context of bench_decode */
     squish_attention attention;
     squish_spec spec; /* of bench_spec: how answers are guessed */
+    const squish_model *draft; /* and by which other model; NULL: none */
     bool one_kv;      /* bench_kv, _kv_memory and _needle: kv alone beside f16; else all formats */
     squish_kv kv;     /* not F32 */
     uint64_t memory_limit; /* of bench_agile; 0: half of the weights beside cache and scratch */

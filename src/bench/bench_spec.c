@@ -273,6 +273,7 @@ static squish_status answer_rows(const bench_options *o, json_t *rows, squish_er
     eo.threads = o->threads;
     eo.isa_max = o->isa;
     eo.ctx_tokens = 2048;
+    eo.draft = o->draft;
     a->on = o->spec;
     SQ_GUARD(squish_model_open(&a->m, o->path, &mo, err));
     SQ_GUARD(squish_engine_new(&a->e, a->m, &eo, err));

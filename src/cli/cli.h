@@ -171,7 +171,7 @@ squish_status cli_locate(cli *c, const char *name, squish_text *path, squish_err
 /* ---- models (cli_model.c) -------------------------------------------------------------------- */
 
 typedef struct {
-    squish_model *model;
+    squish_model *model, *draft; /* draft: that guesses for it, or NULL */
     squish_engine *engine;
     squish_seq *seq;
     squish_model_info info;
@@ -180,6 +180,8 @@ typedef struct {
 /* Find, compress if needed, and open the model named by --model or name (NULL: the shipped one). 0 or exit
  * status. */
 int cli_open_model(cli *c, const char *name, bool text_only, squish_model **out);
+/* The model of --draft, likewise; NULL: there is none. */
+int cli_open_draft(cli *c, squish_model **out);
 /* Find it and compress it if needed, for those who open it themselves. 0 or exit status. */
 int cli_find_model(cli *c, const char *name, squish_tier tier, squish_text *path);
 /* Also make an engine and a timeline, sampling from options. */

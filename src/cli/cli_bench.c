@@ -100,7 +100,8 @@ static bool options_are_read(cli *c, const char *what, uint32_t set, uint32_t re
         uint32_t by;
     } some[] = {{OPT_BENCH_AT, AT},   {OPT_BENCH_CTX, CTX},     {OPT_SAGE, ATT},        {OPT_SPARGE, ATT},
                 {OPT_SAGE_BITS, ATT}, {OPT_SPARGE_MIN, ATT},    {OPT_SPARGE_MASS, ATT}, {OPT_KV, KVS},
-                {OPT_SPEC, SPEC},     {OPT_SPEC_GUESSES, SPEC}, {OPT_TEXT, PROSE},      {OPT_PEER, PEERS},
+                {OPT_SPEC, SPEC},     {OPT_SPEC_GUESSES, SPEC}, {OPT_DRAFT, SPEC},
+                {OPT_TEXT, PROSE},    {OPT_DRAFT_TIER, SPEC},   {OPT_PEER, PEERS},
                 {OPT_MEMORY_LIMIT, MEM}};
     for (size_t k = 0; k < SQ_COUNT(benches); k++)
         if (set & (1u << k)) reads |= benches[k].reads;
@@ -118,6 +119,12 @@ static bool options_are_read(cli *c, const char *what, uint32_t set, uint32_t re
         return false;
     }
     return true;
+}
+
+static bool reads_spec(uint32_t set) {
+    for (size_t k = 0; k < SQ_COUNT(benches); k++)
+        if ((set & (1u << k)) && (benches[k].reads & SPEC)) return true;
+    return false;
 }
 
 static bool points(cli *c, bench_options *o) {
@@ -176,6 +183,7 @@ static int hand_out(const cli *c, const char *what, const char *model, const ben
 int cli_bench(cli *c) {
     char program[1024];
     squish_text path = {0}, text = {0};
+    squish_model *draft = NULL;
     if (c->n_args > 2)
         return cli_fail_text(c, 2,
                              "bench takes what to measure and maybe a model (squish bench load [MODEL])");
@@ -213,6 +221,8 @@ int cli_bench(cli *c) {
     int code = needs_model ? find_model(c, c->n_args == 2 ? c->args[1] : cli_text(c, OPT_MODEL),
                                         !needs_weights, &path)
                            : 0;
+    if (code == 0 && reads_spec(set)) code = cli_open_draft(c, &draft);
+    o.draft = draft;
     if (code == 0 && cli_has(c, OPT_TEXT)) code = cli_read(c, cli_text(c, OPT_TEXT), true, &text);
     o.path = path.data;
     o.text = text.data;
@@ -221,6 +231,7 @@ int cli_bench(cli *c) {
     if (code == 0) code = run(c, set, &o, rows);
     if (code == 0) code = hand_out(c, what, path.data ? path.data : "", &o, rows);
     json_decref(rows);
+    squish_model_close(draft);
     squish_text_free(&text);
     squish_text_free(&path);
     return code;

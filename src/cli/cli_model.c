@@ -207,6 +207,25 @@ int cli_open_model(cli *c, const char *name, bool text_only, squish_model **out)
     return st == SQUISH_OK ? 0 : cli_fail(c, &err);
 }
 
+int cli_open_draft(cli *c, squish_model **out) {
+    const char *name = cli_text(c, OPT_DRAFT);
+    squish_error err = {0};
+    squish_text path = {0};
+    squish_model_options o = squish_model_options_default();
+    *out = NULL;
+    if (!name) return 0;
+    o.tier = cli_tier_named(cli_text(c, OPT_DRAFT_TIER));
+    o.heads = "none";
+    o.warn = cli_warn;
+    o.warn_user = c;
+    squish_status st = cli_locate(c, name, &path, &err);
+    if (st == SQUISH_OK) st = ensure_tier(c, path.data, o.tier, &err);
+    cli_progress_part(c, NULL, 0, 0);
+    if (st == SQUISH_OK) st = squish_model_open(out, path.data, &o, &err);
+    squish_text_free(&path);
+    return st == SQUISH_OK ? 0 : cli_fail(c, &err);
+}
+
 /* ---- sessions -------------------------------------------------------------------------------- */
 
 void cli_apply_sampling(const cli *c, squish_sampling *s) {
@@ -242,10 +261,12 @@ int cli_open_session(cli *c, const char *name, cli_session *s) {
     o.kv_options = cli_kv_options(c);
     o.attention = cli_attention(c);
     o.isa_max = cli_text(c, OPT_ISA);
-    if ((code = cli_memory(c, &o)) != 0) {
+    o.skip_layers = (int32_t)cli_int(c, OPT_SKIP_LAYERS);
+    if ((code = cli_memory(c, &o)) != 0 || (code = cli_open_draft(c, &s->draft)) != 0) {
         cli_close_session(s);
         return code;
     }
+    o.draft = s->draft;
     squish_status st = squish_engine_new(&s->engine, s->model, &o, &err);
     if (st == SQUISH_OK) st = squish_seq_new(&s->seq, s->engine, &err);
     if (st == SQUISH_OK && cli_signal_seen()) st = sq_fail(&err, SQUISH_CANCELLED, "stopped while loading");
@@ -266,6 +287,7 @@ void cli_close_session(cli_session *s) {
     squish_seq_free(s->seq);
     squish_engine_free(s->engine);
     squish_model_close(s->model);
+    squish_model_close(s->draft);
     memset(s, 0, sizeof *s);
 }
 

@@ -297,7 +297,18 @@ static bool sizes_are_sizes(const cli *c) {
 static bool guesses_go_together(const cli *c) {
     static const cli_option_id ages[] = {OPT_PM_KVQ, OPT_MIX_KVQ, OPT_COCKTAIL, OPT_SNAP_KV, OPT_KV_BUDGET};
     const char *spec = cli_text(c, OPT_SPEC);
-    if (c->id == CLI_CONFIG || !spec || strcmp(spec, "auto") == 0 || strcmp(spec, "off") == 0) return true;
+    if (c->id == CLI_CONFIG || !spec) return true;
+    const bool any = strcmp(spec, "auto") == 0, draft = strcmp(spec, "draft") == 0;
+    if (applies(c, OPT_DRAFT) && !cli_text(c, OPT_DRAFT) && draft) {
+        cli_fail_text(c, 2, "--spec draft needs a model that guesses (--draft MODEL)");
+        return false;
+    }
+    if (applies(c, OPT_DRAFT) && cli_text(c, OPT_DRAFT) && !any && !draft) {
+        cli_fail_text(c, 2, "--draft and --spec %s contradict each other (wanted --spec auto or draft)",
+                      spec);
+        return false;
+    }
+    if (any || strcmp(spec, "off") == 0) return true;
     for (size_t i = 0; i < SQ_COUNT(ages); i++)
         if (applies(c, ages[i]) && is_on(c, ages[i])) {
             cli_fail_text(c, 2,

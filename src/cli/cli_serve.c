@@ -113,6 +113,7 @@ static int take_options(cli *c, sq_api_options *o) {
     o->kv_options = cli_kv_options(c);
     o->attention = cli_attention(c);
     o->spec = cli_spec(c);
+    o->skip_layers = (int32_t)cli_int(c, OPT_SKIP_LAYERS);
     o->queue_max = (int32_t)cli_int(c, OPT_MAX_QUEUE);
     o->key_limit = (int32_t)cli_int(c, OPT_KEY_LIMIT);
     o->request_timeout_s = cli_num(c, OPT_REQUEST_TIMEOUT);
@@ -147,6 +148,7 @@ int cli_serve(cli *c) {
     sq_api_options o = sq_api_options_default();
     hello h = {c, named};
     sq_api *api = NULL;
+    squish_model *draft = NULL;
     sq_service_socket inherited[4];
     int code = take_options(c, &o);
     if (code) return code;
@@ -156,6 +158,8 @@ int cli_serve(cli *c) {
     /* Finding a model may mean making its tier, for minutes; who may not listen learns that now. */
     if (sq_api_check(&o, &err) != SQUISH_OK) return cli_fail(c, &err);
     if ((code = find_models(c, named, &o.n_models)) != 0) return code;
+    if ((code = cli_open_draft(c, &draft)) != 0) return code;
+    o.draft = draft;
     o.models = named;
     o.ready = say_ready;
     o.ready_user = &h;
@@ -164,5 +168,6 @@ int cli_serve(cli *c) {
     squish_status st = sq_api_new(&api, &o, &err);
     if (st == SQUISH_OK) st = sq_api_run(api, &err);
     sq_api_free(api);
+    squish_model_close(draft);
     return st == SQUISH_OK ? 0 : cli_fail(c, &err);
 }

@@ -92,9 +92,10 @@ json_t *cli_touched(const cli *c, const cli_session *s, const squish_gen_stats *
                 ? "no token was evaluated behind the prompt"
                 : "no weights are streamed (--memory-limit), so there is nothing to read ahead");
     put_attention(&r);
-    if (strcmp(cli_text(c, OPT_SPEC), "auto") != 0 && strcmp(cli_text(c, OPT_SPEC), "off") != 0)
-        put(&r, "spec", t->guessed_tokens, "tokens guessed", "no guess was worth its row in %d tokens",
-            t->completion_tokens);
+    const char *spec = cli_text(c, OPT_SPEC);
+    if (s->draft || (strcmp(spec, "auto") != 0 && strcmp(spec, "off") != 0))
+        put(&r, s->draft ? "draft" : "spec", t->guessed_tokens, "tokens guessed",
+            "no guess was worth its row in %d tokens", t->completion_tokens);
     return r.out;
 }
 

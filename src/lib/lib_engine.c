@@ -91,7 +91,7 @@ squish_status squish_seq_score(squish_seq *s, const int32_t *tokens, size_t n, i
 
 /* ---- answers --------------------------------------------------------------------------------- */
 
-static const char *const spec_names[] = {"auto", "off", "ngram", "heads"};
+static const char *const spec_names[] = {"auto", "off", "ngram", "heads", "draft", "skip"};
 _Static_assert(SQ_COUNT(spec_names) == SQUISH_SPEC_COUNT, "every mode has a name");
 
 const char *squish_spec_name(squish_spec_mode m) {

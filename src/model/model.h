@@ -334,10 +334,19 @@ squish_status sq_forward_run(sq_forward *f, const int32_t *ids, int32_t m, const
 enum { SQ_PART_ROWS = 32 };
 squish_status sq_forward_run_part(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_seg *segs,
                                   int32_t n_segs, int32_t from, int32_t to, squish_error *err);
+/* m rows of one sequence through the first layers alone, for a guess: keys and values of these layers become
+ * what a whole run would store, those of later layers stay, so these positions have to be run again before
+ * anybody attends to them there. Where tiles are sealed no multiple of 128 may lie between the rows. Weights
+ * are not streamed. */
+void sq_forward_run_first(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_seg *seg,
+                          int32_t layers);
 /* Logits of n <= out_max rows of the last run: host memory, row i at sq_forward_logits_ld(f) * i, valid until
  * the next call. */
 const float *sq_forward_logits(sq_forward *f, const int32_t *rows, int32_t n);
 size_t sq_forward_logits_ld(const sq_forward *f);
+/* The same of one row for ids [0, n_ids) and a few behind them, which costs less: vocabularies made by
+ * merging have what is common in front. Weights are not streamed. */
+const float *sq_forward_logits_first(sq_forward *f, int32_t row, int32_t n_ids);
 /* The hidden states behind the final norm that these logits came from: host, f32, row i at
  * sq_forward_hidden_ld(f) * i, valid as long. */
 const float *sq_forward_behind_logits(sq_forward *f);

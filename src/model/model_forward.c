@@ -14,6 +14,7 @@
 #include "kv/kv_snap.h"
 #include "model/model_forward_int.h"
 
+#include <assert.h>
 #include <string.h>
 
 enum {
@@ -350,16 +351,22 @@ static squish_status end_run(sq_forward *f, squish_error *err) {
 
 void sq_forward_set_stream(sq_forward *f, sq_stream *s) { f->stream = s; }
 
-squish_status sq_forward_run_part(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_seg *segs,
-                                  int32_t n_segs, int32_t from, int32_t to, squish_error *err) {
+/* Positions and rotations of the rows of a step. */
+static void place_rows(sq_forward *f, int32_t m, const sq_step_seg *segs, int32_t n_segs) {
     const sq_config *c = &f->m->cfg;
-    const int32_t last = n_segs - 1, rest = segs[last].row0, fresh = from == 0 ? m : rest;
-    const bool parted = from > 0 || to < c->n_layers;
     for (int32_t i = 0; i < n_segs; i++)
         for (int32_t j = 0; j < segs[i].n_rows; j++) f->pos[segs[i].row0 + j] = segs[i].pos0 + j;
     for (int32_t i = 0; i < c->n_rope; i++)
         sq_be_rope_table(f->b, f->pos, m, f->inv_freq[i], sq_config_rotated(c) / 2, f->rope_factor[i],
                          f->cos[i], f->sin[i]);
+}
+
+squish_status sq_forward_run_part(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_seg *segs,
+                                  int32_t n_segs, int32_t from, int32_t to, squish_error *err) {
+    const sq_config *c = &f->m->cfg;
+    const int32_t last = n_segs - 1, rest = segs[last].row0, fresh = from == 0 ? m : rest;
+    const bool parted = from > 0 || to < c->n_layers;
+    place_rows(f, m, segs, n_segs);
     f->n_seals = 0;
     f->error = (squish_error){0};
     if (f->kv.seals && parted && from == 0) seal_ahead(f, segs, last);
@@ -381,6 +388,17 @@ squish_status sq_forward_run(sq_forward *f, const int32_t *ids, int32_t m, const
     return sq_forward_run_part(f, ids, m, segs, n_segs, 0, f->m->cfg.n_layers, err);
 }
 
+void sq_forward_run_first(sq_forward *f, const int32_t *ids, int32_t m, const sq_step_seg *seg,
+                          int32_t layers) {
+    assert(!f->stream && seg->row0 == 0 && seg->n_rows == m);
+    place_rows(f, m, seg, 1);
+    f->n_seals = 0;
+    f->error = (squish_error){0};
+    if (f->kv.seals) seal_ahead(f, seg, 0);
+    sq_be_embed(f->b, &f->m->embed, ids, m, f->m->cfg.embed_scale, &f->x);
+    run_layers(f, m, seg, 1, 0, layers);
+}
+
 static const float *final_norm(const sq_forward *f) {
     return f->stream ? sq_stream_final_norm(f->stream) : f->m->final_norm;
 }
@@ -390,6 +408,18 @@ const float *sq_forward_logits(sq_forward *f, const int32_t *rows, int32_t n) {
     sq_be_rmsnorm(f->b, &f->x, rows, n, final_norm(f), f->m->cfg.norm_eps, sq_forward_wants_q8(head),
                   &f->out);
     const sq_linear lin = {head, NULL, &f->logits, false};
+    sq_be_linear(f->b, &f->out, &lin, 1);
+    return sq_be_host(f->b, &f->logits);
+}
+
+const float *sq_forward_logits_first(sq_forward *f, int32_t row, int32_t n_ids) {
+    const sq_weight *all = &f->m->head;
+    const sq_weight head =
+        n_ids < all->rows ? sq_weight_slice(all, 0, sq_div_up(n_ids, SQ_TILE_ROWS)) : *all;
+    assert(!f->stream);
+    sq_be_rmsnorm(f->b, &f->x, &row, 1, final_norm(f), f->m->cfg.norm_eps, sq_forward_wants_q8(&head),
+                  &f->out);
+    const sq_linear lin = {&head, NULL, &f->logits, false};
     sq_be_linear(f->b, &f->out, &lin, 1);
     return sq_be_host(f->b, &f->logits);
 }

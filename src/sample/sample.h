@@ -52,9 +52,9 @@ squish_status sq_sampler_draw(sq_sampler *s, const float *logits, const uint64_t
 
 /* What a guesser that gives ids [n] these logits [n] would draw at `position`, with the noise that
  * sq_sampler_draw has there and without its filters and penalties: the more alike the two rows are, the more
- * often both name one token. Returns an index into ids, -1 if there is no number among the logits; *sure: how
- * probable it is at temperature 1. What is less likely than the best by a factor of some hundreds is left
- * out. */
+ * often both name one token. ids NULL: logit i is of id i. Returns an index into logits, -1 if there is no
+ * number among them; *sure: how probable it is at temperature 1. What is less likely than the best by a
+ * factor of some hundreds is left out. */
 int32_t sq_sampler_guess(const sq_sampler *s, const float *logits, const int32_t *ids, int32_t n,
                          int64_t position, float *sure);
 

@@ -137,7 +137,7 @@ int32_t sq_sampler_guess(const sq_sampler *s, const float *logits, const int32_t
         if (logits[i] > top - SUM_REACH) sum += expf(logits[i] - top);
         if (greedy || !(logits[i] >= least)) continue;
         const int32_t id = c.id;
-        enter(&c, logits[i], ids[i]);
+        enter(&c, logits[i], ids ? ids[i] : i);
         if (c.id != id) best = i;
     }
     *sure = expf(logits[best] - top) / sum;

@@ -17,6 +17,7 @@
 #include "model/model_stream.h"
 #include "sample/sample.h"
 #include "sched/sched_cost.h"
+#include "sched/sched_draft.h"
 #include "sched/sched_masks.h"
 #include "sched/sched_spec.h"
 
@@ -61,7 +62,10 @@ struct squish_engine {
     sq_guess_rates rates;
     sq_heads_run *heads;     /* that guess; NULL: the model has none */
     sq_drafter drafter;      /* them, as sq_spec_guess asks them */
+    const void *drafts_for;  /* the answer they draft for */
     bool heads_tried, heads_ready, heads_told;
+    sq_draft *draft, *skip;  /* another model; NULL: none. First layers; NULL: the model has but one */
+    bool drafts_told;
     const sq_seq *logits_of; /* whose last position the forward pass's logits belong to; NULL: nobody's */
 };
 
@@ -108,9 +112,11 @@ void sq_engine_free(sq_engine *e);
 squish_status sq_engine_spec(const sq_engine *e, sq_spec **out, const squish_spec *o, int32_t tokens_max,
                              const squish_alloc *a, squish_error *err);
 
-/* (sched_heads.c) The drafter that o may ask, for an answer; made ready with the first call. NULL: none. What
- * is wrong with a file of heads is told the model's warn, once. By the thread the engine belongs to. */
+/* The drafter that o may ask, for an answer; made ready with the first call. NULL: none. Why one that was
+ * asked for by name is not there is told the model's warn, once. By the thread the engine belongs to. */
 sq_drafter *sq_engine_drafter(sq_engine *e, const squish_spec *o);
+/* (sched_heads.c) Likewise the heads; what is wrong with their file is told too. */
+sq_drafter *sq_engine_heads(sq_engine *e);
 
 squish_status sq_seq_new(sq_seq **out, sq_engine *e, squish_error *err);
 void sq_seq_free(sq_seq *s);
@@ -129,6 +135,8 @@ squish_status sq_seq_try(sq_seq *s, const int32_t *ids, int32_t n, int32_t n_gue
 /* Append id, if it is the first guess and was evaluated: its logits are there. Else false, and all guesses
  * are forgotten. */
 bool sq_seq_confirm(sq_seq *s, int32_t id);
+/* Where a draft begins behind the timeline and n <= ctx - s->n tokens more; forgets all guesses. */
+sq_draft_from sq_seq_draft_from(sq_seq *s, const int32_t *ids, int32_t n);
 squish_status sq_seq_score(sq_seq *s, const int32_t *tokens, size_t n, int32_t first, squish_logits_fn fn,
                            void *user, squish_error *err);
 

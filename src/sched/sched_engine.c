@@ -43,11 +43,26 @@ static sq_backend_options backend_options(const sq_model *m, const squish_engine
                                            o->attention.sparge_mass}};
 }
 
+static int32_t larger(int32_t a, int32_t b) { return a > b ? a : b; }
+
+/* Of an engine: one that serves its draft too. */
+static sq_backend_options engine_backend(const sq_model *m, const squish_engine_options *o, sq_isa isa) {
+    sq_backend_options b = backend_options(m, o, isa);
+    if (!o->draft) return b;
+    const sq_backend_options d = backend_options(o->draft, o, isa);
+    b.m_max = larger(b.m_max, d.m_max);
+    b.heads_max = larger(b.heads_max, d.heads_max);
+    b.kv_heads_max = larger(b.kv_heads_max, d.kv_heads_max);
+    b.head_dim_max = larger(b.head_dim_max, d.head_dim_max);
+    b.rank_max = larger(b.rank_max, d.rank_max);
+    return b;
+}
+
 uint64_t sq_engine_scratch_bytes(const sq_model *m, const squish_engine_options *o) {
-    const sq_backend_options b = backend_options(m, o, SQ_ISA_COUNT);
+    const sq_backend_options b = engine_backend(m, o, SQ_ISA_COUNT);
     /* And what guesses of an answer come from. */
     return sq_backend_scratch_bytes(&b) + sq_forward_bytes(m, o->chunk_tokens, SQ_LOGIT_ROWS) +
-           sq_ngram_bytes(o->ctx_tokens) + sq_heads_run_bytes(m->heads);
+           sq_ngram_bytes(o->ctx_tokens) + sq_heads_run_bytes(m->heads) + sq_draft_bytes(o->draft, o);
 }
 
 static squish_status check_attention(const squish_engine_options *o, squish_error *err) {
@@ -106,6 +121,20 @@ static squish_status check_budget(const squish_engine_options *o, const sq_model
         (unsigned long long)o->kv_options.budget, o->chunk_tokens, (unsigned long long)least);
 }
 
+static squish_status check_drafts(const squish_engine_options *o, const sq_model *m, squish_error *err) {
+    const squish_kv_options *k = &o->kv_options;
+    const int32_t most = m->cfg.n_layers > 1 ? m->cfg.n_layers - 1 : 0;
+    if (o->skip_layers < 0 || o->skip_layers > most)
+        return sq_fail(err, SQUISH_INVALID, "skip_layers is %d, wanted 0 (a third of them) to %d",
+                       o->skip_layers, most);
+    if (!o->draft) return SQUISH_OK;
+    if (k->pm || k->mix || k->cocktail || k->snap || k->budget)
+        return sq_fail(err, SQUISH_INVALID,
+                       "--draft beside --pm-kvq, --mix-kvq, --cocktail-kv, --snap-kv or --kv-budget: guesses "
+                       "and tiles that lose bits by age do not go together");
+    return sq_draft_check(m, o->draft, err);
+}
+
 static squish_status check_options(const squish_engine_options *o, const sq_model *m, squish_error *err) {
     const sq_config *c = &m->cfg;
     if (o->threads < 0 || o->threads > 1024)
@@ -120,6 +149,7 @@ static squish_status check_options(const squish_engine_options *o, const sq_mode
     SQ_TRY(check_latent(o, c, err));
     SQ_TRY(sq_model_kv_check(m, o, err));
     SQ_TRY(check_budget(o, m, err));
+    SQ_TRY(check_drafts(o, m, err));
     if (o->ctx_tokens < 0 || o->ctx_tokens > ctx_limit(c))
         return sq_fail(err, SQUISH_INVALID, "ctx is %d tokens, wanted 0 (as much as fits) to the model's %d",
                        o->ctx_tokens, ctx_limit(c));
@@ -195,6 +225,12 @@ squish_status sq_engine_plan(const sq_model *m, const squish_engine_options *opt
     return SQUISH_OK;
 }
 
+static squish_status make_drafts(sq_engine *e, const squish_engine_options *o, squish_error *err) {
+    const int32_t n = e->m->cfg.n_layers, third = n / 3 > 0 ? n / 3 : 1;
+    if (n > 1) SQ_TRY(sq_draft_skip_new(&e->skip, e, o->skip_layers ? o->skip_layers : third, err));
+    return o->draft ? sq_draft_new(&e->draft, e, o->draft, o, err) : SQUISH_OK;
+}
+
 squish_status sq_engine_new(sq_engine **out, const sq_model *m, const squish_engine_options *opt,
                             squish_error *err) {
     *out = NULL;
@@ -216,7 +252,7 @@ squish_status sq_engine_new(sq_engine **out, const sq_model *m, const squish_eng
                      .scratch_bytes = est.scratch_bytes};
     sq_guess_rates_init(&e->rates);
     squish_status st = SQUISH_OK;
-    const sq_backend_options bo = backend_options(m, &o, isa);
+    const sq_backend_options bo = engine_backend(m, &o, isa);
     const sq_kv_shape shape = sq_model_kv_shape(&m->cfg);
     sq_kv_policy policy;
     sq_model_kv_policy(m, &o, o.chunk_tokens, &policy);
@@ -229,6 +265,7 @@ squish_status sq_engine_new(sq_engine **out, const sq_model *m, const squish_eng
     SQ_GUARD(sq_engine_make_stream(e, &o, &est, err));
     SQ_GUARD(sq_engine_make_look(e, &o, err));
     if (m->heads && !e->stream) SQ_GUARD(sq_heads_run_new(&e->heads, m->heads, m, e->b, &e->alloc, err));
+    SQ_GUARD(make_drafts(e, &o, err));
     SQ_GUARD(sq_masks_new(&e->masks, &e->alloc, err));
     *out = e;
     return SQUISH_OK;
@@ -250,9 +287,34 @@ squish_status sq_engine_spec(const sq_engine *e, sq_spec **out, const squish_spe
         squish_spec_name(o->mode));
 }
 
+/* Why the drafter that was asked for by name guesses nothing. */
+static void tell_no_drafts(sq_engine *e, squish_spec_mode mode) {
+    char line[160];
+    if (!e->drafts_told && e->m->warn) {
+        snprintf(line, sizeof line, "--spec %s guesses nothing: %s", squish_spec_name(mode),
+                 mode == SQUISH_SPEC_DRAFT ? "there is no other model (--draft names one)"
+                 : e->stream               ? "weights stream from disk"
+                                           : "the model has one layer");
+        e->m->warn(e->m->warn_user, line);
+    }
+    e->drafts_told = true;
+}
+
+sq_drafter *sq_engine_drafter(sq_engine *e, const squish_spec *o) {
+    sq_drafter *d = NULL;
+    if (o->mode == SQUISH_SPEC_HEADS) return sq_engine_heads(e);
+    /* auto asks n-grams, and another model that somebody named: heads and own layers lose (docs/heads.md) */
+    if (o->mode == SQUISH_SPEC_DRAFT || o->mode == SQUISH_SPEC_AUTO) d = sq_draft_drafter(e->draft);
+    if (o->mode == SQUISH_SPEC_SKIP && !e->stream) d = sq_draft_drafter(e->skip);
+    if (!d && (o->mode == SQUISH_SPEC_DRAFT || o->mode == SQUISH_SPEC_SKIP)) tell_no_drafts(e, o->mode);
+    return d;
+}
+
 void sq_engine_free(sq_engine *e) {
     if (!e) return;
     sq_masks_free(e->masks);
+    sq_draft_free(e->draft);
+    sq_draft_free(e->skip);
     sq_heads_run_free(e->heads);
     sq_forward_free(e->f);
     sq_look_free(e->look);

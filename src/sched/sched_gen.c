@@ -69,8 +69,12 @@ static int32_t guess(sq_gen *g, int32_t *ids) {
                        .rates = &e->rates,
                        .rows = g->n_pending,
                        .tokens = 1,
-                       .drafter = g->drafter};
-    if (g->drafter) g->drafter->answer = g->answer;
+                       .drafter = g->drafter,
+                       .left = sq_answer_left(g->answer)};
+    if (g->drafter) {
+        at.from = sq_seq_draft_from(g->s, g->pending, g->n_pending);
+        at.from.answer = g->answer;
+    }
     const int32_t n = sq_answer_allows(
         g->answer, ids, sq_spec_guess(g->spec, &at, g->s->n + g->n_pending, room, ids));
     sq_spec_cut(g->spec, n);

@@ -11,10 +11,15 @@ static sq_engine *engine_of(sq_drafter *d) {
     return (sq_engine *)(void *)((char *)d - offsetof(sq_engine, drafter));
 }
 
-static bool begin(sq_drafter *d, const float *h, const int32_t *since, int32_t n) {
+static int32_t lag(sq_drafter *d, const sq_draft_from *from) {
+    return from->n_since > 0 && from->n_since <= engine_of(d)->m->heads->n ? 0 : -1;
+}
+
+static bool begin(sq_drafter *d, const sq_draft_from *from) {
     sq_engine *e = engine_of(d);
-    if (n > e->m->heads->n) return false;
-    sq_heads_begin(e->heads, h, since, n);
+    if (lag(d, from) < 0) return false;
+    e->drafts_for = from->answer;
+    sq_heads_begin(e->heads, from->h, from->since, from->n_since);
     return true;
 }
 
@@ -22,7 +27,7 @@ static int32_t next(sq_drafter *d, int64_t position, float *sure) {
     const sq_engine *e = engine_of(d);
     const sq_heads *h = e->m->heads;
     const float *logits = sq_heads_logits(e->heads);
-    const int32_t at = logits ? sq_answer_guess(d->answer, logits, h->ids, h->n_ids, position, sure) : -1;
+    const int32_t at = logits ? sq_answer_guess(e->drafts_for, logits, h->ids, h->n_ids, position, sure) : -1;
     if (at < 0) return -1;
     sq_heads_push(e->heads, h->ids[at]);
     return h->ids[at];
@@ -39,8 +44,8 @@ static void make(sq_engine *e) {
         return;
     }
     e->heads_ready = true;
-    e->drafter =
-        (sq_drafter){.mode = SQUISH_SPEC_HEADS, .most = e->m->heads->n, .begin = begin, .next = next};
+    e->drafter = (sq_drafter){
+        .mode = SQUISH_SPEC_HEADS, .most = e->m->heads->n, .lag = lag, .begin = begin, .next = next};
 }
 
 /* Asked for by name, and there are none that can be asked. */
@@ -56,9 +61,7 @@ static void tell_none(sq_engine *e) {
     e->heads_told = true;
 }
 
-sq_drafter *sq_engine_drafter(sq_engine *e, const squish_spec *o) {
-    /* auto asks n-grams alone: heads lose to them so far (docs/heads.md) */
-    if (o->mode != SQUISH_SPEC_HEADS) return NULL;
+sq_drafter *sq_engine_heads(sq_engine *e) {
     if (!e->heads_tried) make(e);
     if (!e->heads_ready) tell_none(e);
     return e->heads_ready ? &e->drafter : NULL;

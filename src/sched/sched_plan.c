@@ -199,7 +199,13 @@ static void plan_guesses(sq_batch *b, int32_t spare) {
         int32_t room = j->tokens_max - j->n - 1; /* the last token of a job is never evaluated */
         if (room > spare) room = spare;
         at.drafter = sq_engine_drafter(b->e, sq_spec_wish(j->spec));
-        if (at.drafter) at.drafter->answer = j->answer;
+        at.from = (sq_draft_from){.tokens = j->tokens,
+                                  .n = j->n,
+                                  .computed = j->computed,
+                                  .kv = j->kv,
+                                  .salt = j->salt,
+                                  .answer = j->answer};
+        at.left = sq_answer_left(j->answer);
         const int32_t n = sq_spec_guess(j->spec, &at, j->n, room, j->tokens + j->n);
         j->n_guesses = sq_answer_allows(j->answer, j->tokens + j->n, n);
         sq_spec_cut(j->spec, j->n_guesses);

@@ -182,6 +182,12 @@ bool sq_seq_confirm(sq_seq *s, int32_t id) {
     return true;
 }
 
+sq_draft_from sq_seq_draft_from(sq_seq *s, const int32_t *ids, int32_t n) {
+    forget_guesses(s);
+    memcpy(s->tokens + s->n, ids, (size_t)n * sizeof *ids);
+    return (sq_draft_from){.tokens = s->tokens, .n = s->n + n, .computed = s->n, .kv = s->kv};
+}
+
 /* Hand out logits of rows [from, rows) of the chunk that starts at position pos0. */
 static squish_status hand_out(sq_seq *s, int32_t pos0, int32_t from, int32_t rows, squish_logits_fn fn,
                               void *user, squish_error *err) {

@@ -13,7 +13,10 @@
  *
  * N-grams cost nothing and a drafter does. So what a draft would bring is foretold from how often places of a
  * row were right, its time added to C(m), and it is asked only where that beats the n-gram; once it was, how
- * sure it is decides whether it goes on, and how many of its guesses are tried. */
+ * sure it is decides whether it goes on, and how many of its guesses are tried. One that has to read the
+ * timeline first is asked where what it would save until the end of the answer is twice what the reading
+ * costs. Where it does not pay, a share of the time of steps is put aside, and spent on finding out whether
+ * it does by now: that share is the most that a useless drafter costs. */
 #include "sched/sched_spec.h"
 
 #include <string.h>
@@ -31,6 +34,16 @@ static const double DRAFT = 0.1;
 /* A draft is asked where it promises so much more than none: its time is spent before it is known whether it
  * is sure, and at 3 % answers at temperature 0.7 lost 5 %. */
 static const double DRAFT_GAIN = 1.15;
+
+/* A share of the time of steps without drafts that may be spent on one, how many steps' time at most, and how
+ * many a drafter has that was never asked. */
+static const double CREDIT = 0.008, CREDIT_STEPS = 64, CREDIT_FIRST = 8;
+
+/* A lag up to this many tokens is what every draft begins with. */
+enum { LAG_FREE = 2, LEFT_MAX = 256, LEFT_UNKNOWN = 128 };
+
+/* A token that is read first, as a share of a guess, before any was. */
+static const double LAG = 0.25;
 
 /* How far one result moves a rate: of an answer, and of the engine. */
 static const float LEARN = 1.0f / 12, LEARN_ALL = 1.0f / 24;
@@ -146,9 +159,9 @@ static choice best_count(const sq_spec_step *at, const float *right, int32_t n, 
         chance *= (double)right[i];
         sum += chance;
         const double ms = sq_step_cost_alone(at->cost, at->rows + i + 1);
-        if (at->ms_max > 0 && ms > at->ms_max) break;
         const double least = alone * (1 + FREE * (i + 1)), drafts = i >= made ? (i + 1 - made) * draft_ms : 0;
         const double paid = (ms > least ? ms : least) + drafts;
+        if (at->ms_max > 0 && ms + drafts > at->ms_max) break;
         if (!(sum > best.rate * paid)) continue;
         best = (choice){i + 1, sum / paid, sum};
     }
@@ -173,15 +186,44 @@ static int32_t find_ngram(sq_spec *s, int32_t max, int32_t *ids, float *right) {
 
 /* ---- drafts ---------------------------------------------------------------------------------- */
 
+/* Where the answer's drafts begin. */
+static sq_draft_from from_of(const sq_spec *s, const sq_spec_step *at) {
+    sq_draft_from f = at->from;
+    f.h = s->behind, f.since = s->since, f.n_since = s->n_since;
+    return f;
+}
+
+static double guess_ms(const sq_drafter *d, const sq_spec_step *at) {
+    return d->ms > 0 ? d->ms : DRAFT * sq_step_cost_alone(at->cost, at->rows);
+}
+
+static double read_ms(const sq_drafter *d, const sq_spec_step *at, int32_t lag) {
+    if (lag <= LAG_FREE) return 0;
+    return lag * (d->row_ms > 0 ? d->row_ms : LAG * guess_ms(d, at));
+}
+
+/* Begin, and learn what reading costs. */
+static bool begin_draft(sq_drafter *d, const sq_draft_from *from, int32_t lag) {
+    const uint64_t begin = sq_os_now_ns();
+    const bool ready = d->begin(d, from);
+    const int32_t rows = lag - (ready || !d->lag ? 0 : d->lag(d, from));
+    if (lag <= LAG_FREE || rows <= LAG_FREE) return ready;
+    const double ms = (double)(sq_os_now_ns() - begin) / 1e6 / rows;
+    d->row_ms += (ms - d->row_ms) / (d->row_ms > 0 ? 4 : 1);
+    return ready;
+}
+
 /* Guesses of the drafter into ids, as many as seem worth their time; all of max where their number was
  * asked for. right: how often such guesses are. */
-static int32_t make_draft(sq_spec *s, const sq_spec_step *at, int64_t position, int32_t max, int32_t *ids,
-                          float *right) {
+static int32_t make_draft(sq_spec *s, const sq_spec_step *at, int32_t lag, int64_t position, int32_t max,
+                          int32_t *ids, float *right) {
     sq_drafter *d = at->drafter;
+    const sq_draft_from from = from_of(s, at);
     const float *place = s->rates.place[d->mode];
-    const uint64_t begin = sq_os_now_ns();
+    uint64_t begin = sq_os_now_ns();
     int32_t n = 0;
-    if (!d->begin(d, s->behind, s->since, s->n_since)) return 0;
+    if (!begin_draft(d, &from, lag)) return 0;
+    if (lag > LAG_FREE) begin = sq_os_now_ns();
     while (n < max) {
         float sure = 0;
         const int32_t id = d->next(d, position + n, &sure);
@@ -192,24 +234,73 @@ static int32_t make_draft(sq_spec *s, const sq_spec_step *at, int64_t position, 
         for (int32_t k = n; k < max; k++) right[k] = place[k < SQ_DRAFT_PLACES ? k : SQ_DRAFT_PLACES - 1];
         if (s->opt.guesses == 0 && best_count(at, right, max, n, d->ms).count <= n) break;
     }
+    if (d->end) d->end(d);
     const double ms = (double)(sq_os_now_ns() - begin) / 1e6;
     if (n > 0) d->ms += (ms / n - d->ms) / (d->ms > 0 ? 16 : 1);
     return n;
 }
 
-static bool may_draft(const sq_spec *s, const sq_spec_step *at) {
-    const sq_drafter *d = at->drafter;
-    return d && s->n_since > 0 && (s->opt.mode == SQUISH_SPEC_AUTO || s->opt.mode == d->mode);
+/* What has to be read before a draft; -1: there is nobody to ask. */
+static int32_t lag_of(const sq_spec *s, const sq_spec_step *at) {
+    sq_drafter *d = at->drafter;
+    if (!d || (s->opt.mode != SQUISH_SPEC_AUTO && s->opt.mode != d->mode)) return -1;
+    const sq_draft_from from = from_of(s, at);
+    return d->lag ? d->lag(d, &from) : 0;
 }
 
 /* What a draft of at most max guesses promises. */
 static choice promise(const sq_spec *s, const sq_spec_step *at, int32_t max) {
     const sq_drafter *d = at->drafter;
     float right[SQ_GUESS_MAX];
-    const double ms = d->ms > 0 ? d->ms : DRAFT * sq_step_cost_alone(at->cost, at->rows);
     for (int32_t k = 0; k < max; k++)
         right[k] = s->rates.place[d->mode][k < SQ_DRAFT_PLACES ? k : SQ_DRAFT_PLACES - 1];
-    return best_count(at, right, max, 0, ms);
+    return best_count(at, right, max, 0, guess_ms(d, at));
+}
+
+/* Does a draft with that promise pay, beside the best there is without it? */
+static bool draft_pays(const sq_spec_step *at, choice draft, choice best, double read) {
+    const double alone = sq_step_cost_alone(at->cost, at->rows), plain = alone > 0 ? at->tokens / alone : 0;
+    const double other = best.rate > plain ? best.rate : plain;
+    int32_t left = at->left > 0 ? at->left : LEFT_UNKNOWN;
+    if (draft.count == 0 || draft.rate <= best.rate || draft.rate <= DRAFT_GAIN * plain) return false;
+    if (read == 0) return true;
+    if (at->ms_max > 0 && read > at->ms_max - alone) return false; /* others would wait */
+    if (left > LEFT_MAX) left = at->left == INT32_MAX ? LEFT_UNKNOWN : LEFT_MAX;
+    return left * (1 / other - 1 / draft.rate) > 2 * read;
+}
+
+/* Put aside, or spend what finding out costs: reading, a guess and its row. */
+static bool may_probe(const sq_spec_step *at, double read) {
+    sq_drafter *d = at->drafter;
+    const double alone = sq_step_cost_alone(at->cost, at->rows);
+    const double ms = read + guess_ms(d, at) + sq_step_cost_alone(at->cost, at->rows + 1) - alone;
+    d->credit += d->ms > 0 || d->credit > 0 ? CREDIT * alone : CREDIT_FIRST * alone;
+    if (d->credit > CREDIT_STEPS * alone) d->credit = CREDIT_STEPS * alone;
+    if (alone <= 0 || d->credit < ms || (at->ms_max > 0 && ms > at->ms_max - alone)) return false;
+    d->credit -= ms;
+    return true;
+}
+
+/* Draft in place of the n guesses in ids, where that is better; returns how many there are now. */
+static int32_t draft(sq_spec *s, const sq_spec_step *at, int64_t position, int32_t max, int32_t *ids,
+                     float *right, int32_t n, choice *best) {
+    const bool fixed = s->opt.guesses > 0;
+    const int32_t lag = lag_of(s, at), most = lag >= 0 && at->drafter->most < max ? at->drafter->most : max;
+    if (lag < 0 || (fixed && n > 0)) return n;
+    const double read = read_ms(at->drafter, at, lag);
+    const bool pays = !fixed && draft_pays(at, promise(s, at, most), *best, read);
+    if (!fixed && !pays && (best->count > 0 || !may_probe(at, read))) return n;
+    const int32_t made = make_draft(s, at, lag, position, fixed || pays ? most : 1, ids, right);
+    if (made == 0) return n;
+    n = made;
+    s->by = at->drafter->mode;
+    *best = best_count(at, right, n, n, 0);
+    /* A probe is tried, or it was for nothing. */
+    if (!fixed && !pays && best->count == 0) *best = (choice){1, 0, at->tokens};
+    /* What is not tried was paid for too, and counts as its class is right. */
+    for (int32_t i = fixed ? n : best->count; i < n && i < SQ_DRAFT_PLACES; i++)
+        learn(&s->rates.place[s->by][i], right[i], LEARN);
+    return n;
 }
 
 int32_t sq_spec_guess(sq_spec *s, sq_spec_step *at, int64_t position, int32_t max, int32_t *ids) {
@@ -226,20 +317,7 @@ int32_t sq_spec_guess(sq_spec *s, sq_spec_step *at, int64_t position, int32_t ma
     int32_t n = ngrams ? find_ngram(s, max, ids, right) : 0;
     choice best = n > 0 ? best_count(at, right, n, n, 0) : (choice){0};
     const bool probe = known && s->since_probe >= PROBE_EVERY;
-    if (may_draft(s, at)) {
-        const int32_t most = max < at->drafter->most ? max : at->drafter->most;
-        const choice draft = promise(s, at, most);
-        const double plain = known ? at->tokens / sq_step_cost_alone(at->cost, at->rows) : 0;
-        const bool pays = draft.count > 0 && draft.rate > best.rate && draft.rate > DRAFT_GAIN * plain;
-        if (fixed ? n == 0 : pays || (probe && best.count == 0)) {
-            s->by = at->drafter->mode;
-            n = make_draft(s, at, position, fixed || pays ? most : 1, ids, right);
-            best = best_count(at, right, n, n, 0);
-            /* What is not tried was paid for too, and counts as its class is right. */
-            for (int32_t i = fixed ? n : best.count; i < n && i < SQ_DRAFT_PLACES; i++)
-                learn(&s->rates.place[s->by][i], right[i], LEARN);
-        }
-    }
+    n = draft(s, at, position, max, ids, right, n, &best);
     if (fixed) best.count = n;
     if (best.count == 0 && n > 0 && probe) best = (choice){1, 0, at->tokens};
     if (best.count > 0) {

@@ -43,19 +43,39 @@ int32_t sq_ngram_find(const sq_ngram *g, int32_t *ids, int32_t max, int32_t *len
 
 enum { SQ_SINCE_MAX = 8, SQ_DRAFT_PLACES = 8 };
 
-/* Guesses made one behind the other, each at a price: heads, and other models. An engine's; asked while an
- * answer plans its step. */
+struct sq_kv_seq;
+
+/* Where a draft begins: behind a timeline whose last tokens were not evaluated yet. */
+typedef struct {
+    const int32_t *tokens;      /* [n] */
+    int32_t n, computed;        /* of these, those in the cache: */
+    struct sq_kv_seq *kv;       /* of the timeline */
+    uint64_t salt;              /* timelines of different salts share nothing */
+    const void *answer;         /* whose sampler draws */
+    const float *h;             /* hidden state of the position whose logits gave the first of: */
+    const int32_t *since;       /* [n_since]; n_since < 1: it is not there */
+    int32_t n_since;
+} sq_draft_from;
+
+/* Guesses made one behind the other, each at a price: heads, other models, a model's first layers. An
+ * engine's; asked while an answer plans its step, for one answer at a time. */
 typedef struct sq_drafter sq_drafter;
 struct sq_drafter {
     squish_spec_mode mode;
-    int32_t most; /* guesses in a row */
-    double ms;    /* of one, as measured; 0: none was made yet */
-    /* Begin behind the timeline: hidden state h of the position whose logits gave the first of the n tokens
-     * since. False: not from there. */
-    bool (*begin)(sq_drafter *d, const float *h, const int32_t *since, int32_t n);
+    int32_t most;  /* guesses in a row */
+    double ms;     /* of one, as measured; 0: none was made yet */
+    double row_ms; /* of a token that is read first; 0: none was read yet */
+    double credit; /* ms that finding out whether it pays by now may take: a share of the time of all steps */
+    /* Tokens that have to be read before the first guess, beside one or two at the end; -1: it cannot guess
+     * from there. NULL: always 0. */
+    int32_t (*lag)(sq_drafter *d, const sq_draft_from *from);
+    /* Begin. Of a long lag only a part is read: false, and the next call goes on. False too where it cannot
+     * guess from there, or there is no room. */
+    bool (*begin)(sq_drafter *d, const sq_draft_from *from);
     /* The next guess, of position `position`, and how sure it is, 0 to 1; -1: there is none. */
     int32_t (*next)(sq_drafter *d, int64_t position, float *sure);
-    const void *answer; /* for whom: set by who asks */
+    /* After the last guess, where begin said true. NULL: nothing is to be done. */
+    void (*end)(sq_drafter *d);
 };
 
 /* ---- what pays (sched_spec.c) ---------------------------------------------------------------- */
@@ -88,7 +108,9 @@ typedef struct {
     const sq_guess_rates *rates;
     int32_t rows;
     double tokens, ms_max;
-    sq_drafter *drafter; /* NULL: none */
+    sq_drafter *drafter; /* NULL: none; else: */
+    sq_draft_from from;  /* without what the answer's sq_spec knows: h, since, n_since */
+    int32_t left;        /* tokens the answer may still have */
 } sq_spec_step;
 /* Guesses behind the timeline, whose next token has `position`, at most max, into ids; at is the step with
  * them in it afterwards. */

@@ -189,7 +189,7 @@ static void guesses_change_nothing_but_how_many_were_tried(void **state) {
     json_decref(on);
     json_t *bad = ask_json(&server, "POST", TEXT, ASK "\"spec\":\"magic\"}", 400);
     assert_non_null(strstr(text_at(bad, "error.message"),
-                           "'spec' is the string 'magic', wanted auto, off, ngram or heads"));
+                           "'spec' is the string 'magic', wanted auto, off, ngram, heads, draft or skip"));
     json_decref(bad);
 #undef ASK
 }

@@ -116,6 +116,13 @@ static void attention_that_does_not_go_together_is_refused_at_start(void **state
     refuse(2, "$S serve --spec ngram --snap-kv 256", "--spec ngram beside --snap-kv");
     refuse(2, "$S serve --snapshot-archive", "add --snapshot-dir");
     refuse(2, "$S serve --spec ngram --kv-budget 64M", "--spec ngram beside --kv-budget");
+    refuse(2, "$S run hi --spec draft", "--spec draft needs a model that guesses (--draft MODEL)");
+    refuse(2, "$S serve --spec draft --port 0", "--spec draft needs a model that guesses");
+    refuse(2, "$S run hi --spec ngram --draft models/squish-tiny", "--draft and --spec ngram contradict");
+    refuse(3, "$S run hi --draft no/such/model", "no/such/model");
+    refuse(1, "$S run hi --draft tests/fixtures/architectures/llama3 --draft-tier source",
+           "has another vocabulary");
+    refuse(1, "$S run hi --spec skip --skip-layers 8", "skip_layers is 8");
 }
 
 static void a_home_that_cannot_be_written_is_no_obstacle_beside_a_writable_model(void **state) {

@@ -155,16 +155,27 @@ static void a_number_of_guesses_that_was_asked_for_is_kept_to(void **state) {
 /* Guesses 100, 101, ..; the first `sure` of them are sure. */
 static struct {
     sq_drafter d;
-    int32_t asked, sure, n_since;
+    int32_t asked, sure, n_since, lag, begun, ended;
     float first;
 } fake;
 
-static bool fake_begin(sq_drafter *d, const float *h, const int32_t *since, int32_t n) {
+static int32_t fake_lag(sq_drafter *d, const sq_draft_from *from) {
+    (void)d;
+    return from->n_since < 1 ? -1 : fake.lag;
+}
+
+static bool fake_begin(sq_drafter *d, const sq_draft_from *from) {
     (void)d;
     fake.asked = 0;
-    fake.n_since = n;
-    fake.first = h[0];
-    return since[n - 1] == '.';
+    fake.n_since = from->n_since;
+    fake.first = from->h[0];
+    fake.begun++;
+    return from->since[from->n_since - 1] == '.';
+}
+
+static void fake_end(sq_drafter *d) {
+    (void)d;
+    fake.ended++;
 }
 
 static int32_t fake_next(sq_drafter *d, int64_t position, float *sure) {
@@ -178,7 +189,15 @@ static int32_t fake_next(sq_drafter *d, int64_t position, float *sure) {
 static int32_t drafts_at(sq_spec *s, double ms, double slope, int32_t *ids) {
     sq_step_cost c = {.row_ms = 0};
     for (int32_t n = 1; n <= 32; n++) sq_step_cost_add(&c, n, 0, 1 + slope * (n - 1));
-    fake.d = (sq_drafter){SQUISH_SPEC_HEADS, 4, ms, fake_begin, fake_next, NULL};
+    fake.d = (sq_drafter){.mode = SQUISH_SPEC_HEADS,
+                          .most = 4,
+                          .ms = ms,
+                          .row_ms = ms / 4,
+                          .credit = fake.d.credit,
+                          .lag = fake_lag,
+                          .begin = fake_begin,
+                          .next = fake_next,
+                          .end = fake_end};
     fake.asked = 0;
     sq_spec_step at = {.cost = &c, .rates = &rates, .rows = 1, .tokens = 1, .drafter = &fake.d};
     const int32_t n = sq_spec_guess(s, &at, 1000, 31, ids);
@@ -224,12 +243,58 @@ static void drafts_that_are_wrong_are_no_longer_asked_for(void **state) {
     sq_spec *s = drafting(SQUISH_SPEC_HEADS, 0);
     fake.sure = 4;
     for (int i = 0; i < 40; i++) {
+        fake.d.credit = 0; /* nothing is put aside */
         drafts_at(s, 0.1, 0.1, ids);
         asked = fake.asked;
         sq_spec_result(s, 0, &rates);
     }
     assert_int_equal(asked, 0);
     assert_true(rates.place[SQUISH_SPEC_HEADS][0] < 0.6f);
+    sq_spec_free(s);
+}
+
+/* Steps of 1 ms, guesses of 0.1 ms: a share of 0.008 is put aside, so one guess of all ends in 200 steps
+ * costs no more than 1.6 ms. */
+static void what_finding_out_costs_is_a_share_of_all_steps(void **state) {
+    (void)state;
+    int32_t ids[SQ_GUESS_MAX], asked = 0;
+    sq_spec *s = drafting(SQUISH_SPEC_HEADS, 0);
+    fake.sure = 4;
+    for (int i = 0; i < 40; i++) {
+        fake.d.credit = 0;
+        drafts_at(s, 0.1, 0.1, ids);
+        sq_spec_result(s, 0, &rates);
+    }
+    fake.d.credit = 0;
+    for (int i = 0; i < 200; i++) {
+        const int32_t n = drafts_at(s, 0.1, 0.1, ids);
+        assert_true(n <= 1);
+        asked += fake.asked;
+        sq_spec_result(s, 0, &rates);
+    }
+    assert_in_range(asked, 4, 8);
+    sq_spec_free(s);
+}
+
+static void a_timeline_is_read_first_where_the_rest_of_the_answer_pays_for_it(void **state) {
+    (void)state;
+    int32_t ids[SQ_GUESS_MAX];
+    sq_spec *s = drafting(SQUISH_SPEC_HEADS, 0);
+    fake.sure = 4;
+    fake.d.credit = 0;
+    fake.lag = 20; /* 20 * 0.005 ms */
+    assert_true(drafts_at(s, 0.02, 0.1, ids) > 0);
+    sq_spec_cut(s, 0);
+    sq_spec_result(s, 0, &rates);
+    fake.lag = 100000; /* 500 ms, for 128 tokens of less than 1 ms */
+    fake.begun = fake.ended = 0;
+    assert_int_equal(drafts_at(s, 0.02, 0.1, ids), 0);
+    assert_int_equal(fake.begun, 0);
+    fake.lag = -1;
+    assert_int_equal(drafts_at(s, 0.02, 0.1, ids), 0);
+    fake.lag = 0;
+    assert_true(drafts_at(s, 0.02, 0.1, ids) > 0);
+    assert_int_equal(fake.ended, 1);
     sq_spec_free(s);
 }
 
@@ -309,6 +374,8 @@ int main(void) {
         cmocka_unit_test(a_number_of_guesses_that_was_asked_for_is_kept_to),
         cmocka_unit_test(a_draft_is_asked_where_it_pays_and_goes_on_while_it_is_sure),
         cmocka_unit_test(drafts_that_are_wrong_are_no_longer_asked_for),
+        cmocka_unit_test(what_finding_out_costs_is_a_share_of_all_steps),
+        cmocka_unit_test(a_timeline_is_read_first_where_the_rest_of_the_answer_pays_for_it),
         cmocka_unit_test(a_sure_ngram_goes_before_a_draft_and_other_modes_ask_nobody),
         cmocka_unit_test(options_out_of_range_are_refused_and_off_is_nothing),
         cmocka_unit_test(costs_between_two_that_were_seen_lie_between_them),
