@@ -6,7 +6,7 @@ noise around 0.02 and take their place on the disk; with --ternary they are 1/64
 
     scripts/make_shape.py OUT SHAPE [--random | --ternary] [--layers N] [--tokenizer DIR]
 
-SHAPE: 1.5b, 7b, 14b (Qwen2.5), qwen3-8b or qwen3-30b-a3b (128 experts, of which a token takes 8)."""
+SHAPE: 0.5b, 1.5b, 7b, 14b (Qwen2.5), qwen3-8b or qwen3-30b-a3b (128 experts, of which a token takes 8)."""
 import argparse
 import json
 import pathlib
@@ -15,6 +15,7 @@ import shutil
 
 SHAPES = {
     #          hidden, layers, heads, kv, ffn, vocab, tied, head norms
+    "0.5b": (896, 24, 7, 1, 4864, 151936, True, False),  # its 14 heads of 64 as 7 of 128: matrices of the same sizes
     "1.5b": (1536, 28, 12, 2, 8960, 151936, True, False),
     "7b": (3584, 28, 28, 4, 18944, 152064, False, False),
     "14b": (5120, 48, 40, 8, 13824, 152064, False, False),

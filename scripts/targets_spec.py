@@ -27,7 +27,8 @@ MOE = ROOT / "models/squish-tiny-moe"
 def rows(o):
     out = []
     for name, model in [("squish-tiny", TINY)] + ([("1.5B shape", o.shape_model)] if o.shape_model else []):
-        found = targets.bench(o, "spec", model, "--runs", o.runs)
+        found = targets.bench(o, "spec", model, "--runs", o.runs,
+                              *(["--draft", o.shape_draft] if o.shape_draft and model is not TINY else []))
         steps = {r["at"]: r for r in found if r.get("bench") == "spec rows"}
         by_name = {r["name"]: r for r in found}
         table = ", ".join(f"{m}: {r['cost']:.2f}" for m, r in steps.items())
@@ -35,6 +36,13 @@ def rows(o):
         command = f"squish bench spec {name} --runs {o.runs}"
         out.append(row(f"c(m), cost of a step of m rows of one answer, {name}", "measured", f"{table} (one row {one:.2f} ms)", True,
                        command, figures={m: r["cost"] for m, r in steps.items()}))
+        for who in ("a guess of a third of the layers", "a guess of another model"):
+            if who not in by_name:
+                continue
+            d, steps_of = by_name[who]["value"] / one, {m: r["cost"] for m, r in steps.items()}
+            gain = {p: max(sum(p ** k for k in range(m)) / (steps_of[m] + (m - 1) * d) for m in (2, 3, 4)) for p in (0.6, 0.8, 0.95)}
+            out.append(row(f"{name}: {who}", "measured", f"{by_name[who]['value']:.3f} ms, {d:.2f} of a step; with 1 to 3 guesses that are right at "
+                           + ", ".join(f"{p}: {g:.2f}x" for p, g in gain.items()), True, command))
         if model is not TINY:
             step = steps[4]["value"]
             out.append(row(f"{name}: tokens a second at 1.48 and 2.38 tokens a step, three guesses each", "printed",
@@ -81,17 +89,18 @@ def small_tier(o):
 
 def draft(o):
     out = []
-    drafts = {"n-grams": ["--spec", "ngram"], "its 4-bit tier": ["--spec", "draft", "--draft", small_tier(o)],
-              "squish-tiny-moe": ["--spec", "draft", "--draft", MOE],
-              "its 4-bit tier and n-grams": ["--spec", "auto", "--draft", small_tier(o)], "its first layers": ["--spec", "skip"]}
+    drafts = {"ngram": ("n-grams", ["--spec", "ngram"]), "draft": ("its 4-bit tier", ["--spec", "draft", "--draft", small_tier(o)]),
+              "moe": ("squish-tiny-moe", ["--spec", "draft", "--draft", MOE]),
+              "auto": ("its 4-bit tier and n-grams", ["--spec", "auto", "--draft", small_tier(o)]),
+              "skip": ("its first layers", ["--spec", "skip"])}
     for name in o.files.split(","):
-        for who, options in drafts.items():
+        for who, options in (drafts[k] for k in o.by.split(",") if k in drafts):
             for r in targets.bench(o, "spec", TINY, "--tier", "source", "--text", PROMPTS / f"{name}.jsonl", "--runs", o.runs, *options):
                 good = r["differ"] == 0 and r["speedup"] >= 0.98
                 out.append(row(f"squish-tiny (bf16), guesses by {who}, prompts '{name}', T {r['name'].rpartition(' ')[2]}: time without guesses over time with",
                                ">= 0.98x; text equal", f"{r['speedup']:.2f}x ({r['tok_s']:.0f} over {r['tok_s_off']:.0f} tok/s, "
                                f"{r['tokens_per_step']:.2f} tokens a step; {r['right']} of {r['guessed']} guesses right; {r['differ']} of {r['answers']} answers differ)",
-                               good, f"scripts/targets_spec.py --part draft --files {name} --runs {o.runs}"))
+                               good, f"scripts/targets_spec.py --part draft --by {o.by} --files {name} --runs {o.runs}"))
     return out
 
 
@@ -110,11 +119,10 @@ def equal(o):
             piece = a[cut:cut + rng.randrange(20, 160)] + "\n" + b[max(0, end - rng.randrange(20, 100)):end]
             f.write(json.dumps({"prompt": piece + "\n" + piece[:rng.randrange(8, 60)], "max_tokens": 12}) + "\n")
         f.flush()
-        all_found = {"n-grams": targets.bench(o, "spec", TINY, "--text", f.name, "--runs", 1, "--spec", "ngram", "--spec-guesses", 7),
-                     "heads": targets.bench(o, "spec", TINY, "--text", f.name, "--runs", 1, "--spec", "heads", "--spec-guesses", 4),
-                     "another model": targets.bench(o, "spec", TINY, "--tier", "source", "--text", f.name, "--runs", 1, "--spec", "draft",
-                                                    "--draft", small_tier(o), "--spec-guesses", 4),
-                     "first layers": targets.bench(o, "spec", TINY, "--text", f.name, "--runs", 1, "--spec", "skip", "--spec-guesses", 2)}
+        how = {"ngram": ("n-grams", ["--spec-guesses", 7]), "heads": ("heads", ["--spec-guesses", 4]),
+               "draft": ("another model", ["--tier", "source", "--draft", small_tier(o), "--spec-guesses", 4]),
+               "skip": ("first layers", ["--spec-guesses", 2])}
+        all_found = {how[k][0]: targets.bench(o, "spec", TINY, "--text", f.name, "--runs", 1, "--spec", k, *how[k][1]) for k in o.by.split(",") if k in how}
     out = []
     for who, found in all_found.items():
         differ, n = sum(r["differ"] for r in found), sum(r["answers"] for r in found)
@@ -132,7 +140,9 @@ def main():
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--files", default="copy,code,chat,stories", help="of bench/prompts")
     parser.add_argument("--prompts", type=int, default=1000)
+    parser.add_argument("--by", default="ngram,heads,draft,skip,moe,auto", help="who guesses in parts draft and equal")
     parser.add_argument("--shape-model", type=pathlib.Path)
+    parser.add_argument("--shape-draft", type=pathlib.Path, help="that guesses for it")
     parser.add_argument("--print", action="store_true", help="write no results")
     targets.measure_parts(parser, parser.parse_args(), PARTS)
 

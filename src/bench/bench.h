@@ -125,9 +125,10 @@ squish_status bench_tokenizer(const bench_options *o, json_t *rows, squish_error
 squish_status bench_grammar(const bench_options *o, json_t *rows, squish_error *err);
 
 /* Speculation. Without o->text what rows of one answer cost: "step of N rows" in ms, logits of all included,
- * with "cost" in units of the first (limit: bytes or operations, as for bench_decode); "n-gram guess" (us),
- * "accept 16 rows" (ms), drawing from their logits. With o->text, lines of JSON {"prompt"} or {"messages"},
- * and "max_tokens" (128): greedy answers and sampled ones, o->runs to a prompt, without guesses and with them
+ * with "cost" in units of the first (limit: bytes or operations, as for bench_decode); "a guess of a third of
+ * the layers", "a guess of another model" (o->draft), "draft of 4 heads" (ms); "n-gram guess" (us), "accept
+ * 16 rows" (ms), drawing from their logits. With o->text, lines of JSON {"prompt"} or {"messages"}, and
+ * "max_tokens" (128): greedy answers and sampled ones, o->runs to a prompt, without guesses and with them
  * (o->spec) in turns, "MODE, T t": the median over answers of time without over time with, and for all
  * together "speedup", "tok_s", "tok_s_off", "tokens_per_step", "guessed", "right", "answers", and of these
  * "differ", in which one token is another (0, or it is a bug). */

@@ -74,6 +74,41 @@ fail:
     return st;
 }
 
+/* What a guess of a drafter that is a model costs, reading the last token included. */
+static squish_status drafter_row(bench_speed *b, sq_drafter *d, const sq_answer *answer, const char *name,
+                                 json_t *rows, squish_error *err) {
+    enum { GUESSES = 4 };
+    double ms[BENCH_RUNS_MAX];
+    float sure;
+    if (!d) return SQUISH_OK;
+    SQ_TRY(sq_seq_sync(b->s, b->prompt, SPEC_CTX, err));
+    sq_draft_from from = sq_seq_draft_from(b->s, b->prompt, 1);
+    from.answer = answer;
+    for (int32_t k = -1; k < b->o->runs; k++) {
+        bool ready = false;
+        for (int32_t i = 0; i < SPEC_CTX && !ready && d->lag(d, &from) > 1; i++) ready = d->begin(d, &from);
+        const uint64_t begin = sq_os_now_ns();
+        if (!d->begin(d, &from)) return sq_fail(err, SQUISH_INVALID, "bench spec: no guess of %s", name);
+        for (int32_t i = 0; i < GUESSES; i++) d->next(d, from.n + i, &sure);
+        d->end(d);
+        if (k >= 0) ms[k] = (double)(sq_os_now_ns() - begin) / 1e6 / GUESSES;
+    }
+    return bench_row(rows, name, "ms", ms, b->o->runs, NAN, BENCH_SMALL_IS_GOOD, err);
+}
+
+static squish_status model_rows(bench_speed *b, json_t *rows, squish_error *err) {
+    squish_gen_options o = squish_gen_options_default();
+    const squish_alloc alloc = sq_alloc_default();
+    sq_answer *answer;
+    o.sampling.seed = 1;
+    SQ_TRY(sq_answer_new(&answer, b->m, b->ctx, &o, &alloc, err));
+    static const char *const name[] = {"a guess of a third of the layers", "a guess of another model"};
+    squish_status st = drafter_row(b, sq_draft_drafter(b->e->skip), answer, name[0], rows, err);
+    if (st == SQUISH_OK) st = drafter_row(b, sq_draft_drafter(b->e->draft), answer, name[1], rows, err);
+    sq_answer_free(answer);
+    return st;
+}
+
 /* What guessing and accepting cost beside the step: an n-gram sought in 2,048 tokens, heads, and 16 rows of
  * logits drawn from. */
 static squish_status logic_rows(bench_speed *b, json_t *rows, squish_error *err) {
@@ -132,6 +167,7 @@ static squish_status rows_rows(bench_speed *b, const bench_points *p, squish_err
         if (k == 0) one = ms / m;
         json_object_set_new(row, "cost", json_real(ms / one));
     }
+    SQ_TRY(model_rows(b, b->rows, err));
     return logic_rows(b, b->rows, err);
 }
 

@@ -211,6 +211,7 @@ static squish_status speed_open(bench_speed *b, int32_t ctx, squish_error *err) 
     eo.threads = b->o->threads;
     eo.ctx_tokens = b->ctx;
     eo.attention = b->o->attention;
+    eo.draft = b->o->draft;
     eo.isa_max = b->o->isa;
     SQ_TRY(sq_engine_new(&b->e, b->m, &eo, err));
     SQ_TRY(sq_seq_new(&b->s, b->e, err));
