@@ -56,6 +56,13 @@ ifneq ($(SAN),)
 $(foreach i,avx2 avx512 neon,$(eval FLAGS_$(i) += -O1 -fno-sanitize=all))
 endif
 
+# Rooms of arithmetic under sanitizers: optimised, and without the counters of edges that only parsers have a use for.
+ARITHMETIC := backend forge kernels/scalar quant
+ifneq ($(SAN),)
+$(foreach r,$(ARITHMETIC),$(eval $$(BUILD)/src/$(r)/%.o: CFLAGS += -O2 $(if $(findstring fuzzer,$(SAN)),-fno-sanitize=fuzzer-no-link)))
+$(BUILD)/src/forge/forge_calibration.o: CFLAGS += $(if $(findstring fuzzer,$(SAN)),-fsanitize=fuzzer-no-link)
+endif
+
 ROOM_DIRS := $(filter-out src/kernels,$(ROOMS:%=src/%))
 SRC  := $(wildcard $(ROOM_DIRS:%=%/*.c))
 ifneq ($(filter kernels,$(ROOMS)),)
