@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import subprocess
+import sys
 
 import targets
 from targets import row
@@ -23,7 +24,7 @@ LINES = [
 def shape(o, name, kind):
     out = o.work / "models" / name
     if not (out / "config.json").exists():
-        subprocess.run(["scripts/make_shape.py", out, kind, "--random", "--layers", str(o.layers), "--tokenizer", "models/squish-tiny"],
+        subprocess.run([sys.executable, "scripts/make_shape.py", out, kind, "--random", "--layers", str(o.layers), "--tokenizer", "models/squish-tiny"],
                        cwd=targets.ROOT, check=True)
 
 
