@@ -297,9 +297,11 @@ LIVE_MODEL ?= smollm2:135m
 test-live: all
 	@scripts/test_live.sh $(BUILD)/squish $(LIVE_MODEL)
 
-# Fifty pulls killed at random moments (tests/e2e/test_pull.c has six).
-test-pull-kills: all $(BUILD)/tests/e2e/test_pull
+# Fifty pulls killed at random moments (tests/e2e/test_pull.c has six), and every change a pull makes to the disk failing in
+# turn (of which tests/fault/test_pull_faults.c tries every fourth).
+test-pull-kills: all $(BUILD)/tests/e2e/test_pull $(BUILD)/tests/fault/test_pull_faults
 	SQUISH_PULL_KILLS=50 $(BUILD)/tests/e2e/test_pull
+	SQUISH_LONG=1 $(BUILD)/tests/fault/test_pull_faults
 
 # A pull of 1 GB over loopback beside curl into a file and sha256sum.
 bench-pull: all

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { MISSING, THERE, TAKEN };
@@ -102,8 +103,22 @@ uint64_t fetch_files_there(const fetch_file_item *item) {
     return sum;
 }
 
+/* A file that is linked to from elsewhere (an installed model of an older revision) is not written over: the
+ * name gets a file of its own. */
+static squish_status let_go_of_links(const fetch_track *f, squish_error *err) {
+    struct stat st;
+    if (fstat(f->fd, &st) != 0 || st.st_nlink < 2) return SQUISH_OK;
+    if (unlink(f->item->path) != 0) return sq_fail_errno(err, errno, "cannot replace '%s'", f->item->path);
+    const int fd = open(f->item->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    const bool ok = fd >= 0 && ftruncate(fd, (off_t)f->item->bytes) == 0 && dup3(fd, f->fd, O_CLOEXEC) >= 0;
+    const int cause = errno;
+    if (fd >= 0) close(fd);
+    return ok ? SQUISH_OK : sq_fail_errno(err, cause, "cannot replace '%s'", f->item->path);
+}
+
 /* All blocks are missing again, and its sum begins anew. */
 static void start_over(fetch_run_all *r, fetch_track *f) {
+    if (let_go_of_links(f, &r->err) != SQUISH_OK) return;
     for (size_t b = 0; b < f->n_blocks; b++) f->blocks[b] = MISSING;
     r->bytes_done -= f->bytes_there;
     f->n_there = f->next_hint = f->unsynced = 0;

@@ -30,7 +30,7 @@ struct fetch_sums {
     pthread_mutex_t lock;
     pthread_cond_t changed, verdict;
     pthread_t thread;
-    bool running, stop;
+    bool running, stop, news; /* news: a verdict that nobody waited for yet */
     fetch_track *files;
     state *states; /* [n]; the thread's, but verdict, found, hex and err, which are under the lock */
     size_t n;
@@ -130,6 +130,7 @@ static void *work(void *user) {
         memcpy(k->found, found, sizeof found);
         memcpy(k->hex, sha256, sizeof sha256);
         if (v == FETCH_SUM_FAILED) sq_fail_errno(&k->err, cause, "cannot read back '%s'", f->item->path);
+        s->news = true;
         pthread_cond_signal(&s->verdict);
     }
     pthread_mutex_unlock(&s->lock);
@@ -186,7 +187,8 @@ void fetch_sums_wait(fetch_sums *s, double seconds) {
     until.tv_sec += (time_t)(ns / 1000000000);
     until.tv_nsec = (long)(ns % 1000000000);
     pthread_mutex_lock(&s->lock);
-    pthread_cond_timedwait(&s->verdict, &s->lock, &until);
+    if (!s->news) pthread_cond_timedwait(&s->verdict, &s->lock, &until);
+    s->news = false;
     pthread_mutex_unlock(&s->lock);
 }
 

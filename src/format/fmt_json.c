@@ -69,6 +69,19 @@ squish_status sq_json_parse(const char *bytes, size_t n, int depth_max, const ch
     return SQUISH_OK;
 }
 
+char *sq_json_dump(const json_t *o, size_t flags) {
+    const squish_alloc a = sq_alloc_default();
+    const size_t n = o ? json_dumpb(o, NULL, 0, flags) : 0;
+    char *text = n ? sq_alloc_new(&a, n + 1) : NULL;
+    if (!text) return NULL;
+    if (json_dumpb(o, text, n, flags) == n) {
+        text[n] = 0;
+        return text;
+    }
+    sq_alloc_free(&a, text, n + 1);
+    return NULL;
+}
+
 /* ---- typed getters --------------------------------------------------------------------------- */
 
 /* "the string 'abc'", "4097", "an array": the value found, for a message. */

@@ -17,6 +17,10 @@ enum { SQ_JSON_DEPTH = 64, SQ_JSON_DEPTH_SCHEMA = 128 };
 squish_status sq_json_parse(const char *bytes, size_t n, int depth_max, const char *what, json_t **out,
                             squish_error *err);
 
+/* As json_dumps, to be freed with free(), but whole or NULL: jansson's own leaves out what it found no memory
+ * for. */
+char *sq_json_dump(const json_t *o, size_t flags);
+
 /* Typed getters. A missing key (or null) leaves *out as it was and returns OK unless `required`. A value of
  * the wrong type or out of [lo, hi] is CORRUPT and names the key, the value found and the value wanted.
  * Integers may be written as floats with no fraction. */

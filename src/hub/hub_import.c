@@ -78,9 +78,10 @@ static squish_status take_file(import *m, const char *path, const char *as, squi
         st = sq_fail(err, SQUISH_NO_MEMORY, "no sum could be taken");
     for (unsigned i = 0; st == SQUISH_OK && i < n; i++) snprintf(hex + 2 * i, 3, "%02x", digest[i]);
     if (st == SQUISH_OK && fsync(out) != 0) st = sq_fail_errno(err, errno, "cannot flush '%s'", to);
-    if (st == SQUISH_OK)
+    if (st == SQUISH_OK &&
         json_array_append_new(m->list, json_pack("{s:s, s:I, s:s}", "path", as, "bytes",
-                                                 (json_int_t)(m->done - before), "sha256", hex));
+                                                 (json_int_t)(m->done - before), "sha256", hex)) != 0)
+        st = sq_fail(err, SQUISH_NO_MEMORY, "the manifest found no memory");
     if (in >= 0) close(in);
     if (out >= 0) close(out);
     EVP_MD_CTX_free(sum);

@@ -83,6 +83,11 @@ static squish_status get(const hub_settings *s, const char *url, const char *acc
             pause_s(left < 0.1 ? left : 0.1);
     }
     fetch_pool_free(p);
+    if (st == SQUISH_OK && a->st == SQUISH_CANCELLED && a->body.failed) {
+        a->err = (squish_error){0};
+        a->st = sq_fail(&a->err, SQUISH_NO_MEMORY, "%.160s: no memory for the answer", url);
+    }
+    if (st != SQUISH_OK) sq_buf_deinit(&a->body);
     if (st == SQUISH_OK && a->st != SQUISH_OK) {
         sq_buf_deinit(&a->body);
         if (err && err->code == SQUISH_OK) *err = a->err;

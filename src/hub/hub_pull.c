@@ -142,24 +142,39 @@ static squish_status make_items(pull *p) {
 }
 
 /* What an earlier pull of other files left goes; whole files without a map stay only if they are wanted. */
-static void sweep(const pull *p) {
+static squish_status sweep(const pull *p) {
     static const char *const folders[] = {"files", "maps"};
     const squish_alloc a = sq_alloc_default();
-    for (size_t k = 0; k < SQ_COUNT(folders); k++) {
+    squish_status st = SQUISH_OK;
+    for (size_t k = 0; st == SQUISH_OK && k < SQ_COUNT(folders); k++) {
         char dir[PATH_BYTES], path[PATH_BYTES + SQ_STORE_NAME_MAX], **names;
         size_t n = 0;
         sq_arena ar;
         sq_arena_init(&ar, &a, 4096, 0);
-        if (join(dir, p->stage, folders[k], NULL) == SQUISH_OK &&
-            sq_os_list_dir(dir, &ar, &names, &n, NULL) == SQUISH_OK)
-            for (size_t i = 0; i < n; i++) {
-                bool wanted = false;
-                for (size_t j = 0; j < p->n; j++) wanted = wanted || strcmp(p->of[j]->as, names[i]) == 0;
-                if (!wanted && snprintf(path, sizeof path, "%s/%s", dir, names[i]) < (int)sizeof path)
-                    unlink(path);
-            }
+        st = join(dir, p->stage, folders[k], p->err);
+        if (st == SQUISH_OK) st = sq_os_list_dir(dir, &ar, &names, &n, p->err);
+        for (size_t i = 0; st == SQUISH_OK && i < n; i++) {
+            bool wanted = false;
+            for (size_t j = 0; j < p->n; j++) wanted = wanted || strcmp(p->of[j]->as, names[i]) == 0;
+            if (!wanted && snprintf(path, sizeof path, "%s/%s", dir, names[i]) < (int)sizeof path &&
+                unlink(path) != 0)
+                st = sq_fail_errno(p->err, errno, "cannot remove '%s'", path);
+        }
         sq_arena_deinit(&ar);
     }
+    return st;
+}
+
+/* A map that says all of the file is there. */
+static bool write_full_map(const fetch_file_item *it) {
+    char head[160];
+    FILE *map = fopen(it->map, "wb");
+    if (!map) return false;
+    const size_t n = fetch_map_header(it->bytes, it->sum, head, sizeof head);
+    fwrite(head, 1, n, map);
+    for (uint64_t b = 0; b * FETCH_BLOCK < it->bytes; b++) fputc('#', map);
+    const bool bad = ferror(map) != 0;
+    return fclose(map) == 0 && !bad;
 }
 
 /* A file of the model that is there already, of the same sum: one more link to it and no fetch. */
@@ -175,13 +190,8 @@ static void link_known(pull *p, const sq_store_manifest *old, size_t i) {
         if (!name || !sum || strcmp(sum, it->sum) != 0 || join(path, p->target, name, NULL) != SQUISH_OK)
             continue;
         if (sq_os_file_bytes(path) != it->bytes || link(path, it->path) != 0) continue;
-        FILE *map = fopen(it->map, "wb"); /* all of it is there; its sum is taken all the same */
-        char head[160];
-        const size_t n = fetch_map_header(it->bytes, it->sum, head, sizeof head);
-        if (!map) return;
-        fwrite(head, 1, n, map);
-        for (uint64_t b = 0; b * FETCH_BLOCK < it->bytes; b++) fputc('#', map);
-        fclose(map);
+        /* Its sum is taken all the same. Without a map it would be written over, and the model with it. */
+        if (!write_full_map(it)) unlink(it->path), unlink(it->map);
         return;
     }
 }
@@ -240,9 +250,11 @@ static squish_status fetch(pull *p) {
 
 static squish_status write_manifest(pull *p, const char *dir) {
     json_t *files = json_array();
-    for (size_t i = 0; i < p->n; i++)
-        json_array_append_new(files, json_pack("{s:s, s:I, s:s}", "path", p->of[i]->as, "bytes",
-                                               (json_int_t)p->items[i].bytes, "sha256", p->items[i].sha256));
+    bool ok = files != NULL;
+    for (size_t i = 0; ok && i < p->n; i++)
+        ok = json_array_append_new(files, json_pack("{s:s, s:I, s:s}", "path", p->of[i]->as, "bytes",
+                                                    (json_int_t)p->items[i].bytes, "sha256",
+                                                    p->items[i].sha256)) == 0;
     const sq_store_manifest m = {.name = p->ref->name,
                                  .source = p->l.source,
                                  .repo = p->l.repo,
@@ -250,7 +262,8 @@ static squish_status write_manifest(pull *p, const char *dir) {
                                  .license = *p->l.license ? p->l.license : NULL,
                                  .file = *p->l.main ? p->l.main : NULL,
                                  .files = files};
-    const squish_status st = sq_store_manifest_write(dir, &m, p->err);
+    const squish_status st = ok ? sq_store_manifest_write(dir, &m, p->err)
+                                : sq_fail(p->err, SQUISH_NO_MEMORY, "the manifest found no memory");
     json_decref(files);
     return st;
 }
@@ -260,11 +273,12 @@ squish_status hub_publish(const char *dir, const char *target, squish_error *err
     SQ_TRY(join(inside, dir, SQ_STORE_MANIFEST, err));
     SQ_TRY(sq_os_sync_parent(inside, err));
     const bool replaces = sq_os_exists(target);
+    /* Tiers of the old weights go first: left behind by a kill they would be taken for tiers of the new. */
+    snprintf(tiers, sizeof tiers, "%s-compressed", target);
+    if (replaces && sq_os_is_dir(tiers)) SQ_TRY(sq_store_remove_tree(tiers, err));
     if (renameat2(AT_FDCWD, dir, AT_FDCWD, target, replaces ? RENAME_EXCHANGE : RENAME_NOREPLACE) != 0)
         return sq_fail_errno(err, errno, "cannot publish '%s'", target);
-    SQ_TRY(sq_os_sync_parent(target, err));
-    snprintf(tiers, sizeof tiers, "%s-compressed", target);
-    return replaces && sq_os_is_dir(tiers) ? sq_store_remove_tree(tiers, err) : SQUISH_OK;
+    return sq_os_sync_parent(target, err);
 }
 
 static squish_status publish(pull *p) {
@@ -298,7 +312,7 @@ static squish_status run(pull *p) {
     SQ_TRY(sq_os_mkdirs(dir, p->err));
     SQ_TRY(join(dir, p->stage, "maps", p->err));
     SQ_TRY(sq_os_mkdirs(dir, p->err));
-    sweep(p);
+    SQ_TRY(sweep(p));
     link_all_known(p);
     SQ_TRY(check_space(p));
     SQ_TRY(fetch(p));

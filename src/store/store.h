@@ -36,7 +36,8 @@ bool sq_store_key(const char *name, char *out, size_t n);
 void sq_store_name_of_key(const char *key, char *out, size_t n);
 /* $SQUISH_HOME/WHAT */
 squish_status sq_store_place(const char *home, const char *what, char *out, size_t n, squish_error *err);
-/* Every model one can name but made ones, sorted; fn returns false to stop. */
+/* Every model one can name but made ones, sorted; fn returns false to stop. A folder that cannot be read
+ * holds none. NO_MEMORY: the list has come to no end. */
 squish_status sq_store_list(const char *home, bool (*fn)(void *user, const char *name, const char *path),
                             void *user, squish_error *err);
 /* Bytes of the regular files in a directory, not below. */
@@ -66,7 +67,7 @@ char *sq_store_made_text(const sq_store_made *m);
 squish_status sq_store_made_write(const char *home, const char *name, const sq_store_made *made,
                                   squish_error *err);
 squish_status sq_store_made_remove(const char *home, const char *name, squish_error *err);
-/* All of them, sorted; damaged ones are passed over. fn returns false to stop; made lives until it does. */
+/* All of them, sorted; damaged ones are passed over. NO_MEMORY, as above. fn returns false to stop; made lives until it does. */
 typedef bool (*sq_store_made_fn)(void *user, const char *name, const char *path, const sq_store_made *made);
 squish_status sq_store_made_each(const char *home, sq_store_made_fn fn, void *user, squish_error *err);
 
@@ -96,9 +97,9 @@ bool sq_store_file_is_plain(const char *name);
 
 /* Hugging Face's cache (USER/REPO, and USER/REPO/FILE.gguf), Ollama's blobs (NAME:TAG), LM Studio's folder
  * (PUBLISHER/REPO, PUBLISHER/REPO/FILE.gguf). They run where they lie; nothing here writes there. origin:
- * "hf", "ollama" or "lmstudio". fn returns false to stop. */
+ * "hf", "ollama" or "lmstudio". fn returns false to stop. NO_MEMORY. */
 typedef bool (*sq_store_found_fn)(void *user, const char *name, const char *path, const char *origin);
-void sq_store_found_each(sq_store_found_fn fn, void *user);
+squish_status sq_store_found_each(sq_store_found_fn fn, void *user, squish_error *err);
 /* Is path a found model? key [n]: a folder name for its tiers. */
 bool sq_store_found_key(const char *path, char *key, size_t n);
 /* The digest of the model's layer in a manifest of OCI's, "sha256:HEX"; false: not such a manifest. */

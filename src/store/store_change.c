@@ -68,16 +68,20 @@ static squish_status remove_entry(const char *home, const char *name, squish_err
         return sq_fail(err, SQUISH_INVALID, "'%s' lies outside the store and is not deleted", name);
     if (!s.entry[0])
         return sq_fail(err, SQUISH_NOT_FOUND, "no model '%.100s' in the store (see: squish list)", name);
-    SQ_TRY(sq_store_remove_tree(s.entry, err));
+    /* Its tiers first: without the model they would be listed as one. */
     snprintf(beside, sizeof beside, "%s-compressed", s.entry);
-    return sq_os_is_dir(beside) ? sq_store_remove_tree(beside, err) : SQUISH_OK;
+    if (sq_os_is_dir(beside)) SQ_TRY(sq_store_remove_tree(beside, err));
+    return sq_store_remove_tree(s.entry, err);
 }
 
 squish_status sq_store_remove(const char *home, const char *name, squish_error *err) {
     sq_store_made m;
     char own[SQ_STORE_NAME_MAX + 8];
-    const squish_status st = sq_store_made_read(home, name, &m, NULL);
-    if (st != SQUISH_OK) return remove_entry(home, name, err);
+    const squish_status st = sq_store_made_read(home, name, &m, err);
+    if (st == SQUISH_NO_MEMORY || st == SQUISH_IO) return st;
+    if (err) *err = (squish_error){0};
+    if (st == SQUISH_NOT_FOUND) return remove_entry(home, name, err);
+    if (st != SQUISH_OK) return sq_store_made_remove(home, name, err); /* a damaged one */
     snprintf(own, sizeof own, "%.*s.gguf", (int)sq_store_bare_length(name), name);
     const bool owns = strcmp(m.from, own) == 0; /* made with that file, by create */
     json_decref(m.root);
@@ -110,8 +114,10 @@ squish_status sq_store_copy(const char *home, const char *from, const char *to, 
     if (st == SQUISH_OK) json_decref(m.root);
     if (t.there || st == SQUISH_OK)
         return sq_fail(err, SQUISH_INVALID, "'%s' is a model already (squish rm %s first)", to, to);
-    st = sq_store_made_read(home, from, &m, NULL);
-    if (st != SQUISH_OK) {
+    st = sq_store_made_read(home, from, &m, err);
+    if (st != SQUISH_OK && st != SQUISH_NOT_FOUND) return st;
+    if (st == SQUISH_NOT_FOUND) {
+        if (err) *err = (squish_error){0};
         if (strchr(from, '/') && sq_os_exists(from))
             return sq_fail(err, SQUISH_INVALID, "%s is a path; another name can be given to a name only",
                            from);

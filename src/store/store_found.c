@@ -27,7 +27,7 @@ typedef struct {
     sq_store_found_fn fn;
     void *user;
     sq_arena ar;
-    bool more;
+    bool more, no_memory;
 } walk;
 
 static void add_place(place *all, int *n, const char *origin, const char *base, const char *rest) {
@@ -64,8 +64,9 @@ static bool path_of(char out[PATH_BYTES], const char *a, const char *b) {
 static size_t list(walk *w, const char *dir, char ***names) {
     size_t n = 0;
     *names = NULL;
-    if (!sq_os_is_dir(dir) || sq_os_list_dir(dir, &w->ar, names, &n, NULL) != SQUISH_OK) return 0;
-    return n;
+    const squish_status st = sq_os_is_dir(dir) ? sq_os_list_dir(dir, &w->ar, names, &n, NULL) : SQUISH_OK;
+    if (st == SQUISH_NO_MEMORY) w->no_memory = true, w->more = false;
+    return st == SQUISH_OK ? n : 0;
 }
 
 static bool ends_with(const char *s, const char *end) {
@@ -101,8 +102,10 @@ static void look_into(walk *w, const char *dir, const char *name, const char *or
 static bool snapshot(walk *w, const char *repo, char out[PATH_BYTES]) {
     char path[PATH_BYTES], **names;
     sq_span ref;
-    if (path_of(path, repo, "refs/main") &&
-        sq_os_read_file(path, REF_BYTES, &w->ar, &ref, NULL) == SQUISH_OK) {
+    squish_status st = SQUISH_NOT_FOUND;
+    if (path_of(path, repo, "refs/main")) st = sq_os_read_file(path, REF_BYTES, &w->ar, &ref, NULL);
+    if (st == SQUISH_NO_MEMORY) w->no_memory = true, w->more = false;
+    if (st == SQUISH_OK) {
         const char *text = (const char *)ref.p;
         const size_t n = strspn(text, "0123456789abcdef");
         if (n > 0 && (text[n] == 0 || text[n] == '\n'))
@@ -153,9 +156,9 @@ static void look_at_tag(walk *w, const char *root, const char *file, const char 
     char digest[72], path[PATH_BYTES];
     uint64_t bytes = 0;
     sq_span text;
-    if (sq_os_read_file(file, MANIFEST_BYTES, &w->ar, &text, NULL) != SQUISH_OK ||
-        !sq_store_model_layer((const char *)text.p, text.n, digest, &bytes))
-        return;
+    const squish_status st = sq_os_read_file(file, MANIFEST_BYTES, &w->ar, &text, NULL);
+    if (st == SQUISH_NO_MEMORY) w->no_memory = true, w->more = false;
+    if (st != SQUISH_OK || !sq_store_model_layer((const char *)text.p, text.n, digest, &bytes)) return;
     if (snprintf(path, sizeof path, "%s/blobs/sha256-%s", root, digest + 7) < (int)sizeof path &&
         sq_os_file_bytes(path) == bytes)
         tell(w, name, path, "ollama");
@@ -205,12 +208,12 @@ static void walk_lmstudio(walk *w, const char *root) {
 
 /* ---- all of them ----------------------------------------------------------------------------- */
 
-void sq_store_found_each(sq_store_found_fn fn, void *user) {
+squish_status sq_store_found_each(sq_store_found_fn fn, void *user, squish_error *err) {
     const squish_alloc a = sq_alloc_default();
     walk w = {.fn = fn, .user = user, .more = true};
+    place all[PLACES_MAX];
     sq_arena_init(&w.ar, &a, 64 << 10, 0);
-    place *all = SQ_ARENA_ARRAY(&w.ar, place, PLACES_MAX);
-    const int n = all ? find_places(all) : 0;
+    const int n = find_places(all);
     for (int i = 0; i < n && w.more; i++) {
         if (strcmp(all[i].origin, "hf") == 0)
             walk_hf(&w, all[i].path);
@@ -220,14 +223,12 @@ void sq_store_found_each(sq_store_found_fn fn, void *user) {
             walk_lmstudio(&w, all[i].path);
     }
     sq_arena_deinit(&w.ar);
+    return w.no_memory ? sq_fail(err, SQUISH_NO_MEMORY, "models of other programs: out of memory") : SQUISH_OK;
 }
 
 bool sq_store_found_key(const char *path, char *key, size_t n) {
-    const squish_alloc a = sq_alloc_default();
-    sq_arena ar;
-    sq_arena_init(&ar, &a, 64 << 10, 0);
-    place *all = SQ_ARENA_ARRAY(&ar, place, PLACES_MAX);
-    const int n_places = all ? find_places(all) : 0;
+    place all[PLACES_MAX];
+    const int n_places = find_places(all);
     bool found = false;
     for (int i = 0; i < n_places && !found; i++) {
         const size_t len = strlen(all[i].path);
@@ -242,6 +243,5 @@ bool sq_store_found_key(const char *path, char *key, size_t n) {
         key[k < n ? k : n - 1] = 0;
         found = true;
     }
-    sq_arena_deinit(&ar);
     return found;
 }

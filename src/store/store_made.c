@@ -96,20 +96,23 @@ squish_status sq_store_made_each(const char *home, sq_store_made_fn fn, void *us
     char **names = NULL;
     size_t n = 0;
     sq_arena_init(&ar, &a, 16 << 10, 0);
-    const bool listed = sq_os_list_dir(dir, &ar, &names, &n, NULL) == SQUISH_OK; /* no folder, no models */
-    bool more = true;
-    for (size_t i = 0; listed && more && i < n; i++) {
+    const squish_status listed = sq_os_list_dir(dir, &ar, &names, &n, NULL); /* no folder, no models */
+    bool more = true, no_memory = listed == SQUISH_NO_MEMORY;
+    for (size_t i = 0; listed == SQUISH_OK && more && !no_memory && i < n; i++) {
         const size_t len = strlen(names[i]), e = sizeof ending - 1;
         if (len <= e || len - e > SQ_STORE_NAME_MAX || strcmp(names[i] + len - e, ending) != 0) continue;
         sq_store_made made;
         snprintf(path, sizeof path, "%s/%s", dir, names[i]);
         names[i][len - e] = 0;
-        if (!sq_store_name_is_plain(names[i]) || read_file(path, &made, NULL) != SQUISH_OK) continue;
+        if (!sq_store_name_is_plain(names[i])) continue;
+        const squish_status st = read_file(path, &made, NULL);
+        no_memory = st == SQUISH_NO_MEMORY;
+        if (st != SQUISH_OK) continue;
         more = fn(user, names[i], path, &made);
         json_decref(made.root);
     }
     sq_arena_deinit(&ar);
-    return SQUISH_OK;
+    return no_memory ? sq_fail(err, SQUISH_NO_MEMORY, "the list of made models: out of memory") : SQUISH_OK;
 }
 
 /* ---- writing --------------------------------------------------------------------------------- */
@@ -118,7 +121,7 @@ char *sq_store_made_text(const sq_store_made *m) {
     json_t *o = json_pack("{s:s, s:s?, s:s?, s:s?}", "from", m->from, "system", m->system, "template",
                           m->template_source, "license", m->license);
     const bool ok = o && (!m->parameters || json_object_set(o, "parameters", m->parameters) == 0);
-    char *text = ok ? json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
+    char *text = ok ? sq_json_dump(o, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(o);
     return text;
 }
@@ -145,7 +148,7 @@ squish_status sq_store_made_write(const char *home, const char *name, const sq_s
         strlen(text) < FILE_BYTES_MAX
             ? write_text(path, text, err)
             : sq_fail(err, SQUISH_INVALID, "%s: more than %d bytes of words", name, FILE_BYTES_MAX);
-    free(text); /* jansson's */
+    free(text);
     return st;
 }
 

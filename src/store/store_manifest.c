@@ -93,7 +93,7 @@ squish_status sq_store_manifest_write(const char *dir, const sq_store_manifest *
     json_t *o = json_pack("{s:s, s:s?, s:s?, s:s?, s:s?, s:s?, s:O, s:I}", "name", m->name, "source",
                           m->source, "repo", m->repo, "revision", m->revision, "license", m->license, "file",
                           m->file, "files", m->files, "pulled", (json_int_t)sq_os_unix_time());
-    char *text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
+    char *text = sq_json_dump(o, JSON_INDENT(1));
     json_decref(o);
     if (!text) return sq_fail(err, SQUISH_NO_MEMORY, "%s: out of memory", m->name);
     const size_t n = strlen(text);
@@ -103,6 +103,6 @@ squish_status sq_store_manifest_write(const char *dir, const sq_store_manifest *
         if (st == SQUISH_OK) st = sq_os_newfile_publish(&f, err);
         sq_os_newfile_abandon(&f);
     }
-    free(text); /* jansson's */
+    free(text);
     return st;
 }

@@ -132,32 +132,48 @@ typedef struct seen {
     const char *name;
 } seen;
 
-/* A folder whose manifest says which of its files is the model becomes that file. */
-static void enter(char *path, size_t n) {
+/* A folder whose manifest says which of its files is the model becomes that file. A damaged manifest says
+ * nothing; NO_MEMORY. */
+static squish_status enter(char *path, size_t n, squish_error *err) {
     sq_store_manifest m;
-    if (sq_store_manifest_read(path, &m, NULL) != SQUISH_OK) return;
+    const squish_status st = sq_store_manifest_read(path, &m, NULL);
+    if (st == SQUISH_NO_MEMORY) return sq_fail(err, st, "%s: out of memory", path);
+    if (st != SQUISH_OK) return SQUISH_OK;
     const size_t len = strlen(path);
     if (m.file) snprintf(path + len, n - len, "/%s", m.file);
     json_decref(m.root);
+    return SQUISH_OK;
 }
 
-/* The first root that has a name hides it in later ones, as it does when a name is looked up. */
-static bool is_new(seen **list, const char *name, sq_arena *ar) {
-    for (const seen *s = *list; s; s = s->next)
-        if (strcmp(s->name, name) == 0) return false;
-    seen *one = SQ_ARENA_NEW(ar, seen);
-    if (!one) return false;
-    *one = (seen){*list, name};
-    *list = one;
-    return true;
+typedef struct {
+    bool (*fn)(void *user, const char *name, const char *path);
+    void *user;
+    seen *list;
+    sq_arena ar;
+    bool more, no_memory;
+} listing;
+
+/* Tell of a model. The first root that has a name hides it in later ones, as it does when it is looked up. */
+static void tell(listing *k, const char *name, const char *path) {
+    for (const seen *s = k->list; s; s = s->next)
+        if (strcmp(s->name, name) == 0) return;
+    seen *one = SQ_ARENA_NEW(&k->ar, seen);
+    const char *kept = sq_arena_strndup(&k->ar, name, strlen(name));
+    if (!one || !kept) {
+        k->no_memory = true;
+        return;
+    }
+    *one = (seen){k->list, kept};
+    k->list = one;
+    k->more = k->fn(k->user, kept, path);
 }
 
-static bool list_root(const char *root, bool (*fn)(void *, const char *, const char *), void *user,
-                      seen **list, sq_arena *ar) {
+static void list_root(listing *k, const char *root) {
     char **names = NULL;
     size_t n = 0;
-    if (!sq_os_is_dir(root) || sq_os_list_dir(root, ar, &names, &n, NULL) != SQUISH_OK) return true;
-    for (size_t i = 0; i < n; i++) {
+    const squish_status st = sq_os_is_dir(root) ? sq_os_list_dir(root, &k->ar, &names, &n, NULL) : SQUISH_OK;
+    if (st == SQUISH_NO_MEMORY) k->no_memory = true;
+    for (size_t i = 0; st == SQUISH_OK && k->more && !k->no_memory && i < n; i++) {
         char path[PATH_BYTES], name[SQ_STORE_NAME_MAX + 1];
         if (names[i][0] == '.' || join(path, sizeof path, NULL, root, names[i]) != SQUISH_OK) continue;
         if (has_suffix(names[i], "-compressed")) {
@@ -168,46 +184,30 @@ static bool list_root(const char *root, bool (*fn)(void *, const char *, const c
         } else if (!is_model_dir(path) && !has_suffix(names[i], ".sqw") && !has_suffix(names[i], ".gguf")) {
             continue;
         }
-        enter(path, sizeof path);
+        k->no_memory = enter(path, sizeof path, NULL) != SQUISH_OK;
         sq_store_name_of_key(names[i], name, sizeof name);
-        const char *kept =
-            strlen(names[i]) < sizeof name ? sq_arena_strndup(ar, name, strlen(name)) : names[i];
-        if (kept && is_new(list, kept, ar) && !fn(user, kept, path)) return false;
+        if (!k->no_memory) tell(k, strlen(names[i]) < sizeof name ? name : names[i], path);
     }
-    return true;
 }
-
-typedef struct {
-    bool (*fn)(void *user, const char *name, const char *path);
-    void *user;
-    seen **list;
-    sq_arena *ar;
-    bool more;
-} found_ctx;
 
 static bool list_found(void *user, const char *name, const char *path, const char *origin) {
     (void)origin;
-    found_ctx *c = user;
-    const char *kept = sq_arena_strndup(c->ar, name, strlen(name));
-    if (kept && is_new(c->list, kept, c->ar)) c->more = c->fn(c->user, kept, path);
-    return c->more;
+    listing *k = user;
+    tell(k, name, path);
+    return k->more && !k->no_memory;
 }
 
 squish_status sq_store_list(const char *home, bool (*fn)(void *user, const char *name, const char *path),
                             void *user, squish_error *err) {
-    (void)err; /* an unreadable folder holds no models */
-    squish_alloc a = sq_alloc_default();
-    sq_arena ar;
-    sq_arena_init(&ar, &a, 16 << 10, 0);
-    seen *list = NULL;
-    roots *r = SQ_ARENA_NEW(&ar, roots);
-    bool more = r != NULL;
-    if (r) find_roots(home, r);
-    for (int i = 0; more && i < r->n; i++) more = list_root(r->path[i], fn, user, &list, &ar);
-    found_ctx found = {fn, user, &list, &ar, true};
-    if (more) sq_store_found_each(list_found, &found);
-    sq_arena_deinit(&ar);
-    return r ? SQUISH_OK : sq_fail(err, SQUISH_NO_MEMORY, "store: out of memory");
+    const squish_alloc a = sq_alloc_default();
+    listing k = {.fn = fn, .user = user, .more = true};
+    roots r;
+    sq_arena_init(&k.ar, &a, 16 << 10, 0);
+    find_roots(home, &r);
+    for (int i = 0; k.more && !k.no_memory && i < r.n; i++) list_root(&k, r.path[i]);
+    if (k.more && !k.no_memory) k.no_memory = sq_store_found_each(list_found, &k, NULL) != SQUISH_OK || k.no_memory;
+    sq_arena_deinit(&k.ar);
+    return k.no_memory ? sq_fail(err, SQUISH_NO_MEMORY, "the list of models: out of memory") : SQUISH_OK;
 }
 
 /* ---- unknown names --------------------------------------------------------------------------- */
@@ -293,13 +293,11 @@ static squish_status locate_plain(const char *home, const char *name, char *out,
     for (int i = 0; *key && *key != '.' && i < r.n; i++) {
         static const char *const forms[] = {"", "-compressed", ".sqw", ".gguf"};
         for (size_t j = 0; j < SQ_COUNT(forms); j++)
-            if (snprintf(out, n, "%s/%s%s", r.path[i], key, forms[j]) < (int)n && sq_os_exists(out)) {
-                enter(out, n);
-                return SQUISH_OK;
-            }
+            if (snprintf(out, n, "%s/%s%s", r.path[i], key, forms[j]) < (int)n && sq_os_exists(out))
+                return enter(out, n, err);
     }
     wanted w = {name, out, n, false};
-    if (*name != '.' && *name != '/') sq_store_found_each(is_wanted, &w);
+    if (*name != '.' && *name != '/') SQ_TRY(sq_store_found_each(is_wanted, &w, err));
     if (w.there) return SQUISH_OK;
     if (slashed) return sq_fail(err, SQUISH_NOT_FOUND, "%s: no such file or folder", name);
     return not_found(home, name, err);
