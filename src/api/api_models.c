@@ -57,15 +57,31 @@ sq_api_model *sq_api_model_find(sq_api *api, const char *name) {
 
 sq_api_model *sq_api_model_first(sq_api *api) { return api->models; }
 
-/* Does path, links followed, lie in the folder that lists it? */
+/* The folder that a model's path must not leave: the one that lists it. Files in a snapshot of Hugging Face's
+ * cache are links to blobs of the same repository, two folders up. "": none. */
+static void folder_of(const char *path, char out[4096]) {
+    char key[4096], *slash;
+    out[0] = 0;
+    if (snprintf(out, 4096, "%s", path) >= 4096 || !(slash = strrchr(out, '/'))) {
+        out[0] = 0;
+        return;
+    }
+    *slash = 0;
+    if (sq_os_is_dir(path) || !sq_store_found_key(path, key, sizeof key) || strncmp(key, "hf--", 4) != 0)
+        return;
+    char *snapshots = strstr(out, "/snapshots/");
+    if (snapshots && !strchr(snapshots + 11, '/')) *snapshots = 0;
+}
+
+/* Does path, links followed, lie where it may? */
 static bool stays_inside(const char *path) {
-    char *real = realpath(path, NULL), *slash = strrchr(path, '/');
+    char *real = realpath(path, NULL);
     char folder[4096];
-    if (!slash || (size_t)(slash - path) >= sizeof folder) {
+    folder_of(path, folder);
+    if (!strchr(path, '/')) {
         free(real);
         return false;
     }
-    snprintf(folder, sizeof folder, "%.*s", (int)(slash - path), path);
     char *root = realpath(*folder ? folder : "/", NULL);
     const size_t n = root ? strlen(root) : 0;
     const bool ok = real && root && strncmp(real, root, n) == 0 && (real[n] == '/' || n == 1);

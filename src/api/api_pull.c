@@ -5,10 +5,12 @@
  * One job for each model that is pulled, with a thread of its own; who asks for the same while it runs
  * watches the same job. The job's thread writes what has happened under the lock and posts; the loop thread
  * reads it and tells every watcher what is new to him. When the last of them has left, the job is stopped;
- * what it has fetched stays for the next. Only names are taken, no addresses: a client shall not have the
- * server ask machines of his choice. */
+ * what it has fetched stays for the next. A checkpoint is compressed behind it, as squish run would (unless
+ * the server runs sources), so that the model answers when the last line says success. Only names are taken,
+ * no addresses: a client shall not have the server ask machines of his choice. */
 #include "api/api_int.h"
 #include "hub/hub.h"
+#include "squish_build.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -29,8 +31,9 @@ struct sq_api_pull {
     pthread_mutex_t lock;
     /* Under the lock: */
     hub_stage stage;
-    bool over, was_here;
+    bool over, was_here, building;
     squish_error err;
+    char path[4096];
     uint64_t done, total;
     char digest[80];
 };
@@ -41,7 +44,8 @@ typedef struct {
     sq_api_pull *pull; /* loop thread; NULL: none, or left */
     sq_api_call *next;
     hub_stage told; /* of the lines that went out */
-    uint64_t told_done;
+    uint64_t told_done, told_built;
+    const char *path; /* of a model that is here and needs to be compressed; NULL */
     hub_ref ref;
 } pull_state;
 
@@ -66,12 +70,58 @@ static bool on_news(void *user, const hub_news *n, squish_error *err) {
     if (n->file && n->file->kind == FETCH_SUM_SHA256)
         snprintf(p->digest, sizeof p->digest, "sha256:%s", n->file->sum);
     p->was_here = n->was_here;
+    if (n->path) snprintf(p->path, sizeof p->path, "%s", n->path);
     pthread_mutex_unlock(&p->lock);
     post(p);
     return !atomic_load(&p->stop);
 }
 
 static bool is_stopped(void *user) { return atomic_load(&((sq_api_pull *)user)->stop); }
+
+static bool on_build(void *user, const char *what, uint64_t done, uint64_t total) {
+    sq_api_pull *p = user;
+    (void)what;
+    pthread_mutex_lock(&p->lock);
+    p->building = true;
+    p->done = done;
+    p->total = total;
+    pthread_mutex_unlock(&p->lock);
+    post(p);
+    return !atomic_load(&p->stop);
+}
+
+static bool is_ready(const char *path, const squish_compress_options *o) {
+    squish_text file = {0};
+    bool ready = false;
+    const squish_status st = squish_tier_path(path, o, &file, &ready, NULL);
+    squish_text_free(&file);
+    return st == SQUISH_OK && ready;
+}
+
+/* Is path a checkpoint without the tier that the server runs? o: how to build it. */
+static bool needs_build(const sq_api *api, const char *path, squish_compress_options *o) {
+    const squish_tier tier = api->opt.tier;
+    char config[4096 + 16];
+    *o = squish_compress_options_default();
+    o->home = api->opt.home;
+    snprintf(config, sizeof config, "%s/config.json", path);
+    if (tier == SQUISH_TIER_SOURCE || !sq_os_is_dir(path) || !sq_os_exists(config)) return false;
+    o->tier = SQUISH_TIER_Q8;
+    if (tier == SQUISH_TIER_AUTO && is_ready(path, o)) return false;
+    o->tier = tier == SQUISH_TIER_AUTO ? SQUISH_TIER_0 : tier;
+    return !is_ready(path, o);
+}
+
+static squish_status build(sq_api_pull *p, squish_error *err) {
+    squish_compress_options o;
+    squish_compress_result r;
+    if (!needs_build(p->api, p->path, &o)) return SQUISH_OK;
+    o.threads = p->api->opt.threads;
+    o.resume = true;
+    o.progress = on_build;
+    o.progress_user = p;
+    return squish_compress(p->path, &o, &r, err);
+}
 
 static void *run(void *user) {
     sq_api_pull *p = user;
@@ -83,7 +133,9 @@ static void *run(void *user) {
     s.stop_user = p;
     s.connections = p->api->opt.pull_connections;
     s.rate = p->api->opt.pull_rate;
-    hub_pull(&s, &p->ref, on_news, p, &err);
+    squish_status st = SQUISH_OK;
+    if (!*p->path) st = hub_pull(&s, &p->ref, on_news, p, &err);
+    if (st == SQUISH_OK) build(p, &err);
     pthread_mutex_lock(&p->lock);
     p->over = true;
     p->err = err;
@@ -117,7 +169,7 @@ static void tell(sq_api_call *c, const sq_api_pull *p) {
     pull_state *s = c->state;
     char status[40];
     if (!c->streaming || sq_http_room(c->req) == 0) return;
-    if (p->stage >= HUB_FETCHING && p->total && p->done != s->told_done) {
+    if (!p->building && p->stage >= HUB_FETCHING && p->total && p->done != s->told_done) {
         snprintf(status, sizeof status, "pulling %.*s", DIGITS, *p->digest ? p->digest + 7 : "files");
         json_t *o = json_pack("{s:s, s:I, s:I}", "status", status, "total", (json_int_t)p->total, "completed",
                               (json_int_t)p->done);
@@ -129,6 +181,11 @@ static void tell(sq_api_call *c, const sq_api_pull *p) {
     if (fetched && s->told < HUB_VERIFYING) say(c, "verifying sha256 digest"), s->told = HUB_VERIFYING;
     if (fetched && p->stage >= HUB_WRITING && s->told < HUB_WRITING)
         say(c, "writing manifest"), s->told = HUB_WRITING;
+    if (p->building && p->total && p->done != s->told_built) {
+        sq_api_ndjson(c, json_pack("{s:s, s:I, s:I}", "status", "compressing", "total", (json_int_t)p->total,
+                                   "completed", (json_int_t)p->done));
+        s->told_built = p->done;
+    }
 }
 
 static void finish_all(sq_api_pull *p) {
@@ -166,12 +223,13 @@ static void visit(void *user) {
     free_pull(p);
 }
 
-static sq_api_pull *begin_pull(sq_api *api, const hub_ref *ref) {
+static sq_api_pull *begin_pull(sq_api *api, const hub_ref *ref, const char *here) {
     sq_api_pull *p = sq_alloc_zero(&api->alloc, sizeof *p);
     if (!p) return NULL;
     p->api = api;
     p->ref = *ref;
     p->ref.entry = NULL; /* of a catalogue that is closed */
+    if (here) snprintf(p->path, sizeof p->path, "%s", here);
     pthread_mutex_init(&p->lock, NULL);
     if (pthread_create(&p->thread, NULL, run, p) != 0) {
         free_pull(p);
@@ -187,13 +245,13 @@ static void start(sq_api_call *c) {
     pull_state *s = c->state;
     sq_api_pull *p = c->api->pulls;
     if (c->streaming) say(c, "pulling manifest");
-    if (s->here) {
+    if (s->here && !s->path) {
         sq_api_call_resume(c);
         return;
     }
     /* One that was told to stop is not joined; the new job waits for it by the lock of the store. */
     while (p && (strcmp(p->ref.name, s->ref.name) != 0 || atomic_load(&p->stop))) p = p->next;
-    if (!p) p = begin_pull(c->api, &s->ref);
+    if (!p) p = begin_pull(c->api, &s->ref, s->path);
     if (!p) {
         sq_api_refuse(&c->error, 503, "insufficient_memory", NULL, "no memory or thread for the pull");
         sq_api_call_resume(c);
@@ -243,6 +301,14 @@ static bool find_ref(sq_api_call *c, pull_state *s) {
     return true;
 }
 
+/* What is here answers, or is to be compressed first. */
+static bool settle_here(sq_api_call *c, pull_state *s, const char *path) {
+    squish_compress_options o;
+    snprintf(s->ref.name, sizeof s->ref.name, "%s", s->name);
+    if (needs_build(c->api, path, &o)) s->path = path;
+    return true;
+}
+
 static bool read_pull(sq_api_call *c, json_t *body) {
     pull_state *s = c->state;
     bool insecure = false;
@@ -260,11 +326,14 @@ static bool read_pull(sq_api_call *c, json_t *body) {
         s->here = true;
     } else {
         s->here = sq_api_store_find(c->api, s->name, &c->arena, &path, NULL) == SQUISH_OK;
+        if (s->here) return settle_here(c, s, path);
     }
     if (s->here) return true;
     if (!find_ref(c, s)) return false;
     s->here = sq_api_store_find(c->api, s->ref.name, &c->arena, &path, NULL) == SQUISH_OK;
-    return s->here || c->api->opt.pulls ||
+    if (s->here) s->name = sq_arena_strndup(&c->arena, s->ref.name, strlen(s->ref.name));
+    if (s->here) return s->name ? settle_here(c, s, path) : false;
+    return c->api->opt.pulls ||
            sq_api_refuse(&c->error, 404, "model_not_found", "model",
                          "'%.100s' is not here, and this server asks no other machine (--offline)", s->name);
 }

@@ -167,6 +167,11 @@ bool cli_hub_name(const cli *c, const char *name);
 /* squish_locate; and where the name is not here but means a model of a hub, that is pulled first, its
  * progress filling most of a bar whose rest is the caller's. */
 squish_status cli_locate(cli *c, const char *name, squish_text *path, squish_error *err);
+/* squish_locate for those who fetch nothing: a name of a hub that is not here is told how to get it. */
+squish_status cli_locate_here(const cli *c, const char *name, squish_text *path, squish_error *err);
+/* squish_plan of a model here, or of the headers of one of a hub, which are not kept. */
+squish_status cli_plan_of(cli *c, const char *name, const squish_plan_options *o, squish_text *out,
+                          squish_error *err);
 
 /* ---- models (cli_model.c) -------------------------------------------------------------------- */
 

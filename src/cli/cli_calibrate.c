@@ -13,7 +13,8 @@ static int open_source(cli *c, const char *name, squish_model **out) {
     o.tier = SQUISH_TIER_SOURCE;
     o.warn = cli_warn;
     o.warn_user = c;
-    squish_status st = squish_locate(cli_home(c), name, &path, &err);
+    squish_status st = cli_locate(c, name, &path, &err);
+    cli_progress_part(c, NULL, 0, 0);
     if (st == SQUISH_OK) st = squish_model_open(out, path.data, &o, &err);
     squish_text_free(&path);
     return st == SQUISH_OK ? 0 : cli_fail(c, &err);

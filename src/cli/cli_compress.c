@@ -145,7 +145,8 @@ int cli_compress(cli *c) {
     squish_error err = {0};
     squish_text src = {0};
     const squish_compress_options wish = options(c);
-    squish_status st = squish_locate(cli_home(c), c->args[0], &src, &err);
+    squish_status st = cli_locate(c, c->args[0], &src, &err);
+    cli_progress_part(c, NULL, 0, 0);
     int code = 0;
     for (int i = 0; st == SQUISH_OK && code == 0 && i < n; i++) {
         squish_compress_options o = wish;

@@ -17,7 +17,8 @@ static int open_both(cli *c, const char *src, const char *model, squish_model **
     o.tier = SQUISH_TIER_SOURCE;
     o.warn = cli_warn;
     o.warn_user = c;
-    squish_status st = squish_locate(cli_home(c), src, &path, &err);
+    squish_status st = cli_locate(c, src, &path, &err);
+    cli_progress_part(c, NULL, 0, 0);
     if (st == SQUISH_OK) st = squish_model_open(a, path.data, &o, &err);
     squish_text_free(&path);
     if (st != SQUISH_OK) return cli_fail(c, &err);

@@ -70,7 +70,7 @@ int cli_gc(cli *c) {
     o.user = &s;
     squish_status st = SQUISH_OK;
     if (!name) st = drop_pulls(c, &s, &freed, &err);
-    else st = squish_locate(cli_home(c), name, &path, &err);
+    else st = cli_locate_here(c, name, &path, &err);
     if (name && st == SQUISH_OK) st = squish_gc(path.data, cli_home(c), &o, &freed, &err);
     squish_text_free(&path);
     if (st != SQUISH_OK) {

@@ -24,7 +24,7 @@ const char *const cli_examples[CLI_COMMANDS][CLI_EXAMPLES_MAX] = {
     [CLI_FIDELITY] = {"squish fidelity path/to/checkpoint --tier q8",
                       "squish fidelity path/to/checkpoint other.gguf --html report.html"},
     [CLI_EXPORT] = {"squish export path/to/checkpoint --to mlx -o checkpoint-mlx"},
-    [CLI_PLAN] = {"squish plan path/to/checkpoint", "squish plan path/to/checkpoint --memory 8G --ctx 8192"},
+    [CLI_PLAN] = {"squish plan path/to/checkpoint", "squish plan qwen2.5:1.5b --memory 8G --ctx 8192"},
     [CLI_GC] = {"squish gc path/to/checkpoint --dry-run",
                 "squish gc path/to/checkpoint --keep 0 --drop-source", "squish gc"},
     [CLI_SHOW] = {"squish show", "squish show squish-tiny --tensors"},

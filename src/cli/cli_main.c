@@ -50,7 +50,8 @@ const cli_command cli_commands[CLI_COMMANDS] = {
          cli_export},
     [CLI_PLAN] = {"plan", "[MODEL]", "which tier would run here, and why",
                   "Sizes of tiers that are there or could be built, what each needs of memory, the longest "
-                  "context, and tokens a second expected from the memory rate measured now. Loads nothing.",
+                  "context, and tokens a second expected from the memory rate measured now. Loads nothing; "
+                  "of a model of a hub only the headers are fetched, and not kept.",
                   cli_plan},
     [CLI_GC] = {"gc", "[MODEL]", "remove what a model no longer needs",
                 "Without MODEL: pulls that were stopped. Else leftovers of builds go; with --keep every "

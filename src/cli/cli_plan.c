@@ -65,7 +65,7 @@ static void print_table(const json_t *o) {
 int cli_plan(cli *c) {
     const char *name = cli_take_model(c, false), *memory = cli_text(c, OPT_MEMORY);
     squish_plan_options o = squish_plan_options_default();
-    squish_text path = {0}, json = {0};
+    squish_text json = {0};
     squish_error err = {0};
     if (c->n_args) return cli_fail_text(c, 3, "no model '%.60s' (see: squish list)", c->args[0]);
     if (memory && *memory && !cli_parse_size(memory, &o.memory))
@@ -74,10 +74,7 @@ int cli_plan(cli *c) {
     o.ctx_tokens = (int32_t)cli_int(c, OPT_CTX);
     o.min_tok_s = cli_num(c, OPT_MIN_TPS);
     o.policy = cli_text(c, OPT_POLICY);
-    squish_status st = squish_locate(cli_home(c), name, &path, &err);
-    if (st == SQUISH_OK) st = squish_plan(path.data, &o, &json, &err);
-    squish_text_free(&path);
-    if (st != SQUISH_OK) return cli_fail(c, &err);
+    if (cli_plan_of(c, name, &o, &json, &err) != SQUISH_OK) return cli_fail(c, &err);
     json_t *plan = json_loads(json.data, 0, NULL);
     squish_text_free(&json);
     if (!plan) return cli_fail_text(c, 1, "plan: out of memory");

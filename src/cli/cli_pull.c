@@ -22,6 +22,9 @@ typedef struct {
     char name[SQ_STORE_NAME_MAX + 1];
     char path[4096];
     bool was_here;
+    const squish_plan_options *wish; /* of the command plan: only headers are fetched */
+    squish_text *plan;
+    bool looked; /* all that was asked for has been said */
 } puller;
 
 static bool is_stopped(void *user) {
@@ -78,6 +81,7 @@ static void say_found(const puller *p, const hub_listing *l) {
 /* Would it run here? Of headers alone; a model that cannot be read here is not fetched. */
 static bool plan(puller *p, const hub_news *n, squish_error *err) {
     char path[4096];
+    p->looked = p->wish || p->dry_run;
     squish_plan_options o = squish_plan_options_default();
     squish_text text = {0};
     squish_error why = {0};
@@ -86,6 +90,10 @@ static bool plan(puller *p, const hub_news *n, squish_error *err) {
     if (snprintf(path, sizeof path, "%s%s%s", n->dir, *n->listing->main ? "/" : "", n->listing->main) >=
         (int)sizeof path)
         return true;
+    if (p->wish) {
+        squish_plan(path, p->wish, p->plan, err);
+        return false;
+    }
     o.home = cli_home(p->c);
     o.read_gb_s = 10; /* what fits does not hang on it */
     const squish_status st = squish_plan(path, &o, &text, &why);
@@ -101,7 +109,7 @@ static bool plan(puller *p, const hub_news *n, squish_error *err) {
     if (plan) line(p, json_pack("{s:s, s:O}", "status", "planned", "plan", plan));
     json_decref(plan);
     squish_text_free(&text);
-    return true;
+    return !p->dry_run;
 }
 
 static bool say_fetching(puller *p, const hub_news *n) {
@@ -127,10 +135,7 @@ static bool on_news(void *user, const hub_news *n, squish_error *err) {
         if (!p->waited) cli_note(p->c, "squish: another program is pulling %s; waiting for it", p->name);
         p->waited = true;
         break;
-    case HUB_FOUND:
-        say_found(p, n->listing);
-        if (p->dry_run) on = false;
-        break;
+    case HUB_FOUND: say_found(p, n->listing); break;
     case HUB_HEADERS: on = plan(p, n, err) && on; break;
     case HUB_FETCHING:
     case HUB_VERIFYING: on = say_fetching(p, n) && on; break;
@@ -152,6 +157,21 @@ static squish_status pull_ref(cli *c, const hub_ref *r, puller *p, squish_error 
     snprintf(p->name, sizeof p->name, "%s", r->name);
     p->c = c;
     return hub_pull(&s, r, on_news, p, err);
+}
+
+/* As pull_ref, up to the headers: nothing of it stays that was not there before. */
+static squish_status look_ref(cli *c, const hub_ref *r, puller *p, squish_error *err) {
+    char key[2 * SQ_STORE_NAME_MAX], what[2 * SQ_STORE_NAME_MAX + 8], stage[4096] = "";
+    if (sq_store_key(r->name, key, sizeof key)) {
+        snprintf(what, sizeof what, "pulls/%s", key);
+        sq_store_place(cli_home(c), what, stage, sizeof stage, NULL);
+    }
+    const bool begun = sq_os_is_dir(stage);
+    const squish_status st = pull_ref(c, r, p, err);
+    if (!begun && *stage && sq_os_is_dir(stage)) hub_unfinished_remove(cli_home(c), key, NULL);
+    if (!p->looked || cli_signal_seen() || (p->wish && !p->plan->data)) return st;
+    *err = (squish_error){0};
+    return SQUISH_OK;
 }
 
 squish_status cli_locate(cli *c, const char *name, squish_text *path, squish_error *err) {
@@ -183,6 +203,38 @@ squish_status cli_locate(cli *c, const char *name, squish_text *path, squish_err
     return st == SQUISH_OK ? st : first.code;
 }
 
+squish_status cli_locate_here(const cli *c, const char *name, squish_text *path, squish_error *err) {
+    const squish_status st = squish_locate(cli_home(c), name, path, err);
+    if (st != SQUISH_NOT_FOUND || !name || !cli_hub_name(c, name)) return st;
+    *err = (squish_error){0};
+    return sq_fail(err, st, "'%.100s' is not on this machine yet (squish pull %.100s)", name, name);
+}
+
+squish_status cli_plan_of(cli *c, const char *name, const squish_plan_options *o, squish_text *out,
+                          squish_error *err) {
+    hub_catalog k;
+    hub_ref r;
+    squish_text path = {0};
+    puller p = {.wish = o, .plan = out};
+    squish_error first = {0};
+    squish_status st = squish_locate(cli_home(c), name, &path, &first);
+    if (st == SQUISH_NOT_FOUND && name && hub_catalog_open(&k, cli_home(c), NULL) == SQUISH_OK) {
+        squish_error wrong = {0};
+        const squish_status is = hub_name(&k, name, false, &r, &wrong);
+        if (is == SQUISH_INVALID) first = wrong, st = is;
+        if (is == SQUISH_OK) {
+            first = (squish_error){0};
+            st = squish_locate(cli_home(c), r.name, &path, NULL);
+            if (st != SQUISH_OK) st = look_ref(c, &r, &p, &first);
+        }
+        hub_catalog_close(&k);
+    }
+    if (st == SQUISH_OK && path.data) st = squish_plan(path.data, o, out, &first);
+    squish_text_free(&path);
+    if (st != SQUISH_OK) *err = first;
+    return st;
+}
+
 /* ---- the command ------------------------------------------------------------------------------ */
 
 int cli_pull(cli *c) {
@@ -196,11 +248,11 @@ int cli_pull(cli *c) {
     squish_status st = hub_name(&k, c->args[0], true, &r, &err);
     if (st == SQUISH_OK) {
         cli_progress_part(c, r.name, 0, 1);
-        st = pull_ref(c, &r, &p, &err);
+        st = p.dry_run ? look_ref(c, &r, &p, &err) : pull_ref(c, &r, &p, &err);
         cli_progress_part(c, NULL, 0, 0);
     }
     hub_catalog_close(&k);
-    if (p.dry_run && st == SQUISH_CANCELLED && !cli_signal_seen()) return 0;
+    if (p.looked && st == SQUISH_OK) return 0;
     if (st != SQUISH_OK) return cli_fail(c, &err);
     line(&p, json_pack("{s:s, s:s, s:s, s:b}", "status", "success", "name", p.name, "path", p.path,
                        "was_here", p.was_here));

@@ -2,9 +2,50 @@
  *
  * cli_show.c - facts about one model, from its file, and the list of models one can name. */
 #include "cli/cli.h"
+#include "hub/hub.h"
 
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
+
+/* ---- where it came from ---------------------------------------------------------------------- */
+
+/* Of the folder at path, or of the one the file at path lies in. */
+static void read_manifest(const char *path, sq_store_manifest *m) {
+    char dir[4096];
+    snprintf(dir, sizeof dir, "%s", path);
+    char *slash = strrchr(dir, '/');
+    if (!sq_os_is_dir(dir) && slash) *slash = 0;
+    sq_store_manifest_read(dir, m, NULL); /* root NULL: none, or a damaged one */
+}
+
+static uint64_t manifest_bytes(const sq_store_manifest *m) {
+    uint64_t sum = 0;
+    size_t i;
+    const json_t *f;
+    json_array_foreach(m->files, i, f) sum += (uint64_t)json_integer_value(json_object_get(f, "bytes"));
+    return sum;
+}
+
+static void print_manifest(const sq_store_manifest *m) {
+    char size[32], day[32] = "?";
+    const time_t when = (time_t)m->pulled;
+    struct tm t;
+    size_t i;
+    const json_t *f;
+    if (m->pulled > 0 && gmtime_r(&when, &t)) strftime(day, sizeof day, "%Y-%m-%d %H:%M UTC", &t);
+    printf("source        %s, %s%s%.40s\n", m->source ? m->source : "not stated", m->repo ? m->repo : "",
+           m->revision && *m->revision ? " at " : "", m->revision ? m->revision : "");
+    printf("licence       %s\n", m->license ? m->license : "not stated");
+    printf("came          %s, %s in %zu %s\n", day, cli_bytes(manifest_bytes(m), size),
+           json_array_size(m->files), json_array_size(m->files) == 1 ? "file" : "files");
+    json_array_foreach(m->files, i, f) {
+        const char *sum = json_string_value(json_object_get(f, "sha256"));
+        printf("file          %s, %s, sha256 %.16s\n", json_string_value(json_object_get(f, "path")),
+               cli_bytes((uint64_t)json_integer_value(json_object_get(f, "bytes")), size),
+               sum ? sum : "not noted");
+    }
+}
 
 /* ---- opening to look ------------------------------------------------------------------------- */
 
@@ -13,8 +54,10 @@ static bool has_suffix(const char *s, const char *suffix) {
     return n >= m && strcmp(s + n - m, suffix) == 0;
 }
 
-/* Looking builds nothing: a checkpoint without a tier is shown as it lies. */
-static squish_status open_to_look(const cli *c, const char *name, squish_model **out, squish_error *err) {
+/* Looking builds nothing: a checkpoint without a tier is shown as it lies. came: its manifest, where there is
+ * one (root NULL: none). */
+static squish_status open_to_look(const cli *c, const char *name, squish_model **out, sq_store_manifest *came,
+                                  squish_error *err) {
     squish_text path = {0};
     squish_model_options o = squish_model_options_default();
     const char *tier = cli_text(c, OPT_TIER);
@@ -22,7 +65,8 @@ static squish_status open_to_look(const cli *c, const char *name, squish_model *
              : strcmp(tier, "q8") == 0     ? SQUISH_TIER_Q8
              : strcmp(tier, "source") == 0 ? SQUISH_TIER_SOURCE
                                            : SQUISH_TIER_AUTO;
-    SQ_TRY(squish_locate(cli_home(c), name, &path, err));
+    SQ_TRY(cli_locate_here(c, name, &path, err));
+    read_manifest(path.data, came);
     o.text_only = has_suffix(path.data, ".gguf");
     o.allow_collapsed = true; /* its quality is one of the facts */
     const squish_status st = squish_model_open(out, path.data, &o, err);
@@ -54,9 +98,12 @@ static const char *suggestion(uint64_t available) {
 }
 
 static void put_count(uint64_t n, char out[32]) {
-    if (n >= 1000000000) snprintf(out, 32, "%.3g G", (double)n / 1e9);
-    else if (n >= 1000000) snprintf(out, 32, "%.0f M", (double)n / 1e6);
-    else snprintf(out, 32, "%llu", (unsigned long long)n);
+    if (n >= 1000000000)
+        snprintf(out, 32, "%.3g G", (double)n / 1e9);
+    else if (n >= 1000000)
+        snprintf(out, 32, "%.0f M", (double)n / 1e6);
+    else
+        snprintf(out, 32, "%llu", (unsigned long long)n);
 }
 
 /* The model that comes with the program, or a tier of it. */
@@ -187,7 +234,11 @@ int cli_show(cli *c) {
     if (c->n_args > (cli_has(c, OPT_MODEL) ? 0 : 1)) return cli_fail_text(c, 2, "show takes one model");
     squish_model *model = NULL;
     squish_error err = {0};
-    if (open_to_look(c, name, &model, &err) != SQUISH_OK) return cli_fail(c, &err);
+    sq_store_manifest came = {0};
+    if (open_to_look(c, name, &model, &came, &err) != SQUISH_OK) {
+        json_decref(came.root);
+        return cli_fail(c, &err);
+    }
     squish_model_info m;
     squish_mem_estimate e;
     squish_model_get_info(model, &m);
@@ -197,15 +248,18 @@ int cli_show(cli *c) {
         json_t *o = facts_json(model, &m);
         if (o && fits) add_memory(o, &e);
         if (o && cli_flag(c, OPT_ABOUT)) about(&m, o);
+        if (o && came.root) json_object_set(o, "manifest", came.root);
         if (o && cli_flag(c, OPT_TENSORS)) json_object_set_new(o, "tensors", tensors_json(model));
         code = cli_print_json(o);
     } else if (cli_flag(c, OPT_ABOUT)) {
         about(&m, NULL);
     } else {
         print_facts(&m, fits ? &e : NULL);
+        if (came.root) print_manifest(&came);
         if (cli_flag(c, OPT_TENSORS)) print_tensors(model);
     }
     squish_model_close(model);
+    json_decref(came.root);
     return code;
 }
 
@@ -220,8 +274,8 @@ static bool add_model(void *user, const char *name, const char *path, uint64_t b
     json_t *seen;
     size_t i;
     /* The same name further down the search path is hidden by the first. */
-    json_array_foreach(k->all, i, seen)
-        if (strcmp(json_string_value(json_object_get(seen, "name")), name) == 0) return true;
+    json_array_foreach(k->all, i, seen) if (strcmp(json_string_value(json_object_get(seen, "name")), name) ==
+                                            0) return true;
     json_array_append_new(k->all, json_pack("{s:s, s:s, s:I, s:s}", "name", name, "path", path, "bytes",
                                             (json_int_t)bytes, "tiers", tiers));
     return true;
@@ -237,7 +291,8 @@ static void print_model(const json_t *m, bool eyes) {
         return;
     if (eyes)
         printf("%-28s %10s  %-8s %s\n", name, cli_bytes((uint64_t)bytes, size), *tiers ? tiers : "-", path);
-    else printf("%s\t%lld\t%s\t%s\n", name, (long long)bytes, tiers, path);
+    else
+        printf("%s\t%lld\t%s\t%s\n", name, (long long)bytes, tiers, path);
 }
 
 int cli_list(cli *c) {

@@ -67,7 +67,8 @@ char *sq_store_made_text(const sq_store_made *m);
 squish_status sq_store_made_write(const char *home, const char *name, const sq_store_made *made,
                                   squish_error *err);
 squish_status sq_store_made_remove(const char *home, const char *name, squish_error *err);
-/* All of them, sorted; damaged ones are passed over. NO_MEMORY, as above. fn returns false to stop; made lives until it does. */
+/* All of them, sorted; damaged ones are passed over. NO_MEMORY, as above. fn returns false to stop; made lives
+ * until it does. */
 typedef bool (*sq_store_made_fn)(void *user, const char *name, const char *path, const sq_store_made *made);
 squish_status sq_store_made_each(const char *home, sq_store_made_fn fn, void *user, squish_error *err);
 
@@ -81,6 +82,7 @@ typedef struct {
     const char *name, *source, *repo, *revision, *license;
     const char *file; /* the file that is the model, where the folder itself is none; NULL */
     json_t *files;    /* [{"path", "bytes", "sha256"}] */
+    int64_t pulled;   /* unix time, of reading only */
     json_t *root;     /* json_decref */
 } sq_store_manifest;
 /* NOT_FOUND: dir has none. CORRUPT: damaged, or it names a path that leaves the folder. */

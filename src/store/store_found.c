@@ -223,7 +223,8 @@ squish_status sq_store_found_each(sq_store_found_fn fn, void *user, squish_error
             walk_lmstudio(&w, all[i].path);
     }
     sq_arena_deinit(&w.ar);
-    return w.no_memory ? sq_fail(err, SQUISH_NO_MEMORY, "models of other programs: out of memory") : SQUISH_OK;
+    return w.no_memory ? sq_fail(err, SQUISH_NO_MEMORY, "models of other programs: out of memory")
+                       : SQUISH_OK;
 }
 
 bool sq_store_found_key(const char *path, char *key, size_t n) {

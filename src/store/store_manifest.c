@@ -54,6 +54,7 @@ static squish_status take(sq_store_manifest *m, const char *what, squish_error *
     SQ_TRY(sq_json_str(m->root, "file", false, &m->file, what, err));
     if (m->file && !sq_store_file_is_plain(m->file))
         return sq_fail(err, SQUISH_CORRUPT, "%s: '%.80s' is no name for a file of a model", what, m->file);
+    SQ_TRY(sq_json_i64(m->root, "pulled", false, 0, INT64_MAX / 2, &m->pulled, what, err));
     m->files = json_object_get(m->root, "files");
     return check_files(m->files, what, err);
 }

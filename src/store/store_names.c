@@ -205,7 +205,8 @@ squish_status sq_store_list(const char *home, bool (*fn)(void *user, const char 
     sq_arena_init(&k.ar, &a, 16 << 10, 0);
     find_roots(home, &r);
     for (int i = 0; k.more && !k.no_memory && i < r.n; i++) list_root(&k, r.path[i]);
-    if (k.more && !k.no_memory) k.no_memory = sq_store_found_each(list_found, &k, NULL) != SQUISH_OK || k.no_memory;
+    if (k.more && !k.no_memory)
+        k.no_memory = sq_store_found_each(list_found, &k, NULL) != SQUISH_OK || k.no_memory;
     sq_arena_deinit(&k.ar);
     return k.no_memory ? sq_fail(err, SQUISH_NO_MEMORY, "the list of models: out of memory") : SQUISH_OK;
 }

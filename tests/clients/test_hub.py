@@ -68,13 +68,14 @@ def huggingface_hub_is_refused_and_let_in_as_squish_is(squish, hub, d):
 
 def ollamas_client_pulls_through_the_server(squish, hub, d):
     env = dict(os.environ, HF_ENDPOINT=hub["hub"], SQUISH_HOME=os.path.join(d, "home3"))
-    server, ready = start([squish, "serve", "--port", "0", "--tier", "source", "--json", "-q"], env)
+    server, ready = start([squish, "serve", "--port", "0", "--json", "-q"], env)
     try:
         import ollama
         c = ollama.Client(host=ready["ready"])
         seen = [x for x in c.pull("hf.co/me/tiny", stream=True)]
         assert seen[0].status == "pulling manifest" and seen[-1].status == "success", seen
         assert any(x.total and x.completed for x in seen)
+        assert any(x.status == "compressing" for x in seen), "the tier that it runs is made"
         assert "hf.co/me/tiny:latest" in [m.model for m in c.list().models]
         a = c.chat(model="hf.co/me/tiny", messages=[{"role": "user", "content": "What is the capital of Japan?"}],
                    options={"temperature": 0})

@@ -67,7 +67,7 @@ static void nothing(void) {}
 static squish_status do_pull(squish_error *err) {
     hub_catalog c;
     hub_ref r;
-    const hub_settings s = {.home = home, .endpoint = hub.url, .connections = 2, .retries = 1, .stall_s = 10};
+    const hub_settings s = {.home = home, .endpoint = hub.url, .connections = 2, .retries = 1, .stall_s = 600};
     SQ_TRY(hub_catalog_open(&c, home, err));
     squish_status st = hub_name(&c, "hf.co/me/small", false, &r, err);
     if (st == SQUISH_OK) st = hub_pull(&s, &r, NULL, NULL, err);
@@ -78,7 +78,7 @@ static squish_status do_pull(squish_error *err) {
 static squish_status do_pull_file(squish_error *err) {
     hub_ref r;
     const hub_settings s = {
-        .home = home, .endpoint = hub.url, .registry = hub.url, .retries = 1, .stall_s = 10};
+        .home = home, .endpoint = hub.url, .registry = hub.url, .retries = 1, .stall_s = 600};
     SQ_TRY(hub_name(NULL, "ollama.com/library/little:1b", false, &r, err));
     return hub_pull(&s, &r, NULL, NULL, err);
 }
