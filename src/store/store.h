@@ -67,8 +67,8 @@ char *sq_store_made_text(const sq_store_made *m);
 squish_status sq_store_made_write(const char *home, const char *name, const sq_store_made *made,
                                   squish_error *err);
 squish_status sq_store_made_remove(const char *home, const char *name, squish_error *err);
-/* All of them, sorted; damaged ones are passed over. NO_MEMORY, as above. fn returns false to stop; made lives
- * until it does. */
+/* All of them, sorted; damaged ones are passed over. NO_MEMORY, as above. fn returns false to stop; made
+ * lives until it does. */
 typedef bool (*sq_store_made_fn)(void *user, const char *name, const char *path, const sq_store_made *made);
 squish_status sq_store_made_each(const char *home, sq_store_made_fn fn, void *user, squish_error *err);
 

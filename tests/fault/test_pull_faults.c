@@ -67,7 +67,8 @@ static void nothing(void) {}
 static squish_status do_pull(squish_error *err) {
     hub_catalog c;
     hub_ref r;
-    const hub_settings s = {.home = home, .endpoint = hub.url, .connections = 2, .retries = 1, .stall_s = 600};
+    const hub_settings s = {
+        .home = home, .endpoint = hub.url, .connections = 2, .retries = 1, .stall_s = 600};
     SQ_TRY(hub_catalog_open(&c, home, err));
     squish_status st = hub_name(&c, "hf.co/me/small", false, &r, err);
     if (st == SQUISH_OK) st = hub_pull(&s, &r, NULL, NULL, err);
