@@ -109,10 +109,54 @@ static squish_status model_rows(bench_speed *b, json_t *rows, squish_error *err)
     return st;
 }
 
+enum { DRAWS = 16 };
+
+/* 16 draws from rows of logits, ld floats apart; in ms. */
+static squish_status time_draws(sq_sampler *s, const float *logits, size_t ld, double *ms,
+                                squish_error *err) {
+    const uint64_t begin = sq_os_now_ns();
+    for (int32_t i = 0; i < DRAWS; i++) {
+        sq_sample_result drawn;
+        SQ_TRY(sq_sampler_draw(s, logits + (size_t)i * ld, NULL, i, -1, &drawn, err));
+    }
+    *ms = (double)(sq_os_now_ns() - begin) / 1e6;
+    return SQUISH_OK;
+}
+
+/* A row as models that were trained give: a bell around 0, and 64 ids that stand out, less and less. Random
+ * weights give one where every id is as likely as any, which no text does, and drawing looks at them all. */
+static void make_peaks(float *row, int32_t n, uint64_t seed) {
+    for (int32_t i = 0; i < n; i++) {
+        const uint64_t r = sq_splitmix64(&seed);
+        float sum = 0;
+        for (int32_t k = 0; k < 4; k++) sum += (float)(r >> 16 * k & 0xFFFF) / 65536.0f - 0.5f;
+        row[i] = 3.5f * sum; /* of a deviation of 2 */
+    }
+    for (int32_t k = 0; k < 64; k++)
+        row[sq_splitmix64(&seed) % (uint64_t)n] = 18.0f - 2.0f * logf((float)(1 + k));
+}
+
+/* The same draws from such rows. */
+static squish_status peak_row(bench_speed *b, sq_sampler *s, json_t *rows, squish_error *err) {
+    const squish_alloc alloc = sq_alloc_default();
+    const size_t bytes = DRAWS * (size_t)b->m->cfg.n_vocab * sizeof(float);
+    squish_status st = SQUISH_OK;
+    double ms[BENCH_RUNS_MAX];
+    float *logits = sq_alloc_zero(&alloc, bytes);
+    if (!logits) return sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory");
+    for (int32_t i = 0; i < DRAWS; i++)
+        make_peaks(logits + (size_t)i * (size_t)b->m->cfg.n_vocab, b->m->cfg.n_vocab, (uint64_t)i + 1);
+    for (int32_t run = -1; run < b->o->runs && st == SQUISH_OK; run++)
+        st = time_draws(s, logits, (size_t)b->m->cfg.n_vocab, &ms[run < 0 ? 0 : run], err);
+    sq_alloc_free(&alloc, logits, bytes);
+    if (st != SQUISH_OK) return st;
+    return bench_row(rows, "accept 16 rows of peaks", "ms", ms, b->o->runs, NAN, BENCH_SMALL_IS_GOOD, err);
+}
+
 /* What guessing and accepting cost beside the step: an n-gram sought in 2,048 tokens, heads, and 16 rows of
  * logits drawn from. */
 static squish_status logic_rows(bench_speed *b, json_t *rows, squish_error *err) {
-    enum { HISTORY = 2048, FINDS = 1000, DRAWS = 16 };
+    enum { HISTORY = 2048, FINDS = 1000 };
     const squish_alloc alloc = sq_alloc_default();
     sq_ngram *g = NULL;
     sq_sampler *sampler = NULL;
@@ -131,19 +175,15 @@ static squish_status logic_rows(bench_speed *b, json_t *rows, squish_error *err)
     const float *logits = sq_seq_logits(b->s);
     const size_t ld = sq_forward_logits_ld(b->e->f);
     for (int32_t run = 0; run < runs; run++) {
-        uint64_t begin = sq_os_now_ns();
+        const uint64_t begin = sq_os_now_ns();
         for (int32_t i = 0; i < FINDS; i++) most += sq_ngram_find(g, ids, SQ_GUESS_MAX, &length);
         find[run] = (double)(sq_os_now_ns() - begin) / 1e3 / FINDS;
-        begin = sq_os_now_ns();
-        for (int32_t i = 0; i < DRAWS; i++) {
-            sq_sample_result drawn;
-            SQ_GUARD(sq_sampler_draw(sampler, logits + (size_t)i * ld, NULL, i, -1, &drawn, err));
-        }
-        accept[run] = (double)(sq_os_now_ns() - begin) / 1e6;
+        SQ_GUARD(time_draws(sampler, logits, ld, &accept[run], err));
     }
     SQ_GUARD(bench_row(rows, most > 0 ? "n-gram guess" : "n-gram found nothing", "us", find, runs, NAN,
                        BENCH_SMALL_IS_GOOD, err));
     SQ_GUARD(bench_row(rows, "accept 16 rows", "ms", accept, runs, NAN, BENCH_SMALL_IS_GOOD, err));
+    SQ_GUARD(peak_row(b, sampler, rows, err));
     SQ_GUARD(draft_rows(b, sampler, rows, err));
 fail:
     sq_sampler_free(sampler);
