@@ -556,7 +556,7 @@ squish_status squish_gen_next(squish_gen *g, squish_gen_event *ev, squish_error 
 typedef struct {
     int32_t prompt_tokens, reused_tokens, completion_tokens;
     int32_t forced_tokens; /* of the completion: the only ones a grammar left, so no step was made for them */
-    int32_t checked_tokens; /* drawn while their mask was not there yet, then shown to the grammar */
+    int32_t checked_tokens; /* drawn without their mask, which was not there yet, and shown to the grammar */
     int32_t guessed_tokens, right_tokens; /* speculation: tried, and of these, kept */
     int64_t seed;
     double prefill_ms, ttft_ms, decode_ms; /* decode_ms: from the first token to the last */

@@ -187,13 +187,43 @@ static int only_byte(sq_gram *g, uint32_t at, uint32_t *next) {
     return byte;
 }
 
+/* Do two bytes lead on, which is seen without making a step? t matches something; of its parts that is
+ * certain where no intersection or complement is in them. */
+static bool begins_wide(const gram_pool *p, gram_term t) {
+    gram_node x = GRAM_AT(p->nodes, gram_node, t);
+    for (; x.kind == TERM_CAT; t = x.b, x = GRAM_AT(p->nodes, gram_node, t)) {
+        if (begins_wide(p, x.a)) return true;
+        if (!gram_nullable(p, x.a)) return false;
+    }
+    if (x.kind == TERM_REP) return !GRAM_AT(p->nodes, gram_node, x.a).logic && begins_wide(p, x.a);
+    for (uint32_t i = 0; x.kind == TERM_ALT && i < x.b; i++) {
+        const gram_term kid = GRAM_AT(p->kids, uint32_t, x.a + i);
+        if (!GRAM_AT(p->nodes, gram_node, kid).logic && begins_wide(p, kid)) return true;
+    }
+    if (x.kind != TERM_SET) return false;
+    const gram_set *s = &GRAM_AT(p->sets, gram_set, x.a);
+    int n = 0;
+    for (int w = 0; w < 4; w++) n += __builtin_popcountll(s->w[w]);
+    return n > 1;
+}
+
+static bool is_wide(const sq_gram *g, const gram_place *x) {
+    for (uint32_t i = 0; i < x->n; i++) {
+        const uint32_t lex = GRAM_AT(g->pairs, gram_pair, x->off + i).lex;
+        const gram_lex_state *s = &GRAM_AT(g->lex, gram_lex_state, lex);
+        for (uint32_t k = 0; k < s->n; k++)
+            if (begins_wide(&g->pool, GRAM_AT(g->lex_items, gram_lex_item, s->off + k).left)) return true;
+    }
+    return false;
+}
+
 bool sq_matcher_is_narrow(sq_matcher *m) {
     sq_gram *g = m->g;
     const uint32_t at = sq_matcher_place(m);
     uint32_t next;
     gram_lock(g);
     if (GRAM_AT(g->places, gram_place, at).steps == GRAM_STEPS_UNKNOWN) {
-        const bool one = only_byte(g, at, &next) >= 0;
+        const bool one = !is_wide(g, &GRAM_AT(g->places, gram_place, at)) && only_byte(g, at, &next) >= 0;
         GRAM_AT(g->places, gram_place, at).steps = one ? GRAM_STEPS_ONE : GRAM_STEPS_MANY;
     }
     const bool narrow = GRAM_AT(g->places, gram_place, at).steps == GRAM_STEPS_ONE;

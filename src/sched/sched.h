@@ -190,7 +190,9 @@ int32_t sq_answer_guess(const sq_answer *a, const float *logits, const int32_t *
 int32_t sq_answer_tokens(const sq_answer *a); /* drawn so far */
 int32_t sq_answer_forced(const sq_answer *a); /* of those, without logits */
 int32_t sq_answer_left(const sq_answer *a); /* tokens it may still have, by max_tokens */
-int32_t sq_answer_unmasked(const sq_answer *a); /* and drawn first, then checked: the mask was late */
+/* And drawn first, then checked: the mask was late; or none was begun. */
+int32_t sq_answer_unmasked(const sq_answer *a);
+int32_t sq_answer_blind(const sq_answer *a);
 
 squish_status sq_gen_new(sq_gen **out, sq_seq *s, const int32_t *prompt, size_t n,
                          const squish_gen_options *opt, squish_error *err);

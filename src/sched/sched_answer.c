@@ -16,6 +16,9 @@
 enum { TEXT_RESERVE = 8192, TEXT_MAX = 1 << 20, BREAKERS_MAX = 4096 };
 /* A mask is late after so many microseconds beyond the forward pass; so many tokens are tried without it. */
 enum { LATE_US = 200, TRIES_MAX = 64 };
+/* Where no mask is there, the token is drawn first and shown to the grammar, so often; a model that was
+ * refused has masks begun for the next 1, 2, 4 ... places of that kind. */
+enum { BLIND_TRIES = 2, BLIND_PAUSE_MAX = 8 };
 
 struct sq_answer {
     squish_alloc alloc;
@@ -46,7 +49,9 @@ struct sq_answer {
     bool free_choice; /* the filters of the sampler do not depend on the mask */
     bool jumps;       /* forced text is cut as the tokenizer cuts it: */
     sq_jump jump;
-    int32_t n_forced, n_unmasked;
+    bool blind; /* tokens are to be drawn before there is a mask, until one is refused */
+    int32_t blind_pause, blind_left; /* places to have masks begun for: after a refusal, and now */
+    int32_t n_forced, n_unmasked, n_blind;
 };
 
 static squish_status check_options(const squish_gen_options *o, squish_error *err) {
@@ -203,6 +208,7 @@ int32_t sq_answer_left(const sq_answer *a) {
     return a->max_tokens < 0 ? INT32_MAX : a->max_tokens - a->n_done;
 }
 int32_t sq_answer_unmasked(const sq_answer *a) { return a->n_unmasked; }
+int32_t sq_answer_blind(const sq_answer *a) { return a->n_blind; }
 bool sq_answer_wants_token(const sq_answer *a) { return !a->finished && a->max_tokens != 0; }
 
 static void close_text(sq_answer *a, squish_gen_event *ev, squish_finish why) {
@@ -231,12 +237,25 @@ static bool show(sq_answer *a, int32_t id, squish_gen_event *ev) {
 
 /* ---- under a grammar -------------------------------------------------------------------------- */
 
+/* Most tokens of a model that writes what it is to write are right, and to show one to the grammar takes a
+ * hundredth of a mask. */
+static bool goes_blind(sq_answer *a) {
+    if (!a->free_choice || a->n_done < a->min_tokens) return false;
+    if (a->blind_left == 0) return true;
+    a->blind_left--;
+    return false;
+}
+
 static void begin_mask(sq_answer *a, sq_masks *w) {
     if (a->mask_state == MASK_BEGUN || a->mask_state == MASK_THERE) return;
     if (a->mask_state == MASK_LATE) sq_masks_wait(a->masks, &a->job, -1);
     a->mask_state = MASK_NONE;
+    a->blind = false;
     a->job.place = sq_matcher_place(a->matcher);
     if (sq_gram_has_mask_at(a->job.g, a->job.trie, a->job.place)) return; /* waking a thread takes longer */
+    a->blind = goes_blind(a);
+    if (a->blind) a->n_places = 0;
+    if (a->blind) return;
     a->masks = w;
     sq_masks_begin(w, &a->job);
     a->mask_state = MASK_BEGUN;
@@ -344,21 +363,38 @@ int32_t sq_answer_allows(sq_answer *a, const int32_t *ids, int32_t n) {
     return k;
 }
 
-/* The mask is late: draw from everything, then ask the grammar, and again without what it refused. Where the
- * filters do not look at the mask this is the token that would have been drawn with it. */
-static squish_status draw_unmasked(sq_answer *a, const float *logits, int32_t position, bool *done,
+/* Draw from everything, then ask the grammar, and again without what it refused. Where the filters do not
+ * look at the mask this is the token that would have been drawn with it. */
+static squish_status draw_unmasked(sq_answer *a, const float *logits, int32_t position, int tries, bool *done,
                                    squish_error *err) {
     const int32_t rest = a->m->cfg.n_vocab % 64;
     memset(a->tried, 0xFF, a->mask_words * sizeof *a->tried);
     if (rest) a->tried[a->mask_words - 1] = (1ull << rest) - 1;
     *done = false;
-    for (int i = 0; i < TRIES_MAX && !*done; i++) {
+    for (int i = 0; i < tries && !*done; i++) {
         SQ_TRY(sq_sampler_draw(a->sampler, logits, a->tried, position, a->n_top, &a->drawn, err));
         const int32_t id = a->drawn.id;
         SQ_TRY(follow(a, id, done, err));
         a->tried[id / 64] &= ~(1ull << id % 64);
     }
+    return SQUISH_OK;
+}
+
+static squish_status draw_late(sq_answer *a, const float *logits, int32_t position, bool *done,
+                               squish_error *err) {
+    SQ_TRY(draw_unmasked(a, logits, position, TRIES_MAX, done, err));
     if (*done) a->mask_state = MASK_LATE, a->n_unmasked++;
+    return SQUISH_OK;
+}
+
+static squish_status draw_blind(sq_answer *a, const float *logits, int32_t position, bool *done,
+                                squish_error *err) {
+    SQ_TRY(draw_unmasked(a, logits, position, BLIND_TRIES, done, err));
+    a->blind = *done;
+    a->n_blind += *done;
+    const int32_t next = a->blind_pause ? 2 * a->blind_pause : 1;
+    a->blind_pause = *done ? 0 : next < BLIND_PAUSE_MAX ? next : BLIND_PAUSE_MAX;
+    a->blind_left = a->blind_pause;
     return SQUISH_OK;
 }
 
@@ -401,9 +437,12 @@ static squish_status draw_grammatical(sq_answer *a, const float *logits, int32_t
     bool done = false;
     SQ_TRY(look_for_jump(a, err));
     if (sq_jump_is_on(&a->jump)) return draw_forced(a, logits, position, err);
-    if (logits && a->free_choice && a->n_done >= a->min_tokens && a->mask_state == MASK_BEGUN &&
-        !sq_masks_wait(a->masks, &a->job, LATE_US))
-        SQ_TRY(draw_unmasked(a, logits, position, &done, err));
+    if (logits && a->blind && a->mask_state == MASK_NONE &&
+        !sq_gram_has_mask_at(a->job.g, a->job.trie, sq_matcher_place(a->matcher)))
+        SQ_TRY(draw_blind(a, logits, position, &done, err));
+    else if (logits && a->free_choice && a->n_done >= a->min_tokens && a->mask_state == MASK_BEGUN &&
+             !sq_masks_wait(a->masks, &a->job, LATE_US))
+        SQ_TRY(draw_late(a, logits, position, &done, err));
     return done ? SQUISH_OK : draw_masked(a, logits, position, err);
 }
 

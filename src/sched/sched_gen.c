@@ -133,7 +133,7 @@ void sq_gen_stats(const sq_gen *g, squish_gen_stats *o) {
                             .reused_tokens = g->n_reused,
                             .completion_tokens = sq_answer_tokens(g->answer),
                             .forced_tokens = sq_answer_forced(g->answer),
-                            .checked_tokens = sq_answer_unmasked(g->answer),
+                            .checked_tokens = sq_answer_unmasked(g->answer) + sq_answer_blind(g->answer),
                             .guessed_tokens = sq_spec_counts(g->spec).guessed + g->n_guesses,
                             .right_tokens = sq_spec_counts(g->spec).right + g->n_right,
                             .seed = sq_answer_seed(g->answer)};

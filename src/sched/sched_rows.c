@@ -133,7 +133,7 @@ static void note_token(sq_batch *b, sq_job *j, uint64_t t) {
     pthread_mutex_lock(&j->lock);
     squish_gen_stats *g = &j->stats.gen;
     g->forced_tokens = sq_answer_forced(j->answer);
-    g->checked_tokens = sq_answer_unmasked(j->answer);
+    g->checked_tokens = sq_answer_unmasked(j->answer) + sq_answer_blind(j->answer);
     const bool first = g->completion_tokens++ == 0;
     if (first)
         j->t_first = t, g->ttft_ms = (double)(t - j->t_submit) / 1e6;

@@ -237,9 +237,10 @@ static void noise(float *logits, size_t n, uint64_t seed) {
     for (size_t i = 0; i < n; i++) logits[i] = (float)(sq_splitmix64(&seed) >> 40) / (float)(1 << 22);
 }
 
-/* An answer from noise. stuck: while it waits for a mask, another one in front of it is held up. */
+/* An answer from noise: how many tokens were drawn while their mask was late, and before there was one.
+ * stuck: while it waits for a mask, another one in front of it is held up. */
 static int32_t from_noise(const squish_gen_options *o, sq_masks *w, squish_grammar *stuck, int32_t *ids,
-                          int32_t *n) {
+                          int32_t *n, int32_t *blind) {
     const size_t vocab = (size_t)shared.m->cfg.n_vocab;
     float *logits = malloc(vocab * sizeof *logits);
     uint64_t *mask = malloc((vocab + 63) / 64 * sizeof *mask);
@@ -264,15 +265,16 @@ static int32_t from_noise(const squish_gen_options *o, sq_masks *w, squish_gramm
         if (stuck) sq_masks_wait(w, &in_front, -1);
     }
     const int32_t unmasked = sq_answer_unmasked(a);
+    *blind = sq_answer_blind(a);
     sq_answer_free(a);
     free(mask);
     free(logits);
     return unmasked;
 }
 
-static void a_late_mask_changes_nothing(void **state) {
+static void masks_that_are_late_or_not_made_change_nothing(void **state) {
     (void)state;
-    int32_t ids[CTX], late_ids[CTX], n, n_late;
+    int32_t ids[CTX], late_ids[CTX], n, n_late, blind;
     squish_error err = {0};
     const squish_alloc alloc = sq_alloc_default();
     squish_grammar *stuck = grammar(0);
@@ -285,15 +287,16 @@ static void a_late_mask_changes_nothing(void **state) {
         squish_gen_options o = options(k ? 1.0f : 0.0f, g);
         o.sampling.top_p = 1;
         o.max_tokens = 12;
-        assert_int_equal(from_noise(&o, NULL, NULL, ids, &n), 0);
+        assert_int_equal(from_noise(&o, NULL, NULL, ids, &n, &blind), 0);
+        assert_int_equal(blind, 0);
         squish_grammar_free(g); /* one that has no masks yet */
         assert_ok(squish_grammar_new(&g, shared.m, SQUISH_GRAMMAR_REGEX, regex, strlen(regex), &err), &err);
         o.grammar = g;
-        const int32_t unmasked = from_noise(&o, w, stuck, late_ids, &n_late);
+        const int32_t unmasked = from_noise(&o, w, stuck, late_ids, &n_late, &blind);
         assert_true(n > 3);
         assert_int_equal(n, n_late);
         assert_memory_equal(ids, late_ids, (size_t)n * sizeof *ids);
-        assert_true(unmasked > 0);
+        assert_true(unmasked > 0 && blind > 0);
         squish_grammar_free(g);
     }
     sq_masks_free(w);
@@ -306,7 +309,7 @@ static void a_late_mask_changes_nothing(void **state) {
 static void masks_behind_guesses_are_made_beside_the_step(void **state) {
     (void)state;
     enum { GUESSES = 5, PATIENCE = 20000 };
-    int32_t ids[CTX], n;
+    int32_t ids[CTX], n, blind;
     squish_error err = {0};
     const squish_alloc alloc = sq_alloc_default();
     sq_masks *w;
@@ -315,9 +318,10 @@ static void masks_behind_guesses_are_made_beside_the_step(void **state) {
     for (int k = 0; k < 2; k++) {
         squish_grammar *g;
         assert_ok(squish_grammar_new(&g, shared.m, SQUISH_GRAMMAR_REGEX, regex, strlen(regex), &err), &err);
-        squish_gen_options o = options(0, g);
+        squish_gen_options o = options(1, g);
+        o.sampling.top_p = 0.9f; /* looks at the mask, so that it has to be there */
         o.max_tokens = 12;
-        from_noise(&o, NULL, NULL, ids, &n);
+        from_noise(&o, NULL, NULL, ids, &n, &blind);
         assert_true(n > GUESSES);
         squish_grammar_free(g);
         assert_ok(squish_grammar_new(&g, shared.m, SQUISH_GRAMMAR_REGEX, regex, strlen(regex), &err), &err);
@@ -349,7 +353,7 @@ int main(void) {
         cmocka_unit_test(a_batch_gives_the_answers_of_solo_runs),
         cmocka_unit_test(forced_text_is_cut_as_the_tokenizer_cuts_it),
         cmocka_unit_test(where_forced_text_ends_the_model_chooses),
-        cmocka_unit_test(a_late_mask_changes_nothing),
+        cmocka_unit_test(masks_that_are_late_or_not_made_change_nothing),
         cmocka_unit_test(masks_behind_guesses_are_made_beside_the_step),
     };
     return cmocka_run_group_tests(tests, open_shared, close_shared);
