@@ -123,7 +123,7 @@ def equal(o):
             f.write(json.dumps({"prompt": piece + "\n" + piece[:rng.randrange(8, 60)], "max_tokens": 12}) + "\n")
         f.flush()
         how = {"ngram": ("n-grams", ["--spec-guesses", 7]), "heads": ("heads", ["--spec-guesses", 4]),
-               "draft": ("another model", ["--tier", "source", "--draft", small_tier(o), "--spec-guesses", 4]),
+               "draft": ("another model", ["--draft", MOE, "--spec-guesses", 4]),
                "skip": ("first layers", ["--spec-guesses", 2])}
         all_found = {how[k][0]: targets.bench(o, "spec", TINY, "--text", f.name, "--runs", 1, "--spec", k, *how[k][1]) for k in o.by.split(",") if k in how}
     out = []
