@@ -708,6 +708,8 @@ squish_status squish_made_json(const char *home, const char *name, squish_text *
 typedef bool (*squish_list_fn)(void *user, const char *name, const char *path, uint64_t bytes,
                                const char *tiers);
 squish_status squish_list(const char *home, squish_list_fn fn, void *user, squish_error *err);
+/* The same of one model at path: fn is called once, with its bytes and ready tiers. */
+void squish_list_model(const char *home, const char *name, const char *path, squish_list_fn fn, void *user);
 
 /* ---- schemas --------------------------------------------------------------------------------- */
 

@@ -91,20 +91,36 @@ static bool stays_inside(const char *path) {
 }
 
 typedef struct {
+    const sq_api *api;
     squish_list_fn fn;
     void *user;
+    bool sized, more;
 } inside;
 
-static bool list_inside(void *user, const char *name, const char *path, uint64_t bytes, const char *tiers) {
-    const inside *in = user;
-    if (strcmp(tiers, "made") == 0) return true; /* sq_store_made_each lists them */
+static bool keep_more(void *user, const char *name, const char *path, uint64_t bytes, const char *tiers) {
+    inside *in = user;
+    in->more = in->fn(in->user, name, path, bytes, tiers);
+    return in->more;
+}
+
+/* What a link leads to outside is not opened, not even to see how large it is. */
+static bool list_inside(void *user, const char *name, const char *path) {
+    inside *in = user;
     if (strlen(name) > SQ_API_NAME_MAX || !stays_inside(path)) return true;
-    return in->fn(in->user, name, path, bytes, tiers);
+    if (in->sized)
+        squish_list_model(in->api->opt.home, name, path, keep_more, in);
+    else
+        keep_more(in, name, path, 0, "");
+    return in->more;
+}
+
+static squish_status each(const sq_api *api, squish_list_fn fn, void *user, bool sized, squish_error *err) {
+    inside in = {api, fn, user, sized, true};
+    return sq_store_list(api->opt.home, list_inside, &in, err);
 }
 
 squish_status sq_api_store_each(sq_api *api, squish_list_fn fn, void *user, squish_error *err) {
-    inside in = {fn, user};
-    return squish_list(api->opt.home, list_inside, &in, err);
+    return each(api, fn, user, true, err);
 }
 
 typedef struct {
@@ -140,7 +156,7 @@ static squish_status find_path(sq_api *api, const char *name, size_t n, sq_arena
             return SQUISH_OK;
         }
     search s = {.name = name, .n = n, .ar = ar};
-    SQ_TRY(sq_api_store_each(api, match, &s, err));
+    SQ_TRY(each(api, match, &s, false, err));
     *path = s.path;
     if (s.path) return SQUISH_OK;
     return sq_fail(err, SQUISH_NOT_FOUND, "no model '%.100s' here (GET /v1/models lists them)", name);

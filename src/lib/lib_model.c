@@ -91,6 +91,11 @@ squish_status squish_list(const char *home, squish_list_fn fn, void *user, squis
     return c.stopped ? SQUISH_OK : sq_store_made_each(home, list_made, &c, err);
 }
 
+void squish_list_model(const char *home, const char *name, const char *path, squish_list_fn fn, void *user) {
+    list_ctx c = {fn, user, home, false};
+    list_one(&c, name, path);
+}
+
 const char *squish_quality_name(squish_quality q) {
     static const char *const names[] = {"unverified", "ok", "degraded", "collapsed"};
     return q >= SQUISH_QUALITY_UNVERIFIED && q <= SQUISH_QUALITY_COLLAPSED ? names[q] : "?";

@@ -3,10 +3,10 @@
  * test_hub_name.c - what names mean and that hostile ones lead nowhere; what hubs answer, read strictly. */
 #include "fetch/fetch_pool.h"
 #include "hub/hub.h"
+#include "support/hostile_names.h"
 #include "support/model_run.h"
 
 #include <stdio.h>
-#include <sys/inotify.h>
 #include <unistd.h>
 
 /* ---- names ----------------------------------------------------------------------------------- */
@@ -79,124 +79,34 @@ static void the_bundled_catalogue_is_whole(void **state) {
 
 /* ---- hostile names --------------------------------------------------------------------------- */
 
-/* The i-th of 500: ways out, in forms that some decoder somewhere takes for a way out. */
-static void hostile(int i, const char *outside, char *out, size_t n) {
-    static const char *const ways[] = {"../",
-                                       "..\\",
-                                       "%2e%2e/",
-                                       "..%2f",
-                                       "%2e%2e%2f",
-                                       "....//",
-                                       "..;/",
-                                       "/",
-                                       "//",
-                                       "~/",
-                                       "file:///",
-                                       "./../",
-                                       "a/../../",
-                                       "hf.co/../",
-                                       "hf.co/a/../",
-                                       "hf.co/a/..",
-                                       "hf.co//",
-                                       "ollama.com/../",
-                                       "\xc0\xae\xc0\xae/",
-                                       "models/../../"};
-    static const char *const ends[] = {"secret",
-                                       "outside/models/secret",
-                                       "secret:latest",
-                                       "secret\n",
-                                       "secret .",
-                                       "secret/.",
-                                       "secret\\..",
-                                       "CON",
-                                       ".secret",
-                                       "secret.made.json",
-                                       "secret:../x",
-                                       "sha256-../secret",
-                                       "secret@../x",
-                                       "secret%00",
-                                       "secret\x7f",
-                                       "-rf",
-                                       "..",
-                                       "secret/../../..",
-                                       "\xff\xfe",
-                                       "secret?x#y",
-                                       "outside",
-                                       "link",
-                                       "link/secret",
-                                       "LINK/secret",
-                                       "models/link/secret"};
-    const int way = i % (int)SQ_COUNT(ways), end = i / (int)SQ_COUNT(ways) % (int)SQ_COUNT(ends);
-    if (way == 7)
-        snprintf(out, n, "%s/%s", outside, ends[end]); /* absolute */
-    else
-        snprintf(out, n, "%s%s", ways[way], ends[end]);
-}
-
-static int count_events(int fd) {
-    char bytes[16384];
-    int n = 0;
-    for (ssize_t got; (got = read(fd, bytes, sizeof bytes)) > 0;)
-        for (ssize_t at = 0; at < got; n++)
-            at +=
-                (ssize_t)(sizeof(struct inotify_event) + ((struct inotify_event *)(void *)(bytes + at))->len);
-    return n;
-}
-
 static void five_hundred_hostile_names_open_nothing_outside(void **state) {
     (void)state;
-    char top[] = "/tmp/squish-names-XXXXXX", home[64], outside[64], path[256], link_to[256], name[512];
-    assert_non_null(mkdtemp(top));
-    snprintf(home, sizeof home, "%s/home", top);
-    snprintf(outside, sizeof outside, "%s/outside", top);
-    snprintf(path, sizeof path, "%s/models/secret", outside);
-    assert_int_equal(sq_os_mkdirs(path, NULL), SQUISH_OK);
-    snprintf(path, sizeof path, "%s/models", home);
-    assert_int_equal(sq_os_mkdirs(path, NULL), SQUISH_OK);
-    snprintf(link_to, sizeof link_to, "%s/models/secret", outside);
-    snprintf(path, sizeof path, "%s/models/link", home);
-    assert_int_equal(symlink(link_to, path), 0);
-    snprintf(path, sizeof path, "%s/models/secret/config.json", outside);
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    fputs("{}", f);
-    fclose(f);
-    const int fd = inotify_init1(IN_NONBLOCK);
-    assert_true(fd >= 0);
-    static const char *const watched[] = {"", "/models", "/models/secret"};
-    for (size_t i = 0; i < SQ_COUNT(watched); i++) {
-        snprintf(path, sizeof path, "%s%s", outside, watched[i]);
-        assert_true(inotify_add_watch(fd, path, IN_ALL_EVENTS) >= 0);
-    }
+    hostile_place h;
+    char name[512];
+    assert_true(hostile_begin(&h));
     hub_catalog c;
     squish_error err = {0};
-    assert_ok(hub_catalog_open(&c, home, &err), &err);
-    hub_settings s = {.home = home, .endpoint = "http://127.0.0.1:9", .retries = 1};
+    assert_ok(hub_catalog_open(&c, h.home, &err), &err);
+    const hub_settings s = {.home = h.home, .endpoint = "http://127.0.0.1:9", .retries = 1};
     int taken = 0;
-    for (int i = 0; i < 500; i++) {
+    for (int i = 0; i < HOSTILE_NAMES; i++) {
         char key[512];
         sq_store_made m;
         hub_ref r;
-        hostile(i, outside, name, sizeof name);
+        hostile_name(i, h.outside, name, sizeof name);
         if (sq_store_key(name, key, sizeof key)) assert_true(!strchr(key, '/') && key[0] != '.');
-        assert_int_not_equal(sq_store_made_read(home, name, &m, NULL), SQUISH_OK);
-        assert_int_not_equal(sq_store_remove(home, name, NULL), SQUISH_OK);
-        assert_int_not_equal(sq_store_copy(home, "secret", name, NULL), SQUISH_OK);
-        assert_int_not_equal(hub_unfinished_remove(home, name, NULL), SQUISH_OK);
+        assert_int_not_equal(sq_store_made_read(h.home, name, &m, NULL), SQUISH_OK);
+        assert_int_not_equal(sq_store_remove(h.home, name, NULL), SQUISH_OK);
+        assert_int_not_equal(sq_store_copy(h.home, "secret", name, NULL), SQUISH_OK);
+        assert_int_not_equal(hub_unfinished_remove(h.home, name, NULL), SQUISH_OK);
         if (hub_name(&c, name, true, &r, NULL) != SQUISH_OK) continue;
         taken++; /* of those it takes for a name, a pull stays in the store as well */
         assert_int_not_equal(hub_pull(&s, &r, NULL, NULL, NULL), SQUISH_OK);
     }
     assert_true(taken < 100);
-    assert_int_equal(count_events(fd), 0);
-    snprintf(path, sizeof path, "%s/models/secret/config.json", outside);
-    f = fopen(path, "rb"); /* and one that does would have been seen */
-    assert_non_null(f);
-    fclose(f);
-    assert_true(count_events(fd) > 0);
-    close(fd);
+    assert_true(hostile_end(&h));
     hub_catalog_close(&c);
-    remove_tree(top);
+    remove_tree(h.top);
 }
 
 /* ---- what hubs answer ------------------------------------------------------------------------ */
