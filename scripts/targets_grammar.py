@@ -167,56 +167,16 @@ def suites(o):
 
 # ---- speed of answers ---------------------------------------------------------------------------------------------
 
-LIST = {"type": "array", "items": closed(name=TEXT, year=WHOLE), "minItems": 10000}
-STORY = "Once upon a time there was a river"  # squish-tiny goes on for long, in words that PROSE takes
-PROSE = r"""root ::= part+
-part ::= word | [ \n] | mark | "\"" part+ "\""
-word ::= [A-Za-z'\u2019-]+ | [0-9]+
-mark ::= [.,;:!?]
-"""
-
-
-def in_turn(o, rounds, *commands):
-    """Answers of commands that run in turn, one list for each, and the median of (tok/s of the second over the first)."""
-    lists = [[] for _ in commands]
-    for i in range(rounds):
-        for k in (0, 1) if i % 2 else (1, 0):
-            lists[k].append(answer(o, *commands[k]))
-    ratios = sorted(b["decode_tok_s"] / a["decode_tok_s"] for a, b in zip(*lists))
-    return *lists, ratios
-
-
-def decode_row(name, lists, ratios, more=""):
-    free, bound = (statistics.median(r["decode_tok_s"] for r in l) for l in lists)
-    ratio = statistics.median(ratios)
-    return row(f"decode with {name}", ">= 0.98", f"{ratio:.3f} ({bound:.1f} over {free:.1f} tok/s; {ratios[0]:.2f} to {ratios[-1]:.2f}){more}",
-               ratio >= 0.98, "scripts/targets_grammar.py --part decode")
-
-
-def guesses_of(r):
-    return f"{r['right_tokens']} of {r['guessed_tokens']} guesses right"
-
-
 def decode(o):
-    """With a schema the text is another one, and how well it can be guessed is a matter of the text: so schemas are measured
-    without guesses on either side, and guesses with a grammar that takes the very text that is drawn without it."""
-    rows, tiny = [], ROOT / "models/squish-tiny"
-    models = [("squish-tiny", tiny, 300, o.rounds)] + ([("1.5B shape, 151,936 tokens", o.shape_model, 64, 3)] if o.shape_model else [])
-    with tempfile.TemporaryDirectory() as folder:
-        work = pathlib.Path(folder)
-        (work / "schema").write_text(json.dumps(LIST))
-        (work / "prose").write_text(PROSE)
-        for name, model, tokens, rounds in models:
-            common = ["run", model, "--raw", "Some rivers: ", "--max-tokens", tokens, "--temp", 0, "--spec", "off"]
-            free, bound, ratios = in_turn(o, rounds, [*common, "--ignore-eos"], [*common, "--schema", work / "schema"])
-            rows.append(decode_row(f"a schema over decode without, {name}", (free, bound), ratios, "; both with --spec off"))
-        for spec in ("off", "auto"):
-            common = ["run", tiny, "--raw", STORY, "--max-tokens", 300, "--temp", 0, "--spec", spec]
-            free, bound, ratios = in_turn(o, o.rounds, common, [*common, "--gbnf", work / "prose"])
-            if any(r["tokens"] != free[0]["tokens"] for r in free + bound):
-                sys.exit("the grammar changed the text")
-            rows.append(decode_row(f"a grammar over decode without, the same text, both with --spec {spec}, squish-tiny", (free, bound),
-                                   ratios, f"; {guesses_of(bound[0])}, without {guesses_of(free[0])}" if spec == "auto" else ""))
+    """squish bench schema: both answers in one process, token by token in turn."""
+    rows = []
+    for model, path in (("squish-tiny", ROOT / "models/squish-tiny"), ("1.5B shape, 151,936 tokens", o.shape_model)):
+        if not path:
+            continue
+        for r in answer(o, "bench", "schema", path, "--tier", "0", "--runs", o.rounds)["rows"]:
+            rows.append(row(f"decode under a grammar over decode without, {r['name']}, {model}", ">= 0.98",
+                            f"{r['value']:.3f} ({r['tok_s']:.1f} over {r['tok_s_off']:.1f} tok/s; middle half +-{r['noise']:.3f} of {r['runs']} runs); "
+                            f"{r['forced_tokens']} tokens forced", r["value"] >= 0.98, "make bench-grammar GRAMMAR_PARTS=decode"))
     return rows
 
 
@@ -231,7 +191,7 @@ def main():
     parser.add_argument("--shape-model", type=pathlib.Path)
     parser.add_argument("--states", type=int, default=2000)
     parser.add_argument("--outputs", type=int, default=10000)
-    parser.add_argument("--rounds", type=int, default=7, help="of decode")
+    parser.add_argument("--rounds", type=int, default=15, help="of decode")
     parser.add_argument("--print", action="store_true", help="write no results")
     o = parser.parse_args()
     parts = o.part.split(",")

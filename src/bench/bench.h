@@ -124,6 +124,11 @@ squish_status bench_tokenizer(const bench_options *o, json_t *rows, squish_error
  * "advance", "advance p99" (us). */
 squish_status bench_grammar(const bench_options *o, json_t *rows, squish_error *err);
 
+/* Decoding under a grammar over decoding without, both in turn: "a list schema" and, where the model's text
+ * is in the language, "the same text" and "the same text, guessed"; with "tok_s" and "tok_s_off",
+ * "forced_tokens", "checked_tokens". */
+squish_status bench_schema(const bench_options *o, json_t *rows, squish_error *err);
+
 /* Speculation. Without o->text what rows of one answer cost: "step of N rows" in ms, logits of all included,
  * with "cost" in units of the first (limit: bytes or operations, as for bench_decode); "a guess of a third of
  * the layers", "a guess of another model" (o->draft), "draft of 4 heads" (ms); "n-gram guess" (us), "accept

@@ -26,6 +26,7 @@ static const struct {
                {"moe", bench_moe, true, true, PROSE},
                {"tokenizer", bench_tokenizer, true, false, PROSE},
                {"grammar", bench_grammar, true, false, 0},
+               {"schema", bench_schema, true, true, 0},
                {"spec", bench_spec, true, true, AT | SPEC | PROSE},
                {"quant", bench_quant, false, false, 0},
                {"needle", bench_needle, true, true, AT | ATT | KVS | PROSE},

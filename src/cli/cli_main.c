@@ -128,7 +128,7 @@ const cli_command cli_commands[CLI_COMMANDS] = {
     [CLI_BENCH] =
         {"bench",
          "all|limits|load|decode|prefill|batch|threads|attention|kv|kv-memory|kv-votes|latent|needle|"
-         "tokenizer|grammar|spec|quant|wave12|eoe "
+         "moe|agile|tokenizer|grammar|schema|spec|quant|wave12|eoe "
          "[MODEL]",
          "measure this machine with a model",
          "One or more, with commas between; all if none is named. limits: what memory and arithmetic give. "
