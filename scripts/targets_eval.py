@@ -124,7 +124,8 @@ def weights(o):
         evaluate(o, name, model, *flags, *limits(o.limit))
         bar = "no task with McNemar p < 0.01" if mean_bar else "printed beside INT4"
         rows += rows_of(what, bar, compared(o, name, "source", model, *flags, *limits(o.limit)),
-                        f"squish eval {'squish-tiny' if name != 'int3' else 'int3'} {' '.join(flags)} --reference source --data DIR", mean_bar)
+                        f"squish eval {'squish-tiny' if name != 'int3' else 'int3'} {' '.join(flags)} --reference source --data DIR "
+                        + " ".join(map(str, limits(o.limit))), mean_bar)
     return rows
 
 
