@@ -38,6 +38,9 @@ typedef struct {
     void *progress_user;
 } bench_options;
 
+/* INVALID where runs is not 1 to BENCH_RUNS_MAX. */
+squish_status bench_check_runs(const bench_options *o, squish_error *err);
+
 /* Append {"name", "unit", "value" (median), "mean", "sd", "noise" (half the range of the middle half), "min",
  * "max", "runs"[, "limit", "share"]} to rows; values are left sorted. limit NAN: none; share is limit / value
  * where small is good, value / limit where large is. */

@@ -282,8 +282,7 @@ squish_status bench_kv(const bench_options *o, json_t *rows, squish_error *err) 
     const squish_alloc a = sq_alloc_default();
     bench_points p;
     SQ_TRY(bench_points_of(o, usual, SQ_COUNT(usual), SQ_MAX_CTX - CHUNK, &p, err));
-    if (o->runs < 1 || o->runs > BENCH_RUNS_MAX)
-        return sq_fail(err, SQUISH_INVALID, "runs is %d, wanted 1 to %d", o->runs, BENCH_RUNS_MAX);
+    SQ_TRY(bench_check_runs(o, err));
     bench_kv_state *b = sq_alloc_zero(&a, sizeof *b);
     if (!b) return sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory");
     b->o = o, b->rows = rows, b->all = p.count * o->runs;

@@ -213,8 +213,7 @@ squish_status bench_kv_votes(const bench_options *o, json_t *rows, squish_error 
     const size_t open = (size_t)2 * WIDE * SQ_KV_TILE * sizeof(uint16_t), all = 3 * open;
     sq_isa isa;
     if (!sq_isa_from_name(o->isa, &isa)) return sq_fail(err, SQUISH_INVALID, "isa '%.20s' is none", o->isa);
-    if (o->runs < 1 || o->runs > BENCH_RUNS_MAX)
-        return sq_fail(err, SQUISH_INVALID, "runs is %d, wanted 1 to %d", o->runs, BENCH_RUNS_MAX);
+    SQ_TRY(bench_check_runs(o, err));
     votes_bench b = {.rows = rows, .runs = o->runs};
     uint8_t *memory = sq_alloc_new(&a, all + 64);
     if (!memory) return sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory");

@@ -196,8 +196,7 @@ squish_status bench_latent(const bench_options *o, json_t *rows, squish_error *e
     squish_model *m = NULL;
     bench_points p;
     SQ_TRY(bench_points_of(o, usual, SQ_COUNT(usual), SQ_MAX_CTX, &p, err));
-    if (o->runs < 1 || o->runs > BENCH_RUNS_MAX)
-        return sq_fail(err, SQUISH_INVALID, "runs is %d, wanted 1 to %d", o->runs, BENCH_RUNS_MAX);
+    SQ_TRY(bench_check_runs(o, err));
     mo.tier = o->tier;
     SQ_TRY(squish_model_open(&m, o->path, &mo, err));
     squish_status st = SQUISH_OK;

@@ -246,8 +246,7 @@ static squish_status process_rows(const bench_options *o, samples *s, json_t *ro
 }
 
 squish_status bench_load(const bench_options *o, json_t *rows, squish_error *err) {
-    if (o->runs < 1 || o->runs > BENCH_RUNS_MAX)
-        return sq_fail(err, SQUISH_INVALID, "runs is %d, wanted 1 to %d", o->runs, BENCH_RUNS_MAX);
+    SQ_TRY(bench_check_runs(o, err));
     squish_alloc a = sq_alloc_default();
     samples *s = sq_alloc_zero(&a, sizeof *s);
     figures f = {0};

@@ -307,8 +307,7 @@ squish_status bench_needle(const bench_options *o, json_t *rows, squish_error *e
     needle b = {.o = o};
     if (!o->text)
         return sq_fail(err, SQUISH_INVALID, "bench needle: give paragraphs to hide a key in (--text)");
-    if (o->runs < 1 || o->runs > BENCH_RUNS_MAX)
-        return sq_fail(err, SQUISH_INVALID, "runs is %d, wanted 1 to %d", o->runs, BENCH_RUNS_MAX);
+    SQ_TRY(bench_check_runs(o, err));
     SQ_TRY(bench_points_of(o, usual, SQ_COUNT(usual), SQ_MAX_CTX, &b.points, err));
     const size_t n = (size_t)b.points.count * (size_t)o->runs;
     b.p = sq_alloc_zero(&a, PARAGRAPHS_MAX * sizeof *b.p);

@@ -18,6 +18,11 @@ double bench_median(double *values, int32_t n) {
     return middle(values, n);
 }
 
+squish_status bench_check_runs(const bench_options *o, squish_error *err) {
+    if (o->runs >= 1 && o->runs <= BENCH_RUNS_MAX) return SQUISH_OK;
+    return sq_fail(err, SQUISH_INVALID, "runs is %d, wanted 1 to %d", o->runs, BENCH_RUNS_MAX);
+}
+
 squish_status bench_row(json_t *rows, const char *name, const char *unit, double *values, int32_t n,
                         double limit, bench_sense sense, squish_error *err) {
     double sum = 0, squares = 0;

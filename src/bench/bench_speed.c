@@ -229,8 +229,7 @@ squish_status bench_measure(const bench_options *o, int32_t ctx, int32_t done, i
                             squish_status (*take)(bench_speed *b, const bench_points *p, squish_error *err),
                             const bench_points *p, json_t *rows, squish_error *err) {
     const squish_alloc a = sq_alloc_default();
-    if (o->runs < 1 || o->runs > BENCH_RUNS_MAX)
-        return sq_fail(err, SQUISH_INVALID, "runs is %d, wanted 1 to %d", o->runs, BENCH_RUNS_MAX);
+    SQ_TRY(bench_check_runs(o, err));
     bench_speed *b = sq_alloc_zero(&a, sizeof *b);
     if (!b) return sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory");
     b->o = o;

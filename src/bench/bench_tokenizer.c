@@ -110,8 +110,7 @@ static squish_status measure(job *j, const bench_options *o, json_t *rows, squis
 squish_status bench_tokenizer(const bench_options *o, json_t *rows, squish_error *err) {
     const squish_alloc a = sq_alloc_default();
     squish_model_options mo = squish_model_options_default();
-    if (o->runs < 1 || o->runs > BENCH_RUNS_MAX)
-        return sq_fail(err, SQUISH_INVALID, "runs is %d, wanted 1 to %d", o->runs, BENCH_RUNS_MAX);
+    SQ_TRY(bench_check_runs(o, err));
     job *j = sq_alloc_zero(&a, sizeof *j);
     if (!j) return sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory");
     squish_status st = SQUISH_OK;

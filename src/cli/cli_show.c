@@ -98,12 +98,9 @@ static const char *suggestion(uint64_t available) {
 }
 
 static void put_count(uint64_t n, char out[32]) {
-    if (n >= 1000000000)
-        snprintf(out, 32, "%.3g G", (double)n / 1e9);
-    else if (n >= 1000000)
-        snprintf(out, 32, "%.0f M", (double)n / 1e6);
-    else
-        snprintf(out, 32, "%llu", (unsigned long long)n);
+    if (n >= 1000000000) snprintf(out, 32, "%.3g G", (double)n / 1e9);
+    else if (n >= 1000000) snprintf(out, 32, "%.0f M", (double)n / 1e6);
+    else snprintf(out, 32, "%llu", (unsigned long long)n);
 }
 
 /* The model that comes with the program, or a tier of it. */
@@ -274,8 +271,8 @@ static bool add_model(void *user, const char *name, const char *path, uint64_t b
     json_t *seen;
     size_t i;
     /* The same name further down the search path is hidden by the first. */
-    json_array_foreach(k->all, i, seen) if (strcmp(json_string_value(json_object_get(seen, "name")), name) ==
-                                            0) return true;
+    json_array_foreach(k->all, i, seen)
+        if (strcmp(json_string_value(json_object_get(seen, "name")), name) == 0) return true;
     json_array_append_new(k->all, json_pack("{s:s, s:s, s:I, s:s}", "name", name, "path", path, "bytes",
                                             (json_int_t)bytes, "tiers", tiers));
     return true;
@@ -291,8 +288,7 @@ static void print_model(const json_t *m, bool eyes) {
         return;
     if (eyes)
         printf("%-28s %10s  %-8s %s\n", name, cli_bytes((uint64_t)bytes, size), *tiers ? tiers : "-", path);
-    else
-        printf("%s\t%lld\t%s\t%s\n", name, (long long)bytes, tiers, path);
+    else printf("%s\t%lld\t%s\t%s\n", name, (long long)bytes, tiers, path);
 }
 
 int cli_list(cli *c) {

@@ -52,6 +52,7 @@ static float *fingerprint(const char *file, squish_tier tier, const squish_engin
 static void check_all_ways(const char *file, squish_tier tier) {
     static const char *const isas[] = {"scalar", "avx2", "avx512", "neon"};
     static const int32_t threads[] = {1, 2, 4}, chunks[] = {1, 7, 64, 512};
+    const bool all = getenv("SQUISH_LONG") != NULL; /* else every number and every chunk, in pairs */
     squish_engine_options o = squish_engine_options_default();
     size_t n = 0, m = 0;
     o.threads = 1;
@@ -70,7 +71,7 @@ static void check_all_ways(const char *file, squish_tier tier) {
     o.threads = 1;
     want = fingerprint(file, tier, &o, N_PROMPT, &n);
     for (size_t t = 0; t < SQ_COUNT(threads); t++)
-        for (size_t c = t % 2; c < SQ_COUNT(chunks); c += 2) {
+        for (size_t c = all ? 0 : t % 2; c < SQ_COUNT(chunks); c += all ? 1 : 2) {
             o = squish_engine_options_default();
             o.threads = threads[t];
             o.chunk_tokens = chunks[c];
