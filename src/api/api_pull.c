@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 enum { DIGITS = 12 };
 
@@ -112,15 +113,28 @@ static bool needs_build(const sq_api *api, const char *path, squish_compress_opt
     return !is_ready(path, o);
 }
 
+/* Where it is being built already (by a program, or by a job that was stopped and has not ended yet) that one
+ * is waited for. */
 static squish_status build(sq_api_pull *p, squish_error *err) {
+    const struct timespec pause = {.tv_nsec = 100000000};
     squish_compress_options o;
     squish_compress_result r;
-    if (!needs_build(p->api, p->path, &o)) return SQUISH_OK;
-    o.threads = p->api->opt.threads;
-    o.resume = true;
-    o.progress = on_build;
-    o.progress_user = p;
-    return squish_compress(p->path, &o, &r, err);
+    while (needs_build(p->api, p->path, &o)) {
+        squish_error now = {0};
+        o.threads = p->api->opt.threads;
+        o.resume = true;
+        o.progress = on_build;
+        o.progress_user = p;
+        const squish_status st = squish_compress(p->path, &o, &r, &now);
+        if (st == SQUISH_OK) return st;
+        if (st != SQUISH_INVALID || !strstr(now.text, "is held")) {
+            *err = now;
+            return st;
+        }
+        if (is_stopped(p)) return sq_fail(err, SQUISH_CANCELLED, "stopped");
+        nanosleep(&pause, NULL);
+    }
+    return SQUISH_OK;
 }
 
 static void *run(void *user) {
@@ -168,7 +182,7 @@ static void say(sq_api_call *c, const char *status) {
 static void tell(sq_api_call *c, const sq_api_pull *p) {
     pull_state *s = c->state;
     char status[40];
-    if (!c->streaming || sq_http_room(c->req) == 0) return;
+    if (!c->streaming || (!p->over && sq_http_room(c->req) == 0)) return;
     if (!p->building && p->stage >= HUB_FETCHING && p->total && p->done != s->told_done) {
         snprintf(status, sizeof status, "pulling %.*s", DIGITS, *p->digest ? p->digest + 7 : "files");
         json_t *o = json_pack("{s:s, s:I, s:I}", "status", status, "total", (json_int_t)p->total, "completed",
@@ -304,7 +318,8 @@ static bool find_ref(sq_api_call *c, pull_state *s) {
 /* What is here answers, or is to be compressed first. */
 static bool settle_here(sq_api_call *c, pull_state *s, const char *path) {
     squish_compress_options o;
-    snprintf(s->ref.name, sizeof s->ref.name, "%s", s->name);
+    /* as the job that pulled it calls it, which may be compressing it just now */
+    snprintf(s->ref.name, sizeof s->ref.name, "%.*s", (int)sq_store_bare_length(s->name), s->name);
     if (needs_build(c->api, path, &o)) s->path = path;
     return true;
 }

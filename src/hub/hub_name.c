@@ -72,6 +72,7 @@ static squish_status take_hf(hub_ref *r, const char *p, const char *text, squish
         return wrong(text, "wanted hf.co/USER/REPO, and maybe :QUANT or @REVISION", err);
     if (*p == ':' && (++p, !part(&p, "@", r->quant, sizeof r->quant) || !is_part(r->quant)))
         return wrong(text, "behind the colon stands which GGUF file, as Q4_K_M", err);
+    if (strcasecmp(r->quant, "latest") == 0) r->quant[0] = 0; /* as clients of Ollama call what has no tag */
     if (*p == '@' && (++p, !part(&p, "", r->revision, sizeof r->revision) || !is_revision(r->revision)))
         return wrong(text, "behind the @ stands a branch or a commit", err);
     if (*p == '/' && p[1] && !take_place(r, p + 1))

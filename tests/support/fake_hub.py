@@ -8,13 +8,15 @@ DIR/USER/REPO/FILE are the files of models; DIR/USER/REPO/.license and .gated sa
 DIR/.ollama/SPACE/NAME/TAG.gguf are models of the registry. Two servers on free ports: the hub, and a second host to which
 `resolve` and blobs lead. One line of JSON when both listen: {"hub": URL, "cdn": URL, "pid": N}.
 
-A request is a line in the log: host, method, path, range, authorization, status, bytes sent. The file of faults is read
+A request is a line in the log: host, method, path, range, authorization, status, bytes sent. The line is there before the last
+byte leaves, so whoever has an answer finds it in the log. The file of faults is read
 at every request, so a test changes it as it likes:
 
     cut_every N      a body ends after N bytes, without warning         short         one byte is announced and never sent
     stall_after N    a body stops after N bytes and waits               gzip          bodies of files come packed
     wrong NAME       this file has other bytes than its sum says        no_ranges     Range is not understood
     rate N           bytes a second of a connection                     length NAME   this file has one byte less than listed
+    hold_after N     a body waits after N bytes for as long as this stands in the file
     status {PATH PART: [CODE, CODE, ...]}    answers one after the other; Retry-After is `retry_after`, or 1
 """
 import argparse
@@ -114,17 +116,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub = None
     is_cdn = False
-    sent = 0
+    sent, noted = 0, False
 
     def log_message(self, *args):
         pass
 
-    def note(self, status):
-        if self.hub.log:
+    def note(self, status, sent=None):
+        if self.hub.log and not self.noted:
+            self.noted = True
             self.hub.log.write(json.dumps({
                 "host": "cdn" if self.is_cdn else "hub", "method": self.command, "path": self.path, "status": status,
                 "range": self.headers.get("Range"), "authorization": self.headers.get("Authorization"),
-                "agent": self.headers.get("User-Agent"), "sent": self.sent}) + "\n")
+                "agent": self.headers.get("User-Agent"), "sent": self.sent if sent is None else sent}) + "\n")
 
     def answer(self, status, body=b"", headers=(), kind="application/json"):
         if not isinstance(body, bytes):
@@ -134,10 +137,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         for k, v in headers:
             self.send_header(k, v)
+        self.note(status)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
-        self.note(status)
 
     def refuse(self, status, code, text):
         self.answer(status, {"error": text}, [("X-Error-Code", code), ("X-Error-Message", text)])
@@ -149,7 +152,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self):
-        self.sent = 0
+        self.sent, self.noted = 0, False
         if self.path.startswith("http://"):  # somebody takes this for a proxy
             return self.answer(407, b"", [("Proxy-Authenticate", 'Basic realm="x"')])
         status = self.hub.next_status(self.path)
@@ -298,12 +301,28 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Encoding", "gzip")
         for k, v in headers:
             self.send_header(k, v)
+        if self.command == "HEAD" or length == 0:
+            self.note(status)
         self.end_headers()
         if self.command != "HEAD":
-            self.send_body(path, begin, length, packed, faults)
-        return self.note(status)
+            self.send_body(path, begin, length, packed, faults, status)
+        return None
 
-    def send_body(self, path, begin, length, packed, faults):
+    def wait_for_release(self):
+        """A body that is held; the client may leave."""
+        self.connection.setblocking(False)
+        try:
+            while self.sent >= self.hub.faults().get("hold_after", self.sent + 1):
+                time.sleep(0.01)
+                try:
+                    if not self.connection.recv(1, socket.MSG_PEEK):
+                        raise BrokenPipeError
+                except BlockingIOError:
+                    pass
+        finally:
+            self.connection.setblocking(True)
+
+    def send_body(self, path, begin, length, packed, faults, status):
         name, stop = os.path.basename(path), length
         for key in ("cut_every", "stall_after"):
             if key in faults:
@@ -314,6 +333,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.flush()
             while self.sent < stop:
                 n = min(stop - self.sent, 1 << 16 if rate else 1 << 22)
+                if "hold_after" in faults:
+                    n = min(n, 1 << 16)
+                    self.wait_for_release()
+                if n == stop - self.sent:  # the last byte goes alone, behind its line in the log
+                    n = max(1, n - 1)
+                if stop - self.sent == 1:
+                    self.note(status, stop)
                 if plain:
                     k = os.sendfile(self.connection.fileno(), f.fileno(), begin + self.sent, n)
                     if k == 0:
@@ -329,8 +355,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     time.sleep(k / rate)
         if stop < length or faults.get("short"):
             if "stall_after" in faults and stop < length:
-                self.note(0)  # now, and not into the log of a later test
-                self.sent = 0
                 time.sleep(faults.get("stall_s", 60))
             self.close_connection = True
             try:

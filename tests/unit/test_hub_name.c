@@ -19,6 +19,7 @@ static void names_mean_what_they_say(void **state) {
     } rows[] = {
         {"hf.co/Qwen/Qwen2.5-0.5B", "hf.co/Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-0.5B", "main", "", "", HUB_HF},
         {"huggingface.co/a/b:Q4_K_M", "hf.co/a/b:Q4_K_M", "a/b", "main", "Q4_K_M", "", HUB_HF},
+        {"hf.co/a/b:latest", "hf.co/a/b", "a/b", "main", "", "", HUB_HF},
         {"hf.co/a/b@refs/pr/1", "hf.co/a/b", "a/b", "refs/pr/1", "", "", HUB_HF},
         {"https://huggingface.co/a/b/", "hf.co/a/b", "a/b", "main", "", "", HUB_HF},
         {"https://huggingface.co/a/b/tree/v1", "hf.co/a/b", "a/b", "v1", "", "", HUB_HF},
