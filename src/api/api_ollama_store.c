@@ -3,7 +3,7 @@
  * api_ollama_store.c - changing what is in the store: POST /api/create, /api/copy, /api/push and DELETE
  * /api/delete. (POST /api/pull: api_pull.c.)
  *
- * All of it happens in $SQUISH_HOME/models and nowhere else. A name becomes a file name only if it is plain;
+ * All of it happens in $SQUISH_HOME/models and nowhere else. A name becomes a file name by sq_store_key;
  * a folder or file is removed only if the list of the store names it and it lies in that folder itself.
  * create and copy write made models (api_made.c); create with a GGUF file links its blob into the store
  * first. What runs for somebody is not deleted (409). */
@@ -36,10 +36,10 @@ static const char *bare(sq_api_call *c, const char *name) {
 }
 
 static bool new_name(sq_api_call *c, const char *name, const char *field) {
-    return sq_store_name_is_plain(name) ||
+    return sq_store_name_is_good(name) ||
            sq_api_refuse(&c->error, 400, "invalid_value", field,
-                         "'%s' is '%.100s', wanted letters, digits and . _ : - (at most %d)", field, name,
-                         SQ_API_NAME_MAX);
+                         "'%s' is '%.100s', no name for a model: " SQ_STORE_NAME_RULE " (at most %d bytes)",
+                         field, name, SQ_API_NAME_MAX);
 }
 
 /* ---- what is there --------------------------------------------------------------------------- */
@@ -148,10 +148,12 @@ static bool find_blob(sq_api_call *c, const json_t *files, char *out, size_t n) 
 
 /* The blob under a name that models have, once it was read as one. */
 static bool link_blob(sq_api_call *c, const char *blob, const char *name) {
-    char path[PATH_BYTES], tmp[PATH_BYTES + 64], dir[PATH_BYTES], what[NAME_BYTES + 32];
+    char path[PATH_BYTES], tmp[PATH_BYTES + 64], dir[PATH_BYTES], key[2 * NAME_BYTES],
+        what[2 * NAME_BYTES + 32];
     squish_error err = {0};
     squish_model *m = NULL;
-    snprintf(what, sizeof what, "models/%s.gguf", name);
+    if (!sq_store_key(name, key, sizeof key)) return new_name(c, name, "model");
+    snprintf(what, sizeof what, "models/%s.gguf", key);
     if (sq_api_home(c->api, what, path, sizeof path, &err) != SQUISH_OK ||
         sq_api_home(c->api, "models", dir, sizeof dir, &err) != SQUISH_OK ||
         sq_os_mkdirs(dir, &err) != SQUISH_OK)

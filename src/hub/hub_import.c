@@ -107,7 +107,7 @@ static squish_status take_folder(import *m, squish_error *err) {
 }
 
 static squish_status find_places(import *m, const char *home, const char *name, squish_error *err) {
-    char what[2 * SQ_STORE_NAME_MAX + 32], found[PATH_BYTES];
+    char what[2 * SQ_STORE_NAME_MAX + 32], key[2 * SQ_STORE_NAME_MAX], found[PATH_BYTES];
     size_t end = strlen(m->src);
     while (end > 1 && m->src[end - 1] == '/') end--;
     size_t begin = end;
@@ -121,20 +121,20 @@ static squish_status find_places(import *m, const char *home, const char *name, 
         const char *ending = i ? ".sqw" : ".gguf";
         if (ends_with(m->name, ending)) m->name[strlen(m->name) - strlen(ending)] = 0;
     }
-    if (!sq_store_name_is_plain(m->name) || (name && strlen(name) > SQ_STORE_NAME_MAX))
-        return sq_fail(
-            err, SQUISH_INVALID,
-            "'%.100s' is no name for a model: letters, digits and . _ : - make one (squish import PATH NAME)",
-            name ? name : m->name);
+    if (!sq_store_name_is_good(m->name) || (name && strlen(name) > SQ_STORE_NAME_MAX) ||
+        !sq_store_key(m->name, key, sizeof key))
+        return sq_fail(err, SQUISH_INVALID,
+                       "'%.100s' is no name for a model: " SQ_STORE_NAME_RULE " (squish import PATH NAME)",
+                       name ? name : m->name);
     if (sq_store_locate(home, m->name, found, sizeof found, NULL) == SQUISH_OK && !sq_os_exists(m->name))
         return sq_fail(err, SQUISH_INVALID, "'%s' is a model already (squish rm %s, or give another name)",
                        m->name, m->name);
-    snprintf(what, sizeof what, "pulls/%s.import", m->name);
+    snprintf(what, sizeof what, "pulls/%s.import", key);
     SQ_TRY(sq_store_place(home, what, m->stage, sizeof m->stage, err));
     SQ_TRY(join(m->files, m->stage, "files", err));
     SQ_TRY(sq_store_place(home, "models", m->target, sizeof m->target, err));
     SQ_TRY(sq_os_mkdirs(m->target, err));
-    snprintf(what, sizeof what, "models/%s", m->name);
+    snprintf(what, sizeof what, "models/%s", key);
     SQ_TRY(sq_store_place(home, what, m->target, sizeof m->target, err));
     if (sq_os_exists(m->target))
         return sq_fail(err, SQUISH_INVALID, "'%s' is there already (give another name)", m->target);

@@ -361,7 +361,9 @@ void hub_unfinished(const char *home, bool (*fn)(void *user, const char *key, ui
 squish_status hub_unfinished_remove(const char *home, const char *key, squish_error *err) {
     char what[2 * SQ_STORE_NAME_MAX + 16], path[PATH_BYTES], lock[PATH_BYTES];
     int fd = -1;
-    if (!sq_store_name_is_plain(*key == '.' ? key + 1 : key))
+    const char *bare = *key == '.' ? key + 1 : key; /* .deleted-NAME: what a kill left */
+    sq_store_name_of_key(bare, what, sizeof what);
+    if (!sq_store_name_is_plain(bare) && !sq_store_key(what, path, sizeof path))
         return sq_fail(err, SQUISH_NOT_FOUND, "no pull is called '%.100s'", key);
     snprintf(what, sizeof what, "pulls/%.300s", key);
     SQ_TRY(sq_store_place(home, what, path, sizeof path, err));

@@ -4,7 +4,8 @@
  *
  *   $SQUISH_HOME/models/NAME              checkpoints; SQUISH_HOME is ~/.squish by default
  *   $SQUISH_HOME/models/NAME-compressed   tiers, also those of checkpoints that lie in read-only places
- *   $SQUISH_HOME/models/NAME.made.json    another model with words and numbers of its own
+ *   $SQUISH_HOME/models/NAME.made.json    another model with words and numbers of its own; a slash in NAME
+ *                                         is written %2F
  *   $SQUISH_HOME/pulls/NAME               pulls that are under way or were stopped (hub/hub_pull.h)
  *   $SQUISH_HOME/tiers/KEY-compressed     tiers of models that other programs brought here
  *
@@ -29,11 +30,16 @@ squish_status sq_store_locate(const char *home, const char *name, char *out, siz
  * is not there and cannot be written or would lie among installed files. */
 squish_status sq_store_compressed_dir(const char *src, const char *out_dir, const char *home, char *out,
                                       size_t n, squish_error *err);
-/* A name with slashes (hf.co/USER/REPO:Q) as one folder name (hf.co--USER--REPO:Q), and back. A name without
- * slashes is its own key. false: no name: parts of letters, digits and . _ : - that begin with a letter or
- * digit, SQ_STORE_NAME_MAX bytes in all; with slashes only behind hf.co or ollama.com. */
+/* A name with slashes as one file name, and back: hf.co/USER/REPO:Q and ollama.com/.. are
+ * hf.co--USER--REPO:Q, others write %2F (me%2Fmine:v1). A name without slashes is its own key. false: no
+ * name: up to four parts of letters, digits and . _ : - that begin with a letter or digit, SQ_STORE_NAME_MAX
+ * bytes in all. A key is at most 2 * SQ_STORE_NAME_MAX bytes. */
 bool sq_store_key(const char *name, char *out, size_t n);
 void sq_store_name_of_key(const char *key, char *out, size_t n);
+/* May a user give it to a model? Names as above; those of hubs are theirs. */
+bool sq_store_name_is_good(const char *name);
+#define SQ_STORE_NAME_RULE                                                                                   \
+    "letters, digits and . _ : - make one, up to four parts with slashes, and not hf.co or ollama.com first"
 /* $SQUISH_HOME/WHAT */
 squish_status sq_store_place(const char *home, const char *what, char *out, size_t n, squish_error *err);
 /* Every model one can name but made ones, sorted; fn returns false to stop. A folder that cannot be read
@@ -63,7 +69,7 @@ size_t sq_store_bare_length(const char *name);
 squish_status sq_store_made_read(const char *home, const char *name, sq_store_made *out, squish_error *err);
 /* Its file as JSON text, to be freed with free(); NULL: no memory. */
 char *sq_store_made_text(const sq_store_made *m);
-/* INVALID: not a plain name, or too many words. */
+/* INVALID: no name that may be given, or too many words. */
 squish_status sq_store_made_write(const char *home, const char *name, const sq_store_made *made,
                                   squish_error *err);
 squish_status sq_store_made_remove(const char *home, const char *name, squish_error *err);

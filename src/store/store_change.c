@@ -104,9 +104,8 @@ static bool is_name(void *user, const char *name, const char *path) {
 squish_status sq_store_copy(const char *home, const char *from, const char *to, squish_error *err) {
     char path[PATH_BYTES], bare[SQ_STORE_NAME_MAX + 1];
     sq_store_made m;
-    if (!sq_store_name_is_plain(to))
-        return sq_fail(err, SQUISH_INVALID,
-                       "'%.100s' is no name for a model: letters, digits and . _ : - make one", to);
+    if (!sq_store_name_is_good(to))
+        return sq_fail(err, SQUISH_INVALID, "'%.100s' is no name for a model: " SQ_STORE_NAME_RULE, to);
     snprintf(bare, sizeof bare, "%.*s", (int)sq_store_bare_length(to), to);
     taken t = {bare, false};
     SQ_TRY(sq_store_list(home, is_name, &t, err));

@@ -6,8 +6,9 @@
  *   {"from": "squish-tiny", "system": "You are Mario.", "template": "...", "parameters": {"temperature": 0},
  *    "license": ".."}
  *
- * The server writes them (/api/create, /api/copy). A name becomes a file name only if it is plain: no '/', no
- * leading dot. The file is read as strictly as a request: it may have been written by anybody. */
+ * The server writes them (/api/create, /api/copy). A name becomes a file name only if its parts are plain (no
+ * leading dot), and its slashes are written %2F. The file is read as strictly as a request: it may have been
+ * written by anybody. */
 #include "format/json.h"
 #include "store/store.h"
 
@@ -40,12 +41,11 @@ static squish_status models_dir(const char *home, char *out, size_t n, squish_er
 }
 
 static squish_status path_of(const char *home, const char *name, char *out, size_t n, squish_error *err) {
-    char dir[PATH_BYTES];
-    if (!sq_store_name_is_plain(name))
-        return sq_fail(err, SQUISH_INVALID,
-                       "'%.100s' is no name for a model: letters, digits and . _ : - make one", name);
+    char dir[PATH_BYTES], key[2 * SQ_STORE_NAME_MAX];
+    if (!sq_store_name_is_good(name) || !sq_store_key(name, key, sizeof key))
+        return sq_fail(err, SQUISH_INVALID, "'%.100s' is no name for a model: " SQ_STORE_NAME_RULE, name);
     SQ_TRY(models_dir(home, dir, sizeof dir, err));
-    if (snprintf(out, n, "%s/%.*s%s", dir, (int)sq_store_bare_length(name), name, ending) < (int)n)
+    if (snprintf(out, n, "%s/%.*s%s", dir, (int)sq_store_bare_length(key), key, ending) < (int)n)
         return SQUISH_OK;
     return sq_fail(err, SQUISH_INVALID, "%s/%s: path too long", dir, name);
 }
@@ -89,7 +89,7 @@ squish_status sq_store_made_read(const char *home, const char *name, sq_store_ma
 }
 
 squish_status sq_store_made_each(const char *home, sq_store_made_fn fn, void *user, squish_error *err) {
-    char dir[PATH_BYTES], path[PATH_BYTES + SQ_STORE_NAME_MAX + 40];
+    char dir[PATH_BYTES], path[PATH_BYTES + 2 * SQ_STORE_NAME_MAX], name[2 * SQ_STORE_NAME_MAX];
     SQ_TRY(models_dir(home, dir, sizeof dir, err));
     const squish_alloc a = sq_alloc_default();
     sq_arena ar;
@@ -100,15 +100,16 @@ squish_status sq_store_made_each(const char *home, sq_store_made_fn fn, void *us
     bool more = true, no_memory = listed == SQUISH_NO_MEMORY;
     for (size_t i = 0; listed == SQUISH_OK && more && !no_memory && i < n; i++) {
         const size_t len = strlen(names[i]), e = sizeof ending - 1;
-        if (len <= e || len - e > SQ_STORE_NAME_MAX || strcmp(names[i] + len - e, ending) != 0) continue;
+        if (len <= e || len >= sizeof name || strcmp(names[i] + len - e, ending) != 0) continue;
         sq_store_made made;
         snprintf(path, sizeof path, "%s/%s", dir, names[i]);
         names[i][len - e] = 0;
-        if (!sq_store_name_is_plain(names[i])) continue;
+        sq_store_name_of_key(names[i], name, sizeof name);
+        if (!sq_store_name_is_good(name)) continue;
         const squish_status st = read_file(path, &made, NULL);
         no_memory = st == SQUISH_NO_MEMORY;
         if (st != SQUISH_OK) continue;
-        more = fn(user, names[i], path, &made);
+        more = fn(user, name, path, &made);
         json_decref(made.root);
     }
     sq_arena_deinit(&ar);

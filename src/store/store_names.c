@@ -36,42 +36,56 @@ squish_status sq_store_place(const char *home, const char *what, char *out, size
 /* ---- names and keys -------------------------------------------------------------------------- */
 
 static const char *const hubs[] = {"hf.co", "ollama.com"};
+enum { PARTS_MAX = 4 }; /* HOST/SPACE/NAME and one more; so a key is a file name on every system */
+
+static bool is_hub(const char *name, const char *behind) {
+    for (size_t i = 0; i < SQ_COUNT(hubs); i++) {
+        const size_t k = strlen(hubs[i]);
+        if (strncmp(name, hubs[i], k) == 0 && strncmp(name + k, behind, strlen(behind)) == 0) return true;
+    }
+    return false;
+}
 
 bool sq_store_key(const char *name, char *out, size_t n) {
     char part[SQ_STORE_NAME_MAX + 1];
+    const bool hub = is_hub(name, "/");
     size_t len = 0;
-    int parts = 0;
     if (strlen(name) > SQ_STORE_NAME_MAX || n == 0) return false;
-    for (const char *p = name;; p++) {
-        const size_t k = strcspn(p, "/");
-        snprintf(part, sizeof part, "%.*s", (int)k, p);
-        bool hub = false;
-        for (size_t i = 0; i < SQ_COUNT(hubs); i++) hub = hub || strcmp(part, hubs[i]) == 0;
-        if (!sq_store_name_is_plain(part) || (parts == 0 && p[k] && !hub)) return false;
+    for (int parts = 0; parts < PARTS_MAX; parts++) {
+        const size_t k = strcspn(name, "/");
+        snprintf(part, sizeof part, "%.*s", (int)k, name);
+        if (!sq_store_name_is_plain(part)) return false;
         /* what stands for a slash is in no part, nor can one make it with its last letter */
-        if ((parts || p[k]) && (strstr(part, "--") || part[k - 1] == '-')) return false;
-        const int put = snprintf(out + len, n - len, "%s%s", parts ? "--" : "", part);
+        if (hub && (strstr(part, "--") || part[k - 1] == '-')) return false;
+        const int put = snprintf(out + len, n - len, "%s%s", parts == 0 ? "" : hub ? "--" : "%2F", part);
         if (put < 0 || (size_t)put >= n - len) return false;
         len += (size_t)put;
-        parts++;
-        p += k;
-        if (!*p) return true;
+        name += k;
+        if (!*name++) return true;
     }
+    return false;
 }
 
 void sq_store_name_of_key(const char *key, char *out, size_t n) {
-    bool hub = false;
-    for (size_t i = 0; i < SQ_COUNT(hubs); i++) {
-        const size_t k = strlen(hubs[i]);
-        hub = hub || (strncmp(key, hubs[i], k) == 0 && strncmp(key + k, "--", 2) == 0);
-    }
+    const char *slash = is_hub(key, "--") ? "--" : "%2F";
+    char again[2 * SQ_STORE_NAME_MAX];
     size_t len = 0;
     for (const char *p = key; *p && len + 1 < n; p++) {
-        const bool slash = hub && p[0] == '-' && p[1] == '-';
-        out[len++] = slash ? '/' : *p;
-        p += slash;
+        const bool is = strncmp(p, slash, strlen(slash)) == 0;
+        out[len++] = is ? '/' : *p;
+        if (is) p += strlen(slash) - 1;
     }
     if (n) out[len] = 0;
+    /* a file of somebody's that only looks like one of ours keeps its name */
+    if (strchr(key, '%') && n && (!sq_store_key(out, again, sizeof again) || strcmp(again, key) != 0))
+        snprintf(out, n, "%s", key);
+}
+
+bool sq_store_name_is_good(const char *name) {
+    char key[2 * SQ_STORE_NAME_MAX], back[2 * SQ_STORE_NAME_MAX];
+    if (is_hub(name, "/") || !sq_store_key(name, key, sizeof key)) return false;
+    sq_store_name_of_key(key, back, sizeof back);
+    return strcmp(back, name) == 0;
 }
 
 /* Directories that hold models, first match wins: the store, then where shipped models lie. */
@@ -174,7 +188,7 @@ static void list_root(listing *k, const char *root) {
     const squish_status st = sq_os_is_dir(root) ? sq_os_list_dir(root, &k->ar, &names, &n, NULL) : SQUISH_OK;
     if (st == SQUISH_NO_MEMORY) k->no_memory = true;
     for (size_t i = 0; st == SQUISH_OK && k->more && !k->no_memory && i < n; i++) {
-        char path[PATH_BYTES], name[SQ_STORE_NAME_MAX + 1];
+        char path[PATH_BYTES], name[2 * SQ_STORE_NAME_MAX];
         if (names[i][0] == '.' || join(path, sizeof path, NULL, root, names[i]) != SQUISH_OK) continue;
         if (has_suffix(names[i], "-compressed")) {
             /* Listed under the checkpoint's name, unless that is there as well. */
@@ -282,7 +296,17 @@ static bool is_wanted(void *user, const char *name, const char *path, const char
     return !w->there;
 }
 
-/* A name in its place, or one of its forms; NOT_FOUND. */
+static bool find_entry(const roots *r, const char *key, size_t len, char *out, size_t n) {
+    static const char *const forms[] = {"", "-compressed", ".sqw", ".gguf"};
+    for (int i = 0; i < r->n; i++)
+        for (size_t j = 0; j < SQ_COUNT(forms); j++)
+            if (snprintf(out, n, "%s/%.*s%s", r->path[i], (int)len, key, forms[j]) < (int)n &&
+                sq_os_exists(out))
+                return true;
+    return false;
+}
+
+/* A name in its place, or one of its forms, with ":latest" or without; NOT_FOUND. */
 static squish_status locate_plain(const char *home, const char *name, char *out, size_t n,
                                   squish_error *err) {
     roots r;
@@ -291,12 +315,10 @@ static squish_status locate_plain(const char *home, const char *name, char *out,
     if (slashed && !sq_store_key(name, key, sizeof key)) key[0] = 0;
     if (!slashed) snprintf(key, sizeof key, "%.*s", SQ_STORE_NAME_MAX, name);
     find_roots(home, &r);
-    for (int i = 0; *key && *key != '.' && i < r.n; i++) {
-        static const char *const forms[] = {"", "-compressed", ".sqw", ".gguf"};
-        for (size_t j = 0; j < SQ_COUNT(forms); j++)
-            if (snprintf(out, n, "%s/%s%s", r.path[i], key, forms[j]) < (int)n && sq_os_exists(out))
-                return enter(out, n, err);
-    }
+    const size_t len = strlen(key), bare = sq_store_bare_length(key);
+    if (*key && *key != '.' &&
+        (find_entry(&r, key, len, out, n) || (bare < len && find_entry(&r, key, bare, out, n))))
+        return enter(out, n, err);
     wanted w = {name, out, n, false};
     if (*name != '.' && *name != '/') SQ_TRY(sq_store_found_each(is_wanted, &w, err));
     if (w.there) return SQUISH_OK;

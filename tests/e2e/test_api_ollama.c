@@ -502,6 +502,33 @@ static void a_model_is_made_copied_and_deleted(void **state) {
     refused("DELETE", "/api/delete", "{\"name\":\"bard\"}", 404);
 }
 
+/* Clients of Ollama call what is theirs USER/NAME:TAG. */
+static void a_name_may_have_slashes(void **state) {
+    (void)state;
+    done_well("POST", "/api/copy", "{\"source\":\"squish-tiny\",\"destination\":\"me/bard\"}");
+    done_well("POST", "/api/copy", "{\"source\":\"me/bard\",\"destination\":\"me/bard:v1\"}");
+    json_t *o = ask_json(&server, "GET", "/api/tags", NULL, 200);
+    assert_non_null(entry(o, "me/bard:latest"));
+    assert_non_null(entry(o, "me/bard:v1"));
+    json_decref(o);
+    static const char *const paths[] = {"/v1/models/me/bard:v1", "/v1/models/me%2Fbard:v1"};
+    for (size_t i = 0; i < 2; i++) {
+        o = ask_json(&server, "GET", paths[i], NULL, 200);
+        assert_string_equal(text_at(o, "id"), "me/bard:v1");
+        json_decref(o);
+    }
+    static const char *const routes[] = {"/api/chat", "/v1/chat/completions"};
+    for (size_t i = 0; i < 2; i++) {
+        o = ask_json(&server, "POST", routes[i], "{\"model\":\"me/bard:v1\",\"stream\":false," JAPAN "}",
+                     200);
+        assert_string_equal(text_at(o, "model"), "me/bard:v1");
+        json_decref(o);
+    }
+    done_well("DELETE", "/api/delete", "{\"model\":\"me/bard:latest\"}");
+    refused("POST", "/api/show", "{\"model\":\"me/bard\"}", 404);
+    done_well("DELETE", "/api/delete", "{\"model\":\"me/bard:v1\"}");
+}
+
 static void what_cannot_be_made_is_refused(void **state) {
     (void)state;
     static const struct {
@@ -509,7 +536,9 @@ static void what_cannot_be_made_is_refused(void **state) {
         int status;
     } rows[] = {
         {"{\"model\":\"../x\",\"from\":\"squish-tiny\"}", "'../x'", 400},
-        {"{\"model\":\"a/b\",\"from\":\"squish-tiny\"}", "'a/b'", 400},
+        {"{\"model\":\"a//b\",\"from\":\"squish-tiny\"}", "'a//b'", 400},
+        {"{\"model\":\"a/../b\",\"from\":\"squish-tiny\"}", "'a/../b'", 400},
+        {"{\"model\":\"hf.co/a/b\",\"from\":\"squish-tiny\"}", "and not hf.co", 400},
         {"{\"model\":\"x\",\"from\":\"nobody\"}", "nobody", 404},
         {"{\"model\":\"x\"}", "'from' is missing", 400},
         {"{\"model\":\"tiny\",\"from\":\"squish-tiny\"}", "'tiny' is a model already", 409},
@@ -717,6 +746,7 @@ int main(void) {
         cmocka_unit_test(embeddings_have_length_1_or_are_as_the_model_left_them),
         cmocka_unit_test(a_text_that_is_too_long_is_cut_only_where_asked_for_and_counted),
         cmocka_unit_test(a_model_is_made_copied_and_deleted),
+        cmocka_unit_test(a_name_may_have_slashes),
         cmocka_unit_test(what_cannot_be_made_is_refused),
         cmocka_unit_test(what_runs_or_lies_elsewhere_is_not_deleted),
         cmocka_unit_test(pull_answers_for_what_is_here_and_says_what_is_not),

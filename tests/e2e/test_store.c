@@ -90,6 +90,36 @@ static void import_copies_and_rm_removes(void **state) {
     assert_int_equal(sh("test -s models/squish-tiny/config.json")->status, 0);
 }
 
+static void names_may_have_slashes(void **state) {
+    (void)state;
+    const cli_result *r = sh("$S cp squish-tiny me/mine:v1 && $S cp me/mine:v1 host.org/me/mine && "
+                             "$S import $T/t.gguf you/file");
+    if (r->status != 0) fail_msg("%s", r->err);
+    assert_string_equal(sh("LC_ALL=C ls -A $T/.squish/models")->out,
+                        "host.org%2Fme%2Fmine.made.json\nme%2Fmine:v1.made.json\nyou%2Ffile\n");
+    static const char *const names[] = {"me/mine:v1", "host.org/me/mine", "host.org/me/mine:latest",
+                                        "you/file", "you/file:latest"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        r = sh("$S run %s %s --tier source", names[i], ASK);
+        if (r->status != 0 || !strstr(r->out, "Tokyo")) fail_msg("%s: %s%s", names[i], r->out, r->err);
+        if (sh("$S show %s", names[i])->status != 0) fail_msg("%s is not shown", names[i]);
+    }
+    r = sh("$S list");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strstr(names[i], ":latest") && !strstr(r->out, names[i]))
+            fail_msg("no %s in %s", names[i], r->out);
+    static const char *const bad[] = {"me/../x", "/me",       "me/", "me//x", "a/b/c/d/e",
+                                      "me/.x",   "hf.co/a/b", "./x", "me/-x", "hf.co--a--b"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        r = sh("$S cp squish-tiny %s", bad[i]);
+        if (r->status != 1 || !strstr(r->err, "is no name for a model"))
+            fail_msg("%s: %d %s", bad[i], r->status, r->err);
+    }
+    assert_int_equal(sh("$S cp squish-tiny me/tiny")->status, 1); /* of another program */
+    assert_int_equal(sh("$S rm me/mine:v1 host.org/me/mine you/file")->status, 0);
+    assert_string_equal(sh("ls -A $T/.squish/models")->out, "");
+}
+
 static void a_stopped_pull_is_seen_by_gc_alone(void **state) {
     (void)state;
     sh("mkdir -p $T/.squish/pulls/hf.co--a--b/files && head -c 100000 /dev/zero "
@@ -144,6 +174,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(models_of_other_programs_run_where_they_lie),
         cmocka_unit_test(import_copies_and_rm_removes),
+        cmocka_unit_test(names_may_have_slashes),
         cmocka_unit_test(a_stopped_pull_is_seen_by_gc_alone),
         cmocka_unit_test(ps_and_stop_ask_a_server),
         cmocka_unit_test(the_catalogue_is_shown_and_searched),

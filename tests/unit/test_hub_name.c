@@ -61,6 +61,35 @@ static void names_mean_what_they_say(void **state) {
     hub_catalog_close(&c);
 }
 
+/* A key is one file name, and no two names share one. */
+static void keys_lead_back_to_their_names(void **state) {
+    (void)state;
+    static const char *const rows[][2] = {{"mine:v1", "mine:v1"},
+                                          {"me/mine:v1", "me%2Fmine:v1"},
+                                          {"a/b/c/d", "a%2Fb%2Fc%2Fd"},
+                                          {"me/a--b-", "me%2Fa--b-"},
+                                          {"a--b", "a--b"},
+                                          {"hf.co/a/b:q", "hf.co--a--b:q"}};
+    static const char *const none[] = {"",     "a/",        "/a",    "a//b", "a/../b",
+                                       "a/.b", "a/b/c/d/e", "a%2Fb", "a/b\n"};
+    static const char *const strange[] = {"..%2Fx", "a%2F..%2Fb", "%2Fx", "a%2F", "a%b", "a%2Fb c"};
+    char key[400], name[400];
+    for (size_t i = 0; i < SQ_COUNT(rows); i++) {
+        assert_true(sq_store_key(rows[i][0], key, sizeof key));
+        assert_string_equal(key, rows[i][1]);
+        sq_store_name_of_key(key, name, sizeof name);
+        assert_string_equal(name, rows[i][0]);
+        assert_int_equal(sq_store_name_is_good(rows[i][0]), strncmp(rows[i][0], "hf.co/", 6) != 0);
+    }
+    assert_false(sq_store_name_is_good("hf.co--a--b")); /* its key is hf.co/a/b's */
+    for (size_t i = 0; i < SQ_COUNT(none); i++)
+        if (sq_store_key(none[i], key, sizeof key)) fail_msg("'%s' has the key '%s'", none[i], key);
+    for (size_t i = 0; i < SQ_COUNT(strange); i++) { /* files of somebody's keep their names */
+        sq_store_name_of_key(strange[i], name, sizeof name);
+        assert_string_equal(name, strange[i]);
+    }
+}
+
 static void the_bundled_catalogue_is_whole(void **state) {
     (void)state;
     hub_catalog c;
@@ -257,6 +286,7 @@ static void a_part_map_is_taken_only_if_it_is_of_this_file(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_mean_what_they_say),
+        cmocka_unit_test(keys_lead_back_to_their_names),
         cmocka_unit_test(the_bundled_catalogue_is_whole),
         cmocka_unit_test(five_hundred_hostile_names_open_nothing_outside),
         cmocka_unit_test(files_that_lead_out_of_a_repository_are_passed_over),
