@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { FIRST = 1536, WINDOW = 4096, STRIP = SQ_LOGIT_ROWS };
+enum { FIRST = 1536, WINDOW = 4096, STRIP = SQ_LOGIT_ROWS, CELL = 512, CELLS = WINDOW / CELL };
 
 typedef struct {
     squish_model *m;
@@ -27,6 +27,8 @@ typedef struct {
     sq_kv_census now; /* of the other, while a strip is compared */
     double kl, nats[2], read[SQ_RUNGS], dropped, attended, bytes[2];
     int64_t n, same;
+    double cell_kl[CELLS]; /* of positions [512 i, 512 (i + 1)) */
+    int64_t cell_n[CELLS];
 } quality;
 
 static double log_sum(const float *v, int32_t n) {
@@ -49,10 +51,14 @@ static bool compare(void *user, int32_t pos, const float *b) {
     const int32_t n = q->m->info.n_vocab_tokens, next = q->next[pos];
     const float *a = q->strip + (size_t)q->at++ * (size_t)q->m->cfg.n_vocab;
     const double za = log_sum(a, n), zb = log_sum(b, n);
+    double kl = 0;
     for (int32_t i = 0; i < n; i++) {
         const double la = (double)a[i] - za;
-        q->kl += exp(la) * (la - ((double)b[i] - zb));
+        kl += exp(la) * (la - ((double)b[i] - zb));
     }
+    q->kl += kl;
+    q->cell_kl[pos / CELL] += kl;
+    q->cell_n[pos / CELL]++;
     q->nats[0] += za - (double)a[next];
     q->nats[1] += zb - (double)b[next];
     q->same += bench_likeliest(a, n) == bench_likeliest(b, n);
@@ -135,6 +141,18 @@ void bench_report_flags(const bench_options *o, squish_engine_options *eo) {
     eo->attention.sage = eo->attention.sparge = true;
 }
 
+/* The same by position: [{"position": middle of a cell, "value": nats}]. NULL: no memory. */
+static json_t *by_position(const quality *q) {
+    json_t *list = json_array();
+    for (int32_t i = 0; i < CELLS; i++)
+        if (q->cell_n[i] && json_array_append_new(list, json_pack("{s:i, s:f}", "position", CELL * i + CELL / 2, "value",
+                                                                  q->cell_kl[i] / (double)q->cell_n[i])) != 0) {
+            json_decref(list);
+            return NULL;
+        }
+    return list;
+}
+
 static squish_status quality_row(const quality *q, json_t *rows, size_t kind, squish_error *err) {
     char name[48];
     double kl = q->kl / (double)q->n, share[4], sealed = 0;
@@ -144,10 +162,11 @@ static squish_status quality_row(const quality *q, json_t *rows, size_t kind, sq
     snprintf(name, sizeof name, "KL to f16, %s", kinds[kind].name);
     SQ_TRY(bench_row(rows, name, "nats", &kl, 1, NAN, BENCH_SMALL_IS_GOOD, err));
     json_t *more = json_pack(
-        "{s:s, s:s, s:f, s:f, s:[f,f,f,f], s:f, s:f, s:f, s:I}", "bench", "kv", "kv", kinds[kind].name,
+        "{s:s, s:s, s:f, s:f, s:[f,f,f,f], s:f, s:f, s:f, s:I, s:o}", "bench", "kv", "kv", kinds[kind].name,
         "read_sealed", sealed, "dropped", dropped, "read", share[0], share[1], share[2], share[3],
         "ppl_ratio", exp((q->nats[1] - q->nats[0]) / (double)q->n), "same_best",
-        (double)q->same / (double)q->n, "bytes_ratio", q->bytes[0] / q->bytes[1], "tokens", (json_int_t)q->n);
+        (double)q->same / (double)q->n, "bytes_ratio", q->bytes[0] / q->bytes[1], "tokens", (json_int_t)q->n,
+        "by_position", by_position(q));
     const int failed = json_object_update(json_array_get(rows, json_array_size(rows) - 1), more);
     json_decref(more);
     return failed ? sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory") : SQUISH_OK;
@@ -196,11 +215,17 @@ fail:
     return st;
 }
 
+/* With --kv NAME only that format, as it is. */
+static bool is_wanted(const bench_options *o, size_t kind) {
+    return !o->one_kv || strcmp(kinds[kind].name, squish_kv_name(o->kv)) == 0;
+}
+
 squish_status bench_kv_quality(const bench_options *o, squish_model *m, json_t *rows, squish_error *err) {
     squish_tokens t = {0};
     SQ_TRY(squish_tokenize(m, o->text, o->text_bytes, SQUISH_TOK_BOS_EOS, &t, err));
     squish_status st = SQUISH_OK;
-    for (size_t i = 0; i < SQ_COUNT(kinds) && st == SQUISH_OK; i++) st = one_kind(o, m, &t, i, rows, err);
+    for (size_t i = 0; i < SQ_COUNT(kinds) && st == SQUISH_OK; i++)
+        if (is_wanted(o, i)) st = one_kind(o, m, &t, i, rows, err);
     squish_tokens_free(&t);
     return st;
 }

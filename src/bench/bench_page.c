@@ -2,29 +2,22 @@
  *
  * bench_page.c - a report as a page that stands alone: headline figures, a roofline (Williams et al., 2009),
  * time per token against context, batch and threads, and every row. */
-#include "bench/bench.h"
-#include "bench/bench_plot.h"
+#include "bench/bench_page_int.h"
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
-
-static double num(const json_t *o, const char *key) { return json_number_value(json_object_get(o, key)); }
-static const char *str(const json_t *o, const char *key) {
-    const char *s = json_string_value(json_object_get(o, key));
-    return s ? s : "";
-}
-static bool of_bench(const json_t *row, const char *name) { return strcmp(str(row, "bench"), name) == 0; }
 
 static const char head[] =
     "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
     "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>squish "
     "bench</title>\n<style>\n"
     ":root{color-scheme:light dark;--fg:#1c2430;--soft:#5d6878;--bg:#f6f7f9;--card:#fff;--edge:#e2e6ec;"
-    "--grid:#eceff3;--a:#2458c5;--b:#0b8a78;--c:#b4570c;--limit:#8a94a3}\n"
+    "--grid:#eceff3;--a:#2458c5;--b:#0b8a78;--c:#b4570c;"
+    "--d:#8a3fb5;--e:#b3204d;--g:#6b7a12;--limit:#8a94a3}\n"
     "@media(prefers-color-scheme:dark){:root{--fg:#e3e7ee;--soft:#98a3b3;--bg:#13161b;--card:#1b2027;"
-    "--edge:#2c333d;--grid:#262c35;--a:#7da7ff;--b:#4fd0bb;--c:#f2a65e;--limit:#7c8796}}\n"
+    "--edge:#2c333d;--grid:#262c35;--a:#7da7ff;--b:#4fd0bb;--c:#f2a65e;"
+    "--d:#c99bf0;--e:#ff8fa8;--g:#c3d15a;--limit:#7c8796}}\n"
     "*{box-sizing:border-box}body{font:15px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg);"
     "max-width:82rem;margin:0 auto;padding:2.5rem 1.5rem 4rem}\n"
     "h1{font-size:1.7rem;line-height:1.2;margin:0;letter-spacing:-.01em}h2{font-size:1.15rem;margin:2.5rem 0 "
@@ -49,12 +42,15 @@ static const char head[] =
     "background:currentColor;vertical-align:-.05rem}.legend .rule i{height:0;border-radius:0;width:1.1rem;"
     "border-top:2px dashed;background:none;vertical-align:.22rem}"
     ".legend .a i{color:var(--a)}.legend .b i{color:var(--b)}.legend .c i{color:var(--c)}"
+    ".legend .d i{color:var(--d)}.legend .e i{color:var(--e)}.legend .g i{color:var(--g)}"
     ".legend .limit i{color:var(--limit)}\n"
     "svg{width:100%;height:auto;display:block}svg text{font-size:12.5px;fill:var(--soft)}"
     ".grid{stroke:var(--grid)}.axis{stroke:var(--limit)}.line{fill:none;stroke-width:2;stroke-linejoin:round}"
     ".line.a{stroke:var(--a)}.line.b{stroke:var(--b)}.line.c{stroke:var(--c)}"
+    ".line.d{stroke:var(--d)}.line.e{stroke:var(--e)}.line.g{stroke:var(--g)}"
     ".line.limit{stroke:var(--limit);stroke-dasharray:5 4;stroke-width:1.6}"
     ".dot{stroke:var(--card);stroke-width:1.5}.dot.a{fill:var(--a)}.dot.b{fill:var(--b)}.dot.c{fill:var(--c)}"
+    ".dot.d{fill:var(--d)}.dot.e{fill:var(--e)}.dot.g{fill:var(--g)}"
     "svg .label{font-weight:600;paint-order:stroke;stroke:var(--card);stroke-width:3px}svg "
     ".label.a{fill:var(--a)}svg .label.b{fill:var(--b)}svg .label.c{fill:var(--c)}\n"
     ".rows{overflow-x:auto;padding:.35rem 1.15rem .6rem;margin-top:1rem}"
@@ -87,13 +83,13 @@ static void tile(FILE *f, const json_t *rows, const char *name, const char *labe
     size_t i;
     const json_t *r;
     json_array_foreach(rows, i, r) {
-        if (strcmp(str(r, "name"), name) != 0) continue;
+        if (strcmp(row_text(r, "name"), name) != 0) continue;
         fprintf(f, "<div class=\"tile\"><span>%s</span><b>", label);
-        put_value(f, num(r, "value"));
-        fprintf(f, " <small>%s</small></b>", str(r, "unit"));
+        put_value(f, row_number(r, "value"));
+        fprintf(f, " <small>%s</small></b>", row_text(r, "unit"));
         if (json_object_get(r, "share")) {
-            put_meter(f, num(r, "share"));
-            fprintf(f, "<span>%.0f %% of the limit</span>", 100 * num(r, "share"));
+            put_meter(f, row_number(r, "share"));
+            fprintf(f, "<span>%.0f %% of the limit</span>", 100 * row_number(r, "share"));
         }
         fputs("</div>\n", f);
         return;
@@ -105,15 +101,15 @@ static void put_title(FILE *f, const json_t *report) {
     const time_t now = (time_t)sq_os_unix_time();
     struct tm tm;
     if (gmtime_r(&now, &tm)) strftime(day, sizeof day, "%Y-%m-%d %H:%M UTC", &tm);
-    const char *model = str(report, "model"), *slash = strrchr(model, '/');
+    const char *model = row_text(report, "model"), *slash = strrchr(model, '/');
     fputs("<h1>", f);
     plot_escaped(f, *model ? (slash && slash[1] ? slash + 1 : model) : "This machine");
     fputs("</h1>\n<p>", f);
-    plot_escaped(f, str(report, "cpu"));
-    fprintf(f, ", %.0f threads, %s", num(report, "threads"), str(report, "isa"));
-    if (*model) fprintf(f, ", tier %s", str(report, "tier"));
+    plot_escaped(f, row_text(report, "cpu"));
+    fprintf(f, ", %.0f threads, %s", row_number(report, "threads"), row_text(report, "isa"));
+    if (*model) fprintf(f, ", tier %s", row_text(report, "tier"));
     fputs("<br>squish ", f);
-    plot_escaped(f, str(report, "squish"));
+    plot_escaped(f, row_text(report, "squish"));
     fprintf(f, ", %s</p>\n", day);
 }
 
@@ -128,8 +124,8 @@ typedef struct {
 static const char *note(notes *n, const json_t *r) {
     if (n->n == NOTES) return NULL;
     char *t = n->text[n->n++];
-    snprintf(t, sizeof n->text[0], "%s: %.4g %s, %.0f %% of the limit", str(r, "name"), num(r, "value"),
-             str(r, "unit"), 100 * num(r, "share"));
+    snprintf(t, sizeof n->text[0], "%s: %.4g %s, %.0f %% of the limit", row_text(r, "name"),
+             row_number(r, "value"), row_text(r, "unit"), 100 * row_number(r, "share"));
     return t;
 }
 
@@ -143,9 +139,10 @@ static void add_cost(plot *p, const json_t *rows, const char *bench, const char 
     size_t i;
     const json_t *r;
     json_array_foreach(rows, i, r) {
-        if (!of_bench(r, bench)) continue;
-        plot_add(s, num(r, "at"), 1e3 / num(r, "value"), 1e3 / num(r, "value"), note(n, r));
-        plot_add(limit, num(r, "at"), 1e3 / num(r, "limit"), 0, NULL);
+        if (!row_of_bench(r, bench)) continue;
+        const double ms = 1e3 / row_number(r, "value");
+        plot_add(s, row_number(r, "at"), ms, ms, note(n, r));
+        plot_add(limit, row_number(r, "at"), 1e3 / row_number(r, "limit"), 0, NULL);
     }
     p->n += 2;
 }
@@ -187,8 +184,9 @@ static double typical(const json_t *rows, const char *key) {
     size_t i;
     const json_t *r;
     json_array_foreach(rows, i, r) {
-        const bool whole = of_bench(r, "decode") || of_bench(r, "prefill") || of_bench(r, "batch");
-        if (whole && n < (int32_t)SQ_COUNT(v)) v[n++] = num(r, key);
+        const bool whole =
+            row_of_bench(r, "decode") || row_of_bench(r, "prefill") || row_of_bench(r, "batch");
+        if (whole && n < (int32_t)SQ_COUNT(v)) v[n++] = row_number(r, key);
     }
     return n ? bench_median(v, n) : NAN;
 }
@@ -220,9 +218,10 @@ static void put_roofline(FILE *f, const json_t *rows, notes *n) {
         size_t i;
         const json_t *r;
         json_array_foreach(rows, i, r) {
-            if (!of_bench(r, kinds[k].bench) || (kinds[k].below && num(r, "at") < 2)) continue;
-            plot_add(s, num(r, "ops_per_byte"), num(r, "gop_s"), num(r, "at"), note(n, r));
-            lo = fmin(lo, num(r, "ops_per_byte")), hi = fmax(hi, num(r, "ops_per_byte"));
+            if (!row_of_bench(r, kinds[k].bench) || (kinds[k].below && row_number(r, "at") < 2)) continue;
+            const double x = row_number(r, "ops_per_byte");
+            plot_add(s, x, row_number(r, "gop_s"), row_number(r, "at"), note(n, r));
+            lo = fmin(lo, x), hi = fmax(hi, x);
         }
     }
     const double ridge = dots / read, left = fmin(lo / 2, ridge / 2), right = fmax(hi * 2, ridge * 2);
@@ -253,20 +252,20 @@ static void put_rows(FILE *f, const json_t *rows) {
     json_array_foreach(rows, i, r) {
         static const char *const key[] = {"noise", "min", "max"};
         fputs("<tr><td>", f);
-        plot_escaped(f, str(r, "name"));
+        plot_escaped(f, row_text(r, "name"));
         fputs("<td>", f);
-        put_value(f, num(r, "value"));
-        fprintf(f, "<td class=\"unit\">%s", str(r, "unit"));
+        put_value(f, row_number(r, "value"));
+        fprintf(f, "<td class=\"unit\">%s", row_text(r, "unit"));
         for (size_t k = 0; k < SQ_COUNT(key); k++) {
             fputs("<td>", f);
-            put_value(f, num(r, key[k]));
+            put_value(f, row_number(r, key[k]));
         }
-        fprintf(f, "<td>%.0f<td>", num(r, "runs"));
+        fprintf(f, "<td>%.0f<td>", row_number(r, "runs"));
         if (json_object_get(r, "limit")) {
-            put_value(f, num(r, "limit"));
+            put_value(f, row_number(r, "limit"));
             fputs("<td>", f);
-            put_meter(f, num(r, "share"));
-            fprintf(f, "%.0f %%", 100 * num(r, "share"));
+            put_meter(f, row_number(r, "share"));
+            fprintf(f, "%.0f %%", 100 * row_number(r, "share"));
         } else {
             fputs("<td>", f);
         }
@@ -294,6 +293,7 @@ static void put_page(FILE *f, const json_t *report, notes *n) {
     bench_beside_put(f, json_object_get(report, "beside"));
     if (speed) put_roofline(f, rows, n);
     if (speed) put_scaling(f, rows, n);
+    bench_page_kv(f, rows);
     put_rows(f, rows);
     fputs("</body></html>\n", f);
 }

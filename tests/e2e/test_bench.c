@@ -138,23 +138,35 @@ static void a_pass_key_is_looked_for(void **state) {
     assert_non_null(strstr(r->err, "--text"));
 }
 
-/* All formats without --kv, that one beside f16 with it. */
+/* All formats without --kv, that one beside f16 with it, its distance to f16, too; and plots of them. */
 static void formats_are_measured_side_by_side(void **state) {
     (void)state;
+    sh("head -c 8000 tests/fixtures/own-prose.txt >$T/prose");
     static const char *const one[] = {"f16", "q4"}, *const all[] = {"f16", "q8", "k8v4", "q4", "k4v2", "q2"};
     for (int given = 0; given < 2; given++) {
-        json_t *o = cli_json(
-            sh("$S bench kv squish-tiny %s --at 512 --runs 1 --threads 2 -q --json", given ? "--kv q4" : ""));
-        json_t *rows = json_object_get(o, "rows"), *row;
+        json_t *o = cli_json(sh("$S bench kv squish-tiny %s --at 256,512 --runs 1 --threads 2 -q --json "
+                                "--report $T/kv",
+                                given ? "--kv q4 --text $T/prose" : ""));
+        json_t *rows = json_object_get(o, "rows"), *row, *far = NULL;
         size_t i, seen = 0;
         json_array_foreach(rows, i, row) {
             const char *name = json_string_value(json_object_get(row, "name"));
+            if (strncmp(name, "KL to f16, ", 11) == 0) {
+                assert_string_equal(name + 11, "q4");
+                assert_null(far);
+                far = json_object_get(row, "by_position");
+            }
             if (strncmp(name, "attention at 512, ", 18) != 0) continue;
             assert_true(seen < (given ? SQ_COUNT(one) : SQ_COUNT(all)));
             assert_string_equal(name + 18, given ? one[seen] : all[seen]);
             seen++;
         }
         assert_int_equal(seen, given ? SQ_COUNT(one) : SQ_COUNT(all));
+        assert_int_equal(json_array_size(far), given);
+        if (given) assert_in_range(number(json_array_get(far, 0), "value") * 1e7, 10, 200000);
+        const cli_result *r = sh("cat $T/kv/index.html");
+        assert_int_equal(count(r->out, "<svg"), given ? 4 : 3); /* attention, a token, memory; the distance */
+        assert_int_equal(count(r->out, "<polyline"), 2 * seen);  /* memory and distance have one point here */
         json_decref(o);
     }
 }
