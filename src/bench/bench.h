@@ -198,8 +198,9 @@ void bench_checks_put(FILE *f, const json_t *checks);
 
 /* Write DIR/index.html, a page that stands alone (styles and plots inside, no scripts, light and dark): the
  * headline figures, checks and figures of others ("checks", "beside" of the report), a roofline, time per
- * token against context, batch and threads, the formats of the cache against context, and every row; and
- * DIR/bench.json, the report itself. report: what `bench --json` prints. Sections without rows are left out. */
+ * token against context, batch and threads, formats of the cache against context, and every row; and
+ * DIR/bench.json, the report itself. report: what `bench --json` prints. Sections without rows are left out.
+ */
 squish_status bench_page_write(const json_t *report, const char *dir, squish_error *err);
 
 #endif

@@ -144,12 +144,14 @@ void bench_report_flags(const bench_options *o, squish_engine_options *eo) {
 /* The same by position: [{"position": middle of a cell, "value": nats}]. NULL: no memory. */
 static json_t *by_position(const quality *q) {
     json_t *list = json_array();
-    for (int32_t i = 0; i < CELLS; i++)
-        if (q->cell_n[i] && json_array_append_new(list, json_pack("{s:i, s:f}", "position", CELL * i + CELL / 2, "value",
-                                                                  q->cell_kl[i] / (double)q->cell_n[i])) != 0) {
-            json_decref(list);
-            return NULL;
-        }
+    for (int32_t i = 0; i < CELLS; i++) {
+        if (q->cell_n[i] == 0) continue;
+        json_t *cell = json_pack("{s:i, s:f}", "position", CELL * i + CELL / 2, "value",
+                                 q->cell_kl[i] / (double)q->cell_n[i]);
+        if (json_array_append_new(list, cell) == 0) continue;
+        json_decref(list);
+        return NULL;
+    }
     return list;
 }
 
