@@ -73,7 +73,7 @@ static bool take(cli *c, const char *name, const json_t *made) {
 int cli_take_made(cli *c, const char *name) {
     squish_text text = {0};
     squish_error err = {0};
-    if (!name || strchr(name, '/')) return 0;
+    if (!name || (strchr(name, '/') && sq_os_exists(name))) return 0; /* a path stays a path */
     const squish_status st = squish_made_json(cli_home(c), name, &text, &err);
     if (st != SQUISH_OK) return st == SQUISH_NOT_FOUND ? 0 : cli_fail(c, &err);
     json_t *made = json_loadb(text.data, text.bytes, 0, NULL);

@@ -109,26 +109,64 @@ const char *cli_bytes(uint64_t n, char out[32]) {
 
 static int columns(void) {
     struct winsize w;
-    return ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 20 ? w.ws_col : 80;
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 1 ? w.ws_col : 80;
+}
+
+/* A line can be written over. */
+static bool has_bar(const cli *c) {
+    const char *term = getenv("TERM");
+    return isatty(STDERR_FILENO) && !cli_flag(c, OPT_QUIET) && !(term && strcmp(term, "dumb") == 0);
 }
 
 /* What several pieces of work share one bar between them, and the state of the bar on the screen. */
 static struct {
     char label[64];
-    double from, to;
+    double from, to, end, farthest;
     bool shared, shown;
-    uint64_t begin, part_begin, last;
+    uint64_t begin, part_begin, part_from, last;
 } bar;
 
-/* One line that rewrites itself: what, bar, share, rate, time left. */
+static const char *seconds(double s, char out[32]) {
+    if (s < 0)
+        out[0] = 0; /* nobody knows yet */
+    else if (s < 100)
+        snprintf(out, 32, "%.0f s left", s);
+    else if (s < 6000)
+        snprintf(out, 32, "%.0f min left", s / 60);
+    else
+        snprintf(out, 32, "%.0f h left", s / 3600 < 1000 ? s / 3600 : 999);
+    return out;
+}
+
+/* What is counted in bytes; other work counts texts, layers or runs, and a rate of these says nothing. */
+static bool counts_bytes(const char *what) {
+    static const char *const words[] = {"pulling", "compress", "importing", "verify"};
+    for (size_t i = 0; i < SQ_COUNT(words); i++)
+        if (strcmp(what, words[i]) == 0) return true;
+    return false;
+}
+
+/* One line that rewrites itself: what, bar, share, rate, time left; as much of it as the terminal is wide. */
 static void draw(const char *what, double share, double rate, double left) {
-    char line[256], a[32], marks[41];
-    const int width = columns() < 70 ? 10 : 30;
-    for (int i = 0; i < width; i++) marks[i] = i < share * width ? '#' : '.';
-    marks[width] = 0;
-    snprintf(line, sizeof line, "%s [%s] %3.0f %%  %s/s  %.0f s left", what, marks, share * 100,
-             cli_bytes((uint64_t)rate, a), left);
-    fprintf(stderr, "\r%-*.*s", columns() - 1, columns() - 1, line);
+    static const struct {
+        int marks;
+        bool rate, left;
+    } forms[] = {{30, true, true}, {10, true, true}, {10, false, true}, {0, false, true}, {0, false, false}};
+    char tail[120] = "", size[32], speed[48] = "", time[32];
+    const int most = columns() - 1, n = (int)strlen(what);
+    if (rate > 0) snprintf(speed, sizeof speed, "  %s/s", cli_bytes((uint64_t)rate, size));
+    seconds(left, time);
+    for (size_t k = 0; k < SQ_COUNT(forms) && (k == 0 || n + (int)strlen(tail) > most); k++) {
+        char marks[40] = "";
+        const int width = forms[k].marks;
+        if (width) snprintf(marks, sizeof marks, " [%*s]", width, "");
+        for (int i = 0; i < width; i++) marks[2 + i] = i < (int)(share * width) ? '#' : '.';
+        snprintf(tail, sizeof tail, "%s %3d %%%s%s%s", marks, (int)(share * 100), forms[k].rate ? speed : "",
+                 forms[k].left && *time ? "  " : "", forms[k].left ? time : "");
+    }
+    const int m = (int)strlen(tail), room = most > m ? most - m : 0;
+    const int used = (n < room ? n : room) + m;
+    fprintf(stderr, "\r%.*s%.*s%*s", room, what, most, tail, most > used ? most - used : 0, "");
 }
 
 static void wipe(void) {
@@ -144,27 +182,41 @@ void cli_progress_part(const cli *c, const char *label, double from, double to) 
     snprintf(bar.label, sizeof bar.label, "%s", label ? label : "");
     bar.from = from;
     bar.to = to;
-    if (!on) bar.begin = sq_os_now_ns();
+    if (!on) bar.begin = sq_os_now_ns(), bar.farthest = 0;
     bar.last = bar.part_begin = 0;
+}
+
+/* Work begins anew, or another kind of it. Of the last piece on a shared bar nobody knows how many kinds it
+ * has, so each takes four fifths of what the ones before it left. */
+static void begin_part(uint64_t done, uint64_t now) {
+    if (bar.shared && bar.farthest > bar.from) bar.from = bar.farthest;
+    bar.end = bar.to < 1 ? bar.to : bar.from + 0.8 * (1 - bar.from);
+    bar.part_begin = now;
+    bar.part_from = done; /* what an earlier run left is not of this one's speed */
+    if (!bar.shared) bar.begin = now, bar.shown = false, bar.farthest = 0;
 }
 
 bool cli_progress(void *user, const char *what, uint64_t done, uint64_t total) {
     const cli *c = user;
     const uint64_t now = sq_os_now_ns();
-    if (done <= bar.last || bar.part_begin == 0) {
-        bar.part_begin = now;
-        if (!bar.shared) bar.begin = now, bar.shown = false;
-    }
+    if (done < bar.last || bar.part_begin == 0) begin_part(done, now);
     bar.last = done;
-    if (!isatty(STDERR_FILENO) || cli_flag(c, OPT_QUIET)) return !cli_signal_seen();
-    const double share = bar.from + (total ? (double)done / (double)total : 0) * (bar.to - bar.from);
-    const double all_s = (double)(now - bar.begin) / 1e9, part_s = (double)(now - bar.part_begin) / 1e9;
-    const double whole = bar.shared ? share : total ? (double)done / (double)total : 0;
+    if (!has_bar(c)) return !cli_signal_seen();
+    const double part = total ? (double)done / (double)total : 0;
+    const double part_s = (double)(now - bar.part_begin) / 1e9;
+    const double all_s = (double)(now - bar.begin) / 1e9;
+    double whole = bar.shared ? bar.from + part * (bar.end - bar.from) : part;
+    if (whole < bar.farthest) whole = bar.farthest;
+    bar.farthest = whole;
     char text[160];
     snprintf(text, sizeof text, "%s%s%s", bar.label, bar.shared ? ": " : "", what);
     if (bar.shown || all_s > 0.2) {
-        draw(text, whole, part_s > 0 ? (double)done / part_s : 0,
-             whole > 0 ? all_s * (1 - whole) / whole : 0);
+        const double begun = total ? (double)bar.part_from / (double)total : 0;
+        const double left = bar.shared    ? (whole > 0 ? all_s * (1 - whole) / whole : -1)
+                            : part > begun ? part_s * (1 - part) / (part - begun)
+                                           : -1;
+        const double rate = part_s > 0 ? (double)(done - bar.part_from) / part_s : 0;
+        draw(text, whole, counts_bytes(what) ? rate : 0, left);
         bar.shown = true;
     }
     if (done >= total && !bar.shared) wipe();

@@ -32,7 +32,9 @@ static int begin(void **state) {
               "cp -r tests/fixtures/architectures/qwen2 $T/root/me/arch && cp $T/root/me/wide/* "
               "$T/root/me/secret/ && echo open-sesame >$T/root/me/secret/.gated && "
               "for q in Q4_K_M Q8_0; do head -c 200000 /dev/urandom >$T/root/me/quants/m-$q.gguf; done && "
-              "head -c 300000 /dev/urandom >$T/root/.ollama/library/little/1b.gguf")
+              "head -c 300000 /dev/urandom >$T/root/.ollama/library/little/1b.gguf && "
+              "mkdir $T/root/me/bar && "
+              "head -c 2500000 /dev/urandom >$T/root/me/bar/m.gguf")
         ->status;
 }
 
@@ -370,6 +372,47 @@ static void names_that_are_not_here_are_fetched_or_told(void **state) {
     assert_true(strtol(r->out, NULL, 10) >= 3);
 }
 
+/* What a terminal of so many columns is sent by `squish ARGS`: the bar stays on its line. */
+static void the_bar_fits_its_terminal(void **state) {
+    (void)state;
+    need_hub();
+    static const char program[] =
+        "import fcntl, os, pty, struct, sys, termios\n"
+        "def shown(columns, args, **env):\n"
+        "    pid, fd = pty.fork()\n"
+        "    if pid == 0:\n"
+        "        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack('HHHH', 24, columns, 0, 0))\n"
+        "        os.execve(os.environ['S'], ['squish'] + args, {**os.environ, 'TERM': 'xterm', **env})\n"
+        "    out = b''\n"
+        "    while True:\n"
+        "        try: more = os.read(fd, 65536)\n"
+        "        except OSError: break\n"
+        "        if not more: break\n"
+        "        out += more\n"
+        "    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])\n"
+        "    return status, out.decode().replace('\\r\\n', '\\n')\n"
+        "pull = ['pull', 'hf.co/me/bar']\n"
+        "for columns in 100, 40, 12:\n"
+        "    status, out = shown(columns, pull)\n"
+        "    assert status == 0, out\n"
+        "    bars = out.split('\\r')[1:-1]\n"
+        "    assert len(bars) > 2 and all(len(b) < columns for b in bars), out\n"
+        "    assert columns == 12 or any('%' in b and 'left' in b for b in bars), bars\n"
+        "    assert columns < 100 or any(' kB/s' in b or ' MB/s' in b for b in bars), bars\n"
+        "    assert '\\x1b' not in out, out\n"
+        "    shown(columns, ['rm', 'hf.co/me/bar'])\n"
+        "status, out = shown(80, pull, TERM='dumb')\n"
+        "assert status == 0 and '\\r' not in out and '%' not in out, out\n"
+        "assert '\\x1b[31msquish:' in shown(80, ['show', 'nobody'])[1]\n"
+        "assert '\\x1b' not in shown(80, ['show', 'nobody'], NO_COLOR='1')[1]\n"
+        "assert '\\x1b' not in shown(80, ['show', 'nobody'], TERM='dumb')[1]\n";
+    cli_write("terminal.py", program, sizeof program - 1);
+    hub_fresh("{\"rate\": 4000000}");
+    const cli_result *r = sh("python3 $T/terminal.py");
+    if (r->status != 0) fail_msg("%s%s", r->out, r->err);
+    assert_null(strpbrk(sh("$S rm hf.co/me/bar; $S pull hf.co/me/bar")->err, "\r\033%"));
+}
+
 /* A server that is asked by CLIENT and what is written behind it: no times here, a slow machine is no fault.
  */
 #define SERVE "$S serve --port 0 --json "
@@ -491,6 +534,7 @@ int main(void) {
         cmocka_unit_test(certificates_are_checked),
         cmocka_unit_test(without_a_route_one_line_says_so),
         cmocka_unit_test(a_disk_that_fills_up_in_mid_write_keeps_the_part),
+        cmocka_unit_test(the_bar_fits_its_terminal),
         cmocka_unit_test(names_that_are_not_here_are_fetched_or_told),
         cmocka_unit_test(a_server_compresses_what_it_pulls),
         cmocka_unit_test(a_full_disk_is_said_before_and_leaves_nothing),

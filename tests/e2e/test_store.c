@@ -116,6 +116,12 @@ static void names_may_have_slashes(void **state) {
             fail_msg("%s: %d %s", bad[i], r->status, r->err);
     }
     assert_int_equal(sh("$S cp squish-tiny me/tiny")->status, 1); /* of another program */
+    sh("echo '{\"from\": \"squish-tiny\", \"parameters\": {\"num_predict\": 2}}' "
+       ">$T/.squish/models/me%%2Fshort.made.json");
+    json_t *o = cli_json(sh("$S run me/short --temp 0 --tier source --json 'What is the capital of Japan?'"));
+    assert_int_equal(json_array_size(json_object_get(o, "tokens")), 2); /* its own numbers hold */
+    json_decref(o);
+    assert_int_equal(sh("$S rm me/short")->status, 0);
     assert_int_equal(sh("$S rm me/mine:v1 host.org/me/mine you/file")->status, 0);
     assert_string_equal(sh("ls -A $T/.squish/models")->out, "");
 }

@@ -33,6 +33,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* The sanitizer of threads calls these before it can be told anything. */
+#if defined(__clang__) && defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#pragma clang attribute push(__attribute__((disable_sanitizer_instrumentation)), apply_to = function)
+#define OWN_POP
+#endif
+#endif
+
 typedef enum { OWN_NONE, OWN_MEMORY, OWN_CURL, OWN_DISK } own_kind;
 enum { OWN_END = -1, OWN_ENDED = 77, OWN_BLOCKS = 1 << 16 };
 
@@ -215,5 +223,9 @@ int renameat2(int x, const char *a, int y, const char *b, unsigned flags) {
 ssize_t copy_file_range(int from, off_t *in, int to, off_t *out, size_t n, unsigned flags) {
     return OWN_FAULT(-1, (ssize_t)syscall(SYS_copy_file_range, from, in, to, out, n, flags));
 }
+
+#ifdef OWN_POP
+#pragma clang attribute pop
+#endif
 
 #endif
