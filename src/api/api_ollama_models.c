@@ -66,7 +66,9 @@ static bool ends_with(const char *s, const char *end) {
 }
 
 static const char *format_of(const char *path) {
+    const char *slash = strrchr(path, '/');
     if (ends_with(path, ".gguf")) return "gguf";
+    if (strncmp(slash ? slash + 1 : path, "sha256-", 7) == 0) return "gguf"; /* a blob of Ollama */
     return ends_with(path, ".sqw") ? "sqw" : "safetensors";
 }
 

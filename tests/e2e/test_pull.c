@@ -407,7 +407,7 @@ static void the_bar_fits_its_terminal(void **state) {
         "assert '\\x1b' not in shown(80, ['show', 'nobody'], NO_COLOR='1')[1]\n"
         "assert '\\x1b' not in shown(80, ['show', 'nobody'], TERM='dumb')[1]\n";
     cli_write("terminal.py", program, sizeof program - 1);
-    hub_fresh("{\"rate\": 4000000}");
+    hub_fresh("{\"rate\": 6000000}");
     const cli_result *r = sh("python3 $T/terminal.py");
     if (r->status != 0) fail_msg("%s%s", r->out, r->err);
     assert_null(strpbrk(sh("$S rm hf.co/me/bar; $S pull hf.co/me/bar")->err, "\r\033%"));
@@ -415,7 +415,7 @@ static void the_bar_fits_its_terminal(void **state) {
 
 /* A server that is asked by CLIENT and what is written behind it: no times here, a slow machine is no fault.
  */
-#define SERVE "$S serve --port 0 --json "
+#define SERVE "rm -f $T/serve; $S serve --port 0 --json "
 #define ANSWER                                                                                               \
     " >$T/serve 2>$T/serve.err & p=$!; while kill -0 $p && ! [ -s $T/serve ]; do sleep 0.02; done; "
 #define CLOSE "; s=$?; kill $p; wait $p; [ $s = 0 ] || cat $T/serve.err >&2; exit $s"

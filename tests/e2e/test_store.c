@@ -25,6 +25,10 @@ static int begin(void **state) {
               "'{\"layers\":[{\"mediaType\":\"application/vnd.ollama.image.model\",\"digest\":\"sha256:%%s\","
               "\"size\":%%s}]}' $d $(wc -c <$T/t.gguf) >$o/manifests/registry.ollama.ai/library/small/latest "
               "&& "
+              "g=$T/.cache/huggingface/hub/models--me--tiny-GGUF && "
+              "mkdir -p $g/refs $g/blobs $g/snapshots/4567abcd && "
+              "printf 4567abcd >$g/refs/main && ln $T/t.gguf $g/blobs/b && "
+              "ln -s ../../blobs/b $g/snapshots/4567abcd/tiny-F16.gguf && "
               "l=$T/.lmstudio/models/pub/small-GGUF && mkdir -p $l && ln $T/t.gguf $l/small-F16.gguf")
         ->status;
 }
@@ -57,6 +61,39 @@ static void models_of_other_programs_run_where_they_lie(void **state) {
         assert_int_equal(r->status, 1);
         assert_non_null(strstr(r->err, "lies outside the store and is not deleted"));
     }
+    note("after");
+    assert_int_equal(sh("cmp $T/before $T/after")->status, 0);
+}
+
+/* The same through a server, under the names that its list gives; me/tiny has a tier by now. */
+static void a_server_runs_them_in_place_too(void **state) {
+    (void)state;
+    static const char client[] =
+        "import json, sys, urllib.request\n"
+        "url = json.load(open(sys.argv[1]))['ready']\n"
+        "def ask(path, **body):\n"
+        "    r = urllib.request.Request(url + path, json.dumps(body).encode() if body else None,\n"
+        "        {'Content-Type': 'application/json'})\n"
+        "    return json.load(urllib.request.urlopen(r))\n"
+        "listed = {m['name']: m for m in ask('/api/tags')['models']}\n"
+        "for name, format in (('me/tiny', 'sqw'), ('me/tiny-GGUF/tiny-F16.gguf', 'gguf'),\n"
+        "        ('small', 'gguf'), ('pub/small-GGUF/small-F16.gguf', 'gguf')):\n"
+        "    m = listed[name + ':latest']\n"
+        "    assert m['details']['format'] == format and m['size'] > 5e7, m\n"
+        "    q = [{'role': 'user', 'content': 'What is the capital of Japan?'}]\n"
+        "    for n in name, m['name']:\n"
+        "        a = ask('/api/chat', model=n, messages=q, stream=False, options={'temperature': 0})\n"
+        "        assert 'Tokyo' in a['message']['content'] and a['model'] == n, a\n"
+        "    a = ask('/v1/chat/completions', model=name, messages=q, temperature=0, max_tokens=20)\n"
+        "    assert 'Tokyo' in a['choices'][0]['message']['content'], a\n";
+    cli_write("client.py", client, sizeof client - 1);
+    note("before");
+    const cli_result *r =
+        sh("rm -f $T/serve; $S serve squish-tiny --tier source --port 0 --json >$T/serve 2>$T/serve.err & "
+           "p=$!; "
+           "while kill -0 $p && ! [ -s $T/serve ]; do sleep 0.02; done; "
+           "python3 $T/client.py $T/serve; s=$?; kill $p; wait $p; exit $s");
+    if (r->status != 0) fail_msg("%s", r->err);
     note("after");
     assert_int_equal(sh("cmp $T/before $T/after")->status, 0);
 }
@@ -146,9 +183,9 @@ static void ps_and_stop_ask_a_server(void **state) {
     const cli_result *r = sh("$S ps --port 9");
     assert_int_equal(r->status, 6);
     assert_non_null(strstr(r->err, "no server answers at 127.0.0.1:9"));
-    r = sh("$S serve squish-tiny --tier source --port 0 --json --api-key k1 >$T/serve 2>$T/serve.err & p=$!; "
-           "i=0; "
-           "until [ -s $T/serve ] || [ $i -gt 200 ]; do i=$((i + 1)); sleep 0.05; done; "
+    r = sh("rm -f $T/serve; $S serve squish-tiny --tier source --port 0 --json --api-key k1 >$T/serve "
+           "2>$T/serve.err & p=$!; "
+           "while kill -0 $p && ! [ -s $T/serve ]; do sleep 0.02; done; "
            "q=$(sed 's/.*:\\([0-9]*\\)\".*/\\1/' $T/serve | head -1); k=\"--port $q --api-key k1\"; $S ps "
            "$k; a=$?; "
            "$S ps --port $q; b=$?; $S stop $k squish-tiny; c=$?; $S stop $k small; d=$?; "
@@ -179,6 +216,7 @@ static void the_catalogue_is_shown_and_searched(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(models_of_other_programs_run_where_they_lie),
+        cmocka_unit_test(a_server_runs_them_in_place_too),
         cmocka_unit_test(import_copies_and_rm_removes),
         cmocka_unit_test(names_may_have_slashes),
         cmocka_unit_test(a_stopped_pull_is_seen_by_gc_alone),
