@@ -72,7 +72,7 @@ static void print_quality(const squish_compress_result *r) {
            r->check_seconds);
 }
 
-static void print_lines(const squish_compress_result *r) {
+static void print_lines(const squish_compress_result *r, bool takes_few_bits) {
     char size[32];
     if (r->skipped[0]) {
         printf("%s\n", r->skipped);
@@ -90,6 +90,8 @@ static void print_lines(const squish_compress_result *r) {
                r->n_passthrough, r->cos_mean, r->cos_min, r->worst_tensor);
     else
         printf("%d tensors quantised, %d kept\n", r->n_quantised, r->n_passthrough);
+    if (r->n_quantised == 0 && takes_few_bits)
+        puts("its weights come quantised and keep their codes; --requantise makes new ones");
     if (r->n_fallback) printf("%d tensors took least squares instead (see squish fidelity)\n", r->n_fallback);
     print_quality(r);
 }
@@ -161,7 +163,7 @@ int cli_compress(cli *c) {
         if (cli_flag(c, OPT_JSON))
             code = print_json(tiers[list[i]].name, &r, refining);
         else
-            print_lines(&r);
+            print_lines(&r, o.tier == SQUISH_TIER_0 || o.tier == SQUISH_TIER_Q8);
     }
     if (st == SQUISH_OK && code == 0) st = drop_source(c, src.data, &err);
     squish_text_free(&src);

@@ -152,8 +152,8 @@ static void help_overview(FILE *f) {
             squish_version());
     for (int i = 0; i < CLI_COMMANDS; i++)
         fprintf(f, "  %-12s%s\n", cli_commands[i].name, cli_commands[i].summary);
-    fputs("\nMODEL is a Hugging Face folder, a .sqw file, a .gguf file (text commands only), or a name that\n"
-          "squish list shows; without one it is the shipped squish-tiny. Options can also stand in the\n"
+    fputs("\nMODEL is a Hugging Face folder, a .sqw file, a .gguf file, or a name that squish list\n"
+          "shows; without one it is the shipped squish-tiny. Options can also stand in the\n"
           "environment (SQUISH_TEMP) and in ~/.squish/squish.ini (temp = 0.7): see squish config.\n"
           "\n"
           "  squish run \"What is the capital of Japan?\"\n"

@@ -49,15 +49,15 @@ static void print_manifest(const sq_store_manifest *m) {
 
 /* ---- opening to look ------------------------------------------------------------------------- */
 
-static bool has_suffix(const char *s, const char *suffix) {
-    const size_t n = strlen(s), m = strlen(suffix);
-    return n >= m && strcmp(s + n - m, suffix) == 0;
-}
+/* What there is to show. */
+typedef struct {
+    squish_model *model;
+    sq_store_manifest came; /* root NULL: none */
+    squish_error refused;   /* why weights are not run here, where the vocabulary can be read all the same */
+} look;
 
-/* Looking builds nothing: a checkpoint without a tier is shown as it lies. came: its manifest, where there is
- * one (root NULL: none). */
-static squish_status open_to_look(const cli *c, const char *name, squish_model **out, sq_store_manifest *came,
-                                  squish_error *err) {
+/* Looking builds nothing: a checkpoint without a tier is shown as it lies. */
+static squish_status open_to_look(const cli *c, const char *name, look *l, squish_error *err) {
     squish_text path = {0};
     squish_model_options o = squish_model_options_default();
     const char *tier = cli_text(c, OPT_TIER);
@@ -66,10 +66,17 @@ static squish_status open_to_look(const cli *c, const char *name, squish_model *
              : strcmp(tier, "source") == 0 ? SQUISH_TIER_SOURCE
                                            : SQUISH_TIER_AUTO;
     SQ_TRY(cli_locate_here(c, name, &path, err));
-    read_manifest(path.data, came);
-    o.text_only = has_suffix(path.data, ".gguf");
+    read_manifest(path.data, &l->came);
     o.allow_collapsed = true; /* its quality is one of the facts */
-    const squish_status st = squish_model_open(out, path.data, &o, err);
+    squish_status st = squish_model_open(&l->model, path.data, &o, err);
+    if (st == SQUISH_UNSUPPORTED && !sq_os_is_dir(path.data)) {
+        o.text_only = true;
+        st = squish_model_open(&l->model, path.data, &o, &l->refused);
+        if (st == SQUISH_OK && err) {
+            l->refused = *err;
+            *err = (squish_error){0};
+        }
+    }
     squish_text_free(&path);
     return st;
 }
@@ -229,34 +236,35 @@ static void print_tensors(const squish_model *model) {
 int cli_show(cli *c) {
     const char *name = cli_has(c, OPT_MODEL) ? cli_text(c, OPT_MODEL) : c->n_args ? c->args[0] : NULL;
     if (c->n_args > (cli_has(c, OPT_MODEL) ? 0 : 1)) return cli_fail_text(c, 2, "show takes one model");
-    squish_model *model = NULL;
     squish_error err = {0};
-    sq_store_manifest came = {0};
-    if (open_to_look(c, name, &model, &came, &err) != SQUISH_OK) {
-        json_decref(came.root);
+    look l = {0};
+    if (open_to_look(c, name, &l, &err) != SQUISH_OK) {
+        json_decref(l.came.root);
         return cli_fail(c, &err);
     }
     squish_model_info m;
     squish_mem_estimate e;
-    squish_model_get_info(model, &m);
-    const bool fits = m.n_params && squish_engine_estimate(model, NULL, &e, NULL) == SQUISH_OK;
+    squish_model_get_info(l.model, &m);
+    const bool fits = m.n_params && squish_engine_estimate(l.model, NULL, &e, NULL) == SQUISH_OK;
     int code = 0;
     if (cli_flag(c, OPT_JSON)) {
-        json_t *o = facts_json(model, &m);
+        json_t *o = facts_json(l.model, &m);
+        if (o && l.refused.code) json_object_set_new(o, "refused", json_string(l.refused.text));
         if (o && fits) add_memory(o, &e);
         if (o && cli_flag(c, OPT_ABOUT)) about(&m, o);
-        if (o && came.root) json_object_set(o, "manifest", came.root);
-        if (o && cli_flag(c, OPT_TENSORS)) json_object_set_new(o, "tensors", tensors_json(model));
+        if (o && l.came.root) json_object_set(o, "manifest", l.came.root);
+        if (o && cli_flag(c, OPT_TENSORS)) json_object_set_new(o, "tensors", tensors_json(l.model));
         code = cli_print_json(o);
     } else if (cli_flag(c, OPT_ABOUT)) {
         about(&m, NULL);
     } else {
         print_facts(&m, fits ? &e : NULL);
-        if (came.root) print_manifest(&came);
-        if (cli_flag(c, OPT_TENSORS)) print_tensors(model);
+        if (l.refused.code) printf("refused       %s\n", l.refused.text);
+        if (l.came.root) print_manifest(&l.came);
+        if (cli_flag(c, OPT_TENSORS)) print_tensors(l.model);
     }
-    squish_model_close(model);
-    json_decref(came.root);
+    squish_model_close(l.model);
+    json_decref(l.came.root);
     return code;
 }
 

@@ -35,7 +35,19 @@ static squish_status make_config_json(sq_model *m, squish_error *err) {
     return m->config_json ? SQUISH_OK : sq_fail(err, SQUISH_NO_MEMORY, "config: out of memory");
 }
 
+/* The file's own word for its architecture, known to us or not. */
+static void name_architecture(sq_model *m) {
+    sq_span s;
+    if (!sq_gguf_str(m->gguf, "general.architecture", &s)) return;
+    size_t n = 0;
+    for (; n < s.n && n < sizeof m->cfg.arch - 1; n++)
+        m->cfg.arch[n] = s.p[n] > ' ' && s.p[n] < 127 ? (char)s.p[n] : '?';
+    m->cfg.arch[n] = 0;
+}
+
 static squish_status bind_all(sq_model *m, const char *path, squish_error *err) {
+    if (sq_gguf_n_tensors(m->gguf) == 0)
+        return sq_fail(err, SQUISH_UNSUPPORTED, "%s: a vocabulary without weights", path);
     SQ_TRY(sq_config_from_gguf(m->gguf, &m->cfg, err));
     SQ_TRY(make_config_json(m, err));
     SQ_TRY(sq_model_make_layers(m, err));
@@ -72,7 +84,8 @@ squish_status sq_model_open_gguf(sq_model **out, const char *path, const squish_
     SQ_TRY(sq_model_new(&m, opt, err));
     squish_status st = SQUISH_OK;
     SQ_GUARD(sq_gguf_open(&m->gguf, path, &m->alloc, err));
-    if (!opt->text_only) SQ_GUARD(bind_all(m, path, err));
+    if (opt->text_only) name_architecture(m);
+    else SQ_GUARD(bind_all(m, path, err));
     SQ_GUARD(compile_text(m, opt, err));
     SQ_GUARD(sq_model_finish(m, path, "gguf", err));
     *out = m;

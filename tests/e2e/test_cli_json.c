@@ -97,6 +97,23 @@ static void compress_gives_file_sizes_speed_and_fidelity(void **state) {
     json_decref(o);
 }
 
+/* --bits 3 of a file in 8 bits would else look as if it had been done. */
+static void compress_says_that_codes_were_kept(void **state) {
+    (void)state;
+    static const char kept[] = "keep their codes; --requantise makes new ones";
+    const cli_result *r = sh("$S export --tier source --to gguf -o $T/floats.gguf -q && "
+                             "$S compress $T/floats.gguf --tier q8 -o $T/eight && "
+                             "$S export $T/eight --tier q8 --to gguf -o $T/eight.gguf -q");
+    assert_int_equal(r->status, 0);
+    assert_null(strstr(r->out, kept));
+    r = sh("$S compress $T/eight.gguf --bits 3 --unchecked -o $T/three");
+    assert_int_equal(r->status, 0);
+    assert_non_null(strstr(r->out, kept));
+    r = sh("$S compress $T/eight.gguf --bits 3 --requantise --unchecked --method rtn -o $T/anew");
+    assert_int_equal(r->status, 0);
+    assert_null(strstr(r->out, kept));
+}
+
 static void show_gives_the_facts_of_the_file(void **state) {
     (void)state;
     json_t *o = with_fields(
@@ -116,6 +133,36 @@ static void show_gives_the_facts_of_the_file(void **state) {
     assert_true(fabs(num_of(o, "bits_per_weight") - 16) < 0.1); /* vectors count as f32 */
     assert_true(json_is_true(json_object_get(o, "tied_head")));
     json_decref(o);
+}
+
+static void show_gives_the_facts_of_a_gguf_file(void **state) {
+    (void)state;
+    assert_int_equal(sh("$S export --tier source --to gguf -o $T/tiny.gguf -q")->status, 0);
+    json_t *o = with_fields(sh("$S show $T/tiny.gguf --tensors --json"),
+                            "architecture:s tier:s weight_types:s parameters:i config:o memory:o tensors:a");
+    assert_string_equal(text_of(o, "architecture"), "qwen2");
+    assert_string_equal(text_of(o, "tier"), "gguf");
+    assert_int_equal(int_of(o, "parameters"), 30423552);
+    assert_int_equal(int_of(o, "layers"), 8);
+    assert_null(json_object_get(o, "refused"));
+    json_decref(o);
+}
+
+/* Its vocabulary can be looked at all the same. */
+static void show_says_why_weights_of_a_gguf_file_are_not_run(void **state) {
+    (void)state;
+    assert_int_equal(sh("$S export --tier source --to gguf -o $T/known.gguf -q && "
+                        "LC_ALL=C sed '0,/qwen2/s//qwen9/' $T/known.gguf >$T/foreign.gguf")->status,
+                     0);
+    json_t *o = with_fields(sh("$S show $T/foreign.gguf --json"), "architecture:s refused:s tokenizer:b");
+    assert_string_equal(text_of(o, "architecture"), "qwen9");
+    assert_non_null(strstr(text_of(o, "refused"), "architecture 'qwen9' is not one this version runs"));
+    assert_true(json_is_true(json_object_get(o, "tokenizer")));
+    assert_int_equal(int_of(o, "parameters"), 0);
+    json_decref(o);
+    const cli_result *r = sh("$S show $T/foreign.gguf");
+    assert_int_equal(r->status, 0);
+    assert_non_null(strstr(r->out, "\nrefused       gguf: architecture 'qwen9'"));
 }
 
 static void show_lists_tensors_that_add_up_to_the_parameters(void **state) {
@@ -382,7 +429,10 @@ int main(void) {
         cmocka_unit_test(run_reports_length_and_the_seed_it_was_given),
         cmocka_unit_test(the_seed_that_run_reports_gives_the_answer_again),
         cmocka_unit_test(compress_gives_file_sizes_speed_and_fidelity),
+        cmocka_unit_test(compress_says_that_codes_were_kept),
         cmocka_unit_test(show_gives_the_facts_of_the_file),
+        cmocka_unit_test(show_gives_the_facts_of_a_gguf_file),
+        cmocka_unit_test(show_says_why_weights_of_a_gguf_file_are_not_run),
         cmocka_unit_test(show_lists_tensors_that_add_up_to_the_parameters),
         cmocka_unit_test(about_is_two_lines_the_second_a_command),
         cmocka_unit_test(about_suggests_less_where_less_memory_is_available),
