@@ -145,19 +145,18 @@ static void no_place_for_a_tier_names_both_places_and_the_way_out(void **state) 
 
 static void a_read_only_place_puts_the_tier_into_the_store(void **state) {
     (void)state;
-    assert_int_equal(
-        sh("mkdir -p $T/ro2 && cp -r models/squish-tiny $T/ro2/m && touch $T/ro2/m-compressed")->status, 0);
-    const cli_result *r = sh("$S run --temp 0 $T/ro2/m 'What is the capital of Japan?'");
+    cli_few_layers("ro2/m");
+    assert_int_equal(sh("touch $T/ro2/m-compressed")->status, 0);
+    const cli_result *r = sh("$S run --temp 0 -n 4 $T/ro2/m hi");
     assert_int_equal(r->status, 0);
-    assert_string_equal(r->out, "The capital of Japan is Tokyo.\n");
     assert_non_null(strstr(r->err, "/.squish/models/m-compressed/squish_4bit/model.sqw"));
-    assert_int_equal(sh("$S run --temp 0 $T/ro2/m hi")->err[0], 0); /* once */
+    assert_int_equal(sh("$S run --temp 0 -n 4 $T/ro2/m hi")->err[0], 0); /* once */
     assert_int_equal(sh("rm -r $T/.squish/models")->status, 0);
     /* The same with --home instead of the environment. */
-    r = sh("$S run --home $T/other --temp 0 $T/ro2/m 'What is the capital of Japan?'");
+    r = sh("$S run --home $T/other --temp 0 -n 4 $T/ro2/m hi");
     assert_non_null(strstr(r->err, "/other/models/m-compressed/squish_4bit/model.sqw"));
-    assert_int_equal(sh("$S run --home $T/other --temp 0 $T/ro2/m hi")->err[0], 0);
-    r = sh("$S run --home $T/other --temp 0 $T/ro2/m hi --json");
+    assert_int_equal(sh("$S run --home $T/other --temp 0 -n 4 $T/ro2/m hi")->err[0], 0);
+    r = sh("$S run --home $T/other --temp 0 -n 4 $T/ro2/m hi --json");
     assert_int_equal(r->status, 0);
     r = sh("$S show --home $T/other $T/ro2/m");
     assert_non_null(strstr(r->out, "tier          0\n"));
@@ -177,12 +176,15 @@ static void a_checkpoint_is_compressed_once_beside_itself(void **state) {
 
 static void milo_is_built_once_and_runs_in_place_of_a_tier(void **state) {
     (void)state;
-    assert_int_equal(sh("mkdir -p $T/mi && cp -r models/squish-tiny $T/mi/m")->status, 0);
-    const cli_result *r = sh("$S run --temp 0 --milo $T/mi/m 'What is the capital of Japan?'");
-    assert_string_equal(r->out, "The capital of Japan is Tokyo.\n");
+    const bool whole = getenv("SQUISH_LONG") != NULL;
+    if (whole) assert_int_equal(sh("mkdir -p $T/mi && cp -r models/squish-tiny $T/mi/m")->status, 0);
+    else cli_few_layers("mi/m");
+    const cli_result *r = sh("$S run --temp 0 -n 12 --milo $T/mi/m 'What is the capital of Japan?'");
+    assert_int_equal(r->status, 0);
+    if (whole) assert_string_equal(r->out, "The capital of Japan is Tokyo.\n");
     assert_non_null(strstr(r->err, "compressed to "));
     assert_non_null(strstr(r->err, "/mi/m-compressed/milo/squish_4bit/model.sqw"));
-    r = sh("$S run --temp 0 --milo $T/mi/m --json 'What is the capital of Japan?'");
+    r = sh("$S run --temp 0 -n 12 --milo $T/mi/m --json 'What is the capital of Japan?'");
     assert_string_equal(r->err, "");
     assert_int_equal(sh("test $(ls $T/mi/m-compressed) = milo")->status, 0);
     r = sh("head -c 3000 tests/fixtures/own-prose.txt >$T/mi/text; $S ppl --milo $T/mi/m --text $T/mi/text "
@@ -289,7 +291,10 @@ static void no_color_and_pipes_keep_escape_codes_away(void **state) {
     (void)state;
     assert_null(strchr(sh("$S run squish-tny hi")->err, '\033'));
     assert_null(strchr(sh("$S doctor")->out, '\033'));
-    assert_null(strchr(sh("$S compress squish-tiny -o $T/tc")->err, '\033'));
+    cli_few_layers("tc/m");
+    const cli_result *r = sh("$S compress $T/tc/m");
+    assert_int_equal(r->status, 0);
+    assert_null(strchr(r->err, '\033'));
 }
 
 int main(void) {

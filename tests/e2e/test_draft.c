@@ -121,7 +121,7 @@ static void a_draft_that_knows_little_and_own_layers_change_nothing(void **state
                                             {SQUISH_SPEC_SKIP, 2},
                                             {SQUISH_SPEC_AUTO, 0},
                                             {SQUISH_SPEC_DRAFT, 0}};
-        for (size_t k = 0; k < SQ_COUNT(specs); k++) {
+        for (size_t k = run_long() ? 0 : i; k < SQ_COUNT(specs); k += run_long() ? 1 : SQ_COUNT(texts)) {
             o.spec = specs[k];
             answer_alone(x.s, prompts[i].ids, prompts[i].count, &o, &on);
             assert_same_answer(&off, &on);
@@ -366,5 +366,6 @@ int main(void) {
         cmocka_unit_test(what_a_draft_takes_is_planned_for),
         cmocka_unit_test(where_memory_ends_there_is_a_status_and_no_leak),
     };
+    run_sampled("where_memory_ends*");
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

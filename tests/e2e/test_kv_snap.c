@@ -154,7 +154,7 @@ static void a_short_prompt_stays_whole(void **state) {
 /* Bytes after a prompt are those of what stays; while it is read they are those of the whole. */
 static void memory_is_given_back(void **state) {
     (void)state;
-    for (size_t i = 0; i < SQ_COUNT(formats); i++) {
+    for (size_t i = 0; i < SQ_COUNT(formats); i += run_long() ? 1 : 3) {
         const squish_engine_options o = options_of(formats[i], 2048, KEEP),
                                     all = options_of(formats[i], 2048, 0);
         alone a = alone_of(&o), b = alone_of(&all);
@@ -278,8 +278,9 @@ static bool names(const squish_engine_options *o, const int32_t *ids, int32_t n,
 static void what_is_asked_for_stays(void **state) {
     (void)state;
     static const char *const keys[] = {"4127", "9036", "5581", "2740", "6913", "8254"};
+    const int32_t n_keys = run_long() ? (int32_t)SQ_COUNT(keys) : 3;
     int32_t ids[1400], whole = 0, kept = 0, last = 0;
-    for (int32_t i = 0; i < (int32_t)SQ_COUNT(keys); i++) {
+    for (int32_t i = 0; i < n_keys; i++) {
         char sentence[64];
         snprintf(sentence, sizeof sentence, "The pass key is %s. Remember it.\n\n", keys[i]);
         int32_t n = add_text(ids, 0, "<|im_start|>user\n");
@@ -296,7 +297,7 @@ static void what_is_asked_for_stays(void **state) {
     }
     printf("keys found: %d with everything there, %d with %d tokens, %d with little but the last %d\n", whole,
            kept, KEEP, last, KEEP);
-    assert_true(whole >= 5 && kept >= whole - 1 && last < kept);
+    assert_true(whole >= n_keys - 1 && kept >= whole - 1 && last < kept);
 }
 
 /* ---- the same bits --------------------------------------------------------------------------- */
@@ -416,12 +417,18 @@ static int32_t ask_all(company *c, const squish_job_options *o, int32_t n, answe
     squish_job *j[8];
     squish_error err = {0};
     int32_t preempted = 0;
-    for (int32_t i = 0; i < n; i++) assert_ok(squish_job_submit(&j[i], c->b, &o[i], &err), &err);
+    gate *g = gate_new(ring);
+    squish_job_options first = o[0];
+    first.wake = gate_wait, first.wake_user = g;
+    for (int32_t i = 0; i < n; i++)
+        assert_ok(squish_job_submit(&j[i], c->b, i ? &o[i] : &first, &err), &err);
+    gate_open(g);
     answers_wait(ring, j, got, n);
     for (int32_t i = 0; i < n; i++) {
         preempted += got[i].stats.preemptions;
         squish_job_free(j[i]);
     }
+    gate_free(g);
     return preempted;
 }
 
@@ -477,11 +484,8 @@ static void giving_way_changes_no_answer(void **state) {
     assert_ok(squish_engine_estimate(model, &eo, &est, &err), &err);
     eo.kv_bytes_max = est.kv_bytes * 9 / 8; /* room for two while they read, and not when they answer */
     company c = company_of(&eo, NULL);
-    int32_t preempted = 0;
-    for (int32_t round = 0; round < 8 && preempted == 0; round++) { /* who comes when is up to the system */
-        preempted = ask_all(&c, o, 4, got);
-        for (int32_t i = 0; i < 4; i++) assert_same_answer(&got[i], &want[i]);
-    }
+    const int32_t preempted = ask_all(&c, o, 4, got);
+    for (int32_t i = 0; i < 4; i++) assert_same_answer(&got[i], &want[i]);
     assert_true(preempted > 0);
     company_free(&c);
 }
@@ -564,7 +568,7 @@ static int32_t chat_under_budget(squish_engine_options o, int32_t held, int32_t 
 static void a_chat_ten_times_too_long(void **state) {
     (void)state;
     enum { HELD = 384, LONG = 10 * HELD };
-    for (size_t i = 0; i < SQ_COUNT(formats); i += 3) {
+    for (size_t i = 0; i < SQ_COUNT(formats); i += run_long() ? 3 : SQ_COUNT(formats)) {
         squish_error err = {0};
         squish_engine_options o = options_of(formats[i], 0, 0);
         o.kv_options.residual = 32;
@@ -695,5 +699,6 @@ int main(void) {
         cmocka_unit_test(company_under_a_budget),
         cmocka_unit_test(some_models_are_refused_by_name),
     };
+    run_sampled("*company*");
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

@@ -108,7 +108,10 @@ static void check_isas_and_threads(int model, bool sage, bool sparge) {
 static void every_machine_gives_the_same_bits(void **state) {
     (void)state;
     for (int model = 0; model < 2; model++)
-        for (int how = 1; how < 4; how++) check_isas_and_threads(model, how & 1, how & 2);
+        for (int how = 1; how < 4; how++) {
+            if (model == 1 && how < 3 && !run_long()) continue; /* windows: with both at once */
+            check_isas_and_threads(model, how & 1, how & 2);
+        }
 }
 
 static void under_sage_a_prompt_may_be_cut_anywhere(void **state) {
@@ -318,5 +321,6 @@ int main(void) {
         cmocka_unit_test(what_does_not_go_together_is_refused),
         cmocka_unit_test(scores_of_a_prompt_are_never_approximate),
     };
+    run_sampled("under_sage_*");
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -701,13 +701,14 @@ static void without_a_template_text_is_continued_and_a_note_says_so(void **state
                         "$T/raw/m/tokenizer_config.json")
                          ->status,
                      0);
-    const cli_result *r = sh("echo 'The capital of Japan is' | $S chat --temp 0 -n 2 $T/raw/m");
+    const cli_result *r = sh("echo 'The capital of Japan is' | $S chat --tier source --temp 0 -n 2 $T/raw/m");
     assert_int_equal(r->status, 0);
     assert_non_null(strstr(r->err, "this model has no chat template: each message is continued as text"));
     assert_string_equal(r->out, " Tokyo.\n");
     static const char source[] = "{% for m in messages %}{{ m.content }}{% endfor %}";
     cli_write("t.jinja", source, sizeof source - 1);
-    r = sh("echo 'The capital of Japan is' | $S chat --temp 0 -n 2 --template $T/t.jinja $T/raw/m");
+    r = sh("echo 'The capital of Japan is' | $S chat --tier source --temp 0 -n 2 --template $T/t.jinja "
+           "$T/raw/m");
     assert_string_equal(r->out, " Tokyo.\n");
     assert_null(strstr(r->err, "no chat template"));
 }

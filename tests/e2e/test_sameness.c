@@ -52,7 +52,7 @@ static float *fingerprint(const char *file, squish_tier tier, const squish_engin
 static void check_all_ways(const char *file, squish_tier tier) {
     static const char *const isas[] = {"scalar", "avx2", "avx512", "neon"};
     static const int32_t threads[] = {1, 2, 4}, chunks[] = {1, 7, 64, 512};
-    const bool all = getenv("SQUISH_LONG") != NULL; /* else every number and every chunk, in pairs */
+    const bool all = run_long(); /* else every number and every chunk, in pairs */
     squish_engine_options o = squish_engine_options_default();
     size_t n = 0, m = 0;
     o.threads = 1;
@@ -82,9 +82,24 @@ static void check_all_ways(const char *file, squish_tier tier) {
     free(want);
 }
 
+/* The first layers of squish-tiny; SQUISH_LONG=1: all of them. */
+static char dir[] = "/tmp/squish-test-XXXXXX";
+static int make_model(void **state) {
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    make_shallow("models/squish-tiny", run_long() ? 8 : 2, dir);
+    return 0;
+}
+
+static int remove_model(void **state) {
+    (void)state;
+    remove_tree(dir);
+    return 0;
+}
+
 static void the_source_gives_the_same_bits_every_way(void **state) {
     (void)state;
-    check_all_ways("models/squish-tiny", SQUISH_TIER_SOURCE);
+    check_all_ways(dir, SQUISH_TIER_SOURCE);
 }
 
 static run compressed(const char *model, squish_tier tier) {
@@ -104,7 +119,7 @@ static void check_tiers(const char *model) {
 
 static void tiers_give_the_same_bits_every_way(void **state) {
     (void)state;
-    check_tiers("models/squish-tiny");
+    check_tiers(dir);
 }
 
 static const char *const with_experts[] = {"qwen2-moe", "qwen3-moe", "deepseek-v2", "deepseek-v2-lite"};
@@ -121,7 +136,7 @@ static void experts_give_the_same_bits_every_way(void **state) {
 
 static void a_reused_prefix_gives_the_bits_of_a_cold_run(void **state) {
     (void)state;
-    run x = run_open("models/squish-tiny", SQUISH_TIER_SOURCE, NULL);
+    run x = run_open(dir, SQUISH_TIER_SOURCE, NULL);
     squish_model_info info;
     squish_model_get_info(x.m, &info);
     int32_t a[300], b[300];
@@ -144,7 +159,7 @@ static void a_reused_prefix_gives_the_bits_of_a_cold_run(void **state) {
 
 static void timelines_taking_turns_do_not_disturb_each_other(void **state) {
     (void)state;
-    run x = run_open("models/squish-tiny", SQUISH_TIER_SOURCE, NULL);
+    run x = run_open(dir, SQUISH_TIER_SOURCE, NULL);
     squish_error err = {0};
     squish_seq *other = NULL;
     squish_gen *g[2];
@@ -182,5 +197,5 @@ int main(void) {
         cmocka_unit_test(a_reused_prefix_gives_the_bits_of_a_cold_run),
         cmocka_unit_test(timelines_taking_turns_do_not_disturb_each_other),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_model, remove_model);
 }

@@ -11,7 +11,7 @@
 
 static const char model[] = "models/squish-tiny-moe";
 
-enum { FEW_WINDOWS = 8, LAYERS = 7, HEADS = 6, NOPE = 64, ROPE = 32, V = 64 };
+enum { FEW_WINDOWS = 3, LAYERS = 7, HEADS = 6, NOPE = 64, ROPE = 32, V = 64 };
 
 static json_t *reference(void) {
     json_t *o = json_load_file("models/squish-tiny-moe/reference.json", 0, NULL);

@@ -271,16 +271,9 @@ static void check_isa(const gemm_case *c, const sq_kernels *k, const output *wan
     sq_test_moat_free(&single.moat);
 }
 
-/* SQUISH_SAMPLE=N: every Nth case alone (under sanitizers). */
-static bool left_out(void) {
-    static int seen;
-    const char *n = getenv("SQUISH_SAMPLE");
-    return n && seen++ % (int)strtol(n, NULL, 10);
-}
-
 static void check_gemm(sq_wtype t, sq_scale_type st, int32_t rows, int32_t cols, int32_t m, extreme e) {
     gemm_case c;
-    if (left_out()) return;
+    if (sq_test_left_out()) return;
     weight_new(&c, t, st, rows, cols, e);
     act_new(&c, m, cols, e);
     const size_t ldy =

@@ -74,6 +74,42 @@ void bell_ring(void *user) {
     pthread_mutex_unlock(&b->lock);
 }
 
+struct gate {
+    bell *behind;
+    pthread_mutex_t lock;
+    pthread_cond_t opened;
+    bool open;
+};
+
+gate *gate_new(bell *b) {
+    gate *g = calloc(1, sizeof *g);
+    g->behind = b;
+    pthread_mutex_init(&g->lock, NULL);
+    pthread_cond_init(&g->opened, NULL);
+    return g;
+}
+
+void gate_free(gate *g) {
+    pthread_cond_destroy(&g->opened);
+    pthread_mutex_destroy(&g->lock);
+    free(g);
+}
+
+void gate_wait(void *user) {
+    gate *g = user;
+    pthread_mutex_lock(&g->lock);
+    while (!g->open) pthread_cond_wait(&g->opened, &g->lock);
+    pthread_mutex_unlock(&g->lock);
+    bell_ring(g->behind);
+}
+
+void gate_open(gate *g) {
+    pthread_mutex_lock(&g->lock);
+    g->open = true;
+    pthread_cond_signal(&g->opened);
+    pthread_mutex_unlock(&g->lock);
+}
+
 static bool bell_wait(bell *b, const struct timespec *until) {
     int rc = 0;
     pthread_mutex_lock(&b->lock);

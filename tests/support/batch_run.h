@@ -41,6 +41,14 @@ bool answer_read(squish_job *j, answer *out);
 /* Read n jobs to their ends, sleeping on the bell between; fails the test after a minute. */
 void answers_wait(bell *b, squish_job *const *j, answer *out, int32_t n);
 
+/* A wake that holds the batch's thread until all jobs are there: else who is quick may be gone before others
+ * come. It is that of the first job that is submitted. */
+typedef struct gate gate;
+gate *gate_new(bell *b);
+void gate_free(gate *g);
+void gate_wait(void *g);
+void gate_open(gate *g);
+
 /* Everything a reader could see is the same. */
 void assert_same_answer(const answer *a, const answer *b);
 

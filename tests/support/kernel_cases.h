@@ -65,4 +65,7 @@ static inline sq_test_tables sq_test_all_tables(void) {
     return t;
 }
 
+/* SQUISH_SAMPLE=N: every Nth case alone (under sanitizers and emulators). */
+bool sq_test_left_out(void);
+
 #endif

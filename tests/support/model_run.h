@@ -23,6 +23,13 @@
         if (st_ != SQUISH_OK) fail_msg("%s: %s", squish_status_name(st_), (err)->text); \
     } while (0)
 
+/* SQUISH_LONG=1 (make check-long): every case, where a few show the same. */
+static inline bool run_long(void) { return getenv("SQUISH_LONG") != NULL; }
+/* SQUISH_SAMPLE (under sanitizers): the tests whose names match, where the others only compare numbers. */
+static inline void run_sampled(const char *names) {
+    if (getenv("SQUISH_SAMPLE")) cmocka_set_test_filter(names);
+}
+
 typedef struct {
     squish_model *m;
     squish_engine *e;
