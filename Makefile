@@ -2,6 +2,7 @@
 #
 # make            the program and the library           make run     build and answer on the shipped model
 # make test       every test                            make check   sanitizers, faults, rooms, style, short fuzz
+# make check-long    both, nothing shortened (hours)
 # make deps       install what is missing (Debian)      make install PREFIX=/usr/local
 #
 # One portable build: instruction sets are chosen at start, ISA flags belong to single folders (see "kernels").
@@ -47,9 +48,10 @@ x86_64_ISAS  := scalar avx2 avx512
 aarch64_ISAS := scalar neon
 ISAS         := $(or $($(ARCH)_ISAS),scalar)
 FLAGS_scalar := -O2
-FLAGS_avx2   := -O3 -mavx2 -mfma -mf16c -mbmi2
-FLAGS_avx512 := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mfma -mf16c -mbmi2
-FLAGS_neon   := -O3 -march=armv8.2-a+dotprod+fp16
+# Lines alone (-g1): where hundreds of blocks are inlined, saying where each variable lies takes as long as compiling them.
+FLAGS_avx2   := -O3 -g1 -mavx2 -mfma -mf16c -mbmi2
+FLAGS_avx512 := -O3 -g1 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mfma -mf16c -mbmi2
+FLAGS_neon   := -O3 -g1 -march=armv8.2-a+dotprod+fp16
 # Sanitizers stay out of the wide folders: what is inlined there by the hundred takes clang minutes a file with them.
 # The scalar folder, whose bits the others must give, has them; the tests' moats watch their memory.
 ifneq ($(SAN),)
@@ -129,10 +131,11 @@ $$(BUILD)/src/kernels/$(1)/%.o: src/kernels/$(1)/%.c
 endef
 $(foreach i,scalar avx2 avx512 neon,$(eval $(call isa_rule,$(i))))
 
-# What the compiler says of the wide kernels, without building them.
-wide-syntax:
+# What the compiler says of the wide kernels and of tests (SYNTAX_TESTS: sameness draft), without building them.
+syntax:
 	@$(foreach i,$(filter-out scalar,$(ISAS)),$(foreach f,$(wildcard src/kernels/$(i)/*.c),$(CC) $(CPPFLAGS) $(CFLAGS) $(FLAGS_$(i)) \
 	    -fsyntax-only $(f) && )) true
+	@$(foreach t,$(filter $(foreach n,$(SYNTAX_TESTS),%/test_$(n).c),$(TEST_SRC)),$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -fsyntax-only $(t) && ) true
 
 # The only file that says which commit it is: a compiler cache keeps all others over a commit.
 $(BUILD)/src/lib/lib_core.o: CPPFLAGS += -DSQ_COMMIT='"$(COMMIT)"'
@@ -173,9 +176,11 @@ TEST_SUPPORT := $(wildcard tests/support/*.c)
 TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
 TEST_SUPPORT_OBJ := $(TEST_SUPPORT:%.c=$(BUILD)/%.o)
 
+# Their lines are enough for a backtrace; make TEST_DEBUG= for a debugger.
+TEST_DEBUG ?= -g1
 $(BUILD)/tests/%.o: tests/%.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -fvisibility=default -MMD -MP -c -o $@ $< $(KEEP_WARNINGS)
+	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) $(TEST_DEBUG) -fvisibility=default -MMD -MP -c -o $@ $< $(KEEP_WARNINGS)
 
 # An archive, so that a test of one room links with that room alone.
 $(BUILD)/tests/support.a: $(TEST_SUPPORT_OBJ)
@@ -196,7 +201,7 @@ FUZZ_BIN := $(FUZZ_SRC:fuzz/%.c=$(BUILD)/fuzz/%)
 LIBFUZZER_BIN := $(FUZZ_SRC:fuzz/%.c=$(BUILD)/libfuzzer/%)
 $(BUILD)/fuzz/%.o: fuzz/%.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -fvisibility=default -MMD -MP -c -o $@ $< $(KEEP_WARNINGS)
+	$(CC) $(CPPFLAGS) -Itests $(CFLAGS) $(TEST_DEBUG) -fvisibility=default -MMD -MP -c -o $@ $< $(KEEP_WARNINGS)
 $(BUILD)/fuzz/%: $(BUILD)/fuzz/%.o $(BUILD)/fuzz/replay.o $(SERVER_LIB) $(LIB)
 	$(CC) $(TEST_LDFLAGS) -o $@ $< $(BUILD)/fuzz/replay.o $(LINK_ALL)
 $(BUILD)/libfuzzer/%: $(BUILD)/fuzz/%.o $(SERVER_LIB) $(LIB)
@@ -217,6 +222,10 @@ libfuzzer-build: $(LIBFUZZER_BIN)
 check:
 	@scripts/deps.sh arm
 	@scripts/check.sh
+
+# Both, with no test shortened, and all of them under sanitizers and on aarch64: hours.
+check-long:
+	@SQUISH_LONG=1 TEST_TIMEOUT=7200 $(MAKE) --no-print-directory test check
 
 # Against the programs and packages of others (needs network the first time). LLAMA_BIN: folder with llama-quantize
 # and llama-perplexity; without it their rows are skipped.
@@ -396,4 +405,4 @@ clean:
 -include mk/arm.mk
 -include mk/page.mk
 
-.PHONY: all run deps test test-hub test-live test-pull-kills bench-pull wide-syntax test-interop test-clients test-schemathesis test-memory test-build libfuzzer-build check check-rooms check-style bench-peers bench-check grammar-peer bench-server bench-grammar man install deb test-package clean unit
+.PHONY: all run deps test test-hub test-live test-pull-kills bench-pull syntax test-interop test-clients test-schemathesis test-memory test-build libfuzzer-build check check-long check-rooms check-style bench-peers bench-check grammar-peer bench-server bench-grammar man install deb test-package clean unit
