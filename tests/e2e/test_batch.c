@@ -205,6 +205,7 @@ static void give_way(int32_t chunk) {
     eo.chunk_tokens = chunk;
     company c = company_of(&eo, NULL);
     static answer got[4], want;
+    gate *g = gate_new(ring);
     squish_job *j[4];
     squish_job_options o[4];
     for (int32_t i = 0; i < 4; i++) {
@@ -213,8 +214,10 @@ static void give_way(int32_t chunk) {
         o[i].gen.sampling.seed = i;
         o[i].gen.stop = stops + 1;
         o[i].gen.n_stop = i == 2;
+        if (i == 0) o[i].wake = gate_wait, o[i].wake_user = g;
         j[i] = submit(&c, &o[i]);
     }
+    gate_open(g);
     answers_wait(ring, j, got, 4);
     int32_t preempted = 0;
     for (int32_t i = 0; i < 4; i++) {
@@ -224,6 +227,7 @@ static void give_way(int32_t chunk) {
         squish_job_free(j[i]);
     }
     const squish_batch_stats s = rest(&c);
+    gate_free(g);
     assert_true(preempted > 0);
     assert_int_equal(s.preemptions, preempted);
     assert_int_equal(s.tiles_free + s.tiles_cached, s.tiles);

@@ -346,7 +346,9 @@ static void giving_way_changes_no_answer(void **state) {
     }
     alone_free(&a);
     eo.kv_bytes_max = est.kv_bytes * 9 / 8; /* room for two while they read, and not when they answer */
-    company c = company_of(&eo, NULL);
+    squish_batch_options bo = squish_batch_options_default();
+    bo.itl_target_ms = 1e6; /* however slow the machine is: prompts in whole chunks */
+    company c = company_of(&eo, &bo);
     const int32_t preempted = ask_all(&c, o, 3, got);
     for (int32_t i = 0; i < 3; i++) assert_same_answer(&got[i], &want[i]);
     assert_true(preempted > 0);
