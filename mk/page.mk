@@ -22,11 +22,14 @@ $(VENV_PAGE)/.ready:
 	@touch $@
 
 # ONLY=WORD: the tests whose name contains it.
+# The scripted server and the program at the same time: each waits much.
 test-page: page $(BUILD)/squish $(VENV_PAGE)/.ready
 	@status=0; \
-	$(VENV_PAGE)/bin/python tests/page/test_page.py --page $(BUILD)/page --only "$(ONLY)" || status=1; \
+	$(VENV_PAGE)/bin/python tests/page/test_page.py --page $(BUILD)/page --only "$(ONLY)" >$(BUILD)/test-page.log 2>&1 & \
 	$(VENV_PAGE)/bin/python tests/page/test_real.py --squish $(BUILD)/squish --only "$(ONLY)" || status=1; \
 	$(VENV_PAGE)/bin/python tests/page/test_report.py --squish $(BUILD)/squish || status=1; \
+	wait $$! || status=1; \
+	cat $(BUILD)/test-page.log; \
 	exit $$status
 
 # The pictures of docs/page.md.

@@ -27,7 +27,8 @@ class Browser:
         options = webdriver.ChromeOptions()
         options.binary_location = binary
         for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars",
-                     "--force-prefers-reduced-motion", "--window-size=1280,800"):
+                     "--force-prefers-reduced-motion", "--window-size=1280,800", "--disable-gpu", "--disable-extensions",
+                     "--disable-background-networking", "--disable-component-update", "--no-first-run"):
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         options.set_capability("unhandledPromptBehavior", "ignore")

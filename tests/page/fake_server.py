@@ -292,7 +292,8 @@ def start(page, port=0, no_csp=False, no_libs=False):
     state = State()
     args = argparse.Namespace(page=page, no_csp=no_csp, no_libs=no_libs)
     server = Server(("127.0.0.1", port), type("Bound", (Handler,), {"state": state, "args": args}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    # shutdown waits for the end of an interval, after each test
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     return server, state
 
 
