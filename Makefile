@@ -313,9 +313,11 @@ test-pull-kills: all $(BUILD)/tests/e2e/test_pull $(BUILD)/tests/fault/test_pull
 	SQUISH_PULL_KILLS=50 $(BUILD)/tests/e2e/test_pull
 	SQUISH_LONG=1 $(BUILD)/tests/fault/test_pull_faults
 
-# A pull of 1 GB over loopback beside curl into a file and sha256sum.
-bench-pull: all
-	python3 scripts/targets_pull.py --build $(BUILD)
+# A pull of 1 GB over loopback beside curl into a file and sha256sum, pulls that are killed, and the rows that tests of pulls and
+# names meet.
+bench-pull: all $(VENV_HUB)/.ready $(addprefix $(BUILD)/tests/,e2e/test_pull fault/test_pull_faults e2e/test_api_names \
+    e2e/test_api_attacks unit/test_hub_name)
+	python3 scripts/targets_pull.py --build $(BUILD) --hub-python $(VENV_HUB)/bin/python
 
 # The server's targets: start, streams, company, prefixes, clients that leave, connections, load. PART: some of them;
 # SHAPE_MODEL: a folder in the 1.5B shape, to be spared making it; MINUTES of load (the bar was set for 60), PAUSE before

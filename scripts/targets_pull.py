@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Measure a pull over loopback beside curl into a file and sha256sum, and pulls that are killed, into results/; and make the pages
-anew.
+"""Measure a pull over loopback beside curl into a file and sha256sum, pulls that are killed, and what the tests of pulls and of
+names say, into results/; and make the pages anew.
 
-    scripts/targets_pull.py [--build build] [--part speed,kills] [--runs N] [--megabytes N] [--kills N] [--print]
+    scripts/targets_pull.py [--build build] [--part speed,kills,tests] [--runs N] [--megabytes N] [--kills N] [--print]
 
 The hub is tests/support/fake_hub.py. speed: one file of random bytes; runs of the two take turns, and the share is that of the
-medians. kills: random moments, then one pull to the end; what was sent twice is counted by the hub."""
+medians. kills: random moments, then one pull to the end; what was sent twice is counted by the hub. tests: the programs of tests/ that the
+rows name, with every fault instead of every fourth, and tests/clients/test_hub.py in the environment of make test-hub."""
 import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import statistics
 import subprocess
@@ -111,7 +113,67 @@ def kills(o):
                         n >= 50 and same and repeated <= 64 and not listed, "make bench-pull")]
 
 
-PARTS = {"speed": speed, "kills": kills}
+PULL_TESTS = {  # of tests/e2e/test_pull.c
+    "pulls from a hub that cuts every 5 MB and every 0.7, stalls 20 s, ends a byte short, packs bodies, sends wrong sums, other lengths, "
+    "429 and 5xx, has no ranges; disk full; 6 kills; two pulls at once": (
+        "same bytes, <= 64 MB twice; a wrong sum never installed, nothing half listed",
+        ["connections_that_break_are_taken_up_again", "servers_without_ranges_and_packed_bodies_are_met_once", "a_wrong_sum_is_never_installed",
+         "a_killed_pull_goes_on", "two_pulls_of_one_name_fetch_once", "a_disk_that_fills_up_in_mid_write_keeps_the_part",
+         "a_full_disk_is_said_before_and_leaves_nothing"]),
+    "a token, by what both hosts logged of headers": ("at its own host alone", ["the_token_goes_to_its_own_host_alone"]),
+    "no name server, no route, proxy 407, expired certificate, gated repository, no space": (
+        "one line each, exit status 6 (5: space)",
+        ["what_stands_in_the_way_is_said_in_one_line", "without_a_route_one_line_says_so", "certificates_are_checked",
+         "the_token_goes_to_its_own_host_alone", "a_full_disk_is_said_before_and_leaves_nothing"]),
+    "models pulled through /api/pull by three clients at once, one of whom leaves": (
+        "fetched once, told to all", ["a_server_pulls_once_for_all_who_ask", "a_server_compresses_what_it_pulls"]),
+}
+
+
+def program(o, name):
+    path = f"{o.build}/tests/{name}"
+    env = dict(os.environ, SQUISH_BIN=o.squish, SQUISH_LONG="1")
+    done = subprocess.run([path], cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    return done.returncode == 0, done.stdout
+
+
+def number(pattern, text):
+    found = re.search(pattern, text)
+    return int(found[1]) if found else 0
+
+
+def tests(o):
+    _, out = program(o, "e2e/test_pull")
+    rows = []
+    for name, (bar, wanted) in PULL_TESTS.items():
+        well = [t for t in wanted if f"[       OK ] {t}" in out]
+        rows.append(targets.row(name, bar, f"{len(well)} of {len(wanted)} tests passed", len(well) == len(wanted),
+                                f"{o.build}/tests/e2e/test_pull"))
+    ok, out = program(o, "fault/test_pull_faults")
+    n = number(r"(\d+) failures", out)
+    rows.append(targets.row("pull, import and changes of the store, with the n-th allocation, write or read failing, the disk full from there, or "
+                            "the process ended there, for every n", "whole or not there; one line; no leak; goes on", f"{n} failures, "
+                            f"{'all so' if ok else 'NOT ALL SO'}", ok and n > 500, f"SQUISH_LONG=1 {o.build}/tests/fault/test_pull_faults"))
+    requests, good = 0, True
+    for t in ("e2e/test_api_names", "e2e/test_api_attacks", "unit/test_hub_name"):
+        ok, out = program(o, t)
+        good, requests = good and ok, requests + number(r"(\d+) requests", out)
+    rows.append(targets.row("500 hostile names in every route and command that takes a name", "0 opens outside the store (inotify)",
+                            f"{'0' if good else 'SOME'} ({requests} requests)", good and requests > 1000, f"{o.build}/tests/e2e/test_api_names"))
+    done = subprocess.run([o.hub_python, "tests/clients/test_hub.py", "--squish", o.squish], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, check=False)
+    last = done.stdout.strip().splitlines()[-1]
+    rows.append(targets.row("PyPI's huggingface_hub, unchanged, and Ollama's client on the hub of tests/support; squish pull from it", "same bytes",
+                            f"{last}", done.returncode == 0, "make test-hub"))
+    done = subprocess.run(["scripts/test_live.sh", o.squish, "smollm2:135m"], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, check=False)
+    skipped = done.stdout.startswith("skipped: no network")
+    rows.append(targets.row("one small public model of the real hub: its first 20 tokens", "pulled; skipped without a network",
+                            "skipped: no network here" if skipped else done.stdout.strip().splitlines()[-1], done.returncode == 0, "make test-live"))
+    return rows
+
+
+PARTS = {"speed": speed, "kills": kills, "tests": tests}
 
 
 def main():
@@ -121,6 +183,7 @@ def main():
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--work", help="a folder for 4 GB (default: that of temporary files)")
+    parser.add_argument("--hub-python", default="build/venv-hub/bin/python", help="of make test-hub")
     parser.add_argument("--print", action="store_true", help="write no results")
     o = parser.parse_args()
     o.squish = str(pathlib.Path(o.build).absolute() / "squish")
