@@ -34,7 +34,7 @@ arm: $(ARM_SYSROOT)/.complete
 # Files of the neon folder share their flags, so the compiler could use sdot in any of them; those named here are
 # selected by that feature of the CPU, file by file or (the probe) function by function.
 test-arm: $(ARM_SYSROOT)/.complete
-	+@$(ARM_MAKE) BUILD=$(ARM_TEST_BUILD) SERVER_ROOMS= OPT="-O1 -g1" $(call arm_bin,$(ARM_TESTS))
+	+@$(ARM_MAKE) BUILD=$(ARM_TEST_BUILD) SERVER_ROOMS= OPT="-O1 -g1 -Wno-format-truncation" $(call arm_bin,$(ARM_TESTS))
 	@for o in $(ARM_TEST_BUILD)/src/kernels/neon/*.o; do \
 	    case $$o in */k_gemm_q_neon.o|*/k_gemm_foreign_neon.o|*/k_attn_sage_neon.o|*/k_probe_neon.o) continue ;; esac; \
 	    if $(ARM_PREFIX)objdump -d $$o | grep -qE '[[:space:]][su]dot[[:space:]]'; then \

@@ -67,7 +67,7 @@ threaded_build() { quiet_make CC=clang BUILD=build/tsan WIDE=build OPT="-O1 -gli
 threaded_tests() { TSAN_OPTIONS=halt_on_error=1 TEST_TIMEOUT=${TEST_TIMEOUT:-600} scripts/run_tests.sh build/tsan $threaded; }
 
 # In make check-long as make test-arm does.
-arm() { env SQUISH_SAMPLE=${long:-5} make --no-print-directory -s -j"$jobs" test-arm; }
+arm() { env SQUISH_SAMPLE=${long:-8} make --no-print-directory -s -j"$jobs" test-arm; }
 
 # Each target first takes all of its seeds, and what was found before.
 fuzz_all() {

@@ -50,12 +50,13 @@ static void every_row_is_there(void **state) {
     (void)state;
     expect_rows("limits", "read memory,int8 dot products,f32 multiply-adds", false);
     expect_rows("decode squish-tiny --max-ctx 64", "decode at 16,decode at 64", true);
-    expect_rows("decode squish-tiny --at 20,40", "decode at 20,decode at 40", true);
-    expect_rows("prefill squish-tiny --at 33", "prefill 33,first token after 33", true);
     expect_rows("threads squish-tiny",
                 "decode, 1 thread,prefill 128, 1 thread,decode, 2 threads,prefill 128, 2 threads", true);
     expect_rows("tokenizer squish-tiny", "encode whole,encode 1 kB pieces,decode tokens", false);
-    expect_rows("batch,decode squish-tiny --at 1", "decode at 1,batch 1", true);
+    expect_rows("batch,prefill,decode squish-tiny --at 3,9",
+                "decode at 3,decode at 9,prefill 3,first token after 3,prefill 9,first token after 9,batch 3,"
+                "batch 9",
+                true);
 }
 
 static void the_instruction_set_can_be_capped(void **state) {
