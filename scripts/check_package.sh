@@ -12,6 +12,7 @@ for tool in debootstrap dpkg-buildpackage systemd-analyze dh; do
     command -v $tool >/dev/null || { echo "needs $tool (apt-get install debootstrap dpkg-dev debhelper systemd)" >&2; exit 1; }
 done
 cd "$src"
+mkdir -p build
 [ -x "$dir/bin/bash" ] || debootstrap --variant=minbase --include=git,gcc,make bookworm "$dir" >/dev/null
 [ -n "${KEEP:-}" ] || make --no-print-directory -s deb >build/deb.log 2>&1 || { tail -n 20 build/deb.log >&2; exit 1; }
 work=$dir.package

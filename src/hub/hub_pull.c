@@ -292,6 +292,12 @@ static squish_status publish(pull *p) {
 /* The folder of the pull goes, the lock last. */
 static void clean(const pull *p) { sq_store_remove_tree(p->stage, NULL); }
 
+/* The hub was not reached, or had no such model: there is nothing to go on with. */
+static bool nothing_has_come(const pull *p) {
+    char dir[PATH_BYTES];
+    return join(dir, p->stage, "files", NULL) == SQUISH_OK && !sq_os_is_dir(dir);
+}
+
 /* ---- the whole -------------------------------------------------------------------------------- */
 
 static squish_status run(pull *p) {
@@ -327,6 +333,7 @@ squish_status hub_pull(const hub_settings *s, const hub_ref *r, hub_news_fn fn, 
     pull p = {.s = s, .ref = r, .fn = fn, .user = user, .err = err ? err : &own, .lock = -1};
     hub_listing_init(&p.l);
     const squish_status st = run(&p);
+    if (st != SQUISH_OK && p.lock >= 0 && nothing_has_come(&p)) clean(&p);
     if (p.lock >= 0) sq_os_unlock(p.lock);
     hub_listing_free(&p.l);
     return st;

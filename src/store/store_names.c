@@ -276,7 +276,9 @@ static squish_status not_found(const char *home, const char *name, squish_error 
         const size_t n = strlen(list);
         snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "", k.best[i].name);
     }
-    return sq_fail(err, SQUISH_NOT_FOUND, "no model '%.100s' (the nearest: %s; all of them: squish list)",
+    return sq_fail(err, SQUISH_NOT_FOUND,
+                   "no model '%.100s' (the nearest: %s; all of them: squish list; "
+                   "to fetch: squish catalog)",
                    name, list);
 }
 

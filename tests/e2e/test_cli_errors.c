@@ -41,7 +41,7 @@ static void an_unknown_name_gets_the_nearest_three(void **state) {
             ->status,
         0);
     refuse(3, "$S run alpa-7b hi", "no model 'alpa-7b' (the nearest: alpha-7b, alpha-8b, ");
-    refuse(3, "$S run alpa-7b hi", "all of them: squish list)");
+    refuse(3, "$S run alpa-7b hi", "all of them: squish list; ");
     refuse(3, "$S show ./nowhere", "./nowhere: no such file or folder");
     assert_int_equal(sh("rm -r $T/.squish/models")->status, 0);
 }

@@ -219,6 +219,8 @@ static void what_stands_in_the_way_is_said_in_one_line(void **state) {
     assert_said(sh("$S pull nobody/nothing"), 3, "the hub does not know it");
     assert_said(sh("$S pull hf.co/me/quants:Q2_K"), 3, "it has: m-Q4_K_M.gguf, m-Q8_0.gguf");
     assert_said(sh("$S pull 'what is this'"), 3, "neither in the catalogue");
+    assert_said(sh("$S run nobodys-model hello"), 3, "to fetch: squish catalog");
+    assert_string_equal(sh("ls -A $T/.squish/pulls")->out, ""); /* of what nobody knows or reached */
     sh(": >$T/log");
     assert_said(sh(PULL "--offline"), 3, "nobody is asked");
     assert_said(sh("HF_HUB_OFFLINE=1 " PULL), 3, "nobody is asked");

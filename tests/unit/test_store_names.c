@@ -105,7 +105,8 @@ static void an_unknown_name_brings_the_three_nearest(void **state) {
     assert_int_equal(squish_locate(p.home, "qwen2-8b", &t, &err), SQUISH_NOT_FOUND);
     assert_string_equal(
         err.text,
-        "no model 'qwen2-8b' (the nearest: qwen2-1b, qwen2-7b, qwen3-8b; all of them: squish list)");
+        "no model 'qwen2-8b' (the nearest: qwen2-1b, qwen2-7b, qwen3-8b; all of them: squish list; "
+        "to fetch: squish catalog)");
     err = (squish_error){0};
     char name[300];
     memset(name, 'x', sizeof name);
