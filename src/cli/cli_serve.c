@@ -30,15 +30,18 @@ static bool parse_time(const char *text, double *out) {
     return false;
 }
 
-/* What clients call a model: the name as typed, or of a path the last part without its ending. */
+/* What clients call a model: the name as typed, or of a path the last part without its ending. Where nothing
+ * was typed the path may be that of the tiers, which are no other model. */
 static const char *public_name(cli *c, const char *typed, const char *path) {
     const char *from = typed && *typed ? typed : path;
+    char key[2 * SQ_STORE_NAME_MAX];
+    if (from == typed && sq_store_key(typed, key, sizeof key) && !sq_os_exists(typed)) return typed;
     size_t n = strlen(from);
     while (n > 1 && from[n - 1] == '/') n--;
     size_t begin = n;
     while (begin > 0 && from[begin - 1] != '/') begin--;
-    static const char *const endings[] = {".sqw", ".gguf"};
-    for (size_t i = 0; i < SQ_COUNT(endings); i++) {
+    static const char *const endings[] = {".sqw", ".gguf", "-compressed"};
+    for (size_t i = 0; i < (from == typed ? 2 : SQ_COUNT(endings)); i++) {
         const size_t m = strlen(endings[i]);
         if (n - begin > m && strncmp(from + n - m, endings[i], m) == 0) n -= m;
     }

@@ -65,7 +65,7 @@ static void models_of_other_programs_run_where_they_lie(void **state) {
     assert_int_equal(sh("cmp $T/before $T/after")->status, 0);
 }
 
-/* The same through a server, under the names that its list gives; me/tiny has a tier by now. */
+/* The same through a server, under the names that its list gives. */
 static void a_server_runs_them_in_place_too(void **state) {
     (void)state;
     static const char client[] =
@@ -75,8 +75,9 @@ static void a_server_runs_them_in_place_too(void **state) {
         "    r = urllib.request.Request(url + path, json.dumps(body).encode() if body else None,\n"
         "        {'Content-Type': 'application/json'})\n"
         "    return json.load(urllib.request.urlopen(r))\n"
+        "assert 'me/tiny' in [m['id'] for m in ask('/v1/models')['data']]\n" /* as it was typed */
         "listed = {m['name']: m for m in ask('/api/tags')['models']}\n"
-        "for name, format in (('me/tiny', 'sqw'), ('me/tiny-GGUF/tiny-F16.gguf', 'gguf'),\n"
+        "for name, format in (('me/tiny', 'safetensors'), ('me/tiny-GGUF/tiny-F16.gguf', 'gguf'),\n"
         "        ('small', 'gguf'), ('pub/small-GGUF/small-F16.gguf', 'gguf')):\n"
         "    m = listed[name + ':latest']\n"
         "    assert m['details']['format'] == format and m['size'] > 5e7, m\n"
@@ -89,8 +90,8 @@ static void a_server_runs_them_in_place_too(void **state) {
     cli_write("client.py", client, sizeof client - 1);
     note("before");
     const cli_result *r =
-        sh("rm -f $T/serve; $S serve squish-tiny --tier source --port 0 --json >$T/serve 2>$T/serve.err & "
-           "p=$!; "
+        sh("rm -f $T/serve; $S serve squish-tiny me/tiny --tier source --port 0 --json >$T/serve "
+           "2>$T/serve.err & p=$!; "
            "while kill -0 $p && ! [ -s $T/serve ]; do sleep 0.02; done; "
            "python3 $T/client.py $T/serve; s=$?; kill $p; wait $p; exit $s");
     if (r->status != 0) fail_msg("%s", r->err);
