@@ -167,10 +167,11 @@ squish_status squish_model_open(squish_model **out, const char *path, const squi
     const uint64_t begin = sq_os_now_ns();
     if (!sq_os_exists(path)) return sq_fail(err, SQUISH_NOT_FOUND, "%s: no such file or folder", path);
     squish_status st;
+    const bool as_it_lies = o.tier == SQUISH_TIER_AUTO || o.tier == SQUISH_TIER_SOURCE;
     if (sq_os_is_dir(path))
         st = open_dir(out, path, &o, err);
     else if (is_gguf(path))
-        st = sq_model_open_gguf(out, path, &o, err);
+        st = as_it_lies ? sq_model_open_gguf(out, path, &o, err) : open_dir(out, path, &o, err);
     else
         st = sq_model_open_sqw(out, path, &o, err);
     if (st == SQUISH_OK && !o.text_only && o.n_loras) {

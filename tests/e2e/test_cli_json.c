@@ -114,6 +114,26 @@ static void compress_says_that_codes_were_kept(void **state) {
     assert_null(strstr(r->out, kept));
 }
 
+/* A file lies there and runs; its tiers stand beside it, and are run where they are asked for. */
+static void a_tier_of_a_gguf_file_is_run_or_refused(void **state) {
+    (void)state;
+    assert_int_equal(sh("$S export --tier source --to gguf -o $T/lies.gguf -q")->status, 0);
+    const cli_result *r = sh("$S run $T/lies.gguf --tier q8 hi");
+    assert_int_equal(r->status, 3);
+    assert_non_null(strstr(r->err, "tier q8 is not built (build it with: squish compress"));
+    assert_int_equal(sh("$S compress $T/lies.gguf --tier q8 -q")->status, 0);
+    json_t *o = with_fields(sh("$S show $T/lies.gguf --tier q8 --json"), "tier:s architecture:s");
+    assert_string_equal(text_of(o, "tier"), "q8");
+    assert_string_equal(text_of(o, "architecture"), "qwen2");
+    json_decref(o);
+    o = with_fields(sh("$S run $T/lies.gguf --tier q8 --temp 0 --json " JAPAN), "text:s");
+    assert_string_equal(text_of(o, "text"), "The capital of Japan is Tokyo.");
+    json_decref(o);
+    o = with_fields(sh("$S show $T/lies.gguf --json"), "tier:s");
+    assert_string_equal(text_of(o, "tier"), "gguf");
+    json_decref(o);
+}
+
 static void show_gives_the_facts_of_the_file(void **state) {
     (void)state;
     json_t *o = with_fields(
@@ -430,6 +450,7 @@ int main(void) {
         cmocka_unit_test(the_seed_that_run_reports_gives_the_answer_again),
         cmocka_unit_test(compress_gives_file_sizes_speed_and_fidelity),
         cmocka_unit_test(compress_says_that_codes_were_kept),
+        cmocka_unit_test(a_tier_of_a_gguf_file_is_run_or_refused),
         cmocka_unit_test(show_gives_the_facts_of_the_file),
         cmocka_unit_test(show_gives_the_facts_of_a_gguf_file),
         cmocka_unit_test(show_says_why_weights_of_a_gguf_file_are_not_run),
