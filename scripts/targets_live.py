@@ -7,16 +7,19 @@ anew.
                             [--data DIR] [--work DIR]
 
 Parts: reference (make test-live's check), perplexity (beside llama-perplexity and, with --python, transformers in float32; what tiers
-of 8, 4 and 3 bits cost), eval (five tasks, 200 items each), kv (caches against f16), needle (pass keys), speed (beside llama-bench, in
-turn). --python is one with torch, transformers, accelerate and gguf (tests/live/make_smollm2.py says which). All but speed may run on a
-busy machine. --work keeps tiers and items, so that a stopped run goes on."""
+of 8, 4 and 3 bits cost), eval (five tasks, 200 items each), kv (caches against f16), kv-exact (the same
+with activations in f32), needle (pass keys), speed (beside llama-bench, in turn). --python is one with torch, transformers, accelerate
+and gguf (tests/live/make_smollm2.py says which). All but speed may run on a busy machine. --work keeps tiers and items, so that a stopped run goes on."""
 import json
+import math
 import os
 import pathlib
 import re
+import shutil
 import statistics
 import subprocess
 
+import check_live
 import seed_table
 import targets
 from targets import row
@@ -31,6 +34,7 @@ TIERS = (("8", "8 bits", 1.003), ("4", "4 bits (lsq, group 64)", None), ("4-gptq
          ("3", "3 bits (lsq, group 64)", None))
 KL = {"q8": 1e-4, "k8v4": 5e-4, "q4": 1.5e-3, "q2": 0.03}
 WINDOW = 512
+SCORED = 128  # positions whose whole rows are compared
 ROUNDS = 5
 
 
@@ -126,12 +130,13 @@ def evaluate(o, name, model, *more):
 
 def tasks(o):
     rows = []
+    wanted = o.eval_tiers.split(",") if o.eval_tiers else []
     command = f"squish eval {NAME} --limit 200 --data DIR"
     for task, t in evaluate(o, "file", o.gguf).items():
         published = f"; on its card {PUBLISHED[task]}, another harness and whole sets" if task in PUBLISHED else ""
         rows.append(row(f"{MODEL}, {t['n']} items of {task} ({t['metric']})", "reported",
                         f"{100 * t[t['metric']]:.1f} % +-{100 * t['stderr']:.1f}{published}", True, command))
-    for bits, what, _ in TIERS:
+    for bits, what, _ in (t for t in TIERS if t[0] in wanted):
         evaluate(o, f"bits-{bits}", tier(o, bits))
         deltas = []
         told = []
@@ -161,6 +166,44 @@ def caches(o):
                         f"{r['value']:.2e} nats, perplexity x{r['ppl_ratio']:.4f}, same first choice {100 * r['same_best']:.1f} %, "
                         f"{r['bytes_ratio']:.2f}x fewer bytes, read in 16/8/4/2 bits: {shares} %", not bar or r["value"] <= bar,
                         f"squish bench kv {NAME} --kv {r['kv']} --text heldout-prose.txt (first {o.kv_bytes} bytes)"))
+    return rows
+
+
+def log_softmax(row):
+    most = max(row)
+    total = math.log(sum(math.exp(v - most) for v in row)) + most
+    return [v - total for v in row]
+
+
+def exact_caches(o):
+    """What rounds activations to 8 bits also hides what a cache costs: a change in the last bits of a key flips roundings everywhere.
+    So the same once more with the values of the blocks as f32 weights, whose activations are not rounded."""
+    ids = o.work / "kv-ids.txt"
+    ids.write_bytes(o.text.read_bytes()[:o.kv_bytes])
+    found = answer(o, "tokenize", o.gguf, "--text", ids)["ids"][:o.exact_tokens]
+    folder = o.work / "f32"
+    shutil.rmtree(folder, ignore_errors=True)
+    run(f"{o.build}/squish", "export", o.gguf, "--to", "npy", "-o", folder, "-q")
+
+    def rows_with(model, kv):
+        out = o.work / "logits.safetensors"
+        answer(o, "logits", model, "--ids", ",".join(map(str, found)), "--last", SCORED, "--kv", kv, "-o", out)
+        return [log_softmax(r) for r in check_live.rows_of(out, SCORED)]
+
+    def distance(a, b):
+        return sum(sum(math.exp(x) * (x - y) for x, y in zip(p, q)) for p, q in zip(a, b)) / len(a)
+
+    exact, said = rows_with(folder, "f16"), f"last {SCORED} of {len(found)} tokens of held-out prose"
+    command = "squish export --to npy; squish logits --kv; scripts/targets_live.py --part kv-exact"
+    rows = []
+    for kv in o.kv.split(","):
+        kl = distance(exact, rows_with(folder, kv))
+        rows.append(row(f"{MODEL}, weights of the same values in f32, {kv}: KL to f16", f"<= {KL[kv]}" if kv in KL else "-",
+                        f"{kl:.2e} nats, {said}", kv not in KL or kl <= KL[kv], command))
+    shutil.rmtree(folder)
+    floor = distance(rows_with(o.gguf, "f32"), rows_with(o.gguf, "f16"))
+    rows.append(row(f"{MODEL}, the file as it lies (activations in 8 bits), f16: KL to f32", "reported",
+                    f"{floor:.2e} nats, {said}: what is below this cannot be seen through 8-bit activations", True, command))
     return rows
 
 
@@ -211,7 +254,7 @@ def speed(o):
     return rows
 
 
-PARTS = {"reference": reference, "perplexity": perplexity, "speed": speed, "needle": needle, "kv": caches, "eval": tasks}
+PARTS = {"reference": reference, "perplexity": perplexity, "speed": speed, "needle": needle, "kv": caches, "kv-exact": exact_caches, "eval": tasks}
 
 
 def main():
@@ -224,7 +267,9 @@ def main():
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("build/live"))
     parser.add_argument("--bytes", type=int, default=60_000, help="of the text, for perplexity")
     parser.add_argument("--kv-bytes", type=int, default=18_000, help="of the text, for caches")
+    parser.add_argument("--eval-tiers", default="8,4", help="quantised anew, for eval; may be empty")
     parser.add_argument("--kv", default="q8,k8v4,q4,q2", help="for kv and needle")
+    parser.add_argument("--exact-tokens", type=int, default=1664)
     parser.add_argument("--needle-at", default="1536")
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--print", action="store_true", help="write no results")
