@@ -271,21 +271,30 @@ SQ_INLINE void tile_block(sq_wtype t, int n_h, int n_c, bool fetch, const sq_wei
 /* Rows [i, i + n_c) of x. One or two of them take whole lines; more need the registers of the other half. */
 SQ_INLINE void tile_rows(sq_wtype t, int n_c, bool fetch, const sq_weight *w, int32_t i_tile, const sq_act *x,
                          int32_t i, float *y, size_t ldy) {
-    const int n_h = n_c <= 2 ? 2 : 1;
-    for (int h0 = 0; h0 < 2; h0 += n_h)
-        tile_block(t, n_h, n_c, fetch && h0 == 0, w, i_tile, h0, x, i, y, ldy);
+    if (n_c <= 2) {
+        tile_block(t, 2, n_c, fetch, w, i_tile, 0, x, i, y, ldy);
+    } else {
+        tile_block(t, 1, n_c, fetch, w, i_tile, 0, x, i, y, ldy);
+        tile_block(t, 1, n_c, false, w, i_tile, 1, x, i, y, ldy);
+    }
 }
 
 /* The first pass over a tile brings it into the cache; further rows of x find it there. */
 SQ_INLINE void gemm(sq_wtype t, const sq_weight *w, int32_t tile0, int32_t tile1, const sq_act *x, float *y,
                     size_t ldy) {
     for (int32_t j = tile0; j < tile1; j++) {
-        int32_t i = 0;
-        for (; i + 4 <= x->m; i += 4) tile_rows(t, 4, i == 0, w, j, x, i, y, ldy);
+        switch (x->m) {
+        case 1: tile_rows(t, 1, true, w, j, x, 0, y, ldy); continue;
+        case 2: tile_rows(t, 2, true, w, j, x, 0, y, ldy); continue;
+        case 3: tile_rows(t, 3, true, w, j, x, 0, y, ldy); continue;
+        default: tile_rows(t, 4, true, w, j, x, 0, y, ldy); break;
+        }
+        int32_t i = 4;
+        for (; i + 4 <= x->m; i += 4) tile_rows(t, 4, false, w, j, x, i, y, ldy);
         switch (x->m - i) {
-        case 3: tile_rows(t, 3, i == 0, w, j, x, i, y, ldy); break;
-        case 2: tile_rows(t, 2, i == 0, w, j, x, i, y, ldy); break;
-        case 1: tile_rows(t, 1, i == 0, w, j, x, i, y, ldy); break;
+        case 3: tile_rows(t, 3, false, w, j, x, i, y, ldy); break;
+        case 2: tile_rows(t, 2, false, w, j, x, i, y, ldy); break;
+        case 1: tile_rows(t, 1, false, w, j, x, i, y, ldy); break;
         default: break;
         }
     }
