@@ -56,6 +56,9 @@
  *  R6  sealing: z = f16((min + max) / 2 + 0); step = max(max - z, z - min) / c + 0; s = step rounded up (K:
  * to 5 + 3 bits, V: to f16); u = rint(fma(x - z, 1 / s, c)), held within [0, 2 c]; s = 0 (V): 1 / s is 0.
  *
+ *  R10 nearest rows of a codebook: s[c] = half[c]; s[c] = fma(-x[k], rows[k][c], s[c]) for k = 0 .. 7; the
+ *      first c whose s[c] is least.
+ *
  *  R9  fewer bits from codes (the "equivalent right shift" of PM-KVQ, exact): z stays. With largest codes m
  * of the old bits and n of the new, s' = s * (m / n) rounded up as in R6, r = s / s' (0 where s' is 0), and
  *      u' = rint(fma(u - m / 2, r, n / 2)), held within [0, n].
@@ -227,6 +230,11 @@ typedef struct {
 typedef void sq_kv_shrink_fn(const sq_kv_shrink_args *a);
 
 /* ---- making tiles, judging them ----------------------------------------------------------------- */
+
+/* Of n vectors of 8, vector i at x + i * stride, the nearest of 256 rows (R10), whose channels lie apart:
+ * book is rows [8][256] and half of each row's square [256]. All finite. code [n]. */
+enum { SQ_PQ_DIMS = 8, SQ_PQ_ROWS = 256, SQ_PQ_BOOK = (SQ_PQ_DIMS + 1) * SQ_PQ_ROWS };
+typedef void sq_pq_nearest_fn(const float *x, size_t stride, int32_t n, const float *book, uint8_t *code);
 
 /* Row tile of e from n_rows <= 16 source rows of type src (F32, F16, BF16; row r at rows + r * row_bytes,
  * maybe unaligned): sq_row_to_f32, then sq_quant_tile, to the same bytes on every ISA. */
