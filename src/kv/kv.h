@@ -45,6 +45,17 @@ sq_kv_geometry sq_kv_geometry_of(const sq_kv_shape *s, sq_kv_format f); /* of an
 sq_kv_geometry sq_kv_geometry_sealed(const sq_kv_shape *s, const sq_kv_policy *p, int32_t layer);
 /* Of a private page on a rung Q2 to Q8. */
 sq_kv_geometry sq_kv_geometry_private(const sq_kv_shape *s, const sq_kv_policy *p, sq_rung r, int32_t layer);
+/* The line before the tiles of a page whose keys and values have one format. */
+static inline sq_kv_page_header sq_kv_header_of(const sq_kv_shape *s, sq_kv_format f, int32_t layer,
+                                                int32_t tile) {
+    return (sq_kv_page_header){.magic = SQ_KV_PAGE_MAGIC,
+                               .k_fmt = (uint8_t)f,
+                               .v_fmt = (uint8_t)f,
+                               .n_kv_heads = (uint8_t)s->n_kv_heads,
+                               .d = (uint16_t)s->head_dim,
+                               .layer = (uint16_t)layer,
+                               .pos0 = (uint32_t)tile * SQ_KV_TILE_TOKENS};
+}
 /* Bytes of a column in either form; sealed: 0 where nothing is sealed, private: 0 without votes. */
 size_t sq_kv_private_bytes(const sq_kv_shape *s, const sq_kv_policy *p, sq_rung r);
 size_t sq_kv_open_bytes(const sq_kv_shape *s, const sq_kv_policy *p);
@@ -193,6 +204,11 @@ void sq_kv_tree_on_evict(sq_kv_tree *t, sq_kv_evict_fn fn, void *user);
 /* A mark for the caller's use on a node, false when the node is made. */
 bool sq_kv_tree_marked(const sq_kv_tree *t, int32_t node);
 void sq_kv_tree_mark(sq_kv_tree *t, int32_t node);
+/* Whether a tile is what a model computed: it came from codes, or was computed behind such a tile. What is
+ * added behind a lossy tile is BEHIND by itself. */
+enum { SQ_KV_LOSSY_BEHIND = 1, SQ_KV_LOSSY_CODED = 2 };
+int32_t sq_kv_tree_lossy(const sq_kv_tree *t, int32_t node);
+void sq_kv_tree_set_coded(sq_kv_tree *t, int32_t node);
 /* Idle leaves in order of eviction: the first for -1, the one after an idle leaf, -1 behind the last. */
 int32_t sq_kv_tree_idle_leaf(const sq_kv_tree *t, int32_t after);
 

@@ -10,7 +10,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-enum { VERSION = 1, LOSSLESS = 1, SUMMED = 56 };
+enum { VERSION = 1, LOSSLESS = 1, CODED = 2, SUMMED = 56 };
 static const char magic[8] = {'S', 'Q', 'K', 'V', 'A', 'R', 'C', '1'};
 
 static uint64_t u64_at(const uint8_t *p) {
@@ -31,16 +31,28 @@ void sq_archive_mend(uint8_t *file, size_t n) {
     put_u64(file + SUMMED, XXH3_64bits(file, SUMMED));
 }
 
-size_t sq_archive_make(const uint8_t *snapshot, size_t n, uint8_t *out, uint8_t *scratch) {
-    const uint32_t kind[2] = {VERSION, LOSSLESS};
+static size_t make(uint32_t codec, const uint8_t *p, size_t n, uint64_t books, uint8_t *out,
+                   uint8_t *scratch) {
+    const uint32_t kind[2] = {VERSION, codec};
     memset(out, 0, SQ_ARCHIVE_HEADER);
     memcpy(out, magic, sizeof magic);
     memcpy(out + 8, kind, sizeof kind);
     put_u64(out + 16, n);
-    const size_t bytes = SQ_ARCHIVE_HEADER + sq_rans_encode(snapshot, n, out + SQ_ARCHIVE_HEADER, scratch);
+    put_u64(out + 40, books);
+    const size_t bytes = SQ_ARCHIVE_HEADER + sq_rans_encode(p, n, out + SQ_ARCHIVE_HEADER, scratch);
     sq_archive_mend(out, bytes);
     return bytes;
 }
+
+size_t sq_archive_make(const uint8_t *snapshot, size_t n, uint8_t *out, uint8_t *scratch) {
+    return make(LOSSLESS, snapshot, n, 0, out, scratch);
+}
+
+size_t sq_archive_make_coded(const uint8_t *image, size_t n, uint64_t books, uint8_t *out, uint8_t *scratch) {
+    return make(CODED, image, n, books, out, scratch);
+}
+
+uint64_t sq_archive_books(sq_span file) { return u64_at(file.p + 40); }
 
 bool sq_archive_is_one(sq_span file) {
     return file.n >= sizeof magic && memcmp(file.p, magic, sizeof magic) == 0;
@@ -58,7 +70,10 @@ squish_status sq_archive_header(sq_span file, size_t bytes_max, size_t *n, squis
         return sq_fail(err, SQUISH_CORRUPT, "archive: header sum");
     memcpy(kind, file.p + 8, sizeof kind);
     if (kind[0] != VERSION) return bad(err, "version", kind[0]);
-    if (kind[1] != LOSSLESS) return bad(err, "codec", kind[1]);
+    if (kind[1] != LOSSLESS && kind[1] != CODED) return bad(err, "codec", kind[1]);
+    if ((kind[1] == CODED) != (sq_archive_books(file) != 0))
+        return bad(err, "sum of the books", sq_archive_books(file));
+    if (u64_at(file.p + 48) != 0) return bad(err, "padding", u64_at(file.p + 48));
     const uint64_t bytes = u64_at(file.p + 16);
     if (bytes == 0 || bytes > bytes_max) return bad(err, "size of the snapshot", bytes);
     if (u64_at(file.p + 24) != file.n - SQ_ARCHIVE_HEADER) return bad(err, "file size", file.n);

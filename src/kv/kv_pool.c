@@ -178,13 +178,9 @@ static void discard(uint8_t *at, size_t bytes) {
 }
 
 static sq_kv_page_header header_of(const sq_kv_pool *p, int32_t layer, int32_t tile, sq_kv_form f) {
-    return (sq_kv_page_header){.magic = SQ_KV_PAGE_MAGIC,
-                               .k_fmt = (uint8_t)f.k,
-                               .v_fmt = (uint8_t)f.v,
-                               .n_kv_heads = (uint8_t)p->shape.n_kv_heads,
-                               .d = (uint16_t)p->shape.head_dim,
-                               .layer = (uint16_t)layer,
-                               .pos0 = (uint32_t)tile * SQ_KV_TILE_TOKENS};
+    sq_kv_page_header h = sq_kv_header_of(&p->shape, f.k, layer, tile);
+    h.v_fmt = (uint8_t)f.v;
+    return h;
 }
 
 static sq_kv_form sealed_form(const sq_kv_pool *p, int32_t column, int32_t layer) {

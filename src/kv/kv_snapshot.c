@@ -42,6 +42,8 @@ static size_t sums_at(int32_t n_tiles) { return SQ_SNAPSHOT_HEADER + ids_bytes(n
 static size_t tables_end(int32_t n_tiles) { return sums_at(n_tiles) + (size_t)n_tiles * sizeof(uint64_t); }
 static size_t pages_at(int32_t n_tiles) { return sq_align_up(tables_end(n_tiles), 64); }
 
+size_t sq_snapshot_tables(int32_t n_tiles) { return pages_at(n_tiles); }
+
 static size_t form_bytes(const sq_snapshot_view *v, uint32_t form) {
     return form == SQ_KV_FORM_OPEN ? sq_kv_open_bytes(&v->shape, &v->policy)
                                    : sq_kv_sealed_bytes(&v->shape, &v->policy);

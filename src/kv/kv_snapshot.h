@@ -21,7 +21,7 @@
 #ifndef SQ_KV_SNAPSHOT_H
 #define SQ_KV_SNAPSHOT_H
 
-#include "kv/kv.h"
+#include "kv/kv_codec.h"
 
 enum { SQ_SNAPSHOT_TILES = 32, SQ_SNAPSHOT_HEADER = 256 };
 
@@ -62,22 +62,31 @@ typedef struct {
     uint64_t bytes_max, identity;
     int32_t tokens_max; /* longest prefix */
     bool archive;       /* files are written in fewer bytes (kv_archive.h); both kinds are read */
+    /* Files are written as codes, which goes before archive. NULL: none. The pool's pages are f16, open, and
+     * have the shape of the books, which outlive the folder. Nothing is coded twice, so what came back and
+     * was cut within a file is not written again; and prefixes that would not come back in half the time that
+     * computing takes are neither written nor read: their ids are with whoever asks. */
+    const sq_codec *codec;
+    int32_t coded_min;  /* tokens of the shortest prefix that is coded (sq_codec_worth) */
     squish_warn_fn warn;
     void *warn_user;
 } sq_snapshots_options;
 /* Makes the folder (0700) if it is not there. IO, NO_MEMORY. */
 squish_status sq_snapshots_new(sq_snapshots **out, sq_kv_pool *p, sq_kv_tree *t,
                                const sq_snapshots_options *o, squish_error *err);
-/* Waits until what was handed over is written. */
-void sq_snapshots_free(sq_snapshots *s);
+/* Waits until what was handed over is written; then nothing more is, and counts are final. s may be NULL. */
+void sq_snapshots_finish(sq_snapshots *s);
+void sq_snapshots_free(sq_snapshots *s); /* the same first */
 /* Read what continues the beginning of ids[0..n) beyond what is in the tree into the tree, as far as columns
- * are free or idle; returns the tokens read. A file that does not fit is a miss, with one line of warning. */
+ * are free or idle; returns the tokens read. A file that does not fit is a miss, with one line of warning. Of
+ * codes come only the tiles that a query at n may read as such (sq_codec_tiles). */
 int32_t sq_snapshots_restore(sq_snapshots *s, uint64_t salt, const int32_t *ids, int32_t n);
 /* Hand over idle prefixes that are not on disk: those found again since they were computed, or all. wait: for
  * room in the queue; else what finds none is left for later. */
 void sq_snapshots_keep(sq_snapshots *s, bool all, bool wait);
 typedef struct {
     uint64_t hits, written, dropped; /* files; dropped: evicted while the queue was full, or not writable */
+    uint64_t coded_tokens, coded_bytes; /* of files written as codes */
 } sq_snapshots_counts;
 sq_snapshots_counts sq_snapshots_count(sq_snapshots *s);
 

@@ -8,6 +8,8 @@
 
 /* Bytes of a file of v's shape, policy, tiles and forms. */
 uint64_t sq_snapshot_bytes(const sq_snapshot_view *v);
+/* Where the pages of a file of so many tiles begin: behind header and tables. */
+size_t sq_snapshot_tables(int32_t n_tiles);
 /* The header without its sums, and zeros up to the pages. file: sq_snapshot_bytes, 8-byte aligned. */
 void sq_snapshot_begin(uint8_t *file, const sq_snapshot_view *v);
 /* Copy tile 0..n_tiles - 1 of the file from a column that has the forms v says. */

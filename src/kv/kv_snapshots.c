@@ -44,6 +44,9 @@ struct sq_snapshots {
     int32_t tiles_max;
     uint64_t identity, bytes_max;
     bool archive;
+    const sq_codec *codec;
+    int32_t coded_min;
+    sq_kernels kernels; /* of codes */
     squish_warn_fn warn;
     void *warn_user;
     char dir[DIR_MAX];
@@ -128,8 +131,8 @@ static squish_status write_file(const char *path, const uint8_t *bytes, size_t n
     return st;
 }
 
-/* *bytes: of the file. Where there is no memory for an archive the file stays as it is. */
-static squish_status write_image(sq_snapshots *s, image *q, size_t *bytes, squish_error *err) {
+/* Sums go with pages as they are; codes need none. */
+static squish_status write_plain(sq_snapshots *s, image *q, size_t *bytes, squish_error *err) {
     char path[PATH_MAX_];
     const size_t bound = sq_archive_bound(q->bytes), room = bound + sq_archive_scratch();
     uint8_t *archive = s->archive ? sq_alloc_new(&s->alloc, room) : NULL;
@@ -139,6 +142,43 @@ static squish_status write_image(sq_snapshots *s, image *q, size_t *bytes, squis
     const squish_status st = write_file(path, archive ? archive : image_file(q), *bytes, err);
     sq_alloc_free(&s->alloc, archive, archive ? room : 0);
     return st;
+}
+
+/* Coded image, work space (the coder's, then the archive's) and archive. */
+static squish_status write_coded(sq_snapshots *s, image *q, uint8_t *memory, size_t *bytes,
+                                 squish_error *err) {
+    char path[PATH_MAX_];
+    const size_t n = sq_coded_bytes(s->codec, q->v.n_tiles), work_at = sq_align_up(n, 64);
+    const size_t out_at = sq_align_up(work_at + sq_coded_scratch(s->codec, q->v.n_tiles), 64);
+    path_of(s, q->v.chain, path);
+    sq_coded_make(s->codec, &s->kernels, image_file(q), &q->v, memory, memory + work_at);
+    *bytes = sq_archive_make_coded(memory, n, s->codec->sum, memory + out_at, memory + work_at);
+    return write_file(path, memory + out_at, *bytes, err);
+}
+
+static size_t coded_room(const sq_snapshots *s, int32_t n_tiles) {
+    const size_t n = sq_coded_bytes(s->codec, n_tiles), work = sq_coded_scratch(s->codec, n_tiles);
+    const size_t least = sq_archive_scratch();
+    return sq_align_up(n, 64) + sq_align_up(work > least ? work : least, 64) + 64 + sq_archive_bound(n);
+}
+
+/* *bytes: of the file. Where there is no memory for fewer bytes the file stays as it is. */
+static squish_status write_image(sq_snapshots *s, image *q, size_t *bytes, bool *coded, squish_error *err) {
+    const size_t room = s->codec ? coded_room(s, q->v.n_tiles) : 0;
+    uint8_t *memory = s->codec ? sq_alloc_new(&s->alloc, room) : NULL;
+    *coded = memory != NULL;
+    if (!memory) return write_plain(s, q, bytes, err);
+    const squish_status st = write_coded(s, q, memory, bytes, err);
+    sq_alloc_free(&s->alloc, memory, room);
+    return st;
+}
+
+static void count_written(sq_snapshots *s, const image *q, size_t bytes, bool coded) {
+    add_entry(s, q->v.chain, bytes);
+    s->counts.written++;
+    if (!coded) return;
+    s->counts.coded_tokens += (uint64_t)q->v.n_tiles * TILE;
+    s->counts.coded_bytes += bytes;
 }
 
 static void *writer_main(void *arg) {
@@ -154,13 +194,14 @@ static void *writer_main(void *arg) {
         pthread_mutex_unlock(&s->lock);
         squish_error err = {0};
         size_t bytes;
-        const squish_status st = write_image(s, q, &bytes, &err);
+        bool coded;
+        const squish_status st = write_image(s, q, &bytes, &coded, &err);
         if (st != SQUISH_OK && s->warn) s->warn(s->warn_user, err.text);
         pthread_mutex_lock(&s->lock);
         s->writing = 0;
         s->n_queued--;
         if (st == SQUISH_OK)
-            add_entry(s, q->v.chain, bytes), s->counts.written++;
+            count_written(s, q, bytes, coded);
         else
             s->counts.dropped++;
         sq_alloc_free(&s->alloc, q, image_bytes(q));
@@ -189,6 +230,13 @@ static uint8_t forms_of(const sq_snapshots *s, int32_t column, int32_t tile, int
     return (uint8_t)((open && (tail || !sealed) ? SQ_KV_FORM_OPEN : 0) | (sealed ? SQ_KV_FORM_SEALED : 0));
 }
 
+/* Nothing is coded twice. */
+static bool has_codes(const sq_snapshots *s, const int32_t *path, int32_t n) {
+    for (int32_t i = 0; i < n; i++)
+        if (sq_kv_tree_lossy(s->tree, path[i]) == SQ_KV_LOSSY_CODED) return true;
+    return false;
+}
+
 /* Tiles [first, first + n) of s->path. */
 static offer hand_over(sq_snapshots *s, int32_t first, int32_t n, uint64_t salt, bool wait) {
     sq_kv_node_info info[SQ_SNAPSHOT_TILES];
@@ -204,6 +252,7 @@ static offer hand_over(sq_snapshots *s, int32_t first, int32_t n, uint64_t salt,
         sq_kv_tree_node(s->tree, s->path[first + i], &info[i]);
         v.forms[i] = forms_of(s, info[i].column, first + i, first + n);
     }
+    if (has_codes(s, s->path + first, n)) return KNOWN;
     const size_t bytes = (size_t)sq_snapshot_bytes(&v);
     const offer o = has_place(s, v.chain, wait);
     if (o != TAKEN || bytes > s->bytes_max) return o == NO_ROOM ? NO_ROOM : KNOWN;
@@ -228,7 +277,7 @@ static bool keep_chain(sq_snapshots *s, int32_t leaf, bool wait) {
     sq_kv_tree_node(s->tree, leaf, &info);
     const int32_t n = info.tile + 1;
     const uint64_t salt = info.salt;
-    if (n > s->tiles_max) return true;
+    if (n > s->tiles_max || (s->codec && n * TILE < s->coded_min)) return true;
     for (int32_t i = leaf; i >= 0; i = info.parent) {
         sq_kv_tree_node(s->tree, i, &info);
         s->path[info.tile] = i;
@@ -297,13 +346,21 @@ static int32_t column_of(sq_snapshots *s, const sq_snapshot_view *v, int32_t t) 
     return c;
 }
 
+/* What of a file is wanted: tiles [first, end) of a prompt are in it, those before `have` are in the tree,
+ * and those from `upto` on are not to be read. */
+typedef struct {
+    int32_t first, end, have, upto;
+    bool coded;
+} wanted;
+
 /* Pages of a file into the tree, behind tiles [0, first) that are there. False: no columns, or it broke. */
-static bool load(sq_snapshots *s, const sq_snapshot_view *v, uint64_t salt, const int32_t *ids, int32_t first,
-                 int32_t end) {
+static bool load(sq_snapshots *s, const sq_snapshot_view *v, uint64_t salt, const int32_t *ids,
+                 const wanted *w) {
+    const int32_t first = w->first, end = w->upto;
     const sq_kv_match m = sq_kv_tree_path(s->tree, salt, ids, first * TILE);
     bool ok = m.tiles == first;
     if (ok) sq_kv_tree_acquire(s->tree, &m, s->scratch);
-    for (int32_t t = 0; ok && t < v->n_tiles; t++) {
+    for (int32_t t = 0; ok && t < end - first; t++) {
         const int32_t c = column_of(s, v, t);
         ok = c >= 0;
         if (ok) sq_kv_seq_append(s->scratch, c);
@@ -313,6 +370,7 @@ static bool load(sq_snapshots *s, const sq_snapshot_view *v, uint64_t salt, cons
         for (int32_t i = sq_kv_seq_node(s->scratch), t = end; t > first; t--) {
             sq_kv_node_info info;
             sq_kv_tree_mark(s->tree, i);
+            if (w->coded && t > w->have) sq_kv_tree_set_coded(s->tree, i);
             sq_kv_tree_node(s->tree, i, &info);
             i = info.parent;
         }
@@ -331,62 +389,97 @@ static int32_t longest(sq_snapshots *s, int32_t first, int32_t have, int32_t n) 
     return end > have ? end : 0;
 }
 
-/* The snapshot in an archive, *file from then on, in memory of its own. */
-static squish_status open_archive(sq_snapshots *s, sq_span *file, uint8_t **opened, size_t *n,
-                                  squish_error *err) {
-    sq_kv_shape shape;
-    size_t bytes;
-    sq_kv_pool_shape(s->pool, &shape);
-    SQ_TRY(sq_archive_header(*file, sq_snapshot_bytes_max(&shape, sq_kv_pool_policy(s->pool)), &bytes, err));
-    *opened = sq_alloc_new(&s->alloc, bytes);
-    if (!*opened) return sq_fail(err, SQUISH_NO_MEMORY, "snapshot: no memory to open an archive");
-    *n = bytes;
-    SQ_TRY(sq_archive_open(*file, *opened, bytes, err));
-    *file = (sq_span){*opened, bytes};
+/* A snapshot on its way out of a file. */
+typedef struct {
+    sq_span file;   /* the snapshot, once it is open */
+    uint8_t *inner; /* what an archive held, and what its codes became; NULL: nothing */
+    uint8_t *pages;
+    size_t inner_bytes, pages_bytes;
+    bool coded;
+} opening;
+
+static void close_opening(sq_snapshots *s, opening *o) {
+    sq_alloc_free(&s->alloc, o->inner, o->inner ? o->inner_bytes : 0);
+    sq_alloc_free(&s->alloc, o->pages, o->pages ? o->pages_bytes : 0);
+}
+
+static squish_status open_codes(sq_snapshots *s, opening *o, uint64_t books, squish_error *err) {
+    sq_snapshot_view v;
+    if (!s->codec || s->codec->sum != books)
+        return sq_fail(err, SQUISH_CORRUPT, "archive: made with other codebooks");
+    SQ_TRY(sq_coded_header(s->codec, o->file, sq_kv_pool_policy(s->pool), &v, err));
+    const size_t n = (size_t)v.file_bytes, work = sq_coded_scratch(s->codec, v.n_tiles);
+    o->pages_bytes = sq_align_up(n, 64) + work;
+    o->pages = sq_alloc_new(&s->alloc, o->pages_bytes);
+    if (!o->pages) return sq_fail(err, SQUISH_NO_MEMORY, "snapshot: no memory to decode an archive");
+    sq_coded_open(s->codec, &s->kernels, o->file, &v, o->pages, o->pages + sq_align_up(n, 64));
+    o->file = (sq_span){o->pages, n};
+    o->coded = true;
     return SQUISH_OK;
 }
 
-static bool restore_file(sq_snapshots *s, uint64_t salt, const int32_t *ids, int32_t first, int32_t end) {
+static squish_status open_archive(sq_snapshots *s, opening *o, squish_error *err) {
+    sq_kv_shape shape;
+    const sq_span file = o->file;
+    sq_kv_pool_shape(s->pool, &shape);
+    const uint64_t most = sq_snapshot_bytes_max(&shape, sq_kv_pool_policy(s->pool));
+    SQ_TRY(sq_archive_header(file, most, &o->inner_bytes, err));
+    o->inner = sq_alloc_new(&s->alloc, o->inner_bytes);
+    if (!o->inner) return sq_fail(err, SQUISH_NO_MEMORY, "snapshot: no memory to open an archive");
+    SQ_TRY(sq_archive_open(file, o->inner, o->inner_bytes, err));
+    o->file = (sq_span){o->inner, o->inner_bytes};
+    return sq_archive_books(file) ? open_codes(s, o, sq_archive_books(file), err) : SQUISH_OK;
+}
+
+static bool restore_file(sq_snapshots *s, uint64_t salt, const int32_t *ids, wanted *w) {
     char path[PATH_MAX_];
     sq_map map;
     sq_snapshot_view v;
     squish_error err = {0};
-    path_of(s, s->chains[end], path);
+    path_of(s, s->chains[w->end], path);
     squish_status st = sq_os_map_open(&map, path, &err);
     if (st == SQUISH_OK) {
-        sq_span file = {map.data, map.bytes};
-        uint8_t *opened = NULL;
-        size_t n = 0;
-        if (sq_archive_is_one(file)) st = open_archive(s, &file, &opened, &n, &err);
-        if (st == SQUISH_OK) st = sq_snapshot_parse(file, sq_kv_pool_policy(s->pool), &v, &err);
-        if (st == SQUISH_OK) st = check_view(s, &v, salt, ids, first, end, &err);
-        const bool loaded = st == SQUISH_OK && load(s, &v, salt, ids, first, end);
-        sq_alloc_free(&s->alloc, opened, n);
+        opening o = {.file = {map.data, map.bytes}};
+        if (sq_archive_is_one(o.file)) st = open_archive(s, &o, &err);
+        if (st == SQUISH_OK) st = sq_snapshot_parse(o.file, sq_kv_pool_policy(s->pool), &v, &err);
+        if (st == SQUISH_OK) st = check_view(s, &v, salt, ids, w->first, w->end, &err);
+        w->coded = o.coded;
+        const bool loaded = st == SQUISH_OK && load(s, &v, salt, ids, w);
+        close_opening(s, &o);
         sq_os_map_close(&map);
         if (loaded) utimensat(AT_FDCWD, path, NULL, 0); /* used now; if that fails it only goes earlier */
         if (st == SQUISH_OK) return loaded;
     }
     complain(s, path, &err);
     pthread_mutex_lock(&s->lock);
-    entry *e = find(s, s->chains[end]);
+    entry *e = find(s, s->chains[w->end]);
     if (e) forget(s, e);
     pthread_mutex_unlock(&s->lock);
     return false;
 }
 
+/* Tiles of a prompt of n tokens that are to be had from files. */
+static int32_t tiles_wanted(const sq_snapshots *s, int32_t n, int32_t tiles) {
+    if (!s->codec) return tiles;
+    const int32_t most = n < s->coded_min ? 0 : sq_codec_tiles(n);
+    return most < tiles ? most : tiles;
+}
+
 int32_t sq_snapshots_restore(sq_snapshots *s, uint64_t salt, const int32_t *ids, int32_t n) {
     const int32_t tiles = n / TILE < s->tiles_max ? n / TILE : s->tiles_max;
     const int32_t had = sq_kv_tree_match(s->tree, salt, ids, tiles * TILE).tiles;
+    const int32_t upto = tiles_wanted(s, n, tiles);
     int32_t have = had;
-    if (have == tiles) return 0;
+    if (have >= upto) return 0;
     s->chains[0] = 0;
     for (int32_t t = 0; t < tiles; t++)
         s->chains[t + 1] = sq_snapshot_chain(s->identity, salt, s->chains[t], ids + (size_t)t * TILE);
-    while (have < tiles) {
-        const int32_t first = have / SQ_SNAPSHOT_TILES * SQ_SNAPSHOT_TILES;
-        const int32_t end = longest(s, first, have, tiles);
-        if (end == 0 || !restore_file(s, salt, ids, first, end)) break;
-        have = end;
+    while (have < upto) {
+        wanted w = {.first = have / SQ_SNAPSHOT_TILES * SQ_SNAPSHOT_TILES, .have = have};
+        w.end = longest(s, w.first, have, tiles);
+        w.upto = w.end < upto ? w.end : upto;
+        if (w.end == 0 || !restore_file(s, salt, ids, &w)) break;
+        have = w.upto;
         pthread_mutex_lock(&s->lock);
         s->counts.hits++;
         pthread_mutex_unlock(&s->lock);
@@ -471,9 +564,12 @@ squish_status sq_snapshots_new(sq_snapshots **out, sq_kv_pool *p, sq_kv_tree *t,
                         .identity = o->identity,
                         .bytes_max = o->bytes_max,
                         .archive = o->archive,
+                        .codec = o->codec,
+                        .coded_min = o->coded_min,
                         .warn = o->warn,
                         .warn_user = o->warn_user};
     snprintf(s->dir, sizeof s->dir, "%s", o->dir);
+    sq_kernels_select(&s->kernels, sq_cpu_features(), SQ_ISA_COUNT);
     s->queue_end = &s->queue;
     squish_status st = SQUISH_OK;
     if (pthread_mutex_init(&s->lock, NULL) != 0) {
@@ -500,16 +596,20 @@ fail:
     return st;
 }
 
+void sq_snapshots_finish(sq_snapshots *s) {
+    if (!s || !s->has_thread) return;
+    pthread_mutex_lock(&s->lock);
+    s->stop = true;
+    pthread_cond_broadcast(&s->moved);
+    pthread_mutex_unlock(&s->lock);
+    pthread_join(s->thread, NULL);
+    s->has_thread = false;
+    sq_kv_tree_on_evict(s->tree, NULL, NULL);
+}
+
 void sq_snapshots_free(sq_snapshots *s) {
     if (!s) return;
-    if (s->has_thread) {
-        pthread_mutex_lock(&s->lock);
-        s->stop = true;
-        pthread_cond_broadcast(&s->moved);
-        pthread_mutex_unlock(&s->lock);
-        pthread_join(s->thread, NULL);
-        sq_kv_tree_on_evict(s->tree, NULL, NULL);
-    }
+    sq_snapshots_finish(s);
     const squish_alloc a = s->alloc;
     sq_kv_seq_free(s->scratch);
     sq_alloc_free(&a, s->chains, s->chains ? ((size_t)s->tiles_max + 1) * sizeof *s->chains : 0);

@@ -41,6 +41,7 @@ typedef struct {
     int32_t column, tile;
     uint32_t uses;
     bool listed, again, marked;        /* listed: in an idle list; again: in which */
+    uint8_t lossy;                     /* SQ_KV_LOSSY_ */
 } node;
 
 typedef struct {
@@ -234,6 +235,7 @@ sq_kv_match sq_kv_tree_match(const sq_kv_tree *t, uint64_t salt, const int32_t *
     const int32_t part =
         find_part(t, m.node, salt, ids + (size_t)m.tiles * TILE, n - m.tiles * TILE, &shared);
     if (part < 0 || !t->pool->columns[t->nodes[part].column].is_open) return best;
+    if (t->nodes[part].lossy) return best; /* its rows would stand in a tile that nobody calls so */
     best.part = part;
     best.tokens += shared;
     return best;
@@ -312,6 +314,7 @@ static int32_t add_node(sq_kv_tree *t, int32_t parent, uint64_t salt, const int3
                 .child = -1,
                 .column = column,
                 .tile = parent < 0 ? 0 : t->nodes[parent].tile + 1,
+                .lossy = parent >= 0 && t->nodes[parent].lossy ? SQ_KV_LOSSY_BEHIND : 0,
                 .chain = t->buckets[h & t->mask]};
     memcpy(n->ids, ids, sizeof n->ids);
     t->buckets[h & t->mask] = i;
@@ -376,6 +379,8 @@ int32_t sq_kv_tree_idle(const sq_kv_tree *t) { return t->n_idle; }
 int32_t sq_kv_tree_parent(const sq_kv_tree *t, int32_t i) { return t->nodes[i].parent; }
 bool sq_kv_tree_marked(const sq_kv_tree *t, int32_t i) { return t->nodes[i].marked; }
 void sq_kv_tree_mark(sq_kv_tree *t, int32_t i) { t->nodes[i].marked = true; }
+int32_t sq_kv_tree_lossy(const sq_kv_tree *t, int32_t i) { return t->nodes[i].lossy; }
+void sq_kv_tree_set_coded(sq_kv_tree *t, int32_t i) { t->nodes[i].lossy = SQ_KV_LOSSY_CODED; }
 
 void sq_kv_tree_on_evict(sq_kv_tree *t, sq_kv_evict_fn fn, void *user) {
     t->on_evict = fn;
