@@ -588,6 +588,9 @@ typedef struct {
     const char *snapshot_dir;  /* prefixes on disk that survive a restart; NULL: none */
     uint64_t snapshot_bytes_max; /* default 8 GiB; the least recently used go first */
     bool snapshot_archive;     /* default false: files take fewer bytes and more time; nothing is lost */
+    bool snapshot_codec;       /* default false: files are codes of trained codebooks, MODEL.codec
+                                  (squish_calibrate_codec), a seventh of the bytes: answers behind what comes
+                                  back differ. A cache of f16 alone. QUALITY: the codebooks failed */
     squish_warn_fn warn;
     void *warn_user;
 } squish_batch_options;
@@ -661,6 +664,7 @@ typedef struct {
     squish_gen_stats gen;     /* reused_tokens: found in the cache */
     double queue_ms;
     int32_t preemptions;
+    bool behind_codes;        /* its prompt's beginning came from codes (snapshot_codec): it is not exact */
 } squish_job_stats;
 /* As far as it has come; final once END was read. */
 void squish_job_get_stats(squish_job *j, squish_job_stats *out);
@@ -684,6 +688,7 @@ typedef struct {
     uint64_t prompt_tokens, cached_tokens, evaluated_tokens, generated_tokens;
     uint64_t guessed_tokens, right_tokens; /* speculation: tried, and of these, kept */
     uint64_t prefix_hits, snapshot_hits, snapshots_written, snapshots_dropped;
+    uint64_t coded_tokens, coded_bytes; /* of snapshots written as codes */
     double solo_step_ms;      /* of one answer alone, as measured; 0: not yet */
     double attn_density;      /* as in squish_engine_info */
     double fairness;          /* Jain's index over clients with work, 1: equal */

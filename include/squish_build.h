@@ -122,6 +122,27 @@ squish_status squish_calibrate_lookahead(const squish_model *m, const char *out,
                                          const squish_calibrate_options *opt, squish_calibrate_result *r,
                                          squish_error *err);
 
+/* Train codebooks of keys and values (squish_batch_options.snapshot_codec) on a text and measure what they
+ * cost on its end, which they do not see: KL to f16 over 200 tokens behind a prefix that came from codes,
+ * and pass keys found in it, if the model has a template. Into `out`; NULL: where engines look for them,
+ * MODEL.codec beside what was opened. window and block are not read; tokens_max: of training. The file
+ * appears whole or not at all, with what was measured in it, also where it is not enough: then it is refused.
+ * Errors: UNSUPPORTED (latents, odd heads), and as above. */
+typedef struct {
+    squish_calibrate_result file;
+    int32_t prefix, continued, stretches; /* tokens behind which KL was measured, tokens of each, how often */
+    double kl;                            /* nats */
+    int32_t trials, found_f16, found;     /* pass keys; trials 0: there is no template */
+    double bytes_token, bytes_token_f16;  /* of codes, before what is left to the entropy coder */
+    double encode_us, decode_us;          /* of a vector, one thread */
+    double restore_us, prefill_us;        /* of a token: decoding it into pages; computing it */
+    bool passed;
+    char why[480];                        /* not */
+} squish_codec_result;
+squish_status squish_calibrate_codec(const squish_model *m, const char *out,
+                                     const squish_calibrate_options *opt, squish_codec_result *r,
+                                     squish_error *err);
+
 /* What guesses are worth on a text, which runs token by token. */
 typedef struct {
     int32_t layer;        /* whose experts were guessed; -1: the mean, of the last guess of each */

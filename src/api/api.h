@@ -71,6 +71,7 @@ typedef struct {
     double request_timeout_s, drain_timeout_s;
     const char *snapshot_dir; /* NULL: prefixes of prompts are never written to disk */
     bool snapshot_archive;    /* in fewer bytes */
+    bool snapshot_codec;      /* as codes, in far fewer: answers behind them differ */
     bool pulls;               /* /api/pull may ask hubs (default: nobody is asked anything) */
     int32_t pull_connections; /* 0: 4 */
     uint64_t pull_rate;       /* bytes a second of a pull; 0: no cap */

@@ -711,6 +711,7 @@ void sq_api_call_totals(const sq_api_call *c, sq_api_totals *t) {
         t->thought_tokens += a->n_thought;
         if (!a->ended) continue;
         if (a->i_choice == 0) t->cached_tokens += a->stats.gen.reused_tokens;
+        t->behind_codes |= a->stats.behind_codes;
         t->guessed_tokens += a->stats.gen.guessed_tokens;
         t->right_tokens += a->stats.gen.right_tokens;
         if (a->stats.queue_ms > t->queue_ms) t->queue_ms = a->stats.queue_ms;

@@ -327,6 +327,7 @@ typedef struct {
     int64_t prompt_tokens, completion_tokens, cached_tokens, thought_tokens;
     int64_t guessed_tokens, right_tokens; /* speculation */
     double queue_ms, prompt_ms, predicted_ms, ttft_ms; /* of the slowest answer */
+    bool behind_codes; /* a prompt's beginning came from codes: answers are not exact */
 } sq_api_totals;
 void sq_api_call_totals(const sq_api_call *c, sq_api_totals *out);
 

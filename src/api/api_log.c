@@ -59,6 +59,7 @@ static void add_call(json_t *o, const sq_api *api, const sq_api_call *c) {
     json_object_set_new(o, "stream", json_boolean(c->wish.stream));
     json_object_set_new(o, "prompt_tokens", json_integer((json_int_t)t.prompt_tokens));
     json_object_set_new(o, "cached_tokens", json_integer((json_int_t)t.cached_tokens));
+    if (t.behind_codes) json_object_set_new(o, "behind_codes", json_true());
     json_object_set_new(o, "completion_tokens", json_integer((json_int_t)t.completion_tokens));
     if (t.guessed_tokens) {
         json_object_set_new(o, "guessed_tokens", json_integer((json_int_t)t.guessed_tokens));

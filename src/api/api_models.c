@@ -285,6 +285,7 @@ static squish_status open_all(sq_api_model *m, squish_error *err) {
     bo.queue_max = opt->queue_max;
     bo.snapshot_dir = opt->snapshot_dir;
     bo.snapshot_archive = opt->snapshot_archive;
+    bo.snapshot_codec = opt->snapshot_codec;
     SQ_TRY(squish_model_open(&m->model, m->path, &mo, err));
     squish_model_get_info(m->model, &m->info);
     squish_status st = plan(m, &eo, err);

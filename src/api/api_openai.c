@@ -21,13 +21,17 @@ json_t *sq_api_openai_head(const sq_api_call *c, const char *prefix, const char 
 json_t *sq_api_openai_usage(const sq_api_call *c) {
     sq_api_totals t;
     sq_api_call_totals(c, &t);
-    return json_pack("{s:I, s:I, s:I, s:{s:I}, s:{s:i, s:i, s:i}}", "prompt_tokens",
-                     (json_int_t)t.prompt_tokens, "completion_tokens", (json_int_t)t.completion_tokens,
-                     "total_tokens", (json_int_t)(t.prompt_tokens + t.completion_tokens),
-                     "prompt_tokens_details", "cached_tokens", (json_int_t)t.cached_tokens,
-                     "completion_tokens_details", "reasoning_tokens", (int)t.thought_tokens,
-                     "accepted_prediction_tokens", (int)t.right_tokens, "rejected_prediction_tokens",
-                     (int)(t.guessed_tokens - t.right_tokens));
+    json_t *o =
+        json_pack("{s:I, s:I, s:I, s:{s:I}, s:{s:i, s:i, s:i}}", "prompt_tokens",
+                  (json_int_t)t.prompt_tokens, "completion_tokens", (json_int_t)t.completion_tokens,
+                  "total_tokens", (json_int_t)(t.prompt_tokens + t.completion_tokens),
+                  "prompt_tokens_details", "cached_tokens", (json_int_t)t.cached_tokens,
+                  "completion_tokens_details", "reasoning_tokens", (int)t.thought_tokens,
+                  "accepted_prediction_tokens", (int)t.right_tokens, "rejected_prediction_tokens",
+                  (int)(t.guessed_tokens - t.right_tokens));
+    /* The beginning was restored from codes (--snapshot-codec): said where it is so. */
+    if (o && t.behind_codes) json_object_set_new(o, "x_squish_behind_codes", json_true());
+    return o;
 }
 
 static double rate(int64_t n, double ms) { return ms > 0 ? (double)n * 1e3 / ms : 0; }

@@ -35,10 +35,42 @@ static int print_result(const cli *c, const squish_calibrate_result *r) {
     return 0;
 }
 
-/* --moe is about the weights that run here. */
+static int print_codec(const cli *c, const squish_codec_result *r) {
+    char size[32], each[32];
+    if (cli_flag(c, OPT_JSON)) {
+        const int code = cli_print_json(json_pack(
+            "{s:s, s:I, s:i, s:i, s:i, s:i, s:f, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:b, s:f}",
+            "file", r->file.file, "bytes", (json_int_t)r->file.bytes, "tokens", r->file.tokens, "prefix",
+            r->prefix, "continued", r->continued, "stretches", r->stretches, "kl", r->kl, "pass_keys",
+            r->trials, "found_f16", r->found_f16, "found", r->found, "bytes_token", r->bytes_token,
+            "bytes_token_f16", r->bytes_token_f16, "encode_us", r->encode_us, "decode_us", r->decode_us,
+            "restore_us", r->restore_us, "prefill_us", r->prefill_us, "passed", r->passed, "seconds",
+            r->file.seconds));
+        return code || r->passed ? code : 4;
+    }
+    printf("%s\n%s of codebooks from %d tokens, %.1f s\n", r->file.file, cli_bytes(r->file.bytes, size),
+           r->file.tokens, r->file.seconds);
+    printf("%s a token, %.2fx fewer than f16 before the codebooks and the entropy coder\n",
+           cli_bytes((uint64_t)r->bytes_token, each), r->bytes_token_f16 / r->bytes_token);
+    printf("KL %.4f nats to f16: %d times %d tokens behind %d, all but the last from codes\n", r->kl,
+           r->stretches, r->continued, r->prefix);
+    if (r->trials) printf("pass keys: %d of %d, %d with f16\n", r->found, r->trials, r->found_f16);
+    printf("a vector: %.2f us to encode, %.3f us to decode; ", r->encode_us, r->decode_us);
+    printf("a token: %.0f us to restore, %.0f us to compute\n", r->restore_us, r->prefill_us);
+    return r->passed ? 0 : cli_fail_text(c, 4, "%s", r->why);
+}
+
+/* --moe and --codec are about the weights that run here. */
+static bool of_what_runs(const cli *c) { return cli_flag(c, OPT_MOE) || cli_flag(c, OPT_CODEC); }
+
 static int run(cli *c, squish_model *m, const squish_calibrate_options *o) {
     squish_error err = {0};
     squish_calibrate_result r;
+    squish_codec_result codec;
+    if (cli_flag(c, OPT_CODEC)) {
+        const squish_status made = squish_calibrate_codec(m, cli_text(c, OPT_OUT), o, &codec, &err);
+        return made == SQUISH_OK ? print_codec(c, &codec) : cli_fail(c, &err);
+    }
     const squish_status st = cli_flag(c, OPT_MOE)
                                  ? squish_calibrate_lookahead(m, cli_text(c, OPT_OUT), o, &r, &err)
                                  : squish_calibrate(m, cli_text(c, OPT_OUT), o, &r, &err);
@@ -48,6 +80,8 @@ static int run(cli *c, squish_model *m, const squish_calibrate_options *o) {
 int cli_calibrate(cli *c) {
     if (c->n_args > 1) return cli_fail_text(c, 2, "calibrate takes one model (squish calibrate SRC)");
     const char *name = c->n_args ? c->args[0] : cli_text(c, OPT_MODEL);
+    if (cli_flag(c, OPT_MOE) && cli_flag(c, OPT_CODEC))
+        return cli_fail_text(c, 2, "--moe and --codec contradict: one file at a time");
     const char *file = cli_text(c, OPT_TEXT);
     squish_calibrate_options o = squish_calibrate_options_default();
     squish_text text = {0};
@@ -64,7 +98,7 @@ int cli_calibrate(cli *c) {
     o.progress = cli_progress;
     o.progress_user = c;
     if (code == 0)
-        code = cli_flag(c, OPT_MOE) ? cli_open_model(c, name, false, &m) : open_source(c, name, &m);
+        code = of_what_runs(c) ? cli_open_model(c, name, false, &m) : open_source(c, name, &m);
     if (code == 0) code = run(c, m, &o);
     squish_model_close(m);
     squish_text_free(&text);

@@ -31,7 +31,8 @@ const cli_command cli_commands[CLI_COMMANDS] = {
     [CLI_CALIBRATE] = {"calibrate", "[SRC]", "record what goes into a model's matrices",
                        "Runs a text (--text, or a built-in mix) through the source weights and keeps the "
                        "sums that methods awq and gptq of squish compress need. The file lies beside the "
-                       "tiers unless -o says otherwise.",
+                       "tiers unless -o says otherwise. With --codec, or --moe, it is codebooks, or maps, of "
+                       "the weights that run.",
                        cli_calibrate},
     [CLI_TRAIN_HEADS] = {"train-heads", "[MODEL]", "train heads that guess a model's next tokens",
                          "The model writes text, from an empty page and from places of --text, and small "

@@ -268,7 +268,8 @@ static bool flags_have_their_flag(const cli *c) {
                  {OPT_PM_FLOOR, OPT_PM_KVQ},         {OPT_PM_BUDGET, OPT_PM_KVQ},
                  {OPT_COCKTAIL_HIGH, OPT_COCKTAIL},  {OPT_COCKTAIL_LOW, OPT_COCKTAIL},
                  {OPT_COCKTAIL_CHUNK, OPT_COCKTAIL}, {OPT_COCKTAIL_BY, OPT_COCKTAIL},
-                 {OPT_SNAP_WINDOW, OPT_SNAP_KV},     {OPT_SNAPSHOT_ARCHIVE, OPT_SNAPSHOT_DIR}};
+                 {OPT_SNAP_WINDOW, OPT_SNAP_KV},     {OPT_SNAPSHOT_ARCHIVE, OPT_SNAPSHOT_DIR},
+                 {OPT_SNAPSHOT_CODEC, OPT_SNAPSHOT_DIR}};
     for (size_t i = 0; i < SQ_COUNT(parts); i++)
         if (c->values[parts[i].part].origin == CLI_FROM_FLAG && !is_on(c, parts[i].of) &&
             !(parts[i].part == OPT_PM_FLOOR && is_on(c, OPT_KV_BUDGET)) && c->id != CLI_BENCH &&

@@ -123,6 +123,11 @@ static int take_options(cli *c, sq_api_options *o) {
     o->drain_timeout_s = cli_num(c, OPT_DRAIN_TIMEOUT);
     o->snapshot_dir = cli_text(c, OPT_SNAPSHOT_DIR);
     o->snapshot_archive = cli_flag(c, OPT_SNAPSHOT_ARCHIVE);
+    o->snapshot_codec = cli_flag(c, OPT_SNAPSHOT_CODEC);
+    if (o->snapshot_codec && o->snapshot_archive)
+        return cli_fail_text(c, 2,
+                             "--snapshot-codec and --snapshot-archive contradict: the one loses something, "
+                             "the other nothing");
     hub_settings hub;
     hub_settings_get(&hub);
     o->pulls = !hub.offline && !cli_flag(c, OPT_OFFLINE);

@@ -208,6 +208,8 @@ static void publish(sq_batch *b) {
         s->snapshot_hits = n.hits;
         s->snapshots_written = n.written;
         s->snapshots_dropped = n.dropped;
+        s->coded_tokens = n.coded_tokens;
+        s->coded_bytes = n.coded_bytes;
     }
     pthread_mutex_lock(&b->lock);
     b->published = *s;
@@ -285,6 +287,12 @@ static squish_status check(const sq_engine *e, const squish_batch_options *o, sq
                        o->itl_target_ms);
     if (o->snapshot_dir && !o->prefix_cache)
         return sq_fail(err, SQUISH_INVALID, "snapshots need the prefix cache, which is off");
+    if (o->snapshot_codec && !o->snapshot_dir)
+        return sq_fail(err, SQUISH_INVALID, "snapshot_codec without snapshot_dir: there is nothing to code");
+    if (o->snapshot_codec && o->snapshot_archive)
+        return sq_fail(err, SQUISH_INVALID,
+                       "--snapshot-codec beside --snapshot-archive: the one loses something, the other "
+                       "nothing");
     if (sq_kv_pool_bytes_used(e->kv) > 0)
         return sq_fail(err, SQUISH_INVALID, "the engine has timelines or a batch of its own already");
     return SQUISH_OK;
@@ -298,6 +306,52 @@ static uint64_t attention_mark(const squish_attention *a) {
     return (sparge * 2 + a->sage) * UINT64_C(0x9e3779b97f4a7c15);
 }
 
+static void say(const sq_batch *b, const char *line) {
+    if (b->opt.warn) b->opt.warn(b->opt.warn_user, line);
+}
+
+/* Codebooks, and from how many tokens on a prefix is worth coding. */
+static squish_status make_codec(sq_batch *b, sq_snapshots_options *o, squish_error *err) {
+    char line[240];
+    SQ_TRY(sq_model_codec_rules(b->e->m, sq_kv_pool_policy(b->e->kv), &b->e->attention, err));
+    SQ_TRY(sq_model_codec_open(&b->codec, b->e->m, NULL, &b->alloc, err));
+    const sq_codec_gate *g = &b->codec->info.gate;
+    o->codec = b->codec;
+    o->coded_min = sq_codec_worth(g, (uint64_t)b->codec->n_parts * sq_codec_vector_bytes(b->codec));
+    /* What was restored is not what was computed: answers of another kind. */
+    o->identity ^= b->codec->sum * UINT64_C(0xd6e8feb86659fd93);
+    if (o->coded_min <= b->e->ctx)
+        snprintf(line, sizeof line,
+                 "prefixes of %d tokens and more are kept as codes: answers behind restored ones differ (KL "
+                 "%.4f, measured behind %d tokens)",
+                 o->coded_min, g->kl, g->prefix);
+    else
+        snprintf(line, sizeof line,
+                 "prefixes are not kept as codes: restoring one would take more than half of the %.0f us a "
+                 "token of computing it",
+                 (double)g->prefill_us);
+    say(b, line);
+    return SQUISH_OK;
+}
+
+/* What became of all the codes, with the books they need. */
+static void say_coded(const sq_batch *b) {
+    char line[240];
+    if (!b->codec || !b->snapshots) return;
+    const sq_snapshots_counts n = sq_snapshots_count(b->snapshots);
+    const double books = (double)sq_codec_file_bytes(&b->codec->info.shape);
+    const double f16 = (double)n.coded_tokens / SQ_KV_TILE_TOKENS *
+                       (double)sq_kv_open_bytes(&b->codec->info.shape, sq_kv_pool_policy(b->e->kv));
+    if (n.coded_tokens == 0) return;
+    snprintf(line, sizeof line,
+             "archived %llu bytes for %llu tokens: %.2fx fewer than f16, %.2fx with the codebooks (%.0f "
+             "bytes), KL %.4f",
+             (unsigned long long)n.coded_bytes, (unsigned long long)n.coded_tokens,
+             f16 / (double)n.coded_bytes, f16 / ((double)n.coded_bytes + books), books,
+             b->codec->info.gate.kl);
+    say(b, line);
+}
+
 static squish_status make_snapshots(sq_batch *b, squish_error *err) {
     sq_snapshots_options o = {.dir = b->opt.snapshot_dir,
                               .bytes_max = b->opt.snapshot_bytes_max,
@@ -307,6 +361,7 @@ static squish_status make_snapshots(sq_batch *b, squish_error *err) {
                               .warn_user = b->opt.warn_user};
     SQ_TRY(sq_model_fingerprint(b->e->m, &b->alloc, &o.identity, err));
     o.identity ^= attention_mark(&b->e->attention);
+    if (b->opt.snapshot_codec) SQ_TRY(make_codec(b, &o, err));
     return sq_snapshots_new(&b->snapshots, b->e->kv, b->tree, &o, err);
 }
 
@@ -334,7 +389,10 @@ static squish_status start(sq_batch *b, squish_error *err) {
 
 static void release(sq_batch *b) {
     const squish_alloc a = b->alloc;
+    sq_snapshots_finish(b->snapshots);
+    say_coded(b);
     sq_snapshots_free(b->snapshots);
+    sq_codec_free(b->codec);
     for (int32_t i = 0; i < SQ_SEQS_MAX; i++) sq_kv_seq_free(b->kv[i]);
     sq_kv_tree_free(b->tree);
     sq_alloc_free(&a, b->clients, b->clients ? (size_t)b->n_clients * sizeof *b->clients : 0);

@@ -16,6 +16,7 @@
 #define SQ_SCHED_INT_H
 
 #include "kv/kv_snapshot.h"
+#include "model/model_codec.h"
 #include "sched/sched.h"
 
 #include <pthread.h>
@@ -64,6 +65,7 @@ struct squish_job {
     bool started, paused;
     bool passed;          /* not this time, in a round of admission */
     bool looked_up;       /* among the snapshots */
+    bool behind_codes;    /* some of what it reads came from codes */
     atomic_bool cancelled;
     /* Under lock. */
     pthread_mutex_t lock;
@@ -112,6 +114,7 @@ struct squish_batch {
     squish_batch_options opt;
     sq_kv_tree *tree;     /* NULL: no prefix cache */
     sq_snapshots *snapshots; /* NULL: none */
+    sq_codec *codec;         /* their codebooks; NULL: they are exact */
     pthread_t thread;
     /* Under lock. */
     pthread_mutex_t lock;

@@ -75,6 +75,7 @@ static void started(sq_batch *b, sq_job *j, uint64_t now) {
     pthread_mutex_lock(&j->lock);
     j->stats.queue_ms = (double)(now - j->t_submit) / 1e6;
     j->stats.gen.reused_tokens = j->computed;
+    j->stats.behind_codes = j->behind_codes;
     pthread_mutex_unlock(&j->lock);
     sq_hist_add(&b->stats.queue, j->stats.queue_ms);
     b->stats.prompt_tokens += (uint64_t)j->n_prompt;
@@ -90,6 +91,7 @@ static void enter(sq_batch *b, sq_job *j, int32_t slot, const sq_kv_match *m, ui
     j->t_admit = now;
     j->last_step = 0;
     j->computed = b->tree ? sq_kv_tree_acquire(b->tree, m, j->kv) : 0;
+    j->behind_codes |= m->node >= 0 && sq_kv_tree_lossy(b->tree, m->node);
     if (!j->started) started(b, j, now);
 }
 

@@ -115,6 +115,12 @@ static void attention_that_does_not_go_together_is_refused_at_start(void **state
     refuse(2, "$S serve --spec ngram --pm-kvq", "--spec ngram beside --pm-kvq");
     refuse(2, "$S serve --spec ngram --snap-kv 256", "--spec ngram beside --snap-kv");
     refuse(2, "$S serve --snapshot-archive", "add --snapshot-dir");
+    refuse(2, "$S serve --snapshot-codec", "add --snapshot-dir");
+    refuse(2, "$S serve --snapshot-dir $T/s --snapshot-codec --snapshot-archive", "contradict");
+    refuse(3, "$S serve --port 0 --snapshot-dir $T/s --snapshot-codec", "squish calibrate MODEL --codec");
+    refuse(1, "$S serve --port 0 --snapshot-dir $T/s --snapshot-codec --kv q8",
+           "--snapshot-codec beside --kv of fewer bits");
+    refuse(2, "$S calibrate --moe --codec", "--moe and --codec contradict");
     refuse(2, "$S serve --spec ngram --kv-budget 64M", "--spec ngram beside --kv-budget");
     refuse(2, "$S run hi --spec draft", "--spec draft needs a model that guesses (--draft MODEL)");
     refuse(2, "$S serve --spec draft --port 0", "--spec draft needs a model that guesses");
