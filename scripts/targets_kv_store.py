@@ -4,11 +4,12 @@
 
     scripts/targets_kv_store.py [--build build] [--shape MODEL] [--part NAME,...] [--text FILE] [--trials N] [--kv FORMAT]
 
-Parts: needle, bytes, archive, speed (all of them unless named). needle: pass keys in prompts of 600, 1,000 and 1,500 tokens of a text that
+Parts: needle, bytes, archive, codec, speed (all of them unless named). needle: pass keys in prompts of 600, 1,000 and 1,500 tokens of a text that
 squish-tiny has not seen (--text, or $SQUISH_TESTDATA/data/heldout-prose.txt); lengths at which f16 finds fewer than 80 % do not count.
 bytes, speed: need --shape, a model in the 1.5B shape; speed says something on a quiet machine alone."""
 
 import pathlib
+import re
 import statistics
 import tempfile
 
@@ -92,6 +93,50 @@ def archive_rows(build, text):
     return rows
 
 
+CODED = 24  # prefixes kept as codes: codebooks of 2.1 MB count, and weigh less the more is kept
+
+
+def coded_answers(build, text, folder, n):
+    """First tokens behind n long texts in ms, tokens that were not computed, and what the server said when it ended."""
+    firsts, cached = [], []
+    with sc.Server(build, "squish-tiny", "--spec", "off", "--snapshot-dir", folder, "--snapshot-codec") as s:
+        for i in range(n):
+            t = sc.talk(s.port, sc.completion(text[i * PREFIX:(i + 1) * PREFIX], 2, temperature=0))
+            firsts.append(t.first_ms())
+            cached.append(t.usage()["prompt_tokens_details"]["cached_tokens"])
+        s.stop()
+        said = (pathlib.Path(s.folder.name) / "log").read_text()
+    return firsts, cached, said
+
+
+def codec_rows(build, text):
+    """Prefixes on disk as codes of trained codebooks: what they cost, and what they save."""
+    if not text.exists():
+        return []
+    rows, command = [], "scripts/targets_kv_store.py --part codec"
+    made = answer(build, "calibrate", "squish-tiny", "--codec", "--text", text, "--tokens", 24000, "--quiet")
+    rows.append(row(f"squish-tiny, two stages of codes: KL to f16, {made['stretches']} x {made['continued']} tokens of prose the codebooks have not "
+                    f"seen, behind {made['prefix']} that came back", "<= 0.02", f"{made['kl']:.4f}", made["kl"] <= 0.02, command))
+    rows.append(row("squish-tiny, the same: pass keys", ">= 95 % of f16", f"{made['found']} of {made['pass_keys']}, f16 {made['found_f16']}",
+                    made["found"] >= 0.95 * made["found_f16"], command))
+    for what, bar in (("encode", 3), ("decode", 0.1)):
+        rows.append(row(f"squish-tiny, the same: {what} a vector of 64, one thread", f"<= {bar} us", f"{made[f'{what}_us']:.3g} us",
+                        made[f"{what}_us"] <= bar, command))
+    prose = text.read_text()
+    with tempfile.TemporaryDirectory() as folder:
+        cold, _, said = coded_answers(build, prose, folder, CODED)
+        warm, cached, _ = coded_answers(build, prose, folder, 4)
+    kept = re.search(r"archived (\d+) bytes for (\d+) tokens: ([\d.]+)x fewer than f16, ([\d.]+)x with the codebooks \((\d+) bytes\)", said)
+    size, tokens, alone, ratio, books = (float(x) for x in kept.groups())
+    rows.append(row(f"squish-tiny, {CODED} prefixes as codes: bytes against f16, codebooks included", ">= 7x",
+                    f"{ratio:.2f}x ({size / 1e6:.1f} MB for {tokens:.0f} tokens, {alone:.2f}x, and codebooks of {books / 1e6:.1f} MB)", ratio >= 7, command))
+    again, took = statistics.median(warm), statistics.median(cold[:4])
+    rows.append(row("squish-tiny, first token behind prefixes that come back from codes, the last 128 to 255 tokens computed", "<= 0.5x of computing it",
+                    f"{again / took:.2f}x ({again:.0f} of {took:.0f} ms, {min(cached)} or more tokens came back)", again <= 0.5 * took and min(cached) > 0,
+                    command))
+    return rows
+
+
 def speed_rows(build, shape):
     """Attention of a decoded token and whole tokens, each format beside f16 in the same run."""
     if not shape:
@@ -120,7 +165,8 @@ def speed_rows(build, shape):
 
 
 PARTS = {"needle": lambda o: needle(o.build, o.text, o.trials, o.kv), "bytes": lambda o: bytes_rows(o.build, o.shape),
-         "archive": lambda o: archive_rows(o.build, o.text), "speed": lambda o: speed_rows(o.build, o.shape)}
+         "archive": lambda o: archive_rows(o.build, o.text), "codec": lambda o: codec_rows(o.build, o.text),
+         "speed": lambda o: speed_rows(o.build, o.shape)}
 
 
 def main():
