@@ -91,7 +91,7 @@ void sq_os_populate(const void *p, size_t bytes) {
     enum { POPULATE_READ = 22 }; /* MADV_POPULATE_READ of Linux 5.14 */
     const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)p / page * page;
     if (!p || bytes == 0) return;
-    (void)madvise((void *)from, (uintptr_t)p + bytes - from, POPULATE_READ);
+    if (madvise((void *)from, (uintptr_t)p + bytes - from, POPULATE_READ) == 0) return;
     for (size_t at = 0; at < bytes; at += page) (void)((const volatile uint8_t *)p)[at];
 }
 
