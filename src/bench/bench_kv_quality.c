@@ -9,6 +9,7 @@
 #include "bench/bench_int.h"
 
 #include "kv/kv_private.h"
+#include "sample/sample.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -31,13 +32,6 @@ typedef struct {
     int64_t cell_n[CELLS];
 } quality;
 
-static double log_sum(const float *v, int32_t n) {
-    double most = -INFINITY, sum = 0;
-    for (int32_t i = 0; i < n; i++) most = fmax(most, (double)v[i]);
-    for (int32_t i = 0; i < n; i++) sum += exp((double)v[i] - most);
-    return most + log(sum);
-}
-
 static bool keep(void *user, int32_t pos, const float *logits) {
     quality *q = user;
     const size_t n = (size_t)q->m->cfg.n_vocab;
@@ -50,7 +44,7 @@ static bool compare(void *user, int32_t pos, const float *b) {
     if (pos < FIRST) return true;
     const int32_t n = q->m->info.n_vocab_tokens, next = q->next[pos];
     const float *a = q->strip + (size_t)q->at++ * (size_t)q->m->cfg.n_vocab;
-    const double za = log_sum(a, n), zb = log_sum(b, n);
+    const double za = sq_logsumexp(a, n), zb = sq_logsumexp(b, n);
     double kl = 0;
     for (int32_t i = 0; i < n; i++) {
         const double la = (double)a[i] - za;

@@ -8,6 +8,7 @@
  * Both are on one engine and take turns, 32 tokens at a time, so nothing larger than that is held, whatever
  * the vocabulary. */
 #include "lib/lib_codec.h"
+#include "sample/sample.h"
 #include "sched/sched.h"
 
 #include <math.h>
@@ -68,13 +69,6 @@ static squish_status restore(gate *g, sq_seq *s, const int32_t *ids, int32_t n, 
 
 /* ---- KL -------------------------------------------------------------------------------------- */
 
-static double log_sum(const float *v, int32_t n) {
-    double most = -INFINITY, sum = 0;
-    for (int32_t i = 0; i < n; i++) most = fmax(most, (double)v[i]);
-    for (int32_t i = 0; i < n; i++) sum += exp((double)v[i] - most);
-    return most + log(sum);
-}
-
 static bool keep(void *user, int32_t pos, const float *logits) {
     (void)pos;
     gate *g = user;
@@ -88,7 +82,7 @@ static bool compare(void *user, int32_t pos, const float *b) {
     gate *g = user;
     const int32_t n = g->o->m->info.n_vocab_tokens;
     const float *a = g->strip + (size_t)g->at++ * (size_t)g->o->m->cfg.n_vocab;
-    const double za = log_sum(a, n), zb = log_sum(b, n);
+    const double za = sq_logsumexp(a, n), zb = sq_logsumexp(b, n);
     for (int32_t i = 0; i < n; i++) {
         const double la = (double)a[i] - za;
         g->kl += exp(la) * (la - ((double)b[i] - zb));
@@ -271,10 +265,11 @@ static squish_status measure(gate *g, squish_error *err) {
         SQ_TRY(tell(g, i, o->stretches + SQ_CODEC_TRIALS, err));
     }
     sq_codec_gate *out = &g->c->info.gate;
+    const double kl = g->kl / (double)g->n;
     *out = (sq_codec_gate){.prefix = o->prefix,
                            .continued = SQ_CODEC_CONTINUED,
                            .stretches = o->stretches,
-                           .kl = fmax(g->kl / (double)g->n, 0)};
+                           .kl = kl < 0 ? 0 : kl}; /* what is no number stays, and is refused */
     out->prefill_us = (float)((double)g->compute_ns / 1e3 / (double)g->computed);
     out->decode_us = (float)((double)g->decode_ns / 1e3 / (double)g->decoded);
     return pass_keys(g, err);
