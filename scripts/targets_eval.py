@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure what INT8, INT4, INT3 and caches of fewer bits cost on the benchmark tasks, into results/, and make the pages anew.
 
-    scripts/targets_eval.py --data DIR [--build build] [--part NAME,...] [--work DIR] [--limit N] [--kv-limit N]
+    scripts/targets_eval.py --data DIR [--build build] [--part NAME,...] [--work DIR] [--limit N] [--kv-limit N] [--threads N] [--print]
 
 Parts: reference (item by item against transformers), speed (five tasks, limit 200), clients (lm-eval through the server), weights
-(tiers against the source's dtype), kv (caches against f16, every context behind 1.7k tokens of prose). --work keeps models and items, so
-that a stopped run goes on; --limit and --kv-limit take the first items of each task only (default: all). The public task files and what
-docs/eval.md says about them: --data, or $SQUISH_TESTDATA/data/eval."""
+(tiers against the source's dtype), kv (caches against f16, every context behind 1.5k tokens of prose, which are computed once). --work
+keeps models and items, so that a stopped run goes on, and one of more items begins where one of fewer ended; --limit and --kv-limit take
+the first items of each task only (default: all). The public task files and what docs/eval.md says about them: --data, or
+$SQUISH_TESTDATA/data/eval. No figure depends on --threads; --print writes no results."""
 import json
 import os
 import pathlib
@@ -19,7 +20,7 @@ import targets
 from targets import row
 
 TASKS = ("arc_easy", "arc_challenge", "hellaswag", "piqa", "winogrande")
-PREFIX_BYTES = 7500
+PREFIX_BYTES = 6300  # some 1,550 tokens of squish-tiny
 
 
 def squish(o, *args, check=True):
@@ -29,14 +30,18 @@ def squish(o, *args, check=True):
     return p
 
 
-def evaluate(o, name, model, *flags):
+def limits(n):
+    return ["--limit", n] if n else ["--no-limit"]
+
+
+def evaluate(o, name, limit, model, *flags):
     """Run into o.work/name.jsonl, going on with what is there; the whole answer."""
     items = o.work / f"{name}.jsonl"
-    done = o.work / f"{name}.json"
+    done = o.work / f"{name}{''.join(map(str, limits(limit)))}.json"
     if done.exists():
         return json.loads(done.read_text())
     resume = ["--resume"] if items.exists() else []
-    p = squish(o, "eval", model, "--data", o.data, "--items", items, *resume, "--json", *flags)
+    p = squish(o, "eval", model, "--data", o.data, "--items", items, *resume, "--threads", o.threads, "--json", *flags, *limits(limit))
     answer = json.loads(p.stdout)
     if "tasks" not in answer:
         raise SystemExit(p.stderr)
@@ -89,6 +94,11 @@ def compared(o, name, base, model, *flags):
     return json.loads(p.stdout)["tasks"]
 
 
+def error_of(c):
+    """Standard error of the paired difference, in points: the interval is 1.96 of them to each side."""
+    return 100 * (c["interval"][1] - c["interval"][0]) / 2 / 1.96
+
+
 def rows_of(what, bar, tasks, command, mean_bar=None, task_bar=None):
     rows = []
     deltas = []
@@ -98,8 +108,9 @@ def rows_of(what, bar, tasks, command, mean_bar=None, task_bar=None):
         ok = not (c["mcnemar_p"] < 0.01 and c["delta"] < 0) and (task_bar is None or abs(100 * c["delta"]) <= task_bar)
         sealed = f", {100 * t['read_sealed']:.0f} % of what was attended to read in fewer bits" if t.get("read_sealed") else ""
         rows.append(row(f"squish-tiny, {what}, {t['n']} items of {task} ({t['metric']}) against the source's dtype", bar,
-                        f"{100 * (c['reference'] + c['delta']):.2f} % against {100 * c['reference']:.2f} %: {100 * c['delta']:+.2f} points "
-                        f"({100 * c['interval'][0]:+.2f} to {100 * c['interval'][1]:+.2f}), lost {c['lost']}, won {c['won']}, McNemar p "
+                        f"{100 * (c['reference'] + c['delta']):.2f} % (standard error {100 * t['stderr']:.2f}) against {100 * c['reference']:.2f} %: "
+                        f"{100 * c['delta']:+.2f} points (standard error {error_of(c):.2f}, 95 % {100 * c['interval'][0]:+.2f} to "
+                        f"{100 * c['interval'][1]:+.2f}), lost {c['lost']}, won {c['won']}, McNemar p "
                         f"{c['mcnemar_p']:.3f}{sealed}", ok, command))
     if mean_bar is not None:
         mean = sum(deltas) / len(deltas)
@@ -108,20 +119,16 @@ def rows_of(what, bar, tasks, command, mean_bar=None, task_bar=None):
     return rows
 
 
-def limits(n):
-    return ["--limit", n] if n else ["--no-limit"]
-
-
 def weights(o):
     rows = []
     int3 = o.work / "int3"
     if not int3.exists():
         squish(o, "compress", "squish-tiny", "--tier", "0", "--bits", "3", "--method", "milo", "-o", int3)
-    evaluate(o, "source", "squish-tiny", "--tier", "source", *limits(o.limit))
+    evaluate(o, "source", o.limit, "squish-tiny", "--tier", "source")
     for name, what, model, flags, mean_bar in (("q8", "INT8", "squish-tiny", ("--tier", "q8"), 0.3),
                                                ("int4", "INT4", "squish-tiny", ("--tier", "0"), 1.5),
                                                ("int3", "INT3 (milo)", int3, ("--tier", "0"), None)):
-        evaluate(o, name, model, *flags, *limits(o.limit))
+        evaluate(o, name, o.limit, model, *flags)
         bar = "no task with McNemar p < 0.01" if mean_bar else "printed beside INT4"
         rows += rows_of(what, bar, compared(o, name, "source", model, *flags, *limits(o.limit)),
                         f"squish eval {'squish-tiny' if name != 'int3' else 'int3'} {' '.join(flags)} --reference source --data DIR "
@@ -132,14 +139,15 @@ def weights(o):
 def caches(o):
     prefix = o.work / "prefix.txt"
     prefix.write_text((targets.ROOT / "tests/fixtures/own-prose.txt").read_text()[:PREFIX_BYTES])
-    more = ("--tier", "source", "--fewshot-file", prefix, "--tasks", o.kv_tasks, *limits(o.kv_limit))
-    evaluate(o, "kv-f16", "squish-tiny", *more)
+    more = ("--tier", "source", "--fewshot-file", prefix, "--tasks", o.kv_tasks)
+    evaluate(o, "kv-f16", o.kv_limit, "squish-tiny", *more)
     rows = []
     for kv in o.kv.split(","):
-        evaluate(o, f"kv-{kv}", "squish-tiny", *more, "--kv", kv)
+        evaluate(o, f"kv-{kv}", o.kv_limit, "squish-tiny", *more, "--kv", kv)
         rows += rows_of(f"cache {kv}, contexts behind {PREFIX_BYTES} bytes of prose", "within 0.5 points, not McNemar p < 0.01",
-                        compared(o, f"kv-{kv}", "kv-f16", "squish-tiny", *more, "--kv", kv),
-                        f"squish eval squish-tiny --tier source --kv {kv} --fewshot-file prefix.txt --data DIR", None, 0.5)
+                        compared(o, f"kv-{kv}", "kv-f16", "squish-tiny", *more, "--kv", kv, *limits(o.kv_limit)),
+                        f"squish eval squish-tiny --tier source --kv {kv} --fewshot-file prefix.txt --data DIR "
+                        + " ".join(map(str, limits(o.kv_limit))), None, 0.5)
     return rows
 
 
@@ -152,6 +160,8 @@ def main():
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("build/eval"))
     parser.add_argument("--limit", type=int, default=0)
     parser.add_argument("--kv-limit", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--print", action="store_true", help="write no results")
     parser.add_argument("--kv", default="q8,k8v4,q4,k4v2,q2")
     parser.add_argument("--kv-tasks", default=",".join(TASKS))
     o = parser.parse_args()
