@@ -50,7 +50,10 @@ ISAS         := $(or $($(ARCH)_ISAS),scalar)
 FLAGS_scalar := -O2
 # Lines alone (-g1): where hundreds of blocks are inlined, saying where each variable lies takes as long as compiling them.
 FLAGS_avx2   := -O3 -g1 -mavx2 -mfma -mf16c -mbmi2
-FLAGS_avx512 := -O3 -g1 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mfma -mf16c -mbmi2
+FLAGS_avx512 := -O3 -g1 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c -mbmi2
+# A file that may use VNNI: the others run where it is missing, so no compiler may think of it there.
+FLAGS_vnni   := -mavx512vnni
+VNNI         := k_gemm_q k_gemm_foreign k_attn_codes k_attn_sage k_probe_dots
 FLAGS_neon   := -O3 -g1 -march=armv8.2-a+dotprod+fp16
 # Sanitizers stay out of the wide folders: what is inlined there by the hundred takes clang minutes a file with them.
 # The scalar folder, whose bits the others must give, has them; the tests' moats watch their memory.
@@ -130,11 +133,12 @@ $$(BUILD)/src/kernels/$(1)/%.o: src/kernels/$(1)/%.c
 	$$(CC) $$(CPPFLAGS) $$(CFLAGS) $$(FLAGS_$(1)) -MMD -MP -c -o $$@ $$< $$(KEEP_WARNINGS)
 endef
 $(foreach i,scalar avx2 avx512 neon,$(eval $(call isa_rule,$(i))))
+$(VNNI:%=$(BUILD)/src/kernels/avx512/%_avx512.o): FLAGS_avx512 += $(FLAGS_vnni)
 
 # What the compiler says of the wide kernels and of tests (SYNTAX_TESTS: sameness draft), without building them.
 syntax:
 	@$(foreach i,$(filter-out scalar,$(ISAS)),$(foreach f,$(wildcard src/kernels/$(i)/*.c),$(CC) $(CPPFLAGS) $(CFLAGS) $(FLAGS_$(i)) \
-	    -fsyntax-only $(f) && )) true
+	    $(if $(filter $(VNNI:%=%_avx512.c),$(notdir $(f))),$(FLAGS_vnni)) -fsyntax-only $(f) && )) true
 	@$(foreach t,$(filter $(foreach n,$(SYNTAX_TESTS),%/test_$(n).c),$(TEST_SRC)),$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -fsyntax-only $(t) && ) true
 
 # The only file that says which commit it is: a compiler cache keeps all others over a commit.

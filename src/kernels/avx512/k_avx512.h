@@ -14,6 +14,22 @@
 #include "kernels/kernels.def"
 #undef SQ_KERNEL
 
+/* What is made twice: sq_<field>__avx512 needs VNNI; without it sq_<field>__avx512bw stands in its place. */
+#define SQ_TWICE(X)                                                                                          \
+    X(gemm_i8row, sq_gemm_q_fn)                                                                              \
+    X(gemm_i8g64, sq_gemm_q_fn)                                                                              \
+    X(gemm_i4g64, sq_gemm_q_fn)                                                                              \
+    X(gemm_i4g32, sq_gemm_q_fn)                                                                              \
+    X(gemm_i8g32, sq_gemm_q_fn)                                                                              \
+    X(gemm_i3g64, sq_gemm_q_fn)                                                                              \
+    X(gemm_i2g64, sq_gemm_q_fn)                                                                              \
+    X(gemm_t2row, sq_gemm_q_fn)                                                                              \
+    X(gemm_foreign, sq_gemm_q_fn)                                                                            \
+    X(probe_dots, sq_probe_dots_fn)
+#define SQ_BW(field, fn) fn sq_##field##__avx512bw;
+SQ_TWICE(SQ_BW)
+#undef SQ_BW
+
 /* A helper with compile-time block sizes: only when inlined do its arrays become registers. */
 #define BLOCK static inline __attribute__((always_inline))
 

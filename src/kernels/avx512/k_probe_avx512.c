@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * k_probe_avx512.c - reads, vpdpbusd and multiply-adds at the rate the core issues them. The empty asm keeps
- * the compiler from seeing that the accumulators are equal. */
+ * k_probe_avx512.c - reads, dot products without VNNI and multiply-adds at the rate the core issues them. The
+ * empty asm keeps the compiler from seeing that the accumulators are equal. */
 #include "kernels/avx512/k_avx512.h"
 
 enum { CHAINS = 16, AHEAD = 4096 };
@@ -23,13 +23,14 @@ uint64_t sq_probe_read__avx512(const void *p, size_t bytes) {
     return all;
 }
 
-uint64_t sq_probe_dots__avx512(int32_t rounds, const uint8_t *w, const int8_t *x, int32_t *sum) {
-    const __m512i a = _mm512_loadu_si512(w), b = _mm512_loadu_si512(x);
-    __m512i acc[CHAINS] = {0};
+uint64_t sq_probe_dots__avx512bw(int32_t rounds, const uint8_t *w, const int8_t *x, int32_t *sum) {
+    const __m512i b = _mm512_loadu_si512(x), one = _mm512_set1_epi16(1);
+    __m512i a = _mm512_loadu_si512(w), acc[CHAINS] = {0};
     for (int32_t r = 0; r < rounds; r++) {
         UNROLL
         for (int i = 0; i < CHAINS; i++) {
-            acc[i] = _mm512_dpbusd_epi32(acc[i], a, b);
+            __asm__ volatile("" : "+v"(a));
+            acc[i] = _mm512_add_epi32(acc[i], _mm512_madd_epi16(_mm512_maddubs_epi16(a, b), one));
             __asm__ volatile("" : "+v"(acc[i]));
         }
     }
