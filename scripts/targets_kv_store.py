@@ -4,20 +4,26 @@
 
     scripts/targets_kv_store.py [--build build] [--shape MODEL] [--part NAME,...] [--text FILE] [--trials N] [--kv FORMAT]
 
-Parts: needle, bytes, archive, codec, speed (all of them unless named). needle: pass keys in prompts of 600, 1,000 and 1,500 tokens of a text that
+Parts: needle, bytes, archive, codec, speed, plan (all of them unless named). needle: pass keys in prompts of 600, 1,000 and 1,500 tokens of a text that
 squish-tiny has not seen (--text, or $SQUISH_TESTDATA/data/heldout-prose.txt); lengths at which f16 finds fewer than 80 % do not count.
-bytes, speed: need --shape, a model in the 1.5B shape; speed says something on a quiet machine alone."""
+bytes, speed: need --shape, a model in the 1.5B shape; speed says something on a quiet machine alone.
+plan: needs --plan-of."""
 
+import json
 import pathlib
 import re
 import statistics
+import subprocess
+import sys
 import tempfile
+import time
 
 import server_client as sc
 import targets
 from targets import row
 from targets_weights import answer
 
+REST = 8  # tokens at the end of a context that are drawn
 PREFIX = 12_000  # bytes of text before a question: some 3,000 tokens
 
 
@@ -164,15 +170,51 @@ def speed_rows(build, shape):
     return rows
 
 
+def run_to(build, source, tier, kv, tokens, memory):
+    """A prompt that fills a context but for its last tokens: (tokens evaluated, most memory of the process in bytes)."""
+    prompt = " and" * (tokens - REST)
+    p = subprocess.Popen([f"{build}/squish", "run", "-m", source, "--tier", tier, "--kv", kv, "--ctx", str(tokens), "--memory-limit", memory, "--raw",
+                          "--temp", "0", "--ignore-eos", "--json", "--quiet"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    p.stdin.write(prompt)
+    p.stdin.close()
+    most = 0
+    while p.poll() is None:
+        status = pathlib.Path(f"/proc/{p.pid}/status").read_text()
+        most = max([most] + [int(v) * 1024 for v in re.findall(r"VmHWM:\s+(\d+)", status)])
+        time.sleep(0.2)
+    said = p.stdout.read()
+    if p.returncode:
+        sys.exit(f"squish run --kv {kv} --ctx {tokens}: status {p.returncode}")
+    said = json.loads(said)
+    return said["prompt_tokens"] + len(said["tokens"]) - 1, most  # the last one drawn is not evaluated
+
+
+def plan_rows(build, source, memory):
+    """The longest contexts that `squish plan` promises, run to their ends in the memory it was told of."""
+    if not source:
+        return []
+    plan, rows = answer(build, "plan", source, "--memory", memory), []
+    layers = json.loads((pathlib.Path(source) / "config.json").read_text())["num_hidden_layers"]
+    for c in plan["contexts"]:
+        tokens, most = run_to(build, source, plan["contexts_tier"], c["kv"], c["ctx"], memory)
+        rows.append(row(f"plan, 7B shape with {layers} layers, {memory} of memory: longest context with {c['kv']}, run to its end",
+                        "reached, within the memory", f"{c['ctx']} tokens planned, {tokens} run; at most {most / 1e6:.0f} of "
+                        f"{plan['available'] / 1e6:.0f} MB", tokens == c["ctx"] and most <= plan["available"],
+                        "scripts/targets_kv_store.py --part plan --plan-of 7B --plan-memory SIZE"))
+    return rows
+
+
 PARTS = {"needle": lambda o: needle(o.build, o.text, o.trials, o.kv), "bytes": lambda o: bytes_rows(o.build, o.shape),
          "archive": lambda o: archive_rows(o.build, o.text), "codec": lambda o: codec_rows(o.build, o.text),
-         "speed": lambda o: speed_rows(o.build, o.shape)}
+         "speed": lambda o: speed_rows(o.build, o.shape), "plan": lambda o: plan_rows(o.build, o.plan_of, o.plan_memory)}
 
 
 def main():
     parser = targets.parser_of(__doc__, PARTS)
     targets.text_option(parser)
     parser.add_argument("--shape")
+    parser.add_argument("--plan-of", help="plan: a folder in the 7B shape whose tier 0 is there (fewer layers: so many times less memory)")
+    parser.add_argument("--plan-memory", default="8G", help="plan: the memory to plan for")
     parser.add_argument("--trials", type=int, default=34)
     parser.add_argument("--kv", help="needle: caches of this format alone, beside f16")
     targets.measure_parts(parser, parser.parse_args(), PARTS)
