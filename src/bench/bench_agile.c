@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * bench_agile.c - reading weights in units: what a get costs, what the device gives, and tokens of a model
- * whose weights have half the memory they want.
+ * bench_agile.c - reading weights in units: what a get costs, what the device gives, and tokens and pieces of
+ * a prompt of a model whose weights have half the memory they want.
  *
  * Cold means read from the device, past the page cache; where that is refused there is no cold row. Nothing
  * is written: units of 64 KiB are taken from the model's own file. */
@@ -25,7 +25,8 @@ enum {
     WARM = 4,       /* of them, in memory: what a core keeps near itself */
     RATES_MAX = 64, /* times the device is measured */
     GETS = 20000,
-    PROMPT = 16
+    PROMPT = 16,
+    PIECE = 64 /* tokens of a prompt at once: where computing is longer than reading */
 };
 
 /* ---- the device ------------------------------------------------------------------------------ */
@@ -217,10 +218,10 @@ static squish_status take_gets(gets *g, uint64_t file_bytes, squish_error *err) 
     return g->direct ? cold_gets(g, err) : SQUISH_OK;
 }
 
-/* ---- tokens ---------------------------------------------------------------------------------- */
+/* ---- tokens, and pieces of a prompt ---------------------------------------------------------- */
 
 typedef struct {
-    double seconds[BENCH_RUNS_MAX], bytes, io, stall, busy; /* of a token; all but the first are means */
+    double seconds[BENCH_RUNS_MAX], bytes, io, stall, busy; /* of a step; all but the first are means */
     int32_t ids[BENCH_RUNS_MAX];
     squish_agile_info info;
 } tokens;
@@ -230,12 +231,15 @@ typedef enum { STREAMED, ON_DEMAND, MAPPED, KINDS } kind;
 typedef struct {
     squish_engine *e;
     squish_seq *s;
-    int32_t n_vocab, n, ids[PROMPT + 2 * BENCH_RUNS_MAX];
+    int32_t n_vocab, n, tokens, *ids; /* tokens: of a step, the likeliest one first */
 } greedy;
 
-/* One more token; seconds may be NULL. */
+static int32_t any_id(const greedy *k, int32_t at) { return (7 + 13 * at) % k->n_vocab; }
+
+/* seconds may be NULL. */
 static squish_status step(greedy *k, double *seconds, squish_error *err) {
     k->ids[k->n++] = bench_likeliest(squish_seq_logits(k->s), k->n_vocab);
+    for (int32_t i = 1; i < k->tokens; i++, k->n++) k->ids[k->n] = any_id(k, k->n);
     const uint64_t begin = sq_os_now_ns();
     SQ_TRY(squish_seq_sync(k->s, k->ids, (size_t)k->n, err));
     if (seconds) *seconds = (double)(sq_os_now_ns() - begin) / 1e9;
@@ -253,8 +257,8 @@ static void wait_for_quiet(const squish_engine *e) {
     } while (now.agile.bytes_read != before.agile.bytes_read);
 }
 
-/* A token, whose own reading began in the one before it; then the device alone. */
-static squish_status one_token(gets *g, greedy *k, int32_t r, tokens *t, squish_error *err) {
+/* A step, whose own reading began in the one before it; then the device alone. */
+static squish_status one_step(gets *g, greedy *k, int32_t r, tokens *t, squish_error *err) {
     squish_engine_info a, b;
     const double runs = g->o->runs;
     double rate = 0;
@@ -262,7 +266,7 @@ static squish_status one_token(gets *g, greedy *k, int32_t r, tokens *t, squish_
     squish_engine_get_info(k->e, &a);
     SQ_TRY(step(k, &t->seconds[r], err));
     squish_engine_get_info(k->e, &b);
-    t->ids[r] = k->ids[k->n - 1];
+    t->ids[r] = k->ids[k->n - k->tokens];
     t->info = b.agile;
     const double bytes = (double)(b.agile.bytes_read - a.agile.bytes_read);
     t->bytes += bytes / runs;
@@ -276,18 +280,25 @@ static squish_status one_token(gets *g, greedy *k, int32_t r, tokens *t, squish_
     return SQUISH_OK;
 }
 
-static squish_status decode(gets *g, squish_model *m, const squish_engine_options *eo, tokens *t,
-                            squish_error *err) {
+/* Tokens of a timeline whose steps are of so many. */
+static int32_t timeline_of(const gets *g, int32_t n) { return PROMPT + 2 * g->o->runs * n; }
+
+static squish_status run_steps(gets *g, squish_model *m, const squish_engine_options *eo, int32_t n,
+                               tokens *t, squish_error *err) {
+    const squish_alloc a = sq_alloc_default();
+    const size_t bytes = (size_t)timeline_of(g, n) * sizeof(int32_t);
     squish_model_info info;
     squish_model_get_info(m, &info);
-    greedy k = {.n_vocab = info.n_vocab_tokens, .n = PROMPT};
-    for (int i = 0; i < PROMPT; i++) k.ids[i] = (7 + 13 * i) % k.n_vocab;
+    greedy k = {.n_vocab = info.n_vocab_tokens, .n = PROMPT, .tokens = n, .ids = sq_alloc_new(&a, bytes)};
+    if (!k.ids) return sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory");
+    for (int i = 0; i < PROMPT; i++) k.ids[i] = any_id(&k, i);
     squish_status st = squish_engine_new(&k.e, m, eo, err);
     if (st == SQUISH_OK) st = squish_seq_new(&k.s, k.e, err);
     if (st == SQUISH_OK) st = squish_seq_sync(k.s, k.ids, PROMPT, err);
-    for (int32_t r = 0; r < g->o->runs && st == SQUISH_OK; r++) st = one_token(g, &k, r, t, err);
+    for (int32_t r = 0; r < g->o->runs && st == SQUISH_OK; r++) st = one_step(g, &k, r, t, err);
     squish_seq_free(k.s);
     squish_engine_free(k.e);
+    sq_alloc_free(&a, k.ids, bytes);
     return st;
 }
 
@@ -315,46 +326,53 @@ static squish_status put_tokens(gets *g, const char *name, tokens *t, const toke
 }
 
 /* As much memory as a context of a few tokens takes with half of the weights, or o->memory_limit. */
-static squish_status options_of(const bench_options *o, const squish_model *m, squish_engine_options *eo,
+static squish_status options_of(const gets *g, const squish_model *m, int32_t n, squish_engine_options *eo,
                                 squish_error *err) {
+    const bench_options *o = g->o;
     squish_mem_estimate e;
     *eo = squish_engine_options_default();
     eo->threads = o->threads;
     eo->isa_max = o->isa;
-    eo->ctx_tokens = PROMPT + 2 * BENCH_RUNS_MAX;
-    eo->chunk_tokens = 32;
+    eo->ctx_tokens = timeline_of(g, n);
+    eo->chunk_tokens = PIECE;
     SQ_TRY(squish_engine_estimate(m, eo, &e, err));
     eo->agile.on = true;
     eo->memory_limit = o->memory_limit ? o->memory_limit : e.weight_bytes / 2 + e.kv_bytes + e.scratch_bytes;
     return SQUISH_OK;
 }
 
-static squish_status take_tokens(gets *g, squish_model *m, squish_error *err) {
-    static const char *const names[KINDS] = {"token, streamed", "token, on demand", "token, mapped"};
+/* Steps of n tokens each. */
+static squish_status take_steps(gets *g, squish_model *m, const char *what, int32_t n, squish_error *err) {
+    static const char *const names[KINDS] = {"streamed", "on demand", "mapped"};
     const squish_alloc a = sq_alloc_default();
     const bench_options *o = g->o;
     squish_engine_options eo;
     squish_status st = SQUISH_OK;
-    SQ_TRY(options_of(o, m, &eo, err));
+    char name[48];
+    SQ_TRY(options_of(g, m, n, &eo, err));
     tokens *t = sq_alloc_zero(&a, KINDS * sizeof *t);
     if (!t) return sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory");
     /* Once for nothing: what lies between here and the medium remembers what was read, and the first pays. */
-    SQ_GUARD(decode(g, m, &eo, &t[STREAMED], err));
+    SQ_GUARD(run_steps(g, m, &eo, n, &t[STREAMED], err));
     t[STREAMED] = (tokens){0};
     g->n_rates = 0;
     for (int k = 0; k < KINDS; k++) {
         eo.agile.on = k != MAPPED;
         eo.agile.on_demand = k == ON_DEMAND;
         if (k == MAPPED) eo.memory_limit = 0;
-        SQ_GUARD(decode(g, m, &eo, &t[k], err));
-        if (o->progress && !o->progress(o->progress_user, "agile", (uint64_t)k + 1, KINDS)) {
+        SQ_GUARD(run_steps(g, m, &eo, n, &t[k], err));
+        if (o->progress && !o->progress(o->progress_user, what, (uint64_t)k + 1, KINDS)) {
             st = sq_fail(err, SQUISH_CANCELLED, "stopped");
             goto fail;
         }
     }
+    snprintf(name, sizeof name, "device, while %ss ran", what);
     if (g->n_rates)
-        SQ_GUARD(bench_row(g->rows, "device", "GB/s", g->rates, g->n_rates, NAN, BENCH_LARGE_IS_GOOD, err));
-    for (int k = 0; k < KINDS; k++) SQ_GUARD(put_tokens(g, names[k], &t[k], &t[MAPPED], err));
+        SQ_GUARD(bench_row(g->rows, name, "GB/s", g->rates, g->n_rates, NAN, BENCH_LARGE_IS_GOOD, err));
+    for (int k = 0; k < KINDS; k++) {
+        snprintf(name, sizeof name, "%s, %s", what, names[k]);
+        SQ_GUARD(put_tokens(g, name, &t[k], &t[MAPPED], err));
+    }
 fail:
     sq_alloc_free(&a, t, KINDS * sizeof *t);
     return st;
@@ -383,7 +401,8 @@ squish_status bench_agile(const bench_options *o, json_t *rows, squish_error *er
     const uint64_t bytes = file.bytes;
     sq_os_direct_close(&file);
     SQ_GUARD(take_gets(g, bytes, err));
-    SQ_GUARD(take_tokens(g, m, err));
+    SQ_GUARD(take_steps(g, m, "token", 1, err));
+    SQ_GUARD(take_steps(g, m, "prompt of 64", PIECE, err));
 fail:
     squish_model_close(m);
     sq_alloc_free(&a, g, sizeof *g);
