@@ -244,7 +244,7 @@ test-interop: all $(VENV_INTEROP)/.ready
 	$(VENV_INTEROP)/bin/python scripts/check_interop.py --squish $(BUILD)/squish --work $(BUILD)/interop \
 	    --json $(BUILD)/interop.json $(if $(LLAMA_BIN),--llama-bin $(LLAMA_BIN))
 
-# Speed beside llama.cpp, mlx-lm, tiktoken and tokenizers, in one run (needs network the first time, cmake and a C++
+# Speed beside llama.cpp, mlx-lm, tiktoken and tokenizers, in one run; and guesses by n-grams beside llama.cpp's (needs network the first time, cmake and a C++
 # compiler). SHAPES: 1.5b, 7b, 14b, qwen3-8b; LLAMA_BIN: a folder with its programs, to be spared the build; BENCH_WORK:
 # where models are kept; BENCH_FLAGS: more for scripts/bench_peers.py (--rounds 3, --no-results).
 SHAPES ?= 1.5b
@@ -255,8 +255,8 @@ $(PEER)/bin/llama-bench:
 	$(PEER)/venv/bin/pip download -q --no-deps --no-binary llama-cpp-python -d $(PEER) llama-cpp-python==0.3.36
 	cd $(PEER) && tar xzf llama_cpp_python-*.tar.gz
 	$(PEER)/venv/bin/cmake -S $(PEER)/llama_cpp_python-*/vendor/llama.cpp -B $(PEER) -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \
-	    -DLLAMA_CURL=OFF -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF
-	$(PEER)/venv/bin/cmake --build $(PEER) -j $(shell nproc) --target llama-bench llama-batched-bench llama-quantize
+	    -DLLAMA_CURL=OFF -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=ON
+	$(PEER)/venv/bin/cmake --build $(PEER) -j $(shell nproc) --target llama-bench llama-batched-bench llama-quantize llama-speculative-simple
 
 VENV_PEERS := $(BUILD)/venv-peers
 $(VENV_PEERS)/.ready:
@@ -268,6 +268,7 @@ $(VENV_PEERS)/.ready:
 bench-peers: all $(VENV_PEERS)/.ready $(if $(LLAMA_BIN),,$(PEER)/bin/llama-bench)
 	python3 scripts/bench_peers.py --build $(BUILD) --llama-bin $(or $(LLAMA_BIN),$(PEER)/bin) \
 	    --python $(VENV_PEERS)/bin/python --shapes $(SHAPES) $(if $(BENCH_WORK),--work $(BENCH_WORK)) $(BENCH_FLAGS)
+	python3 scripts/targets_spec.py --build $(BUILD) --part peer --llama-bin $(or $(LLAMA_BIN),$(PEER)/bin)
 bench-check:
 	@python3 scripts/bench_peers.py --check
 

@@ -7,11 +7,16 @@
 Parts: rows (what rows of an answer and drafts cost, on squish-tiny and --shape-model), answers (bench/prompts with and
 without guesses, in turns, squish-tiny and squish-tiny-moe), draft (the 4-bit tier of squish-tiny and squish-tiny-moe guess for its
 16-bit weights, beside n-grams and its first layers), equal (1,000 prompts, three temperatures, answers of 12 tokens, by n-grams, by
-heads, by another model and by the first layers)."""
+heads, by another model and by the first layers), peer (copying beside llama.cpp's n-grams; needs --llama-bin, a folder with its
+llama-speculative-simple)."""
 import json
+import os
 import pathlib
 import random
+import re
+import statistics
 import subprocess
+import sys
 import tempfile
 
 import targets
@@ -135,7 +140,62 @@ def equal(o):
     return out
 
 
-PARTS = {"rows": rows, "answers": answers, "draft": draft, "equal": equal}
+def llama_said(o, file, prompt, kind):
+    """Tokens and seconds of one answer. Its log sometimes ends before that line; then it is asked again."""
+    for _ in range(4):
+        done = subprocess.run([pathlib.Path(o.llama_bin) / "llama-speculative-simple", "-m", file, "-p", prompt["prompt"], "-n",
+                               str(prompt["max_tokens"]), "--temp", "0", "-t", str(os.cpu_count()), "-c", "2048", *kind],
+                              text=True, errors="replace", capture_output=True, check=True)
+        said = re.search(r"decoded\s+(\d+) tokens in\s+([\d.]+) seconds", done.stdout + done.stderr)
+        if said:
+            return int(said.group(1)), float(said.group(2))
+    sys.exit(f"llama-speculative-simple says no rate of {file.name}, prompt {prompt['id']}")
+
+
+def llama_rate(o, file, prompts, kind):
+    """Tokens a second of the peer over all prompts, reading them left out."""
+    tokens, seconds = map(sum, zip(*(llama_said(o, file, p, kind) for p in prompts)))
+    return tokens / seconds
+
+
+def beside(o, file, text, prompts, what):
+    """A round of each in turns."""
+    kinds = {"12 tokens alike": [], "3 tokens alike": ["--spec-ngram-simple-size-n", "3"]}
+    ours, theirs = [], {k: [] for k in kinds}
+    for _ in range(o.runs):
+        found = targets.bench(o, "spec", file, "--tier", "source", "--text", text, "--runs", 1, "--spec", "ngram")
+        ours.append(next(r for r in found if r["name"].endswith(" 0")))
+        for k, flags in kinds.items():
+            theirs[k].append(llama_rate(o, file, prompts, ["--spec-type", "ngram-simple", *flags]))
+    mine, gain = statistics.median(r["tok_s"] for r in ours), statistics.median(r["speedup"] for r in ours)
+    rates = {k: statistics.median(v) for k, v in theirs.items()}
+    best = max(rates.values())
+    each = ", ".join(f"{v:.0f} with {k}" for k, v in rates.items())
+    return row(f"squish-tiny as GGUF ({what}), prompts 'copy', T 0, n-grams: tokens a second beside llama.cpp's ngram-simple", ">= 1.10x",
+               f"{mine / best:.2f}x ({mine:.0f} tok/s, {gain:.2f}x our own without guesses; llama.cpp {each})", mine >= 1.1 * best,
+               "scripts/targets_spec.py --part peer --llama-bin DIR", figures={"ratio": mine / best})
+
+
+def peer(o):
+    """Copying at temperature 0, the same files and prompts."""
+    if not o.llama_bin:
+        return []
+    prompts = [p for p in map(json.loads, (PROMPTS / "copy.jsonl").read_text().splitlines()) if "prompt" in p]
+    out = []
+    with tempfile.TemporaryDirectory() as folder:
+        whole, text = pathlib.Path(folder) / "tiny.gguf", pathlib.Path(folder) / "copy.jsonl"
+        text.write_text("".join(json.dumps(p) + "\n" for p in prompts))
+        subprocess.run([pathlib.Path(o.build) / "squish", "export", TINY, "--to", "gguf", "--tier", "source", "-o", whole, "--quiet"], check=True,
+                       stdout=subprocess.DEVNULL)
+        for form in ("bf16", "Q8_0", "Q4_0"):
+            file = whole if form == "bf16" else whole.with_name(f"{form}.gguf")
+            if form != "bf16":
+                subprocess.run([pathlib.Path(o.llama_bin) / "llama-quantize", whole, file, form], check=True, capture_output=True)
+            out.append(beside(o, file, text, prompts, form))
+    return out
+
+
+PARTS = {"peer": peer, "rows": rows, "answers": answers, "draft": draft, "equal": equal}
 
 
 def main():
@@ -146,6 +206,7 @@ def main():
     parser.add_argument("--by", default="ngram,heads,draft,skip,moe,auto", help="who guesses in parts draft and equal")
     parser.add_argument("--shape-model", type=pathlib.Path)
     parser.add_argument("--shape-draft", type=pathlib.Path, help="that guesses for it")
+    parser.add_argument("--llama-bin", help="peer: a folder with llama-speculative-simple")
     parser.add_argument("--print", action="store_true", help="write no results")
     targets.measure_parts(parser, parser.parse_args(), PARTS)
 
