@@ -41,6 +41,7 @@ FORMS = ("Q4_0", "Q4_K_M", "Q8_0")
 BITS = {"0": "4.5 bpw", "q8": "INT8", "3": "3-bit", "2": "2-bit", "1.58": "ternary", "avx2": "AVX2"}
 LOW = ("3", "2", "1.58")
 LABEL = ""  # of a machine without integer dot products
+FLAGS = ""  # of a run of some parts: its rows are not in place of a whole run's
 
 
 def call(*command, env=None):
@@ -107,8 +108,8 @@ def probes(o):
         if name not in theirs:
             continue
         a, b = max(ours[name]), max(theirs[name])
-        rows.append(row(f"probe of the limits: {name}, {o.threads} threads", f">= 95 % of {peer}",
-                        f"{a:.1f}, {peer} {b:.1f}: {a / b * 100:.0f} %", a >= 0.95 * b, "make bench-peers", figures={"ratio": a / b}))
+        rows.append(row(f"probe of the limits{LABEL}: {name}, {o.threads} threads", f">= 95 % of {peer}",
+                        f"{a:.1f}, {peer} {b:.1f}: {a / b * 100:.0f} %", a >= 0.95 * b, "make bench-peers" + FLAGS, figures={"ratio": a / b}))
     return rows, all(r["ok"] for r in rows)
 
 
@@ -318,7 +319,7 @@ def process_rows(o, src, file):
     ratio = statistics.median(a / b for a, b in zip(cold, read))
     share = busy_share(o, file)
     anon, cache = anonymous_mb(o, src, file)
-    name, command = f"speed, 1.5b shape{LABEL}: ", "make bench-peers SHAPES=1.5b"
+    name, command = f"speed, 1.5b shape{LABEL}: ", "make bench-peers SHAPES=1.5b" + FLAGS
     return [row(name + "start of the program to the first token, 5 words, warm", "<= 100 ms",
                 f"{w:.0f} ms ({min(warm):.0f} to {max(warm):.0f})", w <= 100, command, figures={"ms": 1 / w}),
             row(name + "start of the program to the first token, 5 words, cold", "<= 1.1 x reading the file",
@@ -359,7 +360,7 @@ def speed_row(shape, name, s, key, peer=None, share_bar=None, ratio_bar=None, le
         text += f", {value / figure:.2f} x {what} ({figure:.1f})"
         figures["other"] = value / figure
     return row(f"speed, {shape} shape{LABEL}: {name}", ", ".join(bars) or "printed", text, ok,
-               f"make bench-peers SHAPES={shape.split(',')[0]}", figures=figures,
+               f"make bench-peers SHAPES={shape.split(',')[0]}" + FLAGS, figures=figures,
                speed={"shape": shape + LABEL, "row": name, "unit": unit, "value": value, "noise": noise, "limit": limit,
                       "share": share, "peer": peer, "ratio": ratio, "peer_name": peer_name})
 
@@ -401,7 +402,7 @@ def scaling_rows(o, shape, file):
             for name in ("value", "limit", "share", "noise"):
                 s.add(("0", r["name"], name), r[name])
     say(f"{o.report}/index.html")
-    rows, command = [], f"make bench-peers SHAPES={shape}"
+    rows, command = [], f"make bench-peers SHAPES={shape}" + FLAGS
     for kind, what, bar in (("decode", "context", "share of the limit never below 0.85 of the first"),
                             ("batch", "batch", "never 5 % above the one before"),
                             ("decode by threads", "threads", "never 5 % above the one before")):
@@ -459,7 +460,7 @@ def tokenizer_rows(o):
         bar = 40 if what != "decode" else None
         rows.append(row(f"tokenizer, Qwen2 vocabulary, English prose, one thread: {name}", ">= 40 MB/s" if bar else "printed",
                         ", ".join([f"{value:.1f} MB/s (noise {s.noise(name):.1f})"] + beside), not bar or value >= bar,
-                        "make bench-peers SHAPES=1.5b", figures=figures))
+                        "make bench-peers SHAPES=1.5b" + FLAGS, figures=figures))
     return rows
 
 
@@ -553,7 +554,8 @@ def main():
     if o.check:
         sys.exit(1 if check() else 0)
     begin = time.time()
-    global LABEL
+    global LABEL, FLAGS
+    FLAGS = "" if o.part == parser.get_default("part") else f" BENCH_FLAGS='--part {o.part}'"
     isa = re.search(r"isa: (\S+)", call(f"{o.build}/squish", "--version")).group(1)
     LABEL = "" if "vnni" in isa or "dotprod" in isa else f", {isa} without integer dot products"
     rows, good = probes(o)
