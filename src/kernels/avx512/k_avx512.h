@@ -25,6 +25,7 @@
     X(gemm_i2g64, sq_gemm_q_fn)                                                                              \
     X(gemm_t2row, sq_gemm_q_fn)                                                                              \
     X(gemm_foreign, sq_gemm_q_fn)                                                                            \
+    X(attn_codes, sq_attn_fn)                                                                                \
     X(probe_dots, sq_probe_dots_fn)
 #define SQ_BW(field, fn) fn sq_##field##__avx512bw;
 SQ_TWICE(SQ_BW)

@@ -5,7 +5,7 @@
 #include "kernels/avx512/k_avx512.h"
 
 void sq_kernels_avx512(sq_kernels *k, uint32_t features) {
-    const sq_kernels before = *k;
+    sq_attn_fn *const sage = k->attn_sage;
 #define SQ_KERNEL(field, fn) k->field = sq_##field##__avx512;
 #include "kernels/kernels.def"
 #undef SQ_KERNEL
@@ -13,6 +13,5 @@ void sq_kernels_avx512(sq_kernels *k, uint32_t features) {
 #define BW(field, fn) k->field = sq_##field##__avx512bw;
     SQ_TWICE(BW)
 #undef BW
-    k->attn_sage = before.attn_sage;
-    k->attn_codes = before.attn_codes;
+    k->attn_sage = sage;
 }
