@@ -54,7 +54,7 @@ extern "C" {
     X(NO_SPACE, "no room left on the disk")                                       \
     X(NETWORK, "the network failed")                                              \
     X(NUMERIC, "the model produced values that are not numbers")                  \
-    X(BUSY, "full or closing; later it may work")                                 \
+    X(BUSY, "full, closing or in use; later it may work")                         \
     X(TIMEOUT, "the deadline passed")
 
 typedef enum {

@@ -127,7 +127,7 @@ static squish_status build(sq_api_pull *p, squish_error *err) {
         o.progress_user = p;
         const squish_status st = squish_compress(p->path, &o, &r, &now);
         if (st == SQUISH_OK) return st;
-        if (st != SQUISH_INVALID || !strstr(now.text, "is held")) {
+        if (st != SQUISH_BUSY) {
             *err = now;
             return st;
         }

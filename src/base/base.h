@@ -198,7 +198,7 @@ uint64_t sq_os_disk_free(const char *path);
 
 /* A file being made: written under a temporary name in the target's directory, visible only after publish
  * (fsync, rename, fsync of the directory). A crash or abandon leaves nothing under the final name. While one
- * writer is at work a second one for the same name gets INVALID ("is held"). */
+ * writer is at work a second one for the same name gets BUSY. */
 typedef struct {
     int fd;
     char tmp[1024], final[1024];
@@ -208,6 +208,8 @@ squish_status sq_os_newfile_write_at(sq_newfile *f, uint64_t offset, const void 
                                      squish_error *err);
 squish_status sq_os_newfile_publish(sq_newfile *f, squish_error *err);
 void sq_os_newfile_abandon(sq_newfile *f); /* after publish or a failed open: nothing */
+/* All of it in one call: path holds these bytes, or what it held before. */
+squish_status sq_os_write_file(const char *path, const void *p, size_t n, squish_error *err);
 /* The same for a file that may be continued after a crash: tmp is opened or made under just that name and
  * keeps what it holds (*bytes). write_at and abandon serve it too; publish_as syncs and renames, and after
  * its failure the file is as before. close lets go of the lock and leaves the file. */
@@ -218,7 +220,7 @@ squish_status sq_os_newfile_sync(sq_newfile *f, squish_error *err); /* contents 
 squish_status sq_os_newfile_publish_as(sq_newfile *f, const char *path, squish_error *err);
 void sq_os_newfile_close(sq_newfile *f);
 squish_status sq_os_sync_parent(const char *path, squish_error *err); /* the directory path lies in */
-/* Exclusive advisory lock on a file (made if absent); INVALID with "is held" when somebody else has it. */
+/* Exclusive advisory lock on a file (made if absent); BUSY when somebody else has it. */
 squish_status sq_os_lock(int *out_fd, const char *path, squish_error *err);
 void sq_os_unlock(int fd);
 

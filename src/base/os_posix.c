@@ -320,7 +320,7 @@ static squish_status open_locked(int *out_fd, const char *path, int flags, squis
             close(fd);
             if (cause == EINTR) continue;
             if (cause == EWOULDBLOCK)
-                return sq_fail(err, SQUISH_INVALID, "'%s' is held by another process", path);
+                return sq_fail(err, SQUISH_BUSY, "'%s' is held by another process", path);
             return sq_fail_errno(err, cause, "cannot lock '%s'", path);
         }
         if (still_there(fd, path)) {
@@ -416,6 +416,15 @@ squish_status sq_os_newfile_publish(sq_newfile *f, squish_error *err) {
     close(f->fd); /* only now: until the rename the lock keeps other writers off */
     f->fd = -1;
     return sync_parent(f->final, err);
+}
+
+squish_status sq_os_write_file(const char *path, const void *p, size_t n, squish_error *err) {
+    sq_newfile f;
+    SQ_TRY(sq_os_newfile_open(&f, path, n, err));
+    squish_status st = sq_os_newfile_write_at(&f, 0, p, n, err);
+    if (st == SQUISH_OK) st = sq_os_newfile_publish(&f, err);
+    sq_os_newfile_abandon(&f);
+    return st;
 }
 
 squish_status sq_os_newfile_resume(sq_newfile *f, const char *tmp, uint64_t *bytes, squish_error *err) {

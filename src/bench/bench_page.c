@@ -303,14 +303,9 @@ static void put_page(FILE *f, const json_t *report, notes *n) {
 static squish_status write_file(const char *dir, const char *name, const char *text, size_t n,
                                 squish_error *err) {
     char path[4096];
-    sq_newfile out;
     if (snprintf(path, sizeof path, "%s/%s", dir, name) >= (int)sizeof path)
         return sq_fail(err, SQUISH_INVALID, "report: the path of %s is too long", name);
-    squish_status st = sq_os_newfile_open(&out, path, 0, err);
-    if (st == SQUISH_OK) st = sq_os_newfile_write_at(&out, 0, text, n, err);
-    if (st == SQUISH_OK) st = sq_os_newfile_publish(&out, err);
-    sq_os_newfile_abandon(&out);
-    return st;
+    return sq_os_write_file(path, text, n, err);
 }
 
 squish_status bench_page_write(const json_t *report, const char *dir, squish_error *err) {

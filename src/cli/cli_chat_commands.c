@@ -205,7 +205,6 @@ static json_t *read_messages(const char *path, char *why, size_t n) {
 static bool run_save(cli_talk *t, char *rest) {
     char path[4096], why[480];
     squish_error err = {0};
-    sq_newfile f;
     if (!expand(t, rest, path, sizeof path)) return true;
     json_t *there = sq_os_exists(path) ? read_messages(path, why, sizeof why) : NULL;
     if (sq_os_exists(path) && !there) {
@@ -214,14 +213,8 @@ static bool run_save(cli_talk *t, char *rest) {
     }
     json_decref(there);
     char *json = json_dumps(t->messages, JSON_INDENT(1));
-    const size_t n = json ? strlen(json) : 0;
-    squish_status st =
-        json ? sq_os_newfile_open(&f, path, n, &err) : sq_fail(&err, SQUISH_NO_MEMORY, "out of memory");
-    if (st == SQUISH_OK) {
-        st = sq_os_newfile_write_at(&f, 0, json, n, &err);
-        if (st == SQUISH_OK) st = sq_os_newfile_publish(&f, &err);
-        sq_os_newfile_abandon(&f);
-    }
+    const squish_status st = json ? sq_os_write_file(path, json, strlen(json), &err)
+                                  : sq_fail(&err, SQUISH_NO_MEMORY, "out of memory");
     free(json); /* jansson's */
     if (st == SQUISH_OK) printf("saved %zu messages to %s\n", json_array_size(t->messages), path);
     else cli_fail(t->c, &err);

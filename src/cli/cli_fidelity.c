@@ -197,14 +197,8 @@ static int write_page(const cli *c, const json_t *r, const char *src, const char
     fputs("</html>\n", f);
     const bool made = fclose(f) == 0;
     squish_error err = {0};
-    sq_newfile out;
-    squish_status st = made ? sq_os_newfile_open(&out, path, 0, &err)
-                            : sq_fail(&err, SQUISH_NO_MEMORY, "page: out of memory");
-    if (made) {
-        if (st == SQUISH_OK) st = sq_os_newfile_write_at(&out, 0, text, n, &err);
-        if (st == SQUISH_OK) st = sq_os_newfile_publish(&out, &err);
-        sq_os_newfile_abandon(&out);
-    }
+    const squish_status st = made ? sq_os_write_file(path, text, n, &err)
+                                  : sq_fail(&err, SQUISH_NO_MEMORY, "page: out of memory");
     free(text); /* the stream's */
     return st == SQUISH_OK ? 0 : cli_fail(c, &err);
 }

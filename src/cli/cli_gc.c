@@ -38,7 +38,7 @@ static bool drop_pull(void *user, const char *key, uint64_t bytes) {
     char name[300];
     sq_store_name_of_key(key, name, sizeof name);
     if (!u->s->dry_run && hub_unfinished_remove(cli_home(u->c), key, &err) != SQUISH_OK) {
-        if (err.code != SQUISH_INVALID) u->err = err; /* one that is under way stays */
+        if (err.code != SQUISH_BUSY) u->err = err; /* one that is under way stays */
         return u->err.code == SQUISH_OK;
     }
     u->bytes += bytes;

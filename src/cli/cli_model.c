@@ -52,7 +52,7 @@ static squish_status compress_or_wait(cli *c, const char *path, const squish_com
         squish_error now = {0};
         int32_t refining = 0;
         const squish_status st = cli_build(c, path, o, r, &refining, &now);
-        if (st != SQUISH_INVALID || !strstr(now.text, "is held") || cli_signal_seen()) {
+        if (st != SQUISH_BUSY || cli_signal_seen()) {
             *err = now;
             return st;
         }

@@ -27,7 +27,7 @@ int cli_rm(cli *c) {
         const squish_status st = sq_store_remove(cli_home(c), name, &err);
         const bool stopped = remove_unfinished(c, name, &none);
         if (st != SQUISH_OK && !(stopped && st == SQUISH_NOT_FOUND)) {
-            if (none.code == SQUISH_INVALID && st == SQUISH_NOT_FOUND) err = none; /* it is being pulled */
+            if (none.code == SQUISH_BUSY && st == SQUISH_NOT_FOUND) err = none; /* it is being pulled */
             code = cli_fail(c, &err);
         } else {
             json_array_append_new(gone, json_string(name));

@@ -88,14 +88,9 @@ squish_status sq_export_config(const sq_model *m, json_t **out, squish_error *er
 static squish_status write_text(const char *dir, const char *name, const void *p, size_t n,
                                 squish_error *err) {
     char path[SQ_EXPORT_PATH];
-    sq_newfile f = {.fd = -1};
     if (snprintf(path, sizeof path, "%s/%s", dir, name) >= (int)sizeof path)
         return sq_fail(err, SQUISH_INVALID, "%.100s...: path too long", dir);
-    SQ_TRY(sq_os_newfile_open(&f, path, 0, err));
-    squish_status st = sq_os_newfile_write_at(&f, 0, p, n, err);
-    if (st == SQUISH_OK) st = sq_os_newfile_publish(&f, err);
-    sq_os_newfile_abandon(&f);
-    return st;
+    return sq_os_write_file(path, p, n, err);
 }
 
 squish_status sq_export_write_config(const json_t *config, const char *dir, squish_error *err) {

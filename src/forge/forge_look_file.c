@@ -129,10 +129,5 @@ squish_status sq_look_fit_file(const sq_look_fit *f, sq_buf *out, squish_error *
 }
 
 squish_status sq_look_fit_publish(const sq_buf *file, const char *path, squish_error *err) {
-    sq_newfile f;
-    SQ_TRY(sq_os_newfile_open(&f, path, file->len, err));
-    squish_status st = sq_os_newfile_write_at(&f, 0, file->data, file->len, err);
-    if (st == SQUISH_OK) st = sq_os_newfile_publish(&f, err);
-    sq_os_newfile_abandon(&f);
-    return st;
+    return sq_os_write_file(path, file->data, file->len, err);
 }

@@ -187,16 +187,12 @@ static squish_status write_one(sq_forge_job *j, const sq_ftensor *t, json_t *ten
 
 static squish_status write_manifest(sq_forge_job *j, json_t *tensors, squish_error *err) {
     char path[SQ_FORGE_PATH];
-    sq_newfile f = {.fd = -1};
     json_t *whole = json_pack("{s:O}", "tensors", tensors);
     char *text = whole ? json_dumps(whole, JSON_INDENT(1)) : NULL;
     json_decref(whole);
     if (!text) return sq_fail(err, SQUISH_NO_MEMORY, "manifest: out of memory");
     snprintf(path, sizeof path, "%s/manifest.json", j->at->file);
-    squish_status st = sq_os_newfile_open(&f, path, strlen(text), err);
-    if (st == SQUISH_OK) st = sq_os_newfile_write_at(&f, 0, text, strlen(text), err);
-    if (st == SQUISH_OK) st = sq_os_newfile_publish(&f, err);
-    sq_os_newfile_abandon(&f);
+    const squish_status st = sq_os_write_file(path, text, strlen(text), err);
     free(text); /* jansson's */
     return st;
 }

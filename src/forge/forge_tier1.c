@@ -59,13 +59,9 @@ fail:
 static squish_status copy_file(const char *from, const char *to, const squish_alloc *a, squish_error *err) {
     sq_arena ar;
     sq_span text = {0};
-    sq_newfile f = {.fd = -1};
     sq_arena_init(&ar, a, 64 << 10, 0);
     squish_status st = sq_os_read_file(from, ASSET_MAX, &ar, &text, err);
-    if (st == SQUISH_OK) st = sq_os_newfile_open(&f, to, text.n, err);
-    if (st == SQUISH_OK) st = sq_os_newfile_write_at(&f, 0, text.p, text.n, err);
-    if (st == SQUISH_OK) st = sq_os_newfile_publish(&f, err);
-    sq_os_newfile_abandon(&f);
+    if (st == SQUISH_OK) st = sq_os_write_file(to, text.p, text.n, err);
     sq_arena_deinit(&ar);
     return st;
 }

@@ -150,7 +150,7 @@ squish_status hub_import(const char *home, const char *src, const char *name, sq
 
 /* Pulls that were stopped: fn(user, key, bytes on disk). false stops. */
 void hub_unfinished(const char *home, bool (*fn)(void *user, const char *key, uint64_t bytes), void *user);
-/* Throw one away. INVALID: it is under way. */
+/* Throw one away. BUSY: it is under way. */
 squish_status hub_unfinished_remove(const char *home, const char *key, squish_error *err);
 
 #endif

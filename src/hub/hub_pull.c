@@ -83,7 +83,7 @@ static squish_status take_lock(pull *p) {
             p->lock = -1;
             continue;
         }
-        if (st != SQUISH_NOT_FOUND && (st != SQUISH_INVALID || !strstr(now.text, "is held"))) {
+        if (st != SQUISH_NOT_FOUND && st != SQUISH_BUSY) {
             if (p->err) *p->err = now;
             return st;
         }

@@ -219,15 +219,6 @@ static void release(job *j) {
 
 /* ---- heads learn ----------------------------------------------------------------------------- */
 
-static squish_status publish(const char *path, const uint8_t *file, size_t bytes, squish_error *err) {
-    sq_newfile f;
-    SQ_TRY(sq_os_newfile_open(&f, path, bytes, err));
-    squish_status st = sq_os_newfile_write_at(&f, 0, file, bytes, err);
-    if (st == SQUISH_OK) st = sq_os_newfile_publish(&f, err);
-    if (st != SQUISH_OK) sq_os_newfile_abandon(&f);
-    return st;
-}
-
 static squish_status train(job *j, squish_heads_result *r, squish_error *err) {
     const sq_heads_wish w = {.heads = j->o.heads,
                              .n_ids = j->o.ids,
@@ -243,7 +234,7 @@ static squish_status train(job *j, squish_heads_result *r, squish_error *err) {
     j->got.tokens = j->tokens, j->got.top = j->top, j->got.hidden = j->hidden, j->got.first = j->first;
     SQ_TRY(sq_pool_new(&j->pool, &j->m->alloc, j->o.threads ? j->o.threads : sq_os_cores(), err));
     SQ_TRY(sq_heads_train(j->m, &j->got, &w, j->pool, &j->m->alloc, &file, &bytes, &got, err));
-    const squish_status st = publish(r->file, file, bytes, err);
+    const squish_status st = sq_os_write_file(r->file, file, bytes, err);
     sq_alloc_free(&j->m->alloc, file, bytes);
     memcpy(r->agreement, got.agreement, sizeof r->agreement);
     r->bytes = bytes;

@@ -127,16 +127,6 @@ char *sq_store_made_text(const sq_store_made *m) {
     return text;
 }
 
-static squish_status write_text(const char *path, const char *text, squish_error *err) {
-    sq_newfile f;
-    const size_t n = strlen(text);
-    SQ_TRY(sq_os_newfile_open(&f, path, n, err));
-    squish_status st = sq_os_newfile_write_at(&f, 0, text, n, err);
-    if (st == SQUISH_OK) st = sq_os_newfile_publish(&f, err);
-    sq_os_newfile_abandon(&f);
-    return st;
-}
-
 squish_status sq_store_made_write(const char *home, const char *name, const sq_store_made *made,
                                   squish_error *err) {
     char path[PATH_BYTES], dir[PATH_BYTES];
@@ -147,7 +137,7 @@ squish_status sq_store_made_write(const char *home, const char *name, const sq_s
     if (!text) return sq_fail(err, SQUISH_NO_MEMORY, "%s: out of memory", name);
     const squish_status st =
         strlen(text) < FILE_BYTES_MAX
-            ? write_text(path, text, err)
+            ? sq_os_write_file(path, text, strlen(text), err)
             : sq_fail(err, SQUISH_INVALID, "%s: more than %d bytes of words", name, FILE_BYTES_MAX);
     free(text);
     return st;

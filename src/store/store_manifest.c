@@ -88,7 +88,6 @@ squish_status sq_store_manifest_read(const char *dir, sq_store_manifest *out, sq
 
 squish_status sq_store_manifest_write(const char *dir, const sq_store_manifest *m, squish_error *err) {
     char path[PATH_BYTES];
-    sq_newfile f;
     if (snprintf(path, sizeof path, "%s/%s", dir, SQ_STORE_MANIFEST) >= (int)sizeof path)
         return sq_fail(err, SQUISH_INVALID, "%s: path too long", dir);
     json_t *o = json_pack("{s:s, s:s?, s:s?, s:s?, s:s?, s:s?, s:O, s:I}", "name", m->name, "source",
@@ -97,13 +96,7 @@ squish_status sq_store_manifest_write(const char *dir, const sq_store_manifest *
     char *text = sq_json_dump(o, JSON_INDENT(1));
     json_decref(o);
     if (!text) return sq_fail(err, SQUISH_NO_MEMORY, "%s: out of memory", m->name);
-    const size_t n = strlen(text);
-    squish_status st = sq_os_newfile_open(&f, path, n, err);
-    if (st == SQUISH_OK) {
-        st = sq_os_newfile_write_at(&f, 0, text, n, err);
-        if (st == SQUISH_OK) st = sq_os_newfile_publish(&f, err);
-        sq_os_newfile_abandon(&f);
-    }
+    const squish_status st = sq_os_write_file(path, text, strlen(text), err);
     free(text);
     return st;
 }

@@ -149,8 +149,37 @@ static void an_end_between_any_two_writes_leaves_a_whole_tier_or_none(void **sta
     each_way(0, 77);
 }
 
+/* Every change to the disk of one call fails once. */
+static void a_file_written_in_one_call_is_the_old_one_or_the_new_one(void **state) {
+    (void)state;
+    char dir[] = "/tmp/squish-writes-XXXXXX", path[64], partial[80];
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/file", dir);
+    snprintf(partial, sizeof partial, "%s.partial", path);
+    for (int at = 1, done = 0; !done; at++) {
+        squish_error err = {0};
+        size_t n;
+        assert_ok(sq_os_write_file(path, "old", 3, &err), &err);
+        atomic_store(&calls, 0);
+        fail_at = at, fail_with = ENOSPC;
+        const squish_status st = sq_os_write_file(path, "the new", 7, &err);
+        fail_at = 0;
+        done = atomic_load(&calls) < at;
+        assert_int_equal(st, done ? SQUISH_OK : SQUISH_NO_SPACE);
+        assert_true(done || err.text[0]);
+        uint8_t *have = slurp(path, &n);
+        const bool is_new = n == 7 && memcmp(have, "the new", 7) == 0;
+        assert_true(is_new || (!done && n == 3 && memcmp(have, "old", 3) == 0));
+        assert_false(sq_os_exists(partial));
+        free(have);
+        if (done) assert_in_range(at, 4, 9);
+    }
+    remove_tree(dir);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_file_written_in_one_call_is_the_old_one_or_the_new_one),
         cmocka_unit_test(a_failing_write_leaves_a_whole_tier_or_none),
         cmocka_unit_test(a_full_disk_keeps_the_work),
         cmocka_unit_test(an_end_between_any_two_writes_leaves_a_whole_tier_or_none),

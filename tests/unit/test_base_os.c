@@ -308,12 +308,28 @@ static void a_crashed_writer_leaves_no_final_file_and_no_obstacle(void **state) 
     assert_int_equal(count_names(), 1);
 }
 
+static void a_file_in_one_call_is_whole_or_left_to_who_writes_it(void **state) {
+    (void)state;
+    sq_newfile other;
+    squish_error err = {0};
+    assert_int_equal(sq_os_write_file("out", "one", 3, NULL), SQUISH_OK);
+    assert_holds("out", "one");
+    assert_int_equal(sq_os_newfile_open(&other, "out", 0, NULL), SQUISH_OK);
+    assert_int_equal(sq_os_write_file("out", "two", 3, &err), SQUISH_BUSY);
+    assert_holds("out", "one");
+    assert_true(sq_os_exists("out.partial")); /* it is the other's */
+    sq_os_newfile_abandon(&other);
+    assert_int_equal(sq_os_write_file("out", "", 0, NULL), SQUISH_OK);
+    assert_holds("out", "");
+    assert_int_equal(sq_os_write_file("absent/out", "x", 1, NULL), SQUISH_NOT_FOUND);
+}
+
 static void two_writers_of_one_name_do_not_mix(void **state) {
     (void)state;
     sq_newfile first, second;
     squish_error err = {0};
     assert_int_equal(sq_os_newfile_open(&first, "out", 0, NULL), SQUISH_OK);
-    assert_int_equal(sq_os_newfile_open(&second, "out", 0, &err), SQUISH_INVALID);
+    assert_int_equal(sq_os_newfile_open(&second, "out", 0, &err), SQUISH_BUSY);
     assert_non_null(strstr(err.text, "is held"));
     sq_os_newfile_abandon(&second);
     assert_int_equal(sq_os_newfile_write_at(&first, 0, "1", 1, NULL), SQUISH_OK);
@@ -409,7 +425,7 @@ static void a_file_can_be_continued_and_published_later(void **state) {
     assert_int_equal(sq_os_newfile_resize(&f, 10, 0, NULL), SQUISH_OK);
     assert_int_equal(sq_os_newfile_write_at(&f, 5, "world", 5, NULL), SQUISH_OK);
     assert_int_equal(sq_os_newfile_sync(&f, NULL), SQUISH_OK);
-    assert_int_equal(sq_os_newfile_resume(&second, "work", &n, &err), SQUISH_INVALID);
+    assert_int_equal(sq_os_newfile_resume(&second, "work", &n, &err), SQUISH_BUSY);
     assert_non_null(strstr(err.text, "is held"));
     sq_os_newfile_close(&f);
     sq_os_newfile_close(&f);
@@ -434,7 +450,7 @@ static void a_lock_is_held_by_one_until_released(void **state) {
     int a, b;
     squish_error err = {0};
     assert_int_equal(sq_os_lock(&a, "lock", NULL), SQUISH_OK);
-    assert_int_equal(sq_os_lock(&b, "lock", &err), SQUISH_INVALID);
+    assert_int_equal(sq_os_lock(&b, "lock", &err), SQUISH_BUSY);
     assert_string_equal(err.text, "'lock' is held by another process");
     assert_int_equal(b, -1);
     sq_os_unlock(b);
@@ -457,7 +473,7 @@ static void a_lock_ends_with_its_process(void **state) {
     char told = 0;
     assert_int_equal(read(ready[0], &told, 1), 1);
     assert_int_equal(told, 'y');
-    assert_int_equal(sq_os_lock(&fd, "lock", NULL), SQUISH_INVALID);
+    assert_int_equal(sq_os_lock(&fd, "lock", NULL), SQUISH_BUSY);
     kill(child, SIGKILL);
     waitpid(child, NULL, 0);
     assert_int_equal(sq_os_lock(&fd, "lock", NULL), SQUISH_OK);
@@ -569,6 +585,7 @@ int main(void) {
         IN_DIR(publishing_replaces_the_old_content_whole),
         IN_DIR(an_abandoned_file_leaves_nothing),
         IN_DIR(a_crashed_writer_leaves_no_final_file_and_no_obstacle),
+        IN_DIR(a_file_in_one_call_is_whole_or_left_to_who_writes_it),
         IN_DIR(two_writers_of_one_name_do_not_mix),
         IN_DIR(a_failed_write_is_reported_and_leaves_the_old_file),
         IN_DIR(too_little_room_is_told_before_writing),

@@ -484,7 +484,7 @@ static void another_layout_or_source_begins_anew(void **state) {
     sq_sqw_writer *second; /* while one is at work */
     uint64_t total;
     assert_int_equal(sqw_new(&second, path, NULL, NULL), SQUISH_OK);
-    assert_int_equal(sq_sqw_writer_layout(second, source_id, true, &total, &kept, &err), SQUISH_INVALID);
+    assert_int_equal(sq_sqw_writer_layout(second, source_id, true, &total, &kept, &err), SQUISH_BUSY);
     assert_non_null(strstr(err.text, "is held"));
     sq_sqw_writer_free(second, false);
     sq_sqw_writer_free(w, true);
