@@ -3,6 +3,8 @@
  * kv_codec_file.c - codebooks as a file (kv_codec.h), read with every number looked at once. */
 #include "kv/kv_codec.h"
 
+#include "kv/kv_bytes.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -11,20 +13,6 @@
 
 enum { VERSION = 1, SUMMED = 120, HEADS_MAX = 255, COUNT_MAX = 1 << 24 };
 static const char magic[8] = {'S', 'Q', 'K', 'V', 'B', 'K', 'S', '1'};
-
-static uint32_t u32_at(const uint8_t *p, size_t at) {
-    uint32_t v;
-    memcpy(&v, p + at, sizeof v);
-    return v;
-}
-
-static uint64_t u64_at(const uint8_t *p, size_t at) {
-    uint64_t v;
-    memcpy(&v, p + at, sizeof v);
-    return v;
-}
-
-static void put_u64(uint8_t *p, size_t at, uint64_t v) { memcpy(p + at, &v, sizeof v); }
 
 /* Numbers of a part. */
 static size_t part_numbers(const sq_kv_shape *s) {
@@ -42,9 +30,9 @@ static uint64_t sum_of(const uint8_t *body, size_t n) {
 
 void sq_codec_mend(uint8_t *file, size_t n) {
     if (n < SQ_CODEC_HEADER) return;
-    put_u64(file, 96, n);
-    put_u64(file, 104, sum_of(file + SQ_CODEC_HEADER, n - SQ_CODEC_HEADER));
-    put_u64(file, SUMMED, XXH3_64bits(file, SUMMED));
+    sq_kv_put_u64(file, 96, n);
+    sq_kv_put_u64(file, 104, sum_of(file + SQ_CODEC_HEADER, n - SQ_CODEC_HEADER));
+    sq_kv_put_u64(file, SUMMED, XXH3_64bits(file, SUMMED));
 }
 
 /* ---- writing --------------------------------------------------------------------------------- */
@@ -60,13 +48,13 @@ static void put_header(const sq_codec_info *i, uint8_t *p) {
     memset(p, 0, SQ_CODEC_HEADER);
     memcpy(p, magic, sizeof magic);
     memcpy(p + 8, words, sizeof words);
-    put_u64(p, 16, i->identity);
+    sq_kv_put_u64(p, 16, i->identity);
     memcpy(p + 24, shape, sizeof shape);
     memcpy(p + 64, &g->kl, 8);
     memcpy(p + 72, &g->prefill_us, 4);
     memcpy(p + 76, &g->decode_us, 4);
-    put_u64(p, 80, i->tokens);
-    put_u64(p, 88, i->text);
+    sq_kv_put_u64(p, 80, i->tokens);
+    sq_kv_put_u64(p, 88, i->text);
 }
 
 static uint8_t *put_numbers(const float *x, size_t n, uint8_t *p) {
@@ -88,19 +76,14 @@ squish_status sq_codec_file(sq_codec *c, sq_buf *out, squish_error *err) {
         at = put_numbers(sq_codec_rows(c, p, 0, 0), d * SQ_CODEC_STAGES * SQ_PQ_ROWS, at);
     }
     sq_codec_mend(file, bytes);
-    c->sum = u64_at(file, 104);
+    c->sum = sq_kv_u64_at(file, 104);
     const bool fits = sq_buf_append(out, file, bytes);
     sq_alloc_free(&c->alloc, file, bytes);
     return fits ? SQUISH_OK : sq_fail(err, SQUISH_NO_MEMORY, "codebooks: out of memory for the file");
 }
 
 squish_status sq_codec_publish(const sq_buf *file, const char *path, squish_error *err) {
-    sq_newfile f;
-    SQ_TRY(sq_os_newfile_open(&f, path, file->len, err));
-    squish_status st = sq_os_newfile_write_at(&f, 0, file->data, file->len, err);
-    if (st == SQUISH_OK) st = sq_os_newfile_publish(&f, err);
-    sq_os_newfile_abandon(&f);
-    return st;
+    return sq_os_write_file(path, file->data, file->len, err);
 }
 
 /* ---- reading --------------------------------------------------------------------------------- */
@@ -114,7 +97,7 @@ static squish_status read_gate(const uint8_t *p, sq_codec_gate *g, squish_error 
                                         "pass keys asked for", "pass keys of f16", "pass keys found"};
     int32_t *const to[] = {&g->prefix, &g->continued, &g->stretches, &g->trials, &g->found_f16, &g->found};
     for (size_t i = 0; i < SQ_COUNT(to); i++) {
-        const uint32_t v = u32_at(p, 40 + 4 * i);
+        const uint32_t v = sq_kv_u32_at(p, 40 + 4 * i);
         if (v > COUNT_MAX) return bad(err, names[i], v);
         *to[i] = (int32_t)v;
     }
@@ -135,24 +118,24 @@ static squish_status read_header(sq_span file, sq_codec_info *i, squish_error *e
     const uint8_t *p = file.p;
     if (file.n < SQ_CODEC_HEADER) return bad(err, "file size", file.n);
     if (memcmp(p, magic, sizeof magic) != 0) return sq_fail(err, SQUISH_CORRUPT, "codebooks: no magic");
-    if (u64_at(p, SUMMED) != XXH3_64bits(p, SUMMED))
+    if (sq_kv_u64_at(p, SUMMED) != XXH3_64bits(p, SUMMED))
         return sq_fail(err, SQUISH_CORRUPT, "codebooks: header sum");
-    if (u32_at(p, 8) != VERSION) return bad(err, "version", u32_at(p, 8));
-    if (u32_at(p, 12) != SQ_CODEC_HEADER) return bad(err, "header size", u32_at(p, 12));
-    const uint32_t layers = u32_at(p, 24), heads = u32_at(p, 28), dim = u32_at(p, 32);
+    if (sq_kv_u32_at(p, 8) != VERSION) return bad(err, "version", sq_kv_u32_at(p, 8));
+    if (sq_kv_u32_at(p, 12) != SQ_CODEC_HEADER) return bad(err, "header size", sq_kv_u32_at(p, 12));
+    const uint32_t layers = sq_kv_u32_at(p, 24), heads = sq_kv_u32_at(p, 28), dim = sq_kv_u32_at(p, 32);
     if (layers < 1 || layers > SQ_KV_LAYERS_MAX) return bad(err, "layers", layers);
     if (heads < 1 || heads > HEADS_MAX) return bad(err, "heads", heads);
     if (dim < 16 || dim % 16 || dim > SQ_CODEC_DIM_MAX) return bad(err, "head dim", dim);
-    if (u32_at(p, 36) != SQ_CODEC_STAGES) return bad(err, "stages", u32_at(p, 36));
+    if (sq_kv_u32_at(p, 36) != SQ_CODEC_STAGES) return bad(err, "stages", sq_kv_u32_at(p, 36));
     *i = (sq_codec_info){.shape = {(int32_t)layers, (int32_t)heads, (int32_t)dim, false},
-                         .identity = u64_at(p, 16),
-                         .tokens = u64_at(p, 80),
-                         .text = u64_at(p, 88)};
+                         .identity = sq_kv_u64_at(p, 16),
+                         .tokens = sq_kv_u64_at(p, 80),
+                         .text = sq_kv_u64_at(p, 88)};
     SQ_TRY(read_gate(p, &i->gate, err));
-    if (u64_at(p, 112) != 0) return bad(err, "padding", u64_at(p, 112));
-    if (u64_at(p, 96) != file.n || file.n != sq_codec_file_bytes(&i->shape))
+    if (sq_kv_u64_at(p, 112) != 0) return bad(err, "padding", sq_kv_u64_at(p, 112));
+    if (sq_kv_u64_at(p, 96) != file.n || file.n != sq_codec_file_bytes(&i->shape))
         return bad(err, "file size", file.n);
-    if (u64_at(p, 104) != sum_of(p + SQ_CODEC_HEADER, file.n - SQ_CODEC_HEADER))
+    if (sq_kv_u64_at(p, 104) != sum_of(p + SQ_CODEC_HEADER, file.n - SQ_CODEC_HEADER))
         return sq_fail(err, SQUISH_CORRUPT, "codebooks: sum");
     return SQUISH_OK;
 }
@@ -174,7 +157,7 @@ squish_status sq_codec_parse(sq_codec **out, sq_span file, const squish_alloc *a
     SQ_TRY(read_header(file, &info, err));
     SQ_TRY(sq_codec_new(&c, &info.shape, a, err));
     c->info = info;
-    c->sum = u64_at(file.p, 104);
+    c->sum = sq_kv_u64_at(file.p, 104);
     const size_t d = (size_t)info.shape.head_dim;
     const uint8_t *at = file.p + SQ_CODEC_HEADER;
     bool finite = true;

@@ -7,6 +7,8 @@
  * Decoding undoes that from the last to the first, so coding begins with the last byte. */
 #include "kv/kv_rans.h"
 
+#include "kv/kv_bytes.h"
+
 #include <string.h>
 
 enum { BITS = 12, ALL = 1 << BITS, STATES = 4, HEAD = 9, TABLE = 512 + 4 * STATES };
@@ -16,18 +18,6 @@ enum { PLAIN, ONE_ROW, TWO_ROWS };
 typedef struct {
     uint16_t f[256], c[257];
 } table;
-
-static uint16_t u16_at(const uint8_t *p) {
-    uint16_t v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-static uint32_t u32_at(const uint8_t *p) {
-    uint32_t v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
 
 size_t sq_rans_bound(size_t n) { return n + (n / SQ_RANS_BLOCK + 1) * HEAD; }
 
@@ -98,7 +88,7 @@ static size_t get_row(sq_span in, uint8_t *out, size_t n, size_t stride) {
     if (all != ALL) return 0;
     sum_up(&t);
     for (int i = 0; i < 256; i++) memset(byte_of + t.c[i], i, t.f[i]);
-    for (int i = 0; i < STATES; i++) x[i] = u32_at(in.p + 512 + 4 * i);
+    for (int i = 0; i < STATES; i++) x[i] = sq_kv_u32_at(in.p, 512 + 4 * (size_t)i);
     for (size_t i = 0; i < n; i++) {
         uint32_t *s = &x[i % STATES];
         const uint32_t low = *s & (ALL - 1);
@@ -107,7 +97,7 @@ static size_t get_row(sq_span in, uint8_t *out, size_t n, size_t stride) {
         *s = t.f[b] * (*s >> BITS) + low - t.c[b];
         if (*s >= LOW) continue;
         if (in.n - at < 2) return 0;
-        *s = *s << 16 | u16_at(in.p + at);
+        *s = *s << 16 | sq_kv_u16_at(in.p, at);
         at += 2;
     }
     for (int i = 0; i < STATES; i++)
@@ -165,7 +155,7 @@ squish_status sq_rans_decode(sq_span in, uint8_t *out, size_t n, squish_error *e
     for (size_t i = 0; i < n;) {
         const size_t left = in.n - at, want = n - i < SQ_RANS_BLOCK ? n - i : SQ_RANS_BLOCK;
         if (left < HEAD) return sq_fail(err, SQUISH_CORRUPT, "archive: ends inside a block's head");
-        const size_t raw = u32_at(in.p + at + 1), coded = u32_at(in.p + at + 5);
+        const size_t raw = sq_kv_u32_at(in.p, at + 1), coded = sq_kv_u32_at(in.p, at + 5);
         if (raw != want || coded > left - HEAD)
             return sq_fail(err, SQUISH_CORRUPT, "archive: a block of %zu bytes in %zu, wanted %zu in %zu",
                            raw, coded, want, left - HEAD);

@@ -4,6 +4,8 @@
  * checked before one of them reaches a page. */
 #include "kv/kv_snapshot_int.h"
 
+#include "kv/kv_bytes.h"
+
 #include <string.h>
 
 #define XXH_INLINE_ALL
@@ -17,21 +19,6 @@ uint64_t sq_snapshot_chain(uint64_t identity, uint64_t salt, uint64_t chain, con
     const uint64_t h = XXH3_64bits_withSeed(ids, TILE * sizeof *ids, XXH3_64bits(before, sizeof before));
     return h ? h : 1; /* 0 is the beginning */
 }
-
-static uint32_t u32_at(const uint8_t *p, size_t at) {
-    uint32_t v;
-    memcpy(&v, p + at, sizeof v);
-    return v;
-}
-
-static uint64_t u64_at(const uint8_t *p, size_t at) {
-    uint64_t v;
-    memcpy(&v, p + at, sizeof v);
-    return v;
-}
-
-static void put_u32(uint8_t *p, size_t at, uint32_t v) { memcpy(p + at, &v, sizeof v); }
-static void put_u64(uint8_t *p, size_t at, uint64_t v) { memcpy(p + at, &v, sizeof v); }
 
 /* ---- where things lie ------------------------------------------------------------------------ */
 
@@ -88,29 +75,30 @@ squish_status sq_snapshot_header(const uint8_t *p, size_t n, const sq_kv_policy 
     *v = (sq_snapshot_view){0};
     if (n < SQ_SNAPSHOT_HEADER) return bad(err, "file size", n);
     if (memcmp(p, magic, sizeof magic) != 0) return sq_fail(err, SQUISH_CORRUPT, "snapshot: no magic");
-    if (u32_at(p, 8) != VERSION) return bad(err, "version", u32_at(p, 8));
-    if (u32_at(p, 12) != SQ_SNAPSHOT_HEADER) return bad(err, "header size", u32_at(p, 12));
-    if (u64_at(p, 248) != XXH3_64bits(p, 248)) return sq_fail(err, SQUISH_CORRUPT, "snapshot: header sum");
-    const uint32_t first = u32_at(p, 48), tiles = u32_at(p, 52), layers = u32_at(p, 56);
-    const uint32_t heads = u32_at(p, 60), dim = u32_at(p, 64), latent = u32_at(p, 68);
+    if (sq_kv_u32_at(p, 8) != VERSION) return bad(err, "version", sq_kv_u32_at(p, 8));
+    if (sq_kv_u32_at(p, 12) != SQ_SNAPSHOT_HEADER) return bad(err, "header size", sq_kv_u32_at(p, 12));
+    if (sq_kv_u64_at(p, 248) != XXH3_64bits(p, 248))
+        return sq_fail(err, SQUISH_CORRUPT, "snapshot: header sum");
+    const uint32_t first = sq_kv_u32_at(p, 48), tiles = sq_kv_u32_at(p, 52), layers = sq_kv_u32_at(p, 56);
+    const uint32_t heads = sq_kv_u32_at(p, 60), dim = sq_kv_u32_at(p, 64), latent = sq_kv_u32_at(p, 68);
     if (first > INT32_MAX / TILE || first % SQ_SNAPSHOT_TILES) return bad(err, "first tile", first);
     if (tiles < 1 || tiles > SQ_SNAPSHOT_TILES) return bad(err, "tiles", tiles);
     if (layers < 1 || layers > SQ_KV_LAYERS_MAX) return bad(err, "layers", layers);
     if (heads < 1 || heads > HEADS_MAX) return bad(err, "heads", heads);
     if (latent > 1) return bad(err, "mark of latent rows", latent);
     if (dim < 1 || dim > (latent ? 2 * DIM_MAX : DIM_MAX)) return bad(err, "head dim", dim);
-    if (u64_at(p, 72) != sq_kv_policy_hash(policy))
+    if (sq_kv_u64_at(p, 72) != sq_kv_policy_hash(policy))
         return sq_fail(err, SQUISH_CORRUPT, "snapshot: of another cache format");
-    *v = (sq_snapshot_view){.identity = u64_at(p, 16),
-                            .salt = u64_at(p, 24),
-                            .parent = u64_at(p, 32),
-                            .chain = u64_at(p, 40),
+    *v = (sq_snapshot_view){.identity = sq_kv_u64_at(p, 16),
+                            .salt = sq_kv_u64_at(p, 24),
+                            .parent = sq_kv_u64_at(p, 32),
+                            .chain = sq_kv_u64_at(p, 40),
                             .first_tile = (int32_t)first,
                             .n_tiles = (int32_t)tiles,
                             .shape = {(int32_t)layers, (int32_t)heads, (int32_t)dim, latent == 1},
                             .policy = *policy,
-                            .file_bytes = u64_at(p, 88)};
-    if (u64_at(p, 80) != pages_at(v->n_tiles)) return bad(err, "pages offset", u64_at(p, 80));
+                            .file_bytes = sq_kv_u64_at(p, 88)};
+    if (sq_kv_u64_at(p, 80) != pages_at(v->n_tiles)) return bad(err, "pages offset", sq_kv_u64_at(p, 80));
     if (v->file_bytes < pages_at(v->n_tiles)) return bad(err, "file size", v->file_bytes);
     return SQUISH_OK;
 }
@@ -131,7 +119,7 @@ squish_status sq_snapshot_parse(sq_span file, const sq_kv_policy *policy, sq_sna
     SQ_TRY(sq_snapshot_header(file.p, file.n, policy, v, err));
     if (file.n != v->file_bytes) return bad(err, "file size", file.n);
     const size_t tables = tables_end(v->n_tiles) - SQ_SNAPSHOT_HEADER;
-    if (u64_at(file.p, 240) != XXH3_64bits(file.p + SQ_SNAPSHOT_HEADER, tables))
+    if (sq_kv_u64_at(file.p, 240) != XXH3_64bits(file.p + SQ_SNAPSHOT_HEADER, tables))
         return sq_fail(err, SQUISH_CORRUPT, "snapshot: sum of ids");
     v->ids = file.p + SQ_SNAPSHOT_HEADER;
     memcpy(v->forms, v->ids + ids_bytes(v->n_tiles), FORMS);
@@ -146,7 +134,7 @@ squish_status sq_snapshot_parse(sq_span file, const sq_kv_policy *policy, sq_sna
 static bool finite(const uint8_t *p, size_t n, uint64_t exponents, uint64_t ones, uint64_t signs) {
     uint64_t found = 0, rest = 0;
     size_t i = 0;
-    for (; i + 8 <= n; i += 8) found |= (u64_at(p, i) & exponents) + ones;
+    for (; i + 8 <= n; i += 8) found |= (sq_kv_u64_at(p, i) & exponents) + ones;
     memcpy(&rest, p + i, n - i);
     return !((found | ((rest & exponents) + ones)) & signs);
 }
@@ -195,7 +183,7 @@ static squish_status check_page(const sq_snapshot_view *v, const uint8_t *page, 
 
 squish_status sq_snapshot_tile(const sq_snapshot_view *v, int32_t tile, squish_error *err) {
     const uint8_t *page = v->pages + tile_at(v, tile);
-    if (u64_at(v->sums, (size_t)tile * 8) != XXH3_64bits(page, tile_bytes(v, tile)))
+    if (sq_kv_u64_at(v->sums, (size_t)tile * 8) != XXH3_64bits(page, tile_bytes(v, tile)))
         return sq_fail(err, SQUISH_CORRUPT, "snapshot: sum of tile %d", tile);
     for (uint32_t f = SQ_KV_FORM_OPEN; f <= SQ_KV_FORM_SEALED; f++)
         for (int32_t l = 0; v->forms[tile] & f && l < v->shape.n_layers; l++) {
@@ -213,21 +201,21 @@ void sq_snapshot_begin(uint8_t *file, const sq_snapshot_view *v) {
     const size_t at = pages_at(v->n_tiles);
     memset(file, 0, at);
     memcpy(file, magic, sizeof magic);
-    put_u32(file, 8, VERSION);
-    put_u32(file, 12, SQ_SNAPSHOT_HEADER);
-    put_u64(file, 16, v->identity);
-    put_u64(file, 24, v->salt);
-    put_u64(file, 32, v->parent);
-    put_u64(file, 40, v->chain);
-    put_u32(file, 48, (uint32_t)v->first_tile);
-    put_u32(file, 52, (uint32_t)v->n_tiles);
-    put_u32(file, 56, (uint32_t)v->shape.n_layers);
-    put_u32(file, 60, (uint32_t)v->shape.n_kv_heads);
-    put_u32(file, 64, (uint32_t)v->shape.head_dim);
-    put_u32(file, 68, v->shape.latent);
-    put_u64(file, 72, sq_kv_policy_hash(&v->policy));
-    put_u64(file, 80, at);
-    put_u64(file, 88, sq_snapshot_bytes(v));
+    sq_kv_put_u32(file, 8, VERSION);
+    sq_kv_put_u32(file, 12, SQ_SNAPSHOT_HEADER);
+    sq_kv_put_u64(file, 16, v->identity);
+    sq_kv_put_u64(file, 24, v->salt);
+    sq_kv_put_u64(file, 32, v->parent);
+    sq_kv_put_u64(file, 40, v->chain);
+    sq_kv_put_u32(file, 48, (uint32_t)v->first_tile);
+    sq_kv_put_u32(file, 52, (uint32_t)v->n_tiles);
+    sq_kv_put_u32(file, 56, (uint32_t)v->shape.n_layers);
+    sq_kv_put_u32(file, 60, (uint32_t)v->shape.n_kv_heads);
+    sq_kv_put_u32(file, 64, (uint32_t)v->shape.head_dim);
+    sq_kv_put_u32(file, 68, v->shape.latent);
+    sq_kv_put_u64(file, 72, sq_kv_policy_hash(&v->policy));
+    sq_kv_put_u64(file, 80, at);
+    sq_kv_put_u64(file, 88, sq_snapshot_bytes(v));
     memcpy(file + SQ_SNAPSHOT_HEADER + ids_bytes(v->n_tiles), v->forms, FORMS);
 }
 
@@ -244,17 +232,17 @@ void sq_snapshot_put_tile(uint8_t *file, const sq_snapshot_view *v, const sq_kv_
 }
 
 void sq_snapshot_mend(uint8_t *file, size_t n) {
-    const uint32_t tiles = u32_at(file, 52);
+    const uint32_t tiles = sq_kv_u32_at(file, 52);
     if (tiles >= 1 && tiles <= SQ_SNAPSHOT_TILES && tables_end((int32_t)tiles) <= n)
-        put_u64(file, 240,
+        sq_kv_put_u64(file, 240,
                 XXH3_64bits(file + SQ_SNAPSHOT_HEADER, tables_end((int32_t)tiles) - SQ_SNAPSHOT_HEADER));
-    put_u64(file, 248, XXH3_64bits(file, 248));
+    sq_kv_put_u64(file, 248, XXH3_64bits(file, 248));
 }
 
 void sq_snapshot_seal(uint8_t *file, const sq_snapshot_view *v) {
     const uint8_t *pages = file + pages_at(v->n_tiles);
     for (int32_t t = 0; t < v->n_tiles; t++)
-        put_u64(file, sums_at(v->n_tiles) + (size_t)t * 8,
+        sq_kv_put_u64(file, sums_at(v->n_tiles) + (size_t)t * 8,
                 XXH3_64bits(pages + tile_at(v, t), tile_bytes(v, t)));
     sq_snapshot_mend(file, tables_end(v->n_tiles));
 }
