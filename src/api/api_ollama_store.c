@@ -73,6 +73,15 @@ static bool free_name(sq_api_call *c, const char *name, const char *field) {
                                                     "'%s' is a model already: delete it first", name);
 }
 
+/* A copy never replaces a model, made or not: what it would take away was made on purpose. */
+static bool unmade_name(sq_api_call *c, const char *name, const char *field) {
+    sq_store_made m;
+    if (sq_api_made_read(c->api, name, &m, NULL) != SQUISH_OK) return true;
+    json_decref(m.root);
+    return sq_api_refuse(&c->error, 409, "model_exists", field,
+                         "'%s' is a model already: delete it first", name);
+}
+
 /* The made model of that name, or one that is nothing but `name`. NOT_FOUND: no model is called so. */
 static bool start_from(sq_api_call *c, const char *name, sq_store_made *m) {
     squish_error err = {0};
@@ -252,7 +261,7 @@ static bool read_copy(sq_api_call *c, json_t *body) {
                              from && *from ? "destination" : "source",
                              "'source' and 'destination' are wanted");
     if (!(from = bare(c, from)) || !(to = bare(c, to)) || !free_name(c, to, "destination") ||
-        !start_from(c, from, &m))
+        !unmade_name(c, to, "destination") || !start_from(c, from, &m))
         return false;
     c->made = m.root;
     if (sq_store_made_write(c->api->opt.home, to, &m, &err) != SQUISH_OK) return lib_error(c, &err);

@@ -485,6 +485,9 @@ static void a_model_is_made_copied_and_deleted(void **state) {
     assert_string_equal(text_at(o, "model"), "poet");
     json_decref(o);
     done_well("POST", "/api/copy", "{\"source\":\"poet\",\"destination\":\"bard\"}");
+    o = ask_json(&server, "POST", "/api/copy", "{\"source\":\"squish-tiny\",\"destination\":\"bard\"}", 409);
+    assert_non_null(strstr(text_at(o, "error"), "delete it first")); /* and bard is what it was: */
+    json_decref(o);
     o = ask_json(&server, "POST", "/api/show", "{\"model\":\"bard\"}", 200);
     assert_string_equal(text_at(o, "system"), "Answer in rhymes.");
     assert_non_null(strstr(text_at(o, "parameters"), "num_predict"));
