@@ -149,9 +149,10 @@ squish_status bench_spec(const bench_options *o, json_t *rows, squish_error *err
  * without experts. */
 squish_status bench_moe(const bench_options *o, json_t *rows, squish_error *err);
 
-/* Reading weights in units (docs/io.md), of a .sqw. "read 64 KiB, cold" beside gets: "get, warm", "get and
- * read 64 KiB, warm", "get 64 KiB, cold", "three cold gets in turn", "prefetch of three and gets", "prefetch
- * of three, time, gets" (us of the calls alone; no cold rows where direct reads are refused). Then steps,
+/* Reading weights in units (docs/io.md), of a .sqw. "read 64 KiB, cold" and "read 1 MiB, cold" beside gets:
+ * "get, warm", "get and read 64 KiB, warm", "get 64 KiB, cold", "three cold gets in turn", "prefetch of three
+ * and gets", "prefetch of three, time, gets" (us of the calls alone; no cold rows where direct reads are
+ * refused). Then steps,
  * W being "token" (a greedy one) and "prompt of 64": "device, while Ws ran": GB/s of direct reads of 1 MiB,
  * 16 at once, between steps. "W, streamed", "W, on demand" (nothing is read ahead), "W, mapped": ms of a
  * step, the first two in o->memory_limit; rows have "bytes" (read for a step), "io_ms" (these at the device's
@@ -159,6 +160,8 @@ squish_status bench_moe(const bench_options *o, json_t *rows, squish_error *err)
  * ones: 0, or it is a bug). UNSUPPORTED: another file; NO_MEMORY: less than the least; INVALID: less than
  * 4 MiB. */
 squish_status bench_agile(const bench_options *o, json_t *rows, squish_error *err);
+/* The rows of gets and reads alone: nothing is decoded. */
+squish_status bench_agile_gets(const bench_options *o, json_t *rows, squish_error *err);
 
 /* What the machine can do at all, with o->threads: "read memory" (GB/s of 1 GiB of anonymous memory), "int8
  * dot products" and "f32 multiply-adds" (Gop/s). The same probes, one measurement a call, for benches that

@@ -162,48 +162,55 @@ static squish_status cold_once(gets *g, sq_io *io, way w, double *us, squish_err
     return SQUISH_OK;
 }
 
-static squish_status read_once(gets *g, const sq_direct *file, void *block, double *us, squish_error *err) {
-    const sq_io_unit *u = &g->units[sq_splitmix64(&g->rng) % g->n];
+/* bytes from where a unit begins, or, near the end, as far before it as they need. */
+static squish_status read_once(gets *g, const sq_direct *file, void *block, size_t bytes, double *us,
+                               squish_error *err) {
+    const uint64_t from = g->units[sq_splitmix64(&g->rng) % g->n].offset;
+    const uint64_t last = (file->bytes - bytes) / UNIT * UNIT;
     const uint64_t begin = sq_os_now_ns();
-    if (sq_os_direct_read(file, u->offset, block, UNIT) != UNIT)
+    if (sq_os_direct_read(file, from < last ? from : last, block, bytes) != (int64_t)bytes)
         return sq_fail(err, SQUISH_IO, "%s cannot be read", g->path);
     *us = (double)(sq_os_now_ns() - begin) / 1e3;
     return SQUISH_OK;
 }
 
-/* The four ways in turns, so that all see the device in the same moods; and a plain read beside them. */
+/* The four ways in turns, so that all see the device in the same moods; and plain reads beside them. */
 static squish_status cold_gets(gets *g, squish_error *err) {
-    static const char *const names[WAYS + 1] = {"get 64 KiB, cold", "three cold gets in turn",
-                                                "prefetch of three and gets", "prefetch of three, time, gets",
-                                                "read 64 KiB, cold"};
+    enum { ALL = WAYS + 2 };
+    static const char *const names[ALL] = {"get 64 KiB, cold",
+                                           "three cold gets in turn",
+                                           "prefetch of three and gets",
+                                           "prefetch of three, time, gets",
+                                           "read 64 KiB, cold",
+                                           "read 1 MiB, cold"};
     const int32_t n = g->o->runs * 10 < BENCH_RUNS_MAX ? g->o->runs * 10 : BENCH_RUNS_MAX;
     const squish_alloc a = sq_alloc_default();
     sq_io *io = NULL;
     sq_direct file;
     squish_status st = SQUISH_OK;
     SQ_TRY(sq_os_direct_open(&file, g->path, false, err));
-    void *block = sq_os_reserve(UNIT);
-    double *v = sq_alloc_new(&a, (WAYS + 1) * (size_t)n * sizeof *v);
+    void *block = sq_os_reserve(BLOCK);
+    double *v = sq_alloc_new(&a, ALL * (size_t)n * sizeof *v);
     if (!v || !block) {
         st = sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory");
         goto fail;
     }
     SQ_GUARD(open_pool(g, 6, &io, err));
     for (int32_t r = 0; r < n; r++)
-        for (int i = 0; i <= WAYS; i++) {
-            const int w = (r + i) % (WAYS + 1);
+        for (int i = 0; i < ALL; i++) {
+            const int w = (r + i) % ALL;
             if (w < WAYS)
                 SQ_GUARD(cold_once(g, io, (way)w, &v[w * n + r], err));
             else
-                SQ_GUARD(read_once(g, &file, block, &v[w * n + r], err));
+                SQ_GUARD(read_once(g, &file, block, w == WAYS ? UNIT : BLOCK, &v[w * n + r], err));
         }
-    for (int w = 0; w <= WAYS; w++)
+    for (int w = 0; w < ALL; w++)
         SQ_GUARD(bench_row(g->rows, names[w], "us", v + w * n, n, NAN, BENCH_SMALL_IS_GOOD, err));
 fail:
     sq_io_free(io);
     sq_os_direct_close(&file);
-    if (block) sq_os_release(block, UNIT);
-    sq_alloc_free(&a, v, (WAYS + 1) * (size_t)n * sizeof *v);
+    if (block) sq_os_release(block, BLOCK);
+    sq_alloc_free(&a, v, ALL * (size_t)n * sizeof *v);
     return st;
 }
 
@@ -378,7 +385,7 @@ fail:
     return st;
 }
 
-squish_status bench_agile(const bench_options *o, json_t *rows, squish_error *err) {
+static squish_status measure(const bench_options *o, bool steps_too, json_t *rows, squish_error *err) {
     const squish_alloc a = sq_alloc_default();
     squish_model_options mo = squish_model_options_default();
     squish_model_info info;
@@ -401,10 +408,20 @@ squish_status bench_agile(const bench_options *o, json_t *rows, squish_error *er
     const uint64_t bytes = file.bytes;
     sq_os_direct_close(&file);
     SQ_GUARD(take_gets(g, bytes, err));
-    SQ_GUARD(take_steps(g, m, "token", 1, err));
-    SQ_GUARD(take_steps(g, m, "prompt of 64", PIECE, err));
+    if (steps_too) {
+        SQ_GUARD(take_steps(g, m, "token", 1, err));
+        SQ_GUARD(take_steps(g, m, "prompt of 64", PIECE, err));
+    }
 fail:
     squish_model_close(m);
     sq_alloc_free(&a, g, sizeof *g);
     return st;
+}
+
+squish_status bench_agile(const bench_options *o, json_t *rows, squish_error *err) {
+    return measure(o, true, rows, err);
+}
+
+squish_status bench_agile_gets(const bench_options *o, json_t *rows, squish_error *err) {
+    return measure(o, false, rows, err);
 }
