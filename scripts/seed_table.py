@@ -3,7 +3,7 @@
 measurement of ours in results/. A figure of ours is never typed here: each row names, by a pattern, the row of results/ that holds it.
 Called by scripts/targets.py.
 
-A row is (what, reported, pattern of our row or None, model or shape, command that fills it, remark)."""
+A row is (what, reported, pattern of our row, or several that are joined, or None, model or shape, command that fills it, remark)."""
 import re
 
 REAL_NAME = "SmolLM2-135M-Instruct (Q4_1)"  # rows of scripts/targets_live.py begin so
@@ -36,6 +36,10 @@ def speed(m):
     return f"make bench-peers SHAPES={m}"
 
 
+BYTES = {kv: [r"^1\.5B shape, f16: bytes a token", rf"^1\.5B shape, {kv}: bytes a token"] for kv in ("q4", "q2")}
+MIX = r"^MixKVQ: channels of a head of 64"
+PM = r"^PM-KVQ: tokens of 4,096"
+AGILE, AGILE_OF = "scripts/targets_agile.py MODEL.sqw", "14B shape"
 NOT_YET = "not measured yet"
 TABLES = [
     ("At a glance", [
@@ -48,10 +52,11 @@ TABLES = [
         ("TTFT (14B INT2)", "1,345 ms, collapsed", r"2 bits and sabotaged 4 bits refused", "squish-tiny", "build/tests/e2e/test_collapse",
          "a build of 2 bits that collapsed is refused, not timed"),
         ("Decode (1.5B)", "18.9 tok/s, later 7.5", DECODE["1.5b"], "1.5B shape, INT4", speed("1.5b"), "2 cores"),
-        ("KV cache memory", "4x compressed", r"^kv, .*bytes a token.*q4", "1.5B shape", "squish bench kv 1.5b.sqw", "--kv q4"),
+        ("KV cache memory", "4x compressed", BYTES["q4"], "1.5B shape", "squish bench kv 1.5b.sqw --at 8192,16384", "f16 and --kv q4"),
         ("Grammar: constrain, a token", "5.5 us", r"grammar, mask, median", "Qwen2's vocabulary", "make bench-grammar", "three schemas"),
         ("Grammar: advance, a token", "0.94 us", r"grammar, advance, median", "Qwen2's vocabulary", "make bench-grammar", ""),
-        ("MoE routing overhead", "570 us lookahead, 91 % hits", None, "-", "-", "guesses beside the router, which always runs: docs/lookahead.md and docs/targets.md"),
+        ("MoE routing overhead", "570 us lookahead, 91 % hits", [r"^guesses of a layer at 128 experts, .*router: time", r"experts of the tokens before: strict recall"],
+         "qwen3-30b-a3b shape; squish-tiny-moe", "squish bench moe MODEL", "guesses beside the router, which always runs (docs/lookahead.md)"),
     ] + accuracy("qwen2.5-1.5b", four("73.5 %, later 73.5 %", "62.0 %, later 63.0 %", "76.5 %, later 76.5 %", "67.0 %, later 66.0 %"))),
     ("Model comparison", [
         ("1.5B: load, tok/s, disk", "0.4 s, 18.9, 2.9 GB of 2.9 GB", DECODE["1.5b"], "1.5B shape, INT4", speed("1.5b"), "load: above"),
@@ -73,9 +78,9 @@ TABLES = [
     ("14B: accuracy", accuracy("qwen2.5-14b", four("82.5 % +-2.7", "73.0 % +-3.1", "82.0 % +-2.7", "79.0 % +-2.9"))),
     ("7B against 14B", accuracy("qwen2.5-14b", four("75.0 to 82.5: +7.5", "69.5 to 73.0: +3.5", "83.5 to 82.0: -1.5", "72.5 to 79.0: +6.5"))),
     ("14B in 2 bits", [
-        ("Disk", "7.7 GB to 4.3 GB", None, "14B shape, INT2", "squish compress 14b --bits 2", ""),
-        ("Load", "5.93 s to 3.25 s", None, "14B shape, INT2", load("14b"), ""),
-        ("TTFT", "1,008 ms to 1,345 ms", None, "14B shape, INT2", speed("14b"), ""),
+        ("Disk", "7.7 GB to 4.3 GB", r"^14B shape, INT2: bytes on disk", "14B shape, INT2", "scripts/targets_seed.py --part int2", ""),
+        ("Load", "5.93 s to 3.25 s", r"^14B shape, INT2: warm open to ready", "14B shape, INT2", "scripts/targets_seed.py --part int2-speed", "warm"),
+        ("TTFT", "1,008 ms to 1,345 ms", r"^14B shape, INT2: first token after 128", "14B shape, INT2", "scripts/targets_seed.py --part int2-speed", "2 cores"),
         ("Decode", "1.2 tok/s to 0.6 tok/s", r"speed, 1\.5b shape: decode, 2-bit", "1.5B shape, INT2", speed("1.5b"), "faster than 4 bits, as it reads less"),
         ("Output", "coherent to loops", r"2 bits and sabotaged 4 bits refused", "squish-tiny", "build/tests/e2e/test_collapse", "such a build is refused by measurement"),
     ]),
@@ -123,6 +128,9 @@ TABLES = [
         ("INT4 encoder", "mlx_lm.convert", r"encode int4 rtn, bf16 in memory", "bf16 in memory", "squish bench quant --runs 20", "the same codes as MLX"),
         ("Bytes a weight, 4 bits", "0.5", r"14B shape, INT4: bytes on disk", "14B shape", "scripts/targets_weights.py --part memory", "4.5 bits, scales included"),
         ("Bytes a weight, 8 bits", "1.08", r"INT8 group 64: cosine of all tensors", "squish-tiny", "squish fidelity squish-tiny --tier q8", "8.5 bits, a scale per 64"),
+        ("Compressed format", "squish_4bit, of MLX", None, "-", "docs/format-sqw.md", "one .sqw file a tier; `squish export --to mlx` writes the other's folder"),
+        ("Large-model path", "mlx_lm.convert(q_bits=4, q_group_size=64)", None, "-", "squish compress MODEL", "4 bits in groups of 64, streamed: memory does not grow with the model"),
+        ("Small-model path", "npy folder in 8 bits, and tier 1", None, "-", "squish compress MODEL --tier q8,1,2,3", "the same tiers, for who asks for them"),
         ("Scales", "f32, one a row", None, "-", "docs/format-sqw.md", "per group of 64; --group 0 gives one a row"),
         ("Kept as they are", "embedding, norms, head", None, "-", "docs/forge.md", "norms and biases; tables are quantised"),
     ]),
@@ -138,8 +146,8 @@ TABLES = [
         ("Unused tiers deleted", "34.7 GB", r"plan, gc, --drop-source", "squish-tiny", "squish gc MODEL --keep 0 --drop-source", ""),
     ]),
     ("Commands", [
-        ("run_poc.py --skip-download --skip-reference", "about 19 s", r"^squish poc", "squish-tiny", "squish poc --skip-download --skip-reference", ""),
-        ("run_poc.py ... --skip-convert", "0.33 s", r"^squish poc", "squish-tiny", "squish poc --skip-download --skip-reference --skip-convert", ""),
+        ("run_poc.py --skip-download --skip-reference", "about 19 s", r"^squish poc --skip-download --skip-reference: ", "squish-tiny", "scripts/targets_seed.py --part poc", "the whole run, tier built anew"),
+        ("run_poc.py ... --skip-convert", "0.33 s", r"^squish poc --skip-download --skip-reference --skip-convert: ", "squish-tiny", "scripts/targets_seed.py --part poc", "load, cold and warm"),
         ("run_eval.py --tasks arc_easy,hellaswag --limit 200", "-", r"five tasks, limit 200, squish-tiny, tier source", "squish-tiny", "squish eval --tasks arc_easy,hellaswag --limit 200 --data DIR", ""),
         ("run_eval.py --tasks winogrande,piqa --limit 200", "-", r"five tasks, limit 200, squish-tiny, tier source", "squish-tiny", "squish eval --tasks winogrande,piqa --limit 200 --data DIR", ""),
         ("run_eval.py, five tasks, --no-limit", "several hours", r"squish-tiny, INT4: mean over 5 tasks", "squish-tiny", "squish eval --no-limit --data DIR", ""),
@@ -147,38 +155,51 @@ TABLES = [
     ("Wave 12: latency of modules", [
         ("PM-KVQ advance()", "14 us", r"^PM-KVQ: advance, a token", "-", "squish bench kv-votes", ""), ("PM-KVQ current_bits()", "0.4 us", r"^PM-KVQ: lookup", "-", "squish bench kv-votes", ""),
         ("MixKVQ assign_bits()", "72 us", r"^MixKVQ: assign", "-", "squish bench kv-votes", ""), ("MixKVQ quantize()", "712 us", r"^a vector of 128 sealed in 4 bits", "-", "squish bench kv-votes", "a vector of 128 in 4 bits, of a whole tile"),
-        ("MixKVQ dequantize()", "205 us", None, "-", "squish bench kv", "nothing to measure: codes are attended as they lie"),
-        ("CocktailKV store(), 512 tokens", "895 us", r"^CocktailKV: 512 tokens", "-", "squish bench kv-votes", ""), ("CocktailKV retrieve()", "187 us", None, "-", "squish bench kv", "nothing to measure: codes are attended as they lie"),
-        ("AgileIO cache hit", "3.5 us", None, "-", "-", "reading ahead of experts and layers is not built yet"), ("AgileIO prefetch_sequence() + get()", "297 us", None, "-", "-", "reading ahead of experts and layers is not built yet"),
+        ("MixKVQ dequantize()", "205 us", None, "-", "squish bench kv", "nothing to measure: codes are attended as they lie (last section)"),
+        ("CocktailKV store(), 512 tokens", "895 us", r"^CocktailKV: 512 tokens", "-", "squish bench kv-votes", ""), ("CocktailKV retrieve()", "187 us", None, "-", "squish bench kv", "nothing to measure: codes are attended as they lie (last section)"),
+        ("AgileIO cache hit", "3.5 us", r"^gets: get and read 64 KiB, warm", AGILE_OF, AGILE, "every byte of it read"),
+        ("AgileIO prefetch_sequence() + get()", "297 us", r"^gets: prefetch of three and gets at once", AGILE_OF, AGILE, "three units of 64 KiB, past the page cache"),
         ("MiLo quantize(), 128 x 256", "99 ms", r"milo 128x256 time", "fresh matrices", "squish bench quant --runs 20", ""),
         ("MiLo pack_int3(), 8,192 values", "4.2 ms", r"pack 8192 int3", "-", "squish bench quant --runs 20", "")]),
     ("Wave 12: cache compression (MixKVQ)", [
-        ("FP16 channels", "6 of 64", r"^PM-KVQ, MixKVQ and CocktailKV in engines", "-", "build/tests/e2e/test_kv_votes", ""), ("INT4 channels", "26 of 64", r"^PM-KVQ, MixKVQ and CocktailKV in engines", "-", "build/tests/e2e/test_kv_votes", ""),
-        ("INT2 channels", "32 of 64", r"^PM-KVQ, MixKVQ and CocktailKV in engines", "-", "build/tests/e2e/test_kv_votes", ""),
-        ("All 64 channels", "4.12 bits", r"^kv, .*bits.*mix", "-", "squish bench wave12", "")]),
+        ("FP16 channels", "6 of 64", MIX, "-", "build/tests/e2e/test_kv_votes", ""), ("INT4 channels", "26 of 64", MIX, "-", "build/tests/e2e/test_kv_votes", ""),
+        ("INT2 channels", "32 of 64", MIX, "-", "build/tests/e2e/test_kv_votes", ""),
+        ("All 64 channels", "4.12 bits", MIX, "squish-tiny", "build/tests/e2e/test_kv_votes", ""),
+        ("Memory of keys and values", "3.9x less", r"windows of 4,096, mix beside q2: KL", "squish-tiny", "squish bench kv squish-tiny --text FILE", "of all that is kept, open tiles included"),
+        ("CocktailKV: chunks in FP16, INT4, INT2", "2, 6, 8 of 16", r"^CocktailKV: chunks of 16", "squish-tiny", "build/tests/e2e/test_kv_votes", "")]),
     ("Wave 12: MiLo, 3 bits", [
         ("64 x 128, rank 8", "14.7 dB", r"milo 64x128 rank 8", "fresh Gaussian matrices", "squish bench quant --runs 20", ""),
         ("128 x 256, rank 8", "13.9 dB", r"milo 128x256 rank 8", "fresh Gaussian matrices", "squish bench quant --runs 20", ""),
         ("256 x 512, rank 8", "13.5 dB", r"milo 256x512 rank 8", "fresh Gaussian matrices", "squish bench quant --runs 20", "")]),
     ("AgileIO", [
-        ("Cold read, 64 kB", "89 us", None, "-", "-", "reading ahead of experts and layers is not built yet"), ("Cold read, 1 MB", "126 us", None, "-", "-", "reading ahead of experts and layers is not built yet"),
-        ("Warm read", "3.5 us, 25x", None, "-", "-", "reading ahead of experts and layers is not built yet"), ("Three files fetched ahead", "297 us, cold 274 us", None, "-", "-", "reading ahead of experts and layers is not built yet")]),
+        ("Cold read, 64 kB", "89 us", r"^gets: read 64 KiB, cold", AGILE_OF, AGILE, "past the page cache"), ("Cold read, 1 MB", "126 us", r"^gets: read 1 MiB, cold", AGILE_OF, AGILE, "past the page cache"),
+        ("Warm read", "3.5 us, 25x", [r"^gets: get and read 64 KiB, warm", r"^gets: cold read of 64 KiB over a warm get"], AGILE_OF, AGILE, "the second: a cold read over a get that reads nothing"),
+        ("Three files fetched ahead", "297 us, cold 274 us", [r"^gets: prefetch of three and gets at once", r"^gets: the same calls with time between"], AGILE_OF, AGILE, "of three cold gets in turn: at once, and with something to do between")]),
     ("PM-KVQ: bits over 4,096 steps", [
-        ("FP16", "256 steps, 6.2 %", r"^PM-KVQ, MixKVQ and CocktailKV in engines", "-", "build/tests/e2e/test_kv_votes", ""), ("INT8", "768, 18.8 %", r"^PM-KVQ, MixKVQ and CocktailKV in engines", "-", "build/tests/e2e/test_kv_votes", ""),
-        ("INT4", "3,072, 75.0 %", r"^PM-KVQ, MixKVQ and CocktailKV in engines", "-", "build/tests/e2e/test_kv_votes", ""), ("INT2", "0", r"^PM-KVQ, MixKVQ and CocktailKV in engines", "-", "build/tests/e2e/test_kv_votes", "")]),
+        ("FP16", "256 steps, 6.2 %", PM, "squish-tiny", "build/tests/e2e/test_kv_votes", ""), ("INT8", "768, 18.8 %", PM, "squish-tiny", "build/tests/e2e/test_kv_votes", ""),
+        ("INT4", "3,072, 75.0 %", PM, "squish-tiny", "build/tests/e2e/test_kv_votes", ""), ("INT2", "0", PM, "squish-tiny", "build/tests/e2e/test_kv_votes", ""),
+        ("Memory", "about 4.2x less", PM, "squish-tiny", "build/tests/e2e/test_kv_votes", "")]),
     ("Estimates from papers", [
-        ("Cache memory", "2.8 to 4.2x", r"^kv, .*bytes a token.*q4", "1.5B shape", "squish bench kv 1.5b.sqw", ""),
+        ("Cache memory", "2.8 to 4.2x", BYTES["q4"], "1.5B shape", "squish bench kv 1.5b.sqw --at 8192,16384", "f16 and --kv q4"),
         ("Attention", "2.1 to 5x", r"Sparge over exact, planted keys", "1.5B shape, 8,192 tokens", "squish bench attention 1.5b.sqw --at 8192", "one layer"),
         ("Attention, SageAttn alone", "2.1x", r"attention, 8,192 tokens, 1\.5B shape: Sage over exact", "1.5B shape, 8,192 tokens", "squish bench attention 1.5b.sqw --at 8192", "one layer"),
-        ("Context at the same memory", "longer", r"^kv, .*bytes a token.*q2", "1.5B shape", "squish plan MODEL", ""),
+        ("Context at the same memory", "longer", BYTES["q2"], "1.5B shape", "squish bench kv 1.5b.sqw --at 8192,16384", "f16 and --kv q2"),
         ("Weights", "5.3x smaller", r"INT3: perplexity ratio with compensators", "squish-tiny, INT3", "scripts/targets_weights.py --part methods", "4.9 bits with rank, tables in 8 bits"),
-        ("Prefetch", "40 to 60 % of latency", None, "-", "-", "reading ahead of experts and layers is not built yet"),
-        ("Bits a channel", "4.1", r"^kv, .*bits.*mix", "-", "squish bench wave12", "")]),
+        ("Prefetch", "40 to 60 % of latency", [r"^half, d14-c: reads hidden", r"^half, moe-c: reads hidden"], "14B shape; 30B-A3B shape; half the memory they want", AGILE, "hidden behind computing"),
+        ("Bits a channel", "4.1", MIX, "squish-tiny", "build/tests/e2e/test_kv_votes", "")]),
     ("Wave 12: accuracy", accuracy("qwen2.5-1.5b", four("73.5 %, +-0", "62.0 %, +-0", "76.5 %, +-0", "67.0 %, +-0"))),
     ("Wave 12: command lines", [
         ("squish run --model qwen3-8b --pm-kvq --mix-kvq --cocktail-kv --agile-io --milo --sage-attention --sparge-attn", "-", r"^seed command: qwen3-8b", "qwen3-8b shape", "the line itself", ""),
         ("squish run --model qwen2.5-7b --pm-kvq --mix-kvq", "-", r"^seed command: qwen2\.5-7b", "7B shape", "the line itself", "")]),
 ]
+
+TABLES.append(("Claims of its history (no table of its own)", [
+    ("INT8 attention kernel", "1.71 to 1.87x", r"^1\.5B shape, attention of a decoded token behind 8192, q8", "1.5B shape", "squish bench kv 1.5b.sqw", "on 8-bit codes, against f16"),
+    ("Codec of the cache", "204.8x", [r"prefixes as codes: bytes against f16", r"two stages of codes: KL to f16"], "squish-tiny", "scripts/targets_kv_store.py --part codec", "what a model can still answer from"),
+    ("Prefix reuse", "delta-only prefill", r"^server, 1\.5b shape: time to the first token, 512 known and 8 new", "1.5B shape", "make bench-server PART=prefix", ""),
+    ("HydraSpec: draft", "1.3 ms", r"^1\.5B shape: a draft of four heads", "1.5B shape", "scripts/targets_spec.py", ""),
+    ("Speculation", "28 to 45 tok/s projected", r"^1\.5B shape: tokens a second at the acceptance of squish-tiny's heads", "1.5B shape", "scripts/targets_spec.py", ""),
+]))
 
 UNREPRODUCED = [
     ("\"+-0 %\" of accuracy with Wave 12 on", "the scoring of the first program called the plain model, to which none of those modules was attached; "
@@ -191,8 +212,25 @@ UNREPRODUCED = [
     ("First-token agreement by words", "the first program compared words; ours compares token ids"),
     ("25x of a \"warm read\"", "a lookup in a table of the program against a read of a file: not the same work"),
     ("14B and 7B on 16 GB of Apple silicon", "no such machine; rows above are random weights in the same shapes on the machine named beside them"),
+    ("Reading back: MixKVQ dequantize(), CocktailKV retrieve()", "attention reads the codes as they lie; a cache written out in 16 bits before it is attended to would take the "
+     "memory that was to be saved, so there is no such step to time; what attention on codes costs: `squish bench kv`"),
+    ("Ollama and mlx-lm at 7B, their times to load", "neither of Ollama's programs nor a Metal device is on the machines that measured; `squish bench eoe --peer NAME=URL` asks a "
+     "server that runs, and mlx-lm's 4-bit folder is measured on the CPU"),
+    ("\"INT2 slower than INT4\"", "an effect of loops and of a machine that swapped; a model of 2 bits reads less and decodes faster here, where it is natively ternary or the "
+     "check lets it pass"),
     ("222 modules", "a count of files, most of which nothing called; a feature here is one that runs inside `squish run` and `squish serve`"),
 ]
+
+
+def found_rows(newest, patterns):
+    """The newest row of each pattern; none where one of them has none."""
+    found = []
+    for pattern in [patterns] if isinstance(patterns, str) else patterns or []:
+        rows = [v for k, v in newest.items() if re.search(pattern, k)]
+        if not rows:
+            return []
+        found.append(rows[-1])
+    return found
 
 
 def page(newest):
@@ -207,16 +245,16 @@ def page(newest):
     for title, rows in TABLES:
         lines += [f"## {title}\n", "| | reported | here | model or shape | command | date, machine |", "|---|---|---|---|---|---|"]
         for what, reported, pattern, model, command, remark in rows:
-            found = [v for k, v in newest.items() if pattern and re.search(pattern, k)]
+            found = found_rows(newest, pattern)
             if found:
-                r, result = found[-1]
-                here, where = r["value"], f"{result['date']}, {result['machine']}"
+                here = "; ".join(r["value"] for r, _ in found)
+                where = "; ".join(dict.fromkeys(f"{result['date']}, {result['machine']}" for _, result in found))
                 filled += 1
+            elif not pattern and remark:  # nothing that could be measured, and why
+                here, where, remark = remark, "", ""
             else:
                 here, where = NOT_YET, ""
                 empty += 1
-            if not pattern and remark:
-                here, remark = remark, ""  # nothing that could be measured, and why
             said = "-" if command == "-" else f"`{command}`"
             lines.append(f"| {what} | {reported} | {here}{'; ' + remark if remark else ''} | {model} | {said} | {where} |")
         lines.append("")

@@ -7,6 +7,7 @@
 Parts: tests, cost, memory, quality (all of them unless named). Memory and quality need a text that squish-tiny has not seen
 (--text, or $SQUISH_TESTDATA/data/heldout-prose.txt), of which the first N bytes are read for quality; without one they are left out.
 --shape: for memory, four layers of the 1.5B shape (scripts/make_shape.py --layers 4 makes them)."""
+import re
 import tempfile
 
 import targets
@@ -16,8 +17,25 @@ from targets_weights import answer
 KL = {"q8": 1e-4, "k8v4": 5e-4, "q4": 1.5e-3, "q2": 0.03}
 
 
+def shares(build):
+    """What the ladders of the first report keep in how many bits, out of running engines."""
+    program = f"{build}/tests/e2e/test_kv_votes"
+    _, out = targets.run(program)
+    rows = []
+    for name, bar, pattern, said in (
+            ("PM-KVQ: tokens of 4,096 in 16, 8, 4 and 2 bits", "256, 768, 3072, 0", r"^pm: (\d+) (\d+) (\d+) (\d+) tokens, (\S+)x$",
+             "{0}, {1}, {2}, {3}; {4}x fewer bytes than f16, scales and headers included"),
+            ("MixKVQ: channels of a head of 64 in 16, 4 and 2 bits", "6, 26, 32", r"^mix: (\d+) (\d+) (\d+) of 64, (\S+) bits a channel, (\S+) with",
+             "{0}, {1}, {2}; {3} bits a channel, {4} with scales and headers"),
+            ("CocktailKV: chunks of 16 in 16, 4 and 2 bits", "2, 6, 8", r"^cocktail: (\d+) (\d+) (\d+) of 16$", "{0}, {1}, {2}")):
+        found = re.search(pattern, out, re.M)
+        got = ", ".join(found.groups()[: bar.count(",") + 1]) if found else "FAILED"
+        rows.append(row(name, bar, said.format(*found.groups()) if found else got, got == bar, "build/tests/e2e/test_kv_votes"))
+    return rows
+
+
 def tests(build):
-    return [targets.passes(build, program, name, bar) for program, name, bar in (
+    return shares(build) + [targets.passes(build, program, name, bar) for program, name, bar in (
         ("unit/test_kv_rules", "options of the cache that do not go together, R1 to R17 one by one", "refused by both names"),
         ("prop/test_kernels_codes", "sealed tiles and their shrinking, every ISA against scalar, shrinking against sealing", "equal bits; <= 5 % more error from 8 bits, 9 % from 4"),
         ("unit/test_be_mix", "MixKVQ: classes, order, what is exact and what within half a step", "as the format says"),

@@ -91,6 +91,7 @@ static void cocktail_keeps_2_6_8_of_16(void **state) {
         squish_kv_census c;
         read_prompt(&a, prose.ids, 640); /* 16 tiles and the residual */
         squish_seq_get_census(a.s, &c);
+        if (!embed) printf("cocktail: %d %d %d of 16\n", c.chunks[2], c.chunks[1], c.chunks[0]);
         assert_true(c.chunks[0] == 8 && c.chunks[1] == 6 && c.chunks[2] == 2);
         assert_int_equal(c.tokens[0], 64 + 128);
         assert_int_equal(c.tokens[2], 192);
@@ -117,6 +118,10 @@ static void mix_keeps_6_26_32_of_64(void **state) {
         const uint8_t *order = page + sizeof h;
         uint64_t seen = 0;
         for (int32_t i = 0; i < 64; i++) seen |= (uint64_t)1 << order[i];
+        if (mixed == 0)
+            printf("mix: %d %d %d of 64, %.3f bits a channel, %.2f with scales and headers\n", c.high,
+                   c.mid, c.low, (16 * c.high + 4 * c.mid + 2 * c.low) / 64.0,
+                   8.0 * (double)sq_kv_key_bytes(h.k_fmt, h.d) / (64 * SQ_KV_TILE_TOKENS));
         assert_true(c.high == 6 && c.mid == 26 && c.low == 32 && seen == UINT64_MAX);
         mixed++;
     }
