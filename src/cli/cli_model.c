@@ -82,6 +82,7 @@ static squish_status build_once(cli *c, const char *path, squish_compress_option
         o->progress_user = c;
         o->threads = (int32_t)cli_int(c, OPT_THREADS);
         o->resume = true;
+        o->allow_collapsed = cli_flag(c, OPT_ALLOW_COLLAPSED);
         st = compress_or_wait(c, path, o, &r, err);
         if (st == SQUISH_OK && !r.reused)
             cli_note(c, "compressed to %s (%s, %.1f s, once)", r.file, cli_bytes(r.bytes, size), r.seconds);

@@ -202,6 +202,44 @@ static void milo_is_built_once_and_runs_in_place_of_a_tier(void **state) {
     refuse(1, "$S run --milo $T/mi/m-compressed/milo hi", "is none");
 }
 
+/* Noise in place of weights, large and of both signs: its few bits have little to do with it. */
+static void write_noise(const char *name) {
+    char path[512];
+    uint8_t head[8] = {0}, pair[2];
+    uint64_t rng = 20;
+    snprintf(path, sizeof path, "%s/%s", cli_folder, name);
+    FILE *f = fopen(path, "r+b");
+    assert_non_null(f);
+    assert_int_equal(fread(head, 1, 8, f), 8);
+    const long from = 8 + (long)(head[0] | head[1] << 8 | head[2] << 16);
+    fseek(f, 0, SEEK_END);
+    const long end = ftell(f);
+    fseek(f, from, SEEK_SET);
+    for (long at = from; at + 2 <= end; at += 2) {
+        const uint64_t x = (rng = rng * 6364136223846793005u + 1442695040888963407u) >> 32;
+        pair[0] = (uint8_t)x, pair[1] = (uint8_t)(0x3F | (x >> 8 & 0x80)); /* bf16 */
+        fwrite(pair, 1, 2, f);
+    }
+    assert_int_equal(fclose(f), 0);
+}
+
+static void a_tier_that_run_makes_is_kept_though_useless_where_that_is_allowed(void **state) {
+    (void)state;
+    assert_int_equal(sh("mkdir -p $T/no/m && cd models/squish-tiny && cp *.json *.safetensors $T/no/m && "
+                        "sed -i 's/\"num_hidden_layers\": *8/\"num_hidden_layers\": 1/' $T/no/m/config.json")
+                         ->status,
+                     0);
+    for (int i = 1; i <= 4; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "no/m/model-%05d-of-00004.safetensors", i);
+        write_noise(name);
+    }
+    refuse(4, "$S run --milo $T/no/m hi -n 4", "--allow-collapsed");
+    const cli_result *r = sh("$S run --milo --allow-collapsed $T/no/m hi -n 4 --temp 0");
+    assert_int_equal(r->status, 0);
+    assert_non_null(strstr(r->err, "compressed to "));
+}
+
 static void an_open_address_without_a_key_is_refused_before_models_are_looked_at(void **state) {
     (void)state;
     folder("open");
@@ -316,6 +354,7 @@ int main(void) {
         cmocka_unit_test(a_read_only_place_puts_the_tier_into_the_store),
         cmocka_unit_test(a_checkpoint_is_compressed_once_beside_itself),
         cmocka_unit_test(milo_is_built_once_and_runs_in_place_of_a_tier),
+        cmocka_unit_test(a_tier_that_run_makes_is_kept_though_useless_where_that_is_allowed),
         cmocka_unit_test(an_open_address_without_a_key_is_refused_before_models_are_looked_at),
         cmocka_unit_test(text_that_is_not_utf8_is_refused_as_such),
         cmocka_unit_test(an_empty_prompt_is_wrong_usage),
