@@ -58,12 +58,13 @@ BLOCK __m512i pairs_i8(__m512i magnitude, __mmask64 below, __m512i x) {
 
 #endif
 
-/* dot[i] += LINES lines of operands times codes of token i, half of them at q, half at q + gap. Lines are
- * held while token after token uses them: with the tokens inside, each quad would need a pointer of its own,
- * and 8 of those do not fit the integer registers. i8: operands are of 8 bits. */
+/* add_lines: dot[i] += LINES lines of operands times codes of token i, half of them at q, half at q + gap.
+ * Lines are held while token after token uses them: with the tokens inside, each quad would need a pointer of
+ * its own, and 8 of those do not fit the integer registers. i8: operands are of 8 bits. */
+#if VNNI
+
 BLOCK void add_lines(bool i8, int N, const __m512i v[LINES], const int8_t *q, size_t ld, size_t gap,
                      __m512i *dot) {
-#if VNNI
     (void)i8;
     for (int i = 0; i < N; i++) {
         const int8_t *qi = q + (size_t)i * ld;
@@ -71,22 +72,12 @@ BLOCK void add_lines(bool i8, int N, const __m512i v[LINES], const int8_t *q, si
         for (int c = 0; c < LINES; c++)
             dot[i] = _mm512_dpbusd_epi32(dot[i], v[c], quad(qi + 4 * c + (c < LINES / 2 ? 0 : gap)));
     }
+}
+
 #else
-    UNROLL
-    for (int c0 = 0; i8 && c0 < LINES; c0 += LINES / 2) { /* masks of all lines are more than there are */
-        __m512i magnitude[LINES / 2];
-        __mmask64 below[LINES / 2];
-        UNROLL
-        for (int c = 0; c < LINES / 2; c++)
-            magnitude[c] = _mm512_abs_epi8(v[c0 + c]), below[c] = _mm512_movepi8_mask(v[c0 + c]);
-        for (int i = 0; i < N; i++) {
-            const int8_t *qi = q + (size_t)i * ld + 4 * c0 + (c0 ? gap : 0);
-            UNROLL
-            for (int c = 0; c < LINES / 2; c++)
-                dot[i] = widen(dot[i], pairs_i8(magnitude[c], below[c], quad(qi + 4 * c)));
-        }
-    }
-    for (int i = 0; !i8 && i < N; i++) {
+
+BLOCK void add_low(int N, const __m512i v[LINES], const int8_t *q, size_t ld, size_t gap, __m512i *dot) {
+    for (int i = 0; i < N; i++) {
         const int8_t *qi = q + (size_t)i * ld;
         __m512i s = _mm512_maddubs_epi16(v[0], quad(qi));
         UNROLL
@@ -95,8 +86,34 @@ BLOCK void add_lines(bool i8, int N, const __m512i v[LINES], const int8_t *q, si
                 s, _mm512_maddubs_epi16(v[c], quad(qi + 4 * c + (c < LINES / 2 ? 0 : gap))));
         dot[i] = widen(dot[i], s);
     }
-#endif
 }
+
+/* Half of the lines: masks of all are more than there are. */
+BLOCK void add_half_i8(int N, const __m512i *v, const int8_t *q, size_t ld, __m512i *dot) {
+    __m512i magnitude[LINES / 2];
+    __mmask64 below[LINES / 2];
+    UNROLL
+    for (int c = 0; c < LINES / 2; c++)
+        magnitude[c] = _mm512_abs_epi8(v[c]), below[c] = _mm512_movepi8_mask(v[c]);
+    for (int i = 0; i < N; i++) {
+        const int8_t *qi = q + (size_t)i * ld;
+        UNROLL
+        for (int c = 0; c < LINES / 2; c++)
+            dot[i] = widen(dot[i], pairs_i8(magnitude[c], below[c], quad(qi + 4 * c)));
+    }
+}
+
+BLOCK void add_lines(bool i8, int N, const __m512i v[LINES], const int8_t *q, size_t ld, size_t gap,
+                     __m512i *dot) {
+    if (i8) {
+        add_half_i8(N, v, q, ld, dot);
+        add_half_i8(N, v + LINES / 2, q + 4 * (LINES / 2) + gap, ld, dot);
+    } else {
+        add_low(N, v, q, ld, gap, dot);
+    }
+}
+
+#endif
 
 /* dot[i] = codes of the record times q[i * ld .. +64), exact. */
 BLOCK void dots_i4(int N, const uint8_t *record, const int8_t *q, size_t ld, __m512i *dot) {
