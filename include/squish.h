@@ -508,6 +508,8 @@ typedef struct {
     squish_spec_mode mode;
     int32_t guesses;           /* in a step: 0: as many as pay, by what was measured; 1..31: always so many,
                                   where there is something to guess */
+    int32_t branches;          /* other ways to go on that are tried beside these in the same step: 0: none;
+                                  -1: as many as pay; 1..3: always so many, where there are any */
 } squish_spec;
 
 typedef struct {
@@ -558,6 +560,7 @@ typedef struct {
     int32_t forced_tokens; /* of the completion: the only ones a grammar left, so no step was made for them */
     int32_t checked_tokens; /* drawn without their mask, which was not there yet, and shown to the grammar */
     int32_t guessed_tokens, right_tokens; /* speculation: tried, and of these, kept */
+    int32_t aside_tokens;                 /* of those that were kept, those of side branches */
     int64_t seed;
     double prefill_ms, ttft_ms, decode_ms; /* decode_ms: from the first token to the last */
     double prefill_tok_s, decode_tok_s;    /* 0 where there is nothing to divide */

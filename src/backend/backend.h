@@ -99,6 +99,8 @@ typedef struct {
     uint8_t *const *sealed; /* the same of sealed pages, read as sq_kv_sealed_tiles says; NULL: all is open */
     const uint8_t *reads; /* host table: how tile t is read, SQ_KV_READ_; then headers of sealed pages say in
                              which formats. NULL: as sq_kv_sealed_tiles says, in those of the layer */
+    int32_t lead, lead_row0; /* rows [lead_row0, lead_row0 + lead) of the step, of another segment, are stored
+                                here too, in the slots before pos0 */
 } sq_attn_seg;
 
 /* A tile to be sealed before its layer attends. */

@@ -27,6 +27,7 @@ typedef struct {
     int32_t n_segs;
     sq_rows *q, *k;
     const sq_rows *v;
+    bool leads; /* some segment has rows of another */
 } prepare_ctx;
 
 static const sq_attn_seg *seg_of(const sq_attn_seg *segs, int32_t n, int32_t row) {
@@ -66,6 +67,20 @@ static void put(const sq_kernels *k, const sq_attn_shape *s, const float *kr, co
     (s->kv_f32 ? k->kv_put_f32 : k->kv_put_f16)(kp, vp, dp, slot, ktile, vtile);
 }
 
+/* Keys and values of a row, rotated, into slot `pos` of a segment's sequence. */
+static void store_row(const prepare_ctx *c, int32_t row, const sq_attn_seg *seg, int32_t pos) {
+    const sq_attn_shape *s = c->s;
+    const int32_t d = s->head_dim;
+    uint8_t *page = seg->pages[pos / SQ_KV_TILE];
+    const float *kr = c->k->f + (size_t)row * sq_rows_ld(c->k);
+    const float *vr = c->v->f + (size_t)row * sq_rows_ld(c->v);
+    for (int32_t h = 0; h < s->n_kv_heads; h++) {
+        uint8_t *head = page + (size_t)h * s->open.head_stride;
+        put(&c->b->k, s, kr + (size_t)h * d, vr + (size_t)h * d, pos % SQ_KV_TILE,
+            (uint16_t *)(head + s->open.k_off), (uint16_t *)(head + s->open.v_off));
+    }
+}
+
 static void prepare_item(void *ctx, int32_t row, int32_t thread) {
     (void)thread;
     const prepare_ctx *c = ctx;
@@ -77,22 +92,17 @@ static void prepare_item(void *ctx, int32_t row, int32_t thread) {
         head_rotate(k, s, q + (size_t)h * d, s->q_norm, row);
         for (int32_t i = 0; i < d; i++) q[h * d + i] *= s->scale;
     }
-    const sq_attn_seg *seg = seg_of(c->segs, c->n_segs, row);
-    const int32_t pos = seg->pos0 + row - seg->row0;
-    uint8_t *page = seg->pages[pos / SQ_KV_TILE];
     float *kr = c->k->f + (size_t)row * sq_rows_ld(c->k);
-    const float *vr = c->v->f + (size_t)row * sq_rows_ld(c->v);
-    for (int32_t h = 0; h < s->n_kv_heads; h++) {
-        head_rotate(k, s, kr + (size_t)h * d, s->k_norm, row);
-        uint8_t *head = page + (size_t)h * s->open.head_stride;
-        put(k, s, kr + (size_t)h * d, vr + (size_t)h * d, pos % SQ_KV_TILE,
-            (uint16_t *)(head + s->open.k_off), (uint16_t *)(head + s->open.v_off));
-    }
+    for (int32_t h = 0; h < s->n_kv_heads; h++) head_rotate(k, s, kr + (size_t)h * d, s->k_norm, row);
+    const sq_attn_seg *seg = seg_of(c->segs, c->n_segs, row);
+    store_row(c, row, seg, seg->pos0 + row - seg->row0);
+    for (int32_t i = 0, pos; c->leads && i < c->n_segs; i++)
+        if (sq_be_leads(&c->segs[i], row, &pos)) store_row(c, row, &c->segs[i], pos);
 }
 
 void sq_be_attn_prepare(sq_backend *b, const sq_attn_shape *s, const sq_attn_seg *segs, int32_t n_segs,
                         sq_rows *q, sq_rows *k, const sq_rows *v) {
-    prepare_ctx c = {b, s, segs, n_segs, q, k, v};
+    prepare_ctx c = {b, s, segs, n_segs, q, k, v, sq_be_any_leads(segs, n_segs)};
     sq_be_run(b, prepare_item, &c, q->m, q->m > 1 ? (int64_t)q->m * (q->cols + k->cols) * 8 : 0);
 }
 

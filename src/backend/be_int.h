@@ -103,6 +103,17 @@ static inline void sq_be_visible(const sq_attn_shape *s, int32_t p, int32_t *lo,
     *lo = s->window > 0 && p - s->window + 1 > 0 ? p - s->window + 1 : 0;
     *hi = p + 1;
 }
+/* Is the row one of another segment that is stored in this one too, and in which slot? */
+static inline bool sq_be_leads(const sq_attn_seg *seg, int32_t row, int32_t *slot) {
+    const int32_t at = row - seg->lead_row0;
+    *slot = seg->pos0 - seg->lead + at;
+    return at >= 0 && at < seg->lead;
+}
+static inline bool sq_be_any_leads(const sq_attn_seg *segs, int32_t n) {
+    int32_t i = 0;
+    while (i < n && segs[i].lead == 0) i++;
+    return i < n;
+}
 /* Query rows of one KV head and some tokens of a segment, gathered in a thread's s->q: row i * group + g. */
 typedef struct {
     const sq_attn_seg *seg;

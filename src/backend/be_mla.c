@@ -76,6 +76,7 @@ typedef struct {
     int32_t n_segs;
     sq_rows *q;
     const sq_rows *kva;
+    bool leads; /* some segment has rows of another */
 } prepare_ctx;
 
 /* One number for the cache: within its format's range, NaN as 0: a page outlives what is in it. */
@@ -111,13 +112,16 @@ static void prepare_item(void *ctx, int32_t row, int32_t thread) {
     c->b->k.rope_pairs(latent + s->rank, cs, sn, half);
     const sq_attn_seg *seg = c->segs;
     while (seg + 1 < c->segs + c->n_segs && row >= seg[1].row0) seg++;
-    const int32_t pos = seg->pos0 + row - seg->row0;
+    int32_t pos = seg->pos0 + row - seg->row0;
     store(s, latent, width, pos % SQ_KV_TILE, seg->pages[pos / SQ_KV_TILE] + s->k_off);
+    for (int32_t i = 0; c->leads && i < c->n_segs; i++)
+        if (sq_be_leads(&c->segs[i], row, &pos))
+            store(s, latent, width, pos % SQ_KV_TILE, c->segs[i].pages[pos / SQ_KV_TILE] + s->k_off);
 }
 
 void sq_be_mla_prepare(sq_backend *b, const sq_mla_shape *s, const sq_attn_seg *segs, int32_t n_segs,
                        sq_rows *q, const sq_rows *kva) {
-    prepare_ctx c = {b, s, segs, n_segs, q, kva};
+    prepare_ctx c = {b, s, segs, n_segs, q, kva, sq_be_any_leads(segs, n_segs)};
     sq_be_run(b, prepare_item, &c, q->m, q->m > 1 ? (int64_t)q->m * (q->cols + kva->cols) * 8 : 0);
 }
 

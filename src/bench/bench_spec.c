@@ -20,7 +20,7 @@ static squish_status rows_run(bench_speed *b, int32_t m, double *seconds, void *
     SQ_TRY(sq_seq_sync(b->s, b->prompt, SPEC_CTX, err));
     const uint64_t begin = sq_os_now_ns();
     for (int32_t t = 0; t < SPEC_STEPS; t++) {
-        SQ_TRY(sq_seq_try(b->s, b->prompt, 1, m - 1, err));
+        SQ_TRY(sq_seq_try(b->s, b->prompt, 1, m - 1, NULL, err));
         sq_seq_truncate(b->s, SPEC_CTX);
     }
     *seconds = (double)(sq_os_now_ns() - begin) / 1e9 / SPEC_STEPS;
@@ -61,7 +61,7 @@ static squish_status draft_rows(bench_speed *b, sq_sampler *sampler, json_t *row
         sq_heads_begin(run, b->s->hidden, &id, 1);
         for (int32_t i = 0; i < HEADS; i++) {
             float sure;
-            const int32_t at = sq_sampler_guess(sampler, sq_heads_logits(run), h->ids, h->n_ids, i, &sure);
+            const int32_t at = sq_sampler_guess(sampler, sq_heads_logits(run), h->ids, h->n_ids, -1, i, &sure);
             sq_heads_push(run, at < 0 ? 0 : h->ids[at]);
         }
         if (k >= 0) draft[k] = (double)(sq_os_now_ns() - begin) / 1e6;
@@ -171,7 +171,7 @@ static squish_status logic_rows(bench_speed *b, json_t *rows, squish_error *err)
                             &alloc, err));
     for (int32_t i = 0; i < HISTORY; i++) sq_ngram_accept(g, (i * i / 7) % 97);
     SQ_GUARD(sq_seq_sync(b->s, b->prompt, SPEC_CTX, err));
-    SQ_GUARD(sq_seq_try(b->s, b->prompt, 1, DRAWS - 1, err));
+    SQ_GUARD(sq_seq_try(b->s, b->prompt, 1, DRAWS - 1, NULL, err));
     const float *logits = sq_seq_logits(b->s);
     const size_t ld = sq_forward_logits_ld(b->e->f);
     for (int32_t run = 0; run < runs; run++) {
@@ -226,7 +226,7 @@ static const float temperatures[TEMPERATURES] = {0, 0.7f, 1};
 /* Of one temperature. */
 typedef struct {
     double ms[2]; /* of all answers, without and with, from the first token to the last */
-    int64_t tokens, guessed, right, answers, differ;
+    int64_t tokens, guessed, right, aside, answers, differ;
     double faster[BENCH_RUNS_MAX]; /* of each answer: time without over time with */
 } tally;
 
@@ -273,6 +273,7 @@ static squish_status answer(answers *a, int with, const squish_tokens *p, squish
     *ms = st.decode_ms;
     t->ms[with] += st.decode_ms;
     if (with) t->tokens += st.completion_tokens, t->guessed += st.guessed_tokens, t->right += st.right_tokens;
+    if (with) t->aside += st.aside_tokens;
     return status;
 }
 
@@ -303,11 +304,11 @@ static squish_status answers_row(tally *t, const char *name, float temperature, 
     snprintf(full, sizeof full, "%s, T %g", name, (double)temperature);
     SQ_TRY(bench_row(rows, full, "x", t->faster, n, NAN, BENCH_LARGE_IS_GOOD, err));
     json_t *more =
-        json_pack("{s:s, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I}", "bench", "spec answers", "speedup",
+        json_pack("{s:s, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I}", "bench", "spec answers", "speedup",
                   with > 0 ? without / with : 1, "tok_s", with > 0 ? drawn / with : 0, "tok_s_off",
                   without > 0 ? drawn / without : 0, "tokens_per_step", steps > 0 ? drawn / steps : 0,
-                  "guessed", (json_int_t)t->guessed, "right", (json_int_t)t->right, "answers",
-                  (json_int_t)t->answers, "differ", (json_int_t)t->differ);
+                  "guessed", (json_int_t)t->guessed, "right", (json_int_t)t->right, "aside",
+                  (json_int_t)t->aside, "answers", (json_int_t)t->answers, "differ", (json_int_t)t->differ);
     if (!more || json_object_update_new(json_array_get(rows, json_array_size(rows) - 1), more) != 0)
         return sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory");
     return SQUISH_OK;

@@ -293,7 +293,8 @@ void cli_close_session(cli_session *s) {
 }
 
 squish_spec cli_spec(const cli *c) {
-    squish_spec s = {.guesses = (int32_t)cli_int(c, OPT_SPEC_GUESSES)};
+    squish_spec s = {.guesses = (int32_t)cli_int(c, OPT_SPEC_GUESSES),
+                     .branches = (int32_t)cli_int(c, OPT_SPEC_BRANCHES)};
     squish_spec_from_name(cli_text(c, OPT_SPEC), &s.mode);
     return s;
 }

@@ -152,6 +152,16 @@ int32_t sq_kv_seq_length(const sq_kv_seq *s); /* positions reserved and not forg
 int32_t sq_kv_seq_slot(const sq_kv_seq *s, int32_t pos); /* of a position behind what was dropped */
 int32_t sq_kv_seq_column(const sq_kv_seq *s, int32_t tile);
 
+/* A side branch (kv_fork.c): an empty sequence becomes [0, pos) of another, and room for [pos, n). `from` has
+ * reserved for a step that was not run yet, of which it has written [0, written), written <= pos. Tiles before
+ * that of pos are shared; positions [pos - sq_kv_fork_lead(written, pos), pos) are the step's to write here
+ * too. Nothing is evicted for it. False: there is no room, and `to` is empty still. Not where tiles are voted
+ * on. */
+bool sq_kv_seq_fork(sq_kv_seq *to, const sq_kv_seq *from, int32_t written, int32_t pos, int32_t n);
+int32_t sq_kv_fork_lead(int32_t written, int32_t pos);
+/* Each becomes the other; of one pool, and made for as many tokens. */
+void sq_kv_seq_swap(sq_kv_seq *a, sq_kv_seq *b);
+
 /* ---- prefix tree (kv_tree.c) ----------------------------------------------------------------- */
 
 /* What has been computed, by the tokens it was computed from: one node per full tile, its parent the tile

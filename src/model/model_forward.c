@@ -227,7 +227,9 @@ static sq_attn_seg seg_of(const sq_step_seg *s, int32_t i_layer) {
                          s->prompt,
                          sq_kv_seq_pages(s->kv, i_layer),
                          sq_kv_seq_sealed_pages(s->kv, i_layer),
-                         sq_kv_seq_reads(s->kv)};
+                         sq_kv_seq_reads(s->kv),
+                         s->lead,
+                         s->lead_row0};
 }
 
 static void attention(sq_forward *f, int32_t i_layer, const sq_step_seg *segs, int32_t n_segs) {

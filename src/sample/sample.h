@@ -54,9 +54,10 @@ squish_status sq_sampler_draw(sq_sampler *s, const float *logits, const uint64_t
  * sq_sampler_draw has there and without its filters and penalties: the more alike the two rows are, the more
  * often both name one token. ids NULL: logit i is of id i. Returns an index into logits, -1 if there is no
  * number among them; *sure: how probable it is at temperature 1. What is less likely than the best by a
- * factor of some hundreds is left out. */
+ * factor of some hundreds is left out. but: an index that is not to be had, as what would be drawn in its place
+ * is asked for; -1: none. */
 int32_t sq_sampler_guess(const sq_sampler *s, const float *logits, const int32_t *ids, int32_t n,
-                         int64_t position, float *sure);
+                         int32_t but, int64_t position, float *sure);
 
 /* Raw log-probability of id: logits[id] minus the normaliser below. logits [n], 0 <= id < n. */
 float sq_logprob(const float *logits, int32_t n, int32_t id);

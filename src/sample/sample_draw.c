@@ -121,13 +121,13 @@ squish_status sq_sampler_draw(sq_sampler *s, const float *logits, const uint64_t
 static const float GUESS_REACH = 6, SUM_REACH = 12;
 
 int32_t sq_sampler_guess(const sq_sampler *s, const float *logits, const int32_t *ids, int32_t n,
-                         int64_t position, float *sure) {
+                         int32_t but, int64_t position, float *sure) {
     const bool greedy = sq_sample_is_greedy(&s->p);
-    int32_t best = 0;
+    int32_t best = but == 0 ? 1 : 0;
     float sum = 0;
-    for (int32_t i = 1; i < n; i++)
-        if (logits[i] > logits[best]) best = i;
-    const float top = n > 0 ? logits[best] : NAN;
+    for (int32_t i = best + 1; i < n; i++)
+        if (i != but && logits[i] > logits[best]) best = i;
+    const float top = best < n ? logits[best] : NAN;
     *sure = 0;
     if (!isfinite(top)) return -1;
     const float least = top - GUESS_REACH * s->p.temperature;
@@ -135,7 +135,7 @@ int32_t sq_sampler_guess(const sq_sampler *s, const float *logits, const int32_t
     race c = {.row = &row, .score = -INFINITY, .id = -1, .group = UINT32_MAX};
     for (int32_t i = 0; i < n; i++) {
         if (logits[i] > top - SUM_REACH) sum += expf(logits[i] - top);
-        if (greedy || !(logits[i] >= least)) continue;
+        if (greedy || i == but || !(logits[i] >= least)) continue;
         const int32_t id = c.id;
         enter(&c, logits[i], ids ? ids[i] : i);
         if (c.id != id) best = i;

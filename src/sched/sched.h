@@ -65,9 +65,20 @@ struct squish_engine {
     const void *drafts_for;  /* the answer they draft for */
     bool heads_tried, heads_ready, heads_told;
     sq_draft *draft, *skip;  /* another model; NULL: none. First layers; NULL: the model has but one */
+    sq_kv_seq *sides[SQ_BRANCHES_MAX]; /* for side branches of a step; NULL: there are none on this engine */
+    int32_t n_sides;                   /* of these, in use, */
+    const sq_seq *sides_of;            /* by a timeline; NULL: by nobody, or by a batch */
     bool drafts_told;
     const sq_seq *logits_of; /* whose last position the forward pass's logits belong to; NULL: nobody's */
 };
+
+/* Side branches that an answer has in the present step (sched_sides.c). */
+typedef struct {
+    int32_t n, rows;                 /* branches, and the rows of all */
+    sq_branch b[SQ_BRANCHES_MAX];
+    sq_kv_seq *kv[SQ_BRANCHES_MAX];  /* the engine's */
+    int32_t lead[SQ_BRANCHES_MAX];   /* rows before it that its sequence needs too */
+} sq_sides;
 
 struct squish_seq {
     sq_engine *e;
@@ -76,6 +87,8 @@ struct squish_seq {
     int32_t n, reused;
     int32_t n_prompt;     /* of these, those that were given: tokens behind them were drawn */
     int32_t n_guesses;    /* tokens [n, n + n_guesses) are in the cache and not part of the timeline */
+    sq_sides sides;       /* branches beside them */
+    int32_t row;          /* whose logits these are, of the rows that have some: */
     const float *logits; /* of position n-1, in the engine's forward pass; valid while e->logits_of is this */
     const float *hidden; /* that they came from, alike */
     atomic_int cancel;
@@ -129,12 +142,16 @@ const float *sq_seq_logits(const sq_seq *s);
 squish_status sq_seq_logits_now(sq_seq *s, const float **out, squish_error *err);
 /* Append n >= 1 tokens, at most a chunk, and evaluate them in one step; all or none. */
 squish_status sq_seq_append(sq_seq *s, const int32_t *ids, int32_t n, squish_error *err);
-/* The same, with guesses behind the last of them: ids [n + n_guesses], at most a chunk, n_guesses at most
- * SQ_GUESS_MAX. They are no part of the timeline; the next call but sq_seq_confirm forgets them. */
-squish_status sq_seq_try(sq_seq *s, const int32_t *ids, int32_t n, int32_t n_guesses, squish_error *err);
-/* Append id, if it is the first guess and was evaluated: its logits are there. Else false, and all guesses
- * are forgotten. */
-bool sq_seq_confirm(sq_seq *s, int32_t id);
+/* The same, with guesses behind the last of them: ids [n + n_guesses], and side branches of these (NULL: none);
+ * all rows at most a chunk, those of guesses and branches at most SQ_GUESS_MAX. They are no part of the
+ * timeline; the next call but sq_seq_confirm forgets them. Branches that there is no room for leave `sides`.
+ */
+squish_status sq_seq_try(sq_seq *s, const int32_t *ids, int32_t n, int32_t n_guesses, sq_sides *sides,
+                         squish_error *err);
+/* Append id, if it is the first guess or that of a branch, and was evaluated: its logits are there. Else
+ * false, and all guesses are forgotten. *aside: a branch was entered; what is guessed behind it is the
+ * branch's. NULL: nobody asks. */
+bool sq_seq_confirm(sq_seq *s, int32_t id, bool *aside);
 /* Where a draft begins behind the timeline and n <= ctx - s->n tokens more; forgets all guesses. */
 sq_draft_from sq_seq_draft_from(sq_seq *s, const int32_t *ids, int32_t n);
 squish_status sq_seq_score(sq_seq *s, const int32_t *tokens, size_t n, int32_t first, squish_logits_fn fn,
@@ -143,6 +160,24 @@ squish_status sq_seq_score(sq_seq *s, const int32_t *tokens, size_t n, int32_t f
 /* Append n tokens and hand out the logits of each; the timeline stays. */
 squish_status sq_seq_extend(sq_seq *s, const int32_t *tokens, size_t n, squish_logits_fn fn, void *user,
                             squish_error *err);
+
+/* ---- side branches (sched_sides.c) ------------------------------------------------------------- */
+
+/* Sequences for branches, as many as an answer may have; none where weights stream or tiles are voted on.
+ * NO_MEMORY. */
+squish_status sq_sides_new(sq_engine *e, squish_error *err);
+static inline bool sq_sides_can(const sq_engine *e) { return e->sides[0] != NULL; }
+/* Room for the branches b of kv, which holds `computed` tokens, has reserved for `certain` in all and guesses
+ * behind them. Branches that there is no room for are left out: nobody gives way to them. */
+void sq_sides_begin(sq_sides *x, sq_engine *e, const sq_kv_seq *kv, int32_t computed, int32_t certain);
+/* Their rows and segments behind *m rows and *n segments of the step; main: the segment of the timeline. */
+void sq_sides_add(const sq_sides *x, const sq_step_seg *main, int32_t certain, int32_t *ids, int32_t *m,
+                  sq_step_seg *segs, int32_t *n);
+/* The branch that begins with id behind `at` guesses, -1: none; *row: of its first token, counted from the
+ * first branch's. */
+int32_t sq_sides_find(const sq_sides *x, int32_t at, int32_t id, int32_t *row);
+/* Every branch of the engine is forgotten. */
+void sq_sides_end(sq_engine *e);
 
 /* ---- old tiles (sched_votes.c) --------------------------------------------------------------- */
 
@@ -172,6 +207,9 @@ void sq_answer_prompt(sq_answer *a, const int32_t *ids, size_t n); /* once, befo
 /* How many of n guesses, at most SQ_GUESS_MAX, its grammar lets pass, one behind the other. The masks behind
  * those are made beside the next forward pass. */
 int32_t sq_answer_allows(sq_answer *a, const int32_t *ids, int32_t n);
+/* Of a branch behind ids[0..b->at), which pass: as many of its tokens as do; b->n is no more afterwards. Of
+ * those that share a place with guesses of before masks are not made twice. */
+void sq_answer_allows_aside(sq_answer *a, const int32_t *ids, sq_branch *b);
 bool sq_answer_wants_token(const sq_answer *a); /* the next call needs logits */
 /* A forward pass for the next token, and for guesses behind it, begins: their masks are made beside it. */
 void sq_answer_prepare(sq_answer *a, sq_masks *w);
@@ -184,8 +222,9 @@ bool sq_answer_is_forced(sq_answer *a);
 squish_status sq_answer_next(sq_answer *a, const float *logits, int32_t n, squish_gen_event *ev,
                              squish_error *err);
 int64_t sq_answer_seed(const sq_answer *a);
-/* sq_sampler_guess of its sampler. */
-int32_t sq_answer_guess(const sq_answer *a, const float *logits, const int32_t *ids, int32_t n,
+/* sq_sampler_guess of its sampler, for a drafter that has these logits: d->second too, where it is asked for.
+ */
+int32_t sq_answer_guess(const sq_answer *a, sq_drafter *d, const float *logits, const int32_t *ids, int32_t n,
                         int64_t position, float *sure);
 int32_t sq_answer_tokens(const sq_answer *a); /* drawn so far */
 int32_t sq_answer_forced(const sq_answer *a); /* of those, without logits */

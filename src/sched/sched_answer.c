@@ -196,9 +196,14 @@ void sq_answer_prompt(sq_answer *a, const int32_t *ids, size_t n) {
     for (size_t i = 0; i < n; i++) sq_sampler_accept(a->sampler, ids[i], false);
 }
 
-int32_t sq_answer_guess(const sq_answer *a, const float *logits, const int32_t *ids, int32_t n,
+int32_t sq_answer_guess(const sq_answer *a, sq_drafter *d, const float *logits, const int32_t *ids, int32_t n,
                         int64_t position, float *sure) {
-    return sq_sampler_guess(a->sampler, logits, ids, n, position, sure);
+    const int32_t at = sq_sampler_guess(a->sampler, logits, ids, n, -1, position, sure);
+    float unused;
+    if (!d->seconds || at < 0) return at;
+    d->second = sq_sampler_guess(a->sampler, logits, ids, n, at, position, &unused);
+    if (ids && d->second >= 0) d->second = ids[d->second];
+    return at;
 }
 
 int64_t sq_answer_seed(const sq_answer *a) { return sq_sampler_seed(a->sampler); }
@@ -348,19 +353,36 @@ static squish_status follow(sq_answer *a, int32_t id, bool *ok, squish_error *er
     return SQUISH_OK;
 }
 
-int32_t sq_answer_allows(sq_answer *a, const int32_t *ids, int32_t n) {
-    if (!a->matcher) return n;
-    const size_t begin = sq_matcher_steps(a->matcher);
+/* How many of n tokens pass, one behind the other. Of places from the known'th token on masks will be made. */
+static int32_t try_tokens(sq_answer *a, const int32_t *ids, int32_t n, int32_t known) {
     squish_error err = {0}; /* a guess less */
     int32_t k = 0;
-    a->n_places = 0;
     for (bool ok = true; k < n && !sq_tok_is_eos(a->m->tok, ids[k]); k++) {
         if (sq_matcher_token(a->matcher, ids[k], &ok, &err) != SQUISH_OK || !ok) break;
         const uint32_t place = sq_matcher_place(a->matcher);
-        if (!sq_gram_has_mask_at(a->job.g, a->job.trie, place)) a->places[a->n_places++] = place;
+        if (k >= known && a->n_places < SQ_GUESS_MAX && !sq_gram_has_mask_at(a->job.g, a->job.trie, place))
+            a->places[a->n_places++] = place;
     }
+    return k;
+}
+
+int32_t sq_answer_allows(sq_answer *a, const int32_t *ids, int32_t n) {
+    if (!a->matcher) return n;
+    const size_t begin = sq_matcher_steps(a->matcher);
+    a->n_places = 0;
+    const int32_t k = try_tokens(a, ids, n, 0);
     sq_matcher_rollback(a->matcher, sq_matcher_steps(a->matcher) - begin);
     return k;
+}
+
+void sq_answer_allows_aside(sq_answer *a, const int32_t *ids, sq_branch *b) {
+    if (!a->matcher) return;
+    const size_t begin = sq_matcher_steps(a->matcher);
+    if (try_tokens(a, ids, b->at, b->at) < b->at)
+        b->n = 0;
+    else
+        b->n = try_tokens(a, b->ids, b->n, 0);
+    sq_matcher_rollback(a->matcher, sq_matcher_steps(a->matcher) - begin);
 }
 
 /* Draw from everything, then ask the grammar, and again without what it refused. Where the filters do not

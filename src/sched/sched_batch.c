@@ -150,13 +150,17 @@ static void end_plan(sq_batch *b, const squish_error *err) {
 
 static void run_step(sq_batch *b) {
     sq_step_seg segs[SQ_SEQS_MAX];
-    int32_t m = 0, n_streams = 0;
+    int32_t m = 0, n_streams = 0, n_segs = b->n_plan;
     double n_prompts = 0;
     const sq_share *last = &b->plan[b->n_plan - 1];
     for (int32_t i = 0; i < b->n_plan; i++) {
         sq_job *j = b->plan[i].j;
         const int32_t n = b->plan[i].n_rows;
-        segs[i] = (sq_step_seg){j->kv, m, n, j->computed, j->computed + n <= j->n_prompt, 0, 0};
+        segs[i] = (sq_step_seg){.kv = j->kv,
+                                .row0 = m,
+                                .n_rows = n,
+                                .pos0 = j->computed,
+                                .prompt = j->computed + n <= j->n_prompt};
         segs[i].observe =
             sq_votes_observe(b->e, j->computed, n, j->answer ? j->n_prompt : 0, &segs[i].observe_from);
         memcpy(b->ids + m, j->tokens + j->computed, (size_t)n * sizeof *b->ids);
@@ -168,11 +172,18 @@ static void run_step(sq_batch *b) {
             n_prompts += (double)n * (b->plan[i].to - b->plan[i].from) / b->e->m->cfg.n_layers;
         m += n;
     }
+    for (int32_t i = 0; i < b->n_plan; i++) {
+        sq_job *j = b->plan[i].j;
+        j->row_aside = m;
+        sq_sides_add(&j->sides, &segs[i], j->n, b->ids, &m, segs, &n_segs);
+        n_streams += j->sides.rows;
+    }
     const uint64_t begin = sq_os_now_ns();
     atomic_store(&b->step_began, begin);
     b->e->logits_of = NULL;
     squish_error err = {0};
-    if (sq_forward_run_part(b->e->f, b->ids, m, segs, b->n_plan, last->from, last->to, &err) != SQUISH_OK) {
+    if (sq_forward_run_part(b->e->f, b->ids, m, segs, n_segs, last->from, last->to, &err) != SQUISH_OK) {
+        sq_sides_end(b->e);
         end_plan(b, &err);
         atomic_store(&b->step_began, 0);
         return;
@@ -183,6 +194,7 @@ static void run_step(sq_batch *b) {
         b->part.j = NULL;
     sq_plan_charge(b, begin);
     sq_rows_use(b);
+    sq_sides_end(b->e);
     atomic_store(&b->step_began, 0);
     b->stats.steps++;
     const double ms = (double)(sq_os_now_ns() - begin) / 1e6;

@@ -301,7 +301,7 @@ static int32_t next(sq_drafter *x, int64_t position, float *sure) {
         if (!run(d, &d->pending, 1)) return -1;
         make_logits(d, 0);
     }
-    d->pending = sq_answer_guess(d->answer, d->logits, NULL, d->n_ids, position, sure);
+    d->pending = sq_answer_guess(d->answer, x, d->logits, NULL, d->n_ids, position, sure);
     return d->pending;
 }
 

@@ -266,6 +266,7 @@ squish_status sq_engine_new(sq_engine **out, const sq_model *m, const squish_eng
     SQ_GUARD(sq_engine_make_look(e, &o, err));
     if (m->heads && !e->stream) SQ_GUARD(sq_heads_run_new(&e->heads, m->heads, m, e->b, &e->alloc, err));
     SQ_GUARD(make_drafts(e, &o, err));
+    SQ_GUARD(sq_sides_new(e, err));
     SQ_GUARD(sq_masks_new(&e->masks, &e->alloc, err));
     *out = e;
     return SQUISH_OK;
@@ -320,6 +321,7 @@ void sq_engine_free(sq_engine *e) {
     sq_look_free(e->look);
     sq_look_maps_free(e->look_maps);
     sq_stream_free(e->stream);
+    for (int32_t i = 0; i < SQ_BRANCHES_MAX; i++) sq_kv_seq_free(e->sides[i]);
     sq_kv_pool_free(e->kv);
     sq_backend_free(e->b);
     squish_alloc a = e->alloc;

@@ -19,6 +19,8 @@ struct squish_gen {
     sq_spec *spec;                    /* NULL: no guesses */
     sq_drafter *drafter;              /* NULL: none */
     int32_t n_guesses, n_right;       /* in the last step: tried, and right so far */
+    sq_sides sides;                   /* branches beside them, of it */
+    int32_t n_aside, aside;           /* tokens right of one that was entered; 0: none was. Its first */
 };
 
 squish_status sq_gen_new(sq_gen **out, sq_seq *s, const int32_t *prompt, size_t n,
@@ -58,6 +60,22 @@ static bool may_wait(const sq_gen *g) { return g->n_pending < SQ_JUMP_MAX && g->
 
 /* ---- guesses --------------------------------------------------------------------------------- */
 
+/* Side branches of n guesses, as far as the grammar allows. */
+static void guess_aside(sq_gen *g, sq_spec_step *at, const int32_t *ids, int32_t n, int32_t room) {
+    const sq_engine *e = g->s->e;
+    int32_t rows = e->chunk - g->n_pending - n, kept = 0;
+    g->sides.n = g->sides.rows = 0;
+    if (!sq_sides_can(e)) return;
+    if (rows > SQ_GUESS_MAX - n) rows = SQ_GUESS_MAX - n;
+    const int32_t found = sq_spec_branches(g->spec, at, ids, n, room, rows, g->sides.b);
+    for (int32_t i = 0; i < found; i++) {
+        sq_branch b = g->sides.b[i];
+        sq_answer_allows_aside(g->answer, ids, &b);
+        if (b.n > 0) g->sides.b[kept++] = b;
+    }
+    g->sides.n = kept;
+}
+
 /* Guesses behind the tokens that wait, into ids: as many as there is room for and the grammar allows. */
 static int32_t guess(sq_gen *g, int32_t *ids) {
     const sq_engine *e = g->s->e;
@@ -78,14 +96,17 @@ static int32_t guess(sq_gen *g, int32_t *ids) {
     const int32_t n = sq_answer_allows(
         g->answer, ids, sq_spec_guess(g->spec, &at, g->s->n + g->n_pending, room, ids));
     sq_spec_cut(g->spec, n);
+    guess_aside(g, &at, ids, n, room);
     return n;
 }
 
 /* The guesses of the last step are done with. */
 static void close_guesses(sq_gen *g) {
     if (!g->spec || g->n_guesses == 0) return;
+    const int32_t id = g->n_aside > 0 ? g->aside : g->n_pending > 0 ? g->pending[0] : -1;
+    sq_spec_aside(g->spec, g->n_right, id, g->n_aside, g->sides.rows, &g->s->e->rates);
     sq_spec_result(g->spec, g->n_right, &g->s->e->rates);
-    g->n_guesses = g->n_right = 0;
+    g->n_guesses = g->n_right = g->n_aside = g->sides.n = g->sides.rows = 0;
 }
 
 static squish_status step(sq_gen *g, squish_error *err) {
@@ -95,16 +116,18 @@ static squish_status step(sq_gen *g, squish_error *err) {
     g->n_guesses = guess(g, ids + n);
     sq_answer_prepare(g->answer, g->s->e->masks);
     const uint64_t begin = sq_os_now_ns();
-    SQ_TRY(sq_seq_try(g->s, ids, n, g->n_guesses, err));
-    sq_step_cost_add(&g->s->e->cost, n + g->n_guesses, 0, (double)(sq_os_now_ns() - begin) / 1e6);
+    SQ_TRY(sq_seq_try(g->s, ids, n, g->n_guesses, &g->sides, err));
+    sq_step_cost_add(&g->s->e->cost, n + g->n_guesses + g->sides.rows, 0, (double)(sq_os_now_ns() - begin) / 1e6);
     g->n_pending = 0;
     return SQUISH_OK;
 }
 
 static squish_status evaluate(sq_gen *g, const float **logits, squish_error *err) {
-    if (g->n_pending == 1 && sq_seq_confirm(g->s, g->pending[0])) {
+    bool aside;
+    if (g->n_pending == 1 && sq_seq_confirm(g->s, g->pending[0], &aside)) {
         g->n_pending = 0;
-        g->n_right++;
+        if (aside) g->aside = g->pending[0];
+        *(aside || g->n_aside > 0 ? &g->n_aside : &g->n_right) += 1;
     } else {
         close_guesses(g);
         if (g->n_pending) SQ_TRY(step(g, err));
@@ -134,8 +157,10 @@ void sq_gen_stats(const sq_gen *g, squish_gen_stats *o) {
                             .completion_tokens = sq_answer_tokens(g->answer),
                             .forced_tokens = sq_answer_forced(g->answer),
                             .checked_tokens = sq_answer_unmasked(g->answer) + sq_answer_blind(g->answer),
-                            .guessed_tokens = sq_spec_counts(g->spec).guessed + g->n_guesses,
-                            .right_tokens = sq_spec_counts(g->spec).right + g->n_right,
+                            .guessed_tokens =
+                                sq_spec_counts(g->spec).guessed + g->n_guesses + g->sides.rows,
+                            .right_tokens = sq_spec_counts(g->spec).right + g->n_right + g->n_aside,
+                            .aside_tokens = sq_spec_counts(g->spec).aside + g->n_aside,
                             .seed = sq_answer_seed(g->answer)};
     o->prefill_ms = (double)(g->t_prefilled - g->t_begin) / 1e6;
     if (o->completion_tokens > 0) {

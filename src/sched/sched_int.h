@@ -54,6 +54,8 @@ struct squish_job {
     int32_t scored;       /* prompt tokens whose log-probabilities went out, or were not wanted */
     sq_spec *spec;        /* NULL: no guesses */
     int32_t n_guesses;    /* tokens [n, n + n_guesses) are rows of the present step too */
+    sq_sides sides;       /* and side branches of these, behind the rows of all jobs: */
+    int32_t row_aside;    /* the first of theirs */
     sq_answer *answer;    /* NULL: an embedding */
     double *sum;          /* [hidden] of an embedding */
     int32_t hidden;
@@ -102,7 +104,8 @@ bool sq_job_streams(const sq_job *j);
 
 /* ---- the batch ------------------------------------------------------------------------------- */
 
-/* Rows of one job in the next step, through layers [from, to); the last n_guesses of the job are guesses. */
+/* Rows of one job in the next step, through layers [from, to); the last n_guesses of the job are guesses.
+ * Those of its side branches are not among them. */
 typedef struct {
     sq_job *j;
     int32_t n_rows, from, to;

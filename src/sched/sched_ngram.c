@@ -85,6 +85,13 @@ static int32_t equal_before(const sq_ngram *g, int32_t place) {
     return k;
 }
 
+/* What follows a place, n tokens. A place whose continuation reaches the end of the timeline goes on as a
+ * period: what is guessed is read as if it were there. */
+static void follow(const sq_ngram *g, int32_t place, int32_t *ids, int32_t n) {
+    for (int32_t i = 0; i < n; i++)
+        ids[i] = place + i < g->n ? g->tokens[place + i] : ids[place + i - g->n];
+}
+
 int32_t sq_ngram_find(const sq_ngram *g, int32_t *ids, int32_t max, int32_t *length) {
     int32_t best = 0;
     *length = SQ_NGRAM_MIN - 1;
@@ -96,8 +103,37 @@ int32_t sq_ngram_find(const sq_ngram *g, int32_t *ids, int32_t max, int32_t *len
         place = g->prev[place];
     }
     if (best == 0) return 0;
-    /* A match that overlaps the end goes on as a period: what is guessed is read as if it were there. */
-    int32_t n = 0;
-    for (; n < max; n++) ids[n] = best + n < g->n ? g->tokens[best + n] : ids[best + n - g->n];
+    follow(g, best, ids, max);
+    return max;
+}
+
+/* One more branch among n, the longest match first, of equal ones who came first; one for each token at a
+ * place. The last gives way. */
+static int32_t keep(sq_branch *out, int32_t n, const sq_branch *b) {
+    int32_t i = 0;
+    while (i < n && (out[i].at != b->at || out[i].ids[0] != b->ids[0])) i++;
+    if (i == n && n < SQ_BRANCHES_MAX)
+        n++;
+    else if (out[i < n ? i : --i].length >= b->length)
+        return n;
+    for (; i > 0 && out[i - 1].length < b->length; i--) out[i] = out[i - 1];
+    out[i] = *b;
     return n;
+}
+
+int32_t sq_ngram_others(const sq_ngram *g, const int32_t *chain, int32_t n, sq_branch *out) {
+    int32_t found = 0;
+    if (g->n < SQ_NGRAM_MIN) return 0;
+    int32_t place = g->head[hash_at(g, g->n)];
+    for (int32_t looks = 0; place > 0 && looks < LOOKS_MAX; looks++, place = g->prev[place]) {
+        int32_t ids[SQ_GUESS_MAX + SQ_BRANCH_TOKENS];
+        sq_branch b = {.n = SQ_BRANCH_TOKENS, .length = equal_before(g, place)};
+        if (b.length < SQ_NGRAM_MIN) continue; /* the chain is of a hash */
+        follow(g, place, ids, n + SQ_BRANCH_TOKENS);
+        while (b.at < n && ids[b.at] == chain[b.at]) b.at++;
+        if (b.at == n) continue;
+        for (int32_t i = 0; i < SQ_BRANCH_TOKENS; i++) b.ids[i] = ids[b.at + i];
+        found = keep(out, found, &b);
+    }
+    return found;
 }

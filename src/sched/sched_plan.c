@@ -71,7 +71,7 @@ void sq_plan_charge(sq_batch *b, uint64_t now) {
         const sq_share *s = &b->plan[i];
         if (!sq_share_ends(b, s)) continue;
         const bool decoded = s->j->n > s->j->n_prompt && s->n_rows == 1 + s->j->n_guesses;
-        const double charge = decoded ? DECODE_CHARGE + s->j->n_guesses : s->n_rows;
+        const double charge = decoded ? DECODE_CHARGE + s->j->n_guesses + s->j->sides.rows : s->n_rows;
         s->j->client->served += charge;
         s->j->client->recent += charge;
     }
@@ -187,6 +187,24 @@ static void plan_prompts(sq_batch *b, uint64_t now, int32_t left, double room) {
     if (part.j) b->plan[b->n_plan++] = part;
 }
 
+/* Side branches of a job's guesses, as far as its grammar allows; returns their rows. */
+static int32_t plan_aside(sq_batch *b, sq_job *j, sq_spec_step *at, int32_t room, int32_t spare) {
+    const int32_t *ids = j->tokens + j->n, rows = SQ_GUESS_MAX - j->n_guesses;
+    sq_sides *x = &j->sides;
+    if (!sq_sides_can(b->e)) return 0;
+    const int32_t found =
+        sq_spec_branches(j->spec, at, ids, j->n_guesses, room, rows < spare ? rows : spare, x->b);
+    for (int32_t i = 0; i < found; i++) {
+        sq_branch k = x->b[i];
+        const int32_t planned = k.n;
+        sq_answer_allows_aside(j->answer, ids, &k);
+        at->rows -= planned - k.n;
+        x->rows += k.n;
+        if (k.n > 0) x->b[x->n++] = k;
+    }
+    return x->rows;
+}
+
 /* Guesses behind the rows of streams, where they pay and those without do not feel it. Beside prompts there
  * are none: rows are theirs. */
 static void plan_guesses(sq_batch *b, int32_t spare) {
@@ -212,6 +230,7 @@ static void plan_guesses(sq_batch *b, int32_t spare) {
         at.rows -= n - j->n_guesses;
         b->plan[i].n_rows += j->n_guesses;
         spare -= j->n_guesses;
+        spare -= plan_aside(b, j, &at, room, spare);
     }
 }
 
@@ -221,7 +240,7 @@ void sq_plan_step(sq_batch *b, uint64_t now) {
     b->step++;
     for (int32_t i = 0; i < b->opt.jobs_max; i++) {
         n_running += runs(b->active[i]);
-        if (b->active[i]) b->active[i]->n_guesses = 0;
+        if (b->active[i]) b->active[i]->n_guesses = b->active[i]->sides.n = b->active[i]->sides.rows = 0;
     }
     if (b->part.j && (n_running > b->e->chunk || !runs(b->part.j))) drop_part(b);
     if (n_running > b->e->chunk) {

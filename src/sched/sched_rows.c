@@ -188,36 +188,64 @@ static void keep(sq_batch *b, sq_job *j) {
     if (b->tree) sq_kv_tree_insert(b->tree, j->salt, j->kv, j->tokens, j->computed);
 }
 
-static void count_guesses(sq_batch *b, sq_job *j, int32_t n, int32_t n_right) {
+static void count_guesses(sq_batch *b, sq_job *j, int32_t n, int32_t n_right, bool aside) {
     b->stats.guessed_tokens += (uint64_t)n;
     b->stats.right_tokens += (uint64_t)n_right;
     pthread_mutex_lock(&j->lock);
     j->stats.gen.guessed_tokens += n;
     j->stats.gen.right_tokens += n_right;
+    j->stats.gen.aside_tokens += aside ? n_right : 0;
     pthread_mutex_unlock(&j->lock);
 }
 
-/* A token from each row, as long as it is the one that was guessed there: row 0 is of the last token that was
- * certain, rows of n guesses follow. False: the job has left, and may be gone. */
+/* Where an answer is among the rows of its guesses. */
+typedef struct {
+    int32_t row, left, guess;        /* that the next token is drawn from; guesses behind it, and the first */
+    int32_t n_right, n_aside, aside; /* of the chain; of a branch that was entered, and its first token */
+} walk;
+
+/* The token that was drawn last is a guess, and its row goes on: that of the chain or of a branch. */
+static bool walk_on(sq_job *j, walk *w) {
+    const int32_t id = j->tokens[j->n - 1];
+    int32_t at;
+    if (w->left > 0 && w->guess == id) {
+        w->row++, w->left--;
+        *(w->n_aside > 0 ? &w->n_aside : &w->n_right) += 1;
+        return true;
+    }
+    const int32_t i = w->n_aside > 0 ? -1 : sq_sides_find(&j->sides, w->n_right, id, &at);
+    if (i < 0) return false;
+    const sq_branch *b = &j->sides.b[i];
+    sq_kv_seq_swap(j->kv, j->sides.kv[i]);
+    memcpy(j->tokens + j->n, b->ids + 1, (size_t)(b->n - 1) * sizeof *b->ids);
+    w->row = 1 + j->n_guesses + at, w->left = b->n - 1;
+    w->n_aside = 1, w->aside = id;
+    return true;
+}
+
+/* A token from each row, as long as it is one that was guessed there: row 0 is of the last token that was
+ * certain, rows of n guesses follow, then those of branches. False: the job has left, and may be gone. */
 static bool advance_rows(sq_batch *b, sq_job *j, const float *logits, const float *hidden) {
     const size_t ld = sq_forward_logits_ld(b->e->f), ldh = sq_forward_hidden_ld(b->e->f);
     const int32_t n = j->n_guesses;
-    int32_t n_right = 0;
-    if (n > 0) count_guesses(b, j, n, 0);
-    for (;; n_right++) {
-        const int32_t guess = n_right < n ? j->tokens[j->n] : -1;
-        const size_t at = (size_t)n_right;
+    walk w = {.left = n};
+    if (n > 0) count_guesses(b, j, n + j->sides.rows, 0, false);
+    for (;;) {
+        const size_t at = (size_t)w.row;
+        w.guess = w.left > 0 ? j->tokens[j->n] : -1;
         if (!advance_one(b, j, logits ? logits + at * ld : NULL, logits ? hidden + at * ldh : NULL))
             return false;
-        if (j->tokens[j->n - 1] != guess) break;
-        count_guesses(b, j, 0, 1);
+        if (n == 0 || !walk_on(j, &w)) break;
+        count_guesses(b, j, 0, 1, w.n_aside > 0);
         j->computed++;
         keep(b, j);
     }
     if (n == 0) return true;
-    sq_spec_result(j->spec, n_right, &b->e->rates);
+    const int32_t id = w.n_aside > 0 ? w.aside : j->tokens[j->n - 1];
+    sq_spec_aside(j->spec, w.n_right, id, w.n_aside, j->sides.rows, &b->e->rates);
+    sq_spec_result(j->spec, w.n_right, &b->e->rates);
     j->computed = sq_kv_seq_truncate(j->kv, j->computed);
-    j->n_guesses = 0;
+    j->n_guesses = j->sides.n = j->sides.rows = 0;
     return true;
 }
 
@@ -250,16 +278,17 @@ static void use_ready(sq_batch *b, ready *r) {
     const size_t ld = sq_forward_logits_ld(b->e->f), ldh = sq_forward_hidden_ld(b->e->f);
     for (int32_t i = 0, at = 0; i < r->n_jobs; i++) {
         const float *first = logits + (size_t)at * ld, *behind = hidden + (size_t)at * ldh;
-        at += 1 + r->jobs[i]->n_guesses;
+        at += 1 + r->jobs[i]->n_guesses + r->jobs[i]->sides.rows;
         advance(b, r->jobs[i], first, behind);
     }
     r->n_jobs = r->n_rows = 0;
 }
 
 static void add_ready(sq_batch *b, ready *r, sq_job *j, int32_t row) {
-    if (r->n_rows + 1 + j->n_guesses > SQ_LOGIT_ROWS) use_ready(b, r);
+    if (r->n_rows + 1 + j->n_guesses + j->sides.rows > SQ_LOGIT_ROWS) use_ready(b, r);
     r->jobs[r->n_jobs++] = j;
     for (int32_t i = 0; i <= j->n_guesses; i++) r->rows[r->n_rows++] = row + i;
+    for (int32_t i = 0; i < j->sides.rows; i++) r->rows[r->n_rows++] = j->row_aside + i;
 }
 
 void sq_rows_use(sq_batch *b) {
@@ -278,7 +307,7 @@ void sq_rows_use(sq_batch *b) {
         }
         if (j->sum && (j->pool == SQUISH_POOL_MEAN || pos0 + n == j->n)) pool_rows(b, j, first, n);
         j->computed += n;
-        b->stats.evaluated_tokens += (uint64_t)b->plan[i].n_rows;
+        b->stats.evaluated_tokens += (uint64_t)(b->plan[i].n_rows + j->sides.rows);
         keep(b, j);
         if (j->answer && j->computed == j->n_prompt) sq_votes_prompt_end(b->e, j->kv, j->tokens, j->computed);
         if (j->computed < j->n) continue;

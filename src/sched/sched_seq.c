@@ -7,7 +7,8 @@
  * anywhere: by the chunk size, by a cancellation, by what was already there.
  *
  *   tokens   | timeline, n of them | guesses |        guesses are in the cache too, until the next step or
- *                                                     truncate forgets them, or one is confirmed */
+ *                                                     truncate forgets them, or one is confirmed
+ *                                    | branch |         on a sequence of its own (sched_sides.c) */
 #include "sched/sched.h"
 
 #include <string.h>
@@ -32,10 +33,16 @@ fail:
     return st;
 }
 
+static void end_sides(sq_seq *s) {
+    if (s->e->sides_of == s) sq_sides_end(s->e);
+    s->sides.n = 0;
+}
+
 void sq_seq_free(sq_seq *s) {
     if (!s) return;
     sq_engine *e = s->e;
     if (e->logits_of == s) e->logits_of = NULL;
+    end_sides(s);
     sq_kv_seq_free(s->kv);
     sq_alloc_free(&e->alloc, s->tokens, (size_t)e->ctx * sizeof *s->tokens);
     sq_alloc_free(&e->alloc, s, sizeof *s);
@@ -43,6 +50,7 @@ void sq_seq_free(sq_seq *s) {
 
 static void forget_guesses(sq_seq *s) {
     if (s->n_guesses > 0) s->n = sq_kv_seq_truncate(s->kv, s->n);
+    end_sides(s);
     s->n_guesses = 0;
 }
 
@@ -74,17 +82,28 @@ static squish_status check_cancel(const sq_seq *s, squish_error *err) {
 
 /* Evaluate n <= chunk tokens at the end of the timeline, all of its prompt or none; the last n_guesses of
  * them are no part of it. */
-static squish_status run_rows(sq_seq *s, const int32_t *tokens, int32_t n, int32_t n_guesses,
+static squish_status run_rows(sq_seq *s, const int32_t *tokens, int32_t n, int32_t n_guesses, sq_sides *sides,
                               squish_error *err) {
+    int32_t ids[SQ_JUMP_MAX + SQ_GUESS_MAX], m = n, n_segs = 1;
     SQ_TRY(check_cancel(s, err));
     forget_guesses(s);
+    sq_sides_end(s->e); /* another timeline's: its logits are about to go */
     SQ_TRY(sq_votes_run(s->e, s->kv, err));
     SQ_TRY(sq_votes_room(s->e, s->kv, s->n + n, err));
     SQ_TRY(sq_kv_seq_reserve(s->kv, s->n + n, err));
-    sq_step_seg seg = {s->kv, 0, n, s->n, s->n + n <= s->n_prompt, 0, 0};
-    seg.observe = sq_votes_observe(s->e, s->n, n, s->n_prompt, &seg.observe_from);
+    sq_step_seg segs[1 + SQ_BRANCHES_MAX] = {
+        {.kv = s->kv, .n_rows = n, .pos0 = s->n, .prompt = s->n + n <= s->n_prompt}};
+    segs->observe = sq_votes_observe(s->e, s->n, n, s->n_prompt, &segs->observe_from);
+    if (sides && sides->n > 0) {
+        const int32_t certain = s->n + n - n_guesses;
+        sq_sides_begin(sides, s->e, s->kv, s->n, certain);
+        s->sides = *sides;
+        s->e->sides_of = s;
+        memcpy(ids, tokens, (size_t)n * sizeof *ids);
+        sq_sides_add(sides, segs, certain, ids, &m, segs, &n_segs);
+    }
     s->e->logits_of = NULL;
-    const squish_status st = sq_forward_run(s->e->f, tokens, n, &seg, 1, err);
+    const squish_status st = sq_forward_run(s->e->f, m > n ? ids : tokens, m, segs, n_segs, err);
     if (st != SQUISH_OK) { /* votes have seen a part of these rows */
         s->n = sq_kv_seq_truncate(s->kv, sq_kv_pool_policy(s->e->kv)->votes ? 0 : s->n);
         return st;
@@ -96,7 +115,7 @@ static squish_status run_rows(sq_seq *s, const int32_t *tokens, int32_t n, int32
 }
 
 static squish_status run_chunk(sq_seq *s, const int32_t *tokens, int32_t n, squish_error *err) {
-    return run_rows(s, tokens, n, 0, err);
+    return run_rows(s, tokens, n, 0, NULL, err);
 }
 
 /* Logits of n rows from `row` on; those of the first are the timeline's. */
@@ -105,6 +124,7 @@ static void make_logits(sq_seq *s, int32_t row, int32_t n) {
     for (int32_t i = 0; i < n; i++) rows[i] = row + i;
     s->logits = sq_forward_logits(s->e->f, rows, n);
     s->hidden = sq_forward_behind_logits(s->e->f);
+    s->row = 0;
     s->e->logits_of = s;
 }
 
@@ -161,25 +181,53 @@ squish_status sq_seq_append(sq_seq *s, const int32_t *ids, int32_t n, squish_err
     return SQUISH_OK;
 }
 
-squish_status sq_seq_try(sq_seq *s, const int32_t *ids, int32_t n, int32_t n_guesses, squish_error *err) {
+squish_status sq_seq_try(sq_seq *s, const int32_t *ids, int32_t n, int32_t n_guesses, sq_sides *sides,
+                         squish_error *err) {
     if (n + n_guesses > s->e->ctx - s->n)
         return sq_fail(err, SQUISH_INVALID, "context_length_exceeded: the context of %d tokens is full",
                        s->e->ctx);
-    SQ_TRY(run_rows(s, ids, n + n_guesses, n_guesses, err));
-    make_logits(s, n - 1, n_guesses + 1);
+    SQ_TRY(run_rows(s, ids, n + n_guesses, n_guesses, sides, err));
+    make_logits(s, n - 1, n_guesses + 1 + (sides ? sides->rows : 0));
     return SQUISH_OK;
 }
 
-bool sq_seq_confirm(sq_seq *s, int32_t id) {
-    if (s->n_guesses == 0 || s->e->logits_of != s || s->tokens[s->n] != id) {
-        forget_guesses(s);
-        return false;
-    }
+/* The next token of the timeline is that of a row further on. */
+static void go_to_row(sq_seq *s, int32_t row) {
+    s->logits += (ptrdiff_t)sq_forward_logits_ld(s->e->f) * (row - s->row);
+    s->hidden += (ptrdiff_t)sq_forward_hidden_ld(s->e->f) * (row - s->row);
+    s->row = row;
     s->n++;
-    s->n_guesses--;
-    s->logits += sq_forward_logits_ld(s->e->f);
-    s->hidden += sq_forward_hidden_ld(s->e->f);
+}
+
+/* Rows of a branch stand behind those of the guesses. Those before `at` were confirmed one by one. */
+static bool enter_side(sq_seq *s, int32_t id) {
+    int32_t row;
+    const int32_t i = sq_sides_find(&s->sides, s->row, id, &row);
+    if (i < 0) return false;
+    const sq_branch b = s->sides.b[i];
+    const int32_t first = s->row + s->n_guesses + 1;
+    sq_kv_seq_swap(s->kv, s->sides.kv[i]);
+    end_sides(s);
+    memcpy(s->tokens + s->n, b.ids, (size_t)b.n * sizeof *b.ids);
+    s->n_guesses = b.n - 1;
+    go_to_row(s, first + row);
     return true;
+}
+
+bool sq_seq_confirm(sq_seq *s, int32_t id, bool *aside) {
+    const bool there = (s->n_guesses > 0 || s->sides.n > 0) && s->e->logits_of == s;
+    if (aside) *aside = false;
+    if (there && s->n_guesses > 0 && s->tokens[s->n] == id) {
+        s->n_guesses--;
+        go_to_row(s, s->row + 1);
+        return true;
+    }
+    if (there && s->sides.n > 0 && enter_side(s, id)) {
+        if (aside) *aside = true;
+        return true;
+    }
+    forget_guesses(s);
+    return false;
 }
 
 sq_draft_from sq_seq_draft_from(sq_seq *s, const int32_t *ids, int32_t n) {

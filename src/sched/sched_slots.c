@@ -215,7 +215,7 @@ static void drop_guesses_without_room(const sq_batch *b, sq_share *s) {
     if (j->n_guesses == 0) return;
     if (sq_kv_pool_make_room(b->e->kv, sq_kv_seq_missing(j->kv, j->computed + s->n_rows))) return;
     s->n_rows -= j->n_guesses;
-    j->n_guesses = 0;
+    j->n_guesses = j->sides.n = j->sides.rows = 0;
     sq_spec_cut(j->spec, 0);
 }
 
@@ -232,4 +232,11 @@ void sq_slots_reserve(sq_batch *b, uint64_t now) {
     b->n_plan = 0;
     for (int32_t i = 0; i < kept; i++) /* and to one behind it */
         if (b->plan[i].j->kv) b->plan[b->n_plan++] = b->plan[i];
+    int32_t segs = b->n_plan;
+    for (int32_t i = 0; i < b->n_plan; i++) { /* with what is left when all have their columns */
+        sq_job *j = b->plan[i].j;
+        if (segs + j->sides.n > SQ_SEQS_MAX) j->sides.n = 0;
+        sq_sides_begin(&j->sides, b->e, j->kv, j->computed, j->n);
+        segs += j->sides.n;
+    }
 }

@@ -16,9 +16,14 @@
  * sure it is decides whether it goes on, and how many of its guesses are tried. One that has to read the
  * timeline first is asked where what it would save until the end of the answer is twice what the reading
  * costs. Where it does not pay, a share of the time of steps is put aside, and spent on finding out whether
- * it does by now: that share is the most that a useless drafter costs. */
+ * it does by now: that share is the most that a useless drafter costs.
+ *
+ * A side branch is right only where the chain is wrong, r1 .. rk (1 - r(k+1)) of the times for one behind k
+ * guesses, and then as often as such branches were: which is learned from all that were found, tried or not,
+ * since what was drawn says it of both. A branch is tried where its rows give more tokens a millisecond. */
 #include "sched/sched_spec.h"
 
+#include <math.h>
 #include <string.h>
 
 static const double GAIN = 1.03;
@@ -45,6 +50,9 @@ enum { LAG_FREE = 2, LEFT_MAX = 256, LEFT_UNKNOWN = 128 };
 /* A token that is read first, as a share of a guess, before any was. */
 static const double LAG = 0.25;
 
+/* What a step has to gain by a branch. */
+static const double BRANCH_GAIN = 1.01;
+
 /* How far one result moves a rate: of an answer, and of the engine. */
 static const float LEARN = 1.0f / 12, LEARN_ALL = 1.0f / 24;
 
@@ -57,6 +65,10 @@ struct sq_spec {
     squish_spec_mode by; /* whose guesses are being tried */
     uint8_t class_of[SQ_GUESS_MAX];
     int32_t n_tried;
+    sq_branch branches[SQ_BRANCHES_MAX]; /* found, those that are tried in front */
+    uint8_t class_aside[SQ_BRANCHES_MAX];
+    int32_t n_branches;
+    int32_t guess_second; /* what a drafter would have guessed in place of the first; -1: nothing */
     int32_t since_probe; /* tokens since guesses were tried */
     sq_spec_count count;
     float *behind;                                /* [hidden] whose logits gave the first of: */
@@ -75,6 +87,8 @@ void sq_guess_rates_init(sq_guess_rates *r) {
         for (int32_t c = 0; c < SQ_GUESS_CLASSES; c++) r->right[m][c] = sure[c % SURE];
         for (int32_t k = 0; k < SQ_DRAFT_PLACES; k++) r->place[m][k] = 0.6f;
     }
+    for (int32_t m = 0; m < SQUISH_SPEC_COUNT; m++)
+        for (int32_t c = 0; c < SQ_GUESS_CLASSES; c++) r->aside[m][c] = 0.2f;
 }
 
 /* Of the guess at place k of a row. */
@@ -90,6 +104,9 @@ static squish_status check(const squish_spec *o, squish_error *err) {
     if (o->guesses < 0 || o->guesses > SQ_GUESS_MAX)
         return sq_fail(err, SQUISH_INVALID, "spec guesses is %d, wanted 0 (as many as pay) to %d", o->guesses,
                        SQ_GUESS_MAX);
+    if (o->branches < -1 || o->branches > SQ_BRANCHES_MAX)
+        return sq_fail(err, SQUISH_INVALID, "spec branches is %d, wanted -1 (as many as pay) to %d",
+                       o->branches, SQ_BRANCHES_MAX);
     return SQUISH_OK;
 }
 
@@ -168,6 +185,13 @@ static choice best_count(const sq_spec_step *at, const float *right, int32_t n, 
     return best;
 }
 
+/* Of n guesses one behind the other, how many are right. */
+static double expected(const float *right, int32_t n) {
+    double sum = 0, chance = 1;
+    for (int32_t i = 0; i < n; i++) sum += chance *= (double)right[i];
+    return sum;
+}
+
 static void learn(float *rate, float right, float by) { *rate += (right - *rate) * by; }
 
 /* ---- n-grams --------------------------------------------------------------------------------- */
@@ -226,7 +250,9 @@ static int32_t make_draft(sq_spec *s, const sq_spec_step *at, int32_t lag, int64
     if (lag > LAG_FREE) begin = sq_os_now_ns();
     while (n < max) {
         float sure = 0;
+        d->seconds = n == 0 && s->opt.branches != 0;
         const int32_t id = d->next(d, position + n, &sure);
+        if (d->seconds) s->guess_second = id < 0 ? -1 : d->second;
         if (id < 0) break;
         s->class_of[n] = class_of_draft(n, sure);
         right[n] = s->rates.right[d->mode][s->class_of[n]];
@@ -306,7 +332,8 @@ static int32_t draft(sq_spec *s, const sq_spec_step *at, int64_t position, int32
 int32_t sq_spec_guess(sq_spec *s, sq_spec_step *at, int64_t position, int32_t max, int32_t *ids) {
     float right[SQ_GUESS_MAX];
     const bool fixed = s->opt.guesses > 0, known = sq_step_cost_seen(at->cost) > 0;
-    s->n_tried = 0;
+    s->n_tried = s->n_branches = 0;
+    s->guess_second = -1;
     if (!s->began) s->rates = *at->rates;
     s->began = true;
     if (fixed && max > s->opt.guesses) max = s->opt.guesses;
@@ -318,7 +345,7 @@ int32_t sq_spec_guess(sq_spec *s, sq_spec_step *at, int64_t position, int32_t ma
     choice best = n > 0 ? best_count(at, right, n, n, 0) : (choice){0};
     const bool probe = known && s->since_probe >= PROBE_EVERY;
     n = draft(s, at, position, max, ids, right, n, &best);
-    if (fixed) best.count = n;
+    if (fixed) best = (choice){n, 0, at->tokens + expected(right, n)};
     if (best.count == 0 && n > 0 && probe) best = (choice){1, 0, at->tokens};
     if (best.count > 0) {
         s->since_probe = 0;
@@ -326,6 +353,108 @@ int32_t sq_spec_guess(sq_spec *s, sq_spec_step *at, int64_t position, int32_t ma
     }
     at->rows += best.count;
     return s->n_tried = best.count;
+}
+
+/* ---- side branches --------------------------------------------------------------------------- */
+
+/* What there is beside the chain: places that an n-gram ends too, or a drafter's second choice. */
+static int32_t find_branches(sq_spec *s, const int32_t *ids, int32_t n) {
+    if (s->by == SQUISH_SPEC_NGRAM) {
+        s->n_branches = sq_ngram_others(s->ngram, ids, n, s->branches);
+        for (int32_t i = 0; i < s->n_branches; i++) {
+            const int32_t k = s->branches[i].length + s->branches[i].at;
+            s->class_aside[i] = (uint8_t)(k < SQ_GUESS_CLASSES - 1 ? k : SQ_GUESS_CLASSES - 1);
+        }
+    } else if (s->guess_second >= 0) {
+        s->branches[0] = (sq_branch){.n = 1, .ids = {s->guess_second}};
+        s->class_aside[0] = s->class_of[0];
+        s->n_branches = 1;
+    }
+    return s->n_branches;
+}
+
+/* How often the token at place k of a branch's own is right, given those before. */
+static double right_aside(const sq_spec *s, int32_t i, int32_t k) {
+    const int32_t c = s->class_aside[i] + k < SQ_GUESS_CLASSES ? s->class_aside[i] + k : SQ_GUESS_CLASSES - 1;
+    return k == 0 ? (double)s->rates.aside[s->by][c] : (double)s->rates.right[s->by][c];
+}
+
+/* Of the branch, whose place is reached in vain `reach` of the times, so many tokens that the step gives most
+ * a millisecond. 0: it is better without. */
+static int32_t best_aside(const sq_spec *s, sq_spec_step *at, int32_t i, double reach, int32_t most) {
+    const double alone = sq_step_cost_alone(at->cost, at->rows);
+    double sum = at->tokens, chance = reach, rate = alone > 0 ? sum / alone * BRANCH_GAIN : INFINITY;
+    double tokens = 0;
+    int32_t best = 0;
+    for (int32_t k = 0; k < most; k++) {
+        chance *= right_aside(s, i, k);
+        sum += chance;
+        const double ms = sq_step_cost_alone(at->cost, at->rows + k + 1), least = alone * (1 + FREE * (k + 1));
+        if (at->ms_max > 0 && ms > at->ms_max) break;
+        const double r = sum / (ms > least ? ms : least);
+        if (r > rate) best = k + 1, rate = r, tokens = sum;
+    }
+    if (best > 0) at->tokens = tokens;
+    return best;
+}
+
+/* Those that are tried come first, in the order they were found. */
+static void to_front(sq_spec *s, int32_t to, int32_t i) {
+    const sq_branch b = s->branches[i];
+    const uint8_t c = s->class_aside[i];
+    for (; i > to; i--) s->branches[i] = s->branches[i - 1], s->class_aside[i] = s->class_aside[i - 1];
+    s->branches[to] = b;
+    s->class_aside[to] = c;
+}
+
+int32_t sq_spec_branches(sq_spec *s, sq_spec_step *at, const int32_t *ids, int32_t n, int32_t max,
+                         int32_t rows, sq_branch *out) {
+    double missed[SQ_GUESS_MAX], reach = 1; /* that the chain is wrong at a place, and no branch so far */
+    int32_t tried = 0;
+    if (s->opt.branches == 0 || n == 0) return 0;
+    for (int32_t k = 0; k < n; k++) {
+        const double right = (double)s->rates.right[s->by][s->class_of[k]];
+        missed[k] = reach * (1 - right);
+        reach *= right;
+    }
+    const int32_t seen = sq_step_cost_seen(at->cost); /* rows never run before are tried by doubling */
+    const int32_t most_rows = s->opt.branches < 0 ? 2 * seen + 2 : SQ_COST_ROWS_MAX;
+    if (rows > SQ_COST_ROWS_MAX - at->rows) rows = SQ_COST_ROWS_MAX - at->rows;
+    if (rows > most_rows - at->rows) rows = most_rows - at->rows;
+    for (int32_t i = 0, found = find_branches(s, ids, n); i < found; i++) {
+        const sq_branch *b = &s->branches[i];
+        int32_t most = b->n < max - b->at ? b->n : max - b->at;
+        if (most > rows) most = rows;
+        if (s->opt.branches < 0)
+            most = best_aside(s, at, i, missed[b->at], most);
+        else if (tried == s->opt.branches)
+            most = 0;
+        if (most <= 0) continue;
+        missed[b->at] *= 1 - right_aside(s, i, 0);
+        at->rows += most;
+        rows -= most;
+        to_front(s, tried, i);
+        out[tried] = s->branches[tried];
+        out[tried++].n = most;
+    }
+    return tried;
+}
+
+void sq_spec_aside(sq_spec *s, int32_t n_right, int32_t id, int32_t n_aside, int32_t n_tried,
+                   sq_guess_rates *rates) {
+    s->count.guessed += n_tried;
+    s->count.right += n_aside;
+    s->count.aside += n_aside;
+    for (int32_t i = 0; n_right < s->n_tried && i < s->n_branches; i++) {
+        const sq_branch *b = &s->branches[i];
+        if (b->at != n_right) continue;
+        const float right = b->ids[0] == id ? 1 : 0;
+        const int32_t c = s->class_aside[i];
+        learn(&s->rates.aside[s->by][c], right, LEARN);
+        learn(&rates->aside[s->by][c], right, LEARN_ALL);
+        if (right > 0) break; /* those behind it had no chance */
+    }
+    s->n_branches = 0;
 }
 
 void sq_spec_cut(sq_spec *s, int32_t n) {

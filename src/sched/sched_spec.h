@@ -12,6 +12,12 @@
  * whether it is right. What does depend on it is time, and sq_spec_guess weighs that: what a step of so many
  * rows costs (sched_cost.h) against how often guesses of this kind were right.
  *
+ * Beside the chain of guesses there may be side branches: other ways to go on, from the first guess or from a
+ * later one. Where a drawn token is not the chain's guess and some branch has it, its rows go on.
+ *
+ *   certain  a b c          step:  | c | d'| e'| f'|  | g'| h'|      the branch begins where d' stands
+ *   then     g h X                   g               h   X          three tokens where the chain gives one
+ *
  * An sq_spec belongs to one answer, an sq_guess_rates to an engine; both to the thread that makes steps.
  * After sq_spec_new nothing allocates. */
 #ifndef SQ_SCHED_SPEC_H
@@ -23,8 +29,16 @@
 enum {
     SQ_GUESS_MAX = 31,     /* of one answer in one step: with the token before them 32 rows of logits */
     SQ_GUESS_CLASSES = 16, /* kinds of guesses of a proposer that are right equally often */
-    SQ_NGRAM_MIN = 2       /* tokens that have to be equal before a continuation is looked at */
+    SQ_NGRAM_MIN = 2,      /* tokens that have to be equal before a continuation is looked at */
+    SQ_BRANCHES_MAX = 3,   /* beside a chain, */
+    SQ_BRANCH_TOKENS = 4   /* of so many tokens each */
 };
+
+/* Another way to go on than the chain's, behind `at` of its guesses. */
+typedef struct {
+    int32_t at, n, ids[SQ_BRANCH_TOKENS];
+    int32_t length; /* an n-gram's: tokens that are equal before it */
+} sq_branch;
 
 /* ---- n-grams (sched_ngram.c) ----------------------------------------------------------------- */
 
@@ -38,6 +52,11 @@ void sq_ngram_accept(sq_ngram *g,
 /* Up to max tokens that followed the longest earlier place that ends as the timeline does (of several the
  * latest); *length: how many tokens are equal there. 0: there is none. */
 int32_t sq_ngram_find(const sq_ngram *g, int32_t *ids, int32_t max, int32_t *length);
+
+/* The other ways to go on behind earlier places that end as the timeline does, each where it leaves
+ * chain[0..n), what sq_ngram_find gave; the longest match first, of equal ones the latest. Returns how many of
+ * SQ_BRANCHES_MAX there are. */
+int32_t sq_ngram_others(const sq_ngram *g, const int32_t *chain, int32_t n, sq_branch *out);
 
 /* ---- who drafts ------------------------------------------------------------------------------ */
 
@@ -66,6 +85,8 @@ struct sq_drafter {
     double ms;     /* of one, as measured; 0: none was made yet */
     double row_ms; /* of a token that is read first; 0: none was read yet */
     double credit; /* ms that finding out whether it pays by now may take: a share of the time of all steps */
+    bool seconds;  /* asked for by the caller: what would be guessed if the guess were not, */
+    int32_t second; /* of the last one; -1: nothing */
     /* Tokens that have to be read before the first guess, beside one or two at the end; -1: it cannot guess
      * from there. NULL: always 0. */
     int32_t (*lag)(sq_drafter *d, const sq_draft_from *from);
@@ -85,6 +106,7 @@ struct sq_drafter {
 typedef struct {
     float right[SQUISH_SPEC_COUNT][SQ_GUESS_CLASSES];
     float place[SQUISH_SPEC_COUNT][SQ_DRAFT_PLACES];
+    float aside[SQUISH_SPEC_COUNT][SQ_GUESS_CLASSES]; /* of a branch's first token, where the chain was wrong */
 } sq_guess_rates;
 void sq_guess_rates_init(sq_guess_rates *r);
 
@@ -117,11 +139,19 @@ typedef struct {
 int32_t sq_spec_guess(sq_spec *s, sq_spec_step *at, int64_t position, int32_t max, int32_t *ids);
 /* Fewer of them were tried (a grammar refuses the rest, or there was no room). */
 void sq_spec_cut(sq_spec *s, int32_t n);
+/* Side branches of the chain ids[0..n), whose n guesses are tried: as many as pay or were asked for, `rows`
+ * rows at most, none going further than `max` guesses. Returns how many; at->rows counts theirs. */
+int32_t sq_spec_branches(sq_spec *s, sq_spec_step *at, const int32_t *ids, int32_t n, int32_t max,
+                         int32_t rows, sq_branch *out);
+/* Before sq_spec_result: the chain ended behind n_right guesses with token id, or a branch that was tried was
+ * entered there and n_aside of its tokens were right; of branches n_tried tokens were tried. */
+void sq_spec_aside(sq_spec *s, int32_t n_right, int32_t id, int32_t n_aside, int32_t n_tried,
+                   sq_guess_rates *rates);
 /* Of those that were tried the first n_right were right. rates learn too. */
 void sq_spec_result(sq_spec *s, int32_t n_right, sq_guess_rates *rates);
 /* What came of it so far. */
 typedef struct {
-    int32_t guessed, right;
+    int32_t guessed, right, aside; /* aside: of those that were right, those of side branches */
 } sq_spec_count;
 sq_spec_count sq_spec_counts(const sq_spec *s); /* s may be NULL */
 

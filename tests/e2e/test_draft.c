@@ -116,11 +116,11 @@ static void a_draft_that_knows_little_and_own_layers_change_nothing(void **state
         const float temperature = (float)i * 0.4f;
         squish_gen_options o = options(temperature, SQUISH_SPEC_OFF, 0);
         answer_alone(x.s, prompts[i].ids, prompts[i].count, &o, &off);
-        static const squish_spec specs[] = {{SQUISH_SPEC_DRAFT, 3},
-                                            {SQUISH_SPEC_SKIP, 8},
-                                            {SQUISH_SPEC_SKIP, 2},
-                                            {SQUISH_SPEC_AUTO, 0},
-                                            {SQUISH_SPEC_DRAFT, 0}};
+        static const squish_spec specs[] = {{.mode = SQUISH_SPEC_DRAFT, .guesses = 3},
+                                            {.mode = SQUISH_SPEC_SKIP, .guesses = 8},
+                                            {.mode = SQUISH_SPEC_SKIP, .guesses = 2},
+                                            {.mode = SQUISH_SPEC_AUTO, .guesses = 0},
+                                            {.mode = SQUISH_SPEC_DRAFT, .guesses = 0}};
         for (size_t k = run_long() ? 0 : i; k < SQ_COUNT(specs); k += run_long() ? 1 : SQ_COUNT(texts)) {
             o.spec = specs[k];
             answer_alone(x.s, prompts[i].ids, prompts[i].count, &o, &on);
@@ -140,9 +140,9 @@ static void caches_in_fewer_bits_take_guesses_back(void **state) {
         squish_kv kv;
         int32_t residual;
         squish_spec spec;
-    } all[] = {{SQUISH_KV_Q8, 128, {SQUISH_SPEC_SKIP, 5}},
-               {SQUISH_KV_Q2, 32, {SQUISH_SPEC_SKIP, 3}},
-               {SQUISH_KV_Q8, 0, {SQUISH_SPEC_DRAFT, 4}}};
+    } all[] = {{SQUISH_KV_Q8, 128, {.mode = SQUISH_SPEC_SKIP, .guesses = 5}},
+               {SQUISH_KV_Q2, 32, {.mode = SQUISH_SPEC_SKIP, .guesses = 3}},
+               {SQUISH_KV_Q8, 0, {.mode = SQUISH_SPEC_DRAFT, .guesses = 4}}};
     int32_t ids[236];
     for (int32_t i = 0; i < 236; i++) ids[i] = prompts[2].ids[(size_t)i % prompts[2].count];
     for (size_t k = 0; k < SQ_COUNT(all); k++) {
@@ -238,7 +238,9 @@ static void answers_of_a_batch_are_those_alone_without_guesses(void **state) {
     (void)state;
     enum { JOBS = 9 };
     static answer alone[JOBS], many[JOBS];
-    static const squish_spec specs[] = {{SQUISH_SPEC_DRAFT, 4}, {SQUISH_SPEC_SKIP, 3}, {SQUISH_SPEC_AUTO, 0}};
+    static const squish_spec specs[] = {{.mode = SQUISH_SPEC_DRAFT, .guesses = 4},
+                                        {.mode = SQUISH_SPEC_SKIP, .guesses = 3},
+                                        {.mode = SQUISH_SPEC_AUTO}};
     squish_engine_options eo = squish_engine_options_default();
     squish_batch_options bo = squish_batch_options_default();
     squish_engine *e;

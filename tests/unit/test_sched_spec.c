@@ -5,6 +5,8 @@
 #include "support/faults.h"
 #include "support/model_run.h"
 
+#include <math.h>
+
 static const squish_alloc *alloc(void) {
     static squish_alloc a;
     a = sq_alloc_default();
@@ -50,6 +52,36 @@ static void tokens_past_the_longest_timeline_are_not_recorded(void **state) {
     assert_int_equal(sq_ngram_find(g, ids, 4, &length), 4);
     assert_int_equal(ids[0], 'a');
     sq_ngram_free(g);
+}
+
+/* "<at><first tokens>" of each branch beside n guesses, by spaces. */
+static void assert_others(const char *text, int32_t n, const char *want) {
+    int32_t ids[8], length;
+    char found[64] = "";
+    sq_branch b[SQ_BRANCHES_MAX];
+    sq_ngram *g = ngram(128, text);
+    sq_ngram_find(g, ids, n, &length);
+    const int32_t k = sq_ngram_others(g, ids, n, b);
+    for (int32_t i = 0; i < k; i++) {
+        const char more[] = {(char)('0' + b[i].at), (char)b[i].ids[0], (char)b[i].ids[1], ' ', 0};
+        assert_int_equal(b[i].n, SQ_BRANCH_TOKENS);
+        assert_true(i == 0 || b[i].length <= b[i - 1].length);
+        strcat(found, more);
+    }
+    assert_string_equal(found, want);
+    sq_ngram_free(g);
+}
+
+static void other_places_branch_off_where_they_leave_the_chain(void **state) {
+    (void)state;
+    assert_others("", 4, "");
+    assert_others("abcd, abce, ab", 4, "1d, ");  /* chain: "ce, ", other: "cd, " */
+    assert_others("abcd, abce, abc", 4, "0d, "); /* chain: "e, a" */
+    assert_others("abxyz. abxqr. ab", 1, "");    /* the chain, "x", is left behind its end */
+    assert_others("xabc1 xabd2 yab3 xab", 4, "0c1 03  ");       /* chain: "d2 y"; then the longest */
+    assert_others("ab1 ab2 ab3 ab4 ab5 ab", 4, "04  03  02  "); /* the latest three, each once */
+    assert_others("ab1 ab2 ab1 ab2 ab5 ab", 4, "02  01  ");
+    assert_others("zzzz", 4, "");
 }
 
 /* ---- what pays ------------------------------------------------------------------------------- */
@@ -147,6 +179,95 @@ static void a_number_of_guesses_that_was_asked_for_is_kept_to(void **state) {
     sq_spec_result(s, 2, &rates);
     assert_int_equal(sq_spec_counts(s).guessed, 2);
     assert_int_equal(sq_spec_counts(s).right, 2);
+    sq_spec_free(s);
+}
+
+/* Branches beside the guesses of a step in which a row costs slope of a step. Texts go on in two ways. */
+static sq_spec *two_ways(int32_t guesses, int32_t branches) {
+    sq_spec *s;
+    squish_error err = {0};
+    const squish_spec o = {.mode = SQUISH_SPEC_NGRAM, .guesses = guesses, .branches = branches};
+    sq_guess_rates_init(&rates);
+    assert_ok(sq_spec_new(&s, &o, 4096, 0, alloc(), &err), &err);
+    for (const char *t = "the red fox, the grey wolf, the red hen, the grey"; *t; t++) sq_spec_accept(s, *t);
+    for (const char *t = " cat, the red"; *t; t++) sq_spec_accept(s, *t);
+    return s;
+}
+
+static int32_t branches_at(sq_spec *s, double slope, int32_t rows, int32_t max, sq_branch *b, int32_t *n) {
+    int32_t ids[SQ_GUESS_MAX];
+    sq_step_cost c = {.row_ms = 0};
+    for (int32_t k = 1; k <= 32; k++) sq_step_cost_add(&c, k, 0, 1 + slope * (k - 1));
+    sq_spec_step at = {.cost = &c, .rates = &rates, .rows = 1, .tokens = 1};
+    *n = sq_spec_guess(s, &at, 0, max, ids);
+    const double before = at.tokens;
+    const int32_t k = sq_spec_branches(s, &at, ids, *n, max, rows, b);
+    int32_t all = 1 + *n;
+    for (int32_t i = 0; i < k; i++) all += b[i].n;
+    assert_int_equal(at.rows, all);
+    assert_true(at.tokens >= before);
+    return k;
+}
+
+static void branches_are_tried_as_often_as_asked_for_within_the_room(void **state) {
+    (void)state;
+    sq_branch b[SQ_BRANCHES_MAX];
+    int32_t n;
+    sq_spec *s = two_ways(4, 3);
+    assert_int_equal(branches_at(s, 10, 31, 31, b, &n), 1);
+    assert_int_equal(n, 4);
+    assert_int_equal(b[0].at, 1); /* " hen", " fox" */
+    assert_int_equal(b[0].ids[0], 'f');
+    assert_int_equal(b[0].n, SQ_BRANCH_TOKENS);
+    assert_int_equal(branches_at(s, 10, 2, 31, b, &n), 1);
+    assert_int_equal(b[0].n, 2); /* two rows */
+    assert_int_equal(branches_at(s, 10, 0, 31, b, &n), 0);
+    assert_int_equal(branches_at(s, 10, 31, 3, b, &n), 1);
+    assert_int_equal(b[0].at + b[0].n, 3); /* the context ends */
+    sq_spec_free(s);
+    s = two_ways(4, 0);
+    assert_int_equal(branches_at(s, 0, 31, 31, b, &n), 0);
+    sq_spec_free(s);
+}
+
+static void branches_pay_where_they_were_right_and_rows_are_cheap(void **state) {
+    (void)state;
+    sq_branch b[SQ_BRANCHES_MAX];
+    int32_t n;
+    sq_spec *s = two_ways(4, -1);
+    assert_int_equal(branches_at(s, 0.9, 31, 31, b, &n), 0);
+    assert_int_equal(branches_at(s, 0.05, 31, 31, b, &n), 0);
+    for (int i = 0; i < 100; i++) { /* the chain is wrong behind its first guess, and the branch is right */
+        branches_at(s, 0.05, 31, 31, b, &n);
+        sq_spec_aside(s, 1, 'f', 0, 0, &rates);
+        sq_spec_result(s, 1, &rates);
+    }
+    assert_int_equal(branches_at(s, 0.05, 31, 31, b, &n), 1);
+    assert_true(b[0].n > 1);
+    float most = 0; /* that other answers begin with */
+    for (int32_t c = 0; c < SQ_GUESS_CLASSES; c++) most = fmaxf(most, rates.aside[SQUISH_SPEC_NGRAM][c]);
+    assert_true(most > 0.9f);
+    for (int i = 0; i < 200; i++) { /* neither is right */
+        branches_at(s, 0.05, 31, 31, b, &n);
+        sq_spec_aside(s, 1, 'Z', 0, 0, &rates);
+        sq_spec_result(s, 1, &rates);
+    }
+    assert_int_equal(branches_at(s, 0.05, 31, 31, b, &n), 0);
+    sq_spec_free(s);
+}
+
+static void tokens_of_branches_count(void **state) {
+    (void)state;
+    sq_branch b[SQ_BRANCHES_MAX];
+    int32_t n;
+    sq_spec *s = two_ways(4, 3);
+    branches_at(s, 0.1, 31, 31, b, &n);
+    sq_spec_aside(s, 1, 'f', 3, 4, &rates);
+    sq_spec_result(s, 1, &rates);
+    const sq_spec_count c = sq_spec_counts(s);
+    assert_int_equal(c.guessed, 8);
+    assert_int_equal(c.right, 4);
+    assert_int_equal(c.aside, 3);
     sq_spec_free(s);
 }
 
@@ -322,7 +443,7 @@ static void options_out_of_range_are_refused_and_off_is_nothing(void **state) {
     sq_spec *s;
     squish_error err = {0};
     const squish_spec off = {.mode = SQUISH_SPEC_OFF}, odd = {.mode = (squish_spec_mode)99},
-                      many = {.guesses = SQ_GUESS_MAX + 1};
+                      many = {.guesses = SQ_GUESS_MAX + 1}, wide = {.branches = SQ_BRANCHES_MAX + 1};
     assert_ok(sq_spec_new(&s, &off, 16, 0, alloc(), &err), &err);
     assert_null(s);
     assert_int_equal(sq_spec_counts(s).guessed, 0);
@@ -331,6 +452,9 @@ static void options_out_of_range_are_refused_and_off_is_nothing(void **state) {
     err = (squish_error){0};
     assert_int_equal(sq_spec_new(&s, &many, 16, 0, alloc(), &err), SQUISH_INVALID);
     assert_non_null(strstr(err.text, "guesses is 32"));
+    err = (squish_error){0};
+    assert_int_equal(sq_spec_new(&s, &wide, 16, 0, alloc(), &err), SQUISH_INVALID);
+    assert_non_null(strstr(err.text, "branches is 4"));
 }
 
 static void costs_between_two_that_were_seen_lie_between_them(void **state) {
@@ -372,6 +496,10 @@ int main(void) {
         cmocka_unit_test(rows_that_were_never_run_are_tried_by_and_by),
         cmocka_unit_test(what_no_longer_pays_is_tried_again_after_a_while),
         cmocka_unit_test(a_number_of_guesses_that_was_asked_for_is_kept_to),
+        cmocka_unit_test(other_places_branch_off_where_they_leave_the_chain),
+        cmocka_unit_test(branches_are_tried_as_often_as_asked_for_within_the_room),
+        cmocka_unit_test(branches_pay_where_they_were_right_and_rows_are_cheap),
+        cmocka_unit_test(tokens_of_branches_count),
         cmocka_unit_test(a_draft_is_asked_where_it_pays_and_goes_on_while_it_is_sure),
         cmocka_unit_test(drafts_that_are_wrong_are_no_longer_asked_for),
         cmocka_unit_test(what_finding_out_costs_is_a_share_of_all_steps),
