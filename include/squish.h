@@ -504,12 +504,21 @@ typedef enum {
 /* "auto", "off", "ngram", "heads", "draft", "skip"; NULL: none */
 const char *squish_spec_name(squish_spec_mode m);
 bool squish_spec_from_name(const char *name, squish_spec_mode *out);
+/* When a guess is kept. MATCH: where it is the token that would have been drawn without it: no text depends
+ * on guesses. RATIO: with chance p / q of the two laws that it could have been drawn from; else another token
+ * of what p has beyond q. Tokens have the same law, more guesses are kept at a temperature, and the text of a
+ * seed depends on what was guessed. */
+typedef enum { SQUISH_ACCEPT_MATCH, SQUISH_ACCEPT_RATIO, SQUISH_ACCEPT_COUNT } squish_spec_accept;
+/* "match", "ratio"; NULL: none */
+const char *squish_spec_accept_name(squish_spec_accept a);
+bool squish_spec_accept_from_name(const char *name, squish_spec_accept *out);
 typedef struct {
     squish_spec_mode mode;
     int32_t guesses;           /* in a step: 0: as many as pay, by what was measured; 1..31: always so many,
                                   where there is something to guess */
     int32_t branches;          /* other ways to go on that are tried beside these in the same step: 0: none;
                                   -1: as many as pay; 1..3: always so many, where there are any */
+    squish_spec_accept accept; /* RATIO: without branches */
 } squish_spec;
 
 typedef struct {

@@ -6,8 +6,9 @@
 
 Parts: rows (what rows of an answer and drafts cost, on squish-tiny and --shape-model), answers (bench/prompts with and
 without guesses, in turns, squish-tiny and squish-tiny-moe), draft (the 4-bit tier of squish-tiny and squish-tiny-moe guess for its
-16-bit weights, beside n-grams and its first layers), equal (1,000 prompts, three temperatures, answers of 12 tokens, by n-grams, by
-heads, by another model and by the first layers), peer (copying beside llama.cpp's n-grams; needs --llama-bin, a folder with its
+16-bit weights, beside n-grams and its first layers), trees (a chain of guesses, side branches beside it, and acceptance by ratio,
+in turns with none, on bench/prompts), equal (1,000 prompts, three temperatures, answers of 12 tokens, by n-grams, by heads, by another
+model, by the first layers, and with side branches), peer (copying beside llama.cpp's n-grams; needs --llama-bin, a folder with its
 llama-speculative-simple)."""
 import json
 import os
@@ -112,6 +113,28 @@ def draft(o):
     return out
 
 
+def trees(o):
+    """Nobody is to lose by branches that are tried as they pay, nor by ratio; texts by ratio may differ."""
+    out = []
+    ways = {"chain": ["--spec", "ngram"], "tree": ["--spec", "ngram", "--spec-branches", -1],
+            "ratio": ["--spec", "ngram", "--spec-accept", "ratio"],
+            "draft chain": ["--spec", "draft", "--draft", small_tier(o)],
+            "draft tree": ["--spec", "draft", "--draft", small_tier(o), "--spec-branches", -1],
+            "draft ratio": ["--spec", "draft", "--draft", small_tier(o), "--spec-accept", "ratio"]}
+    for name in o.files.split(","):
+        for way, options in ways.items():
+            for r in targets.bench(o, "spec", TINY, "--tier", "source", "--text", PROMPTS / f"{name}.jsonl", "--runs", o.runs, *options):
+                t, by_ratio = r["name"].rpartition(" ")[2], way.endswith("ratio")
+                good = r["speedup"] >= 0.98 and (r["differ"] == 0 or (by_ratio and t != "0"))
+                out.append(row(f"squish-tiny (bf16), {way}, prompts '{name}', T {t}: time without guesses over time with",
+                               ">= 0.98x" + ("; the same law" if by_ratio else "; text equal"),
+                               f"{r['speedup']:.2f}x ({r['tok_s']:.0f} over {r['tok_s_off']:.0f} tok/s, {r['tokens_per_step']:.2f} tokens a "
+                               f"step; {r['right']} of {r['guessed']} guesses right, {r['aside']} of these by branches; {r['differ']} of "
+                               f"{r['answers']} answers differ)", good,
+                               f"scripts/targets_spec.py --part trees --files {name} --runs {o.runs}"))
+    return out
+
+
 def equal(o):
     """Prompts are pieces of the committed ones, cut where it falls."""
     rng = random.Random(7)
@@ -129,8 +152,10 @@ def equal(o):
         f.flush()
         how = {"ngram": ("n-grams", ["--spec-guesses", 7]), "heads": ("heads", ["--spec-guesses", 4]),
                "draft": ("another model", ["--draft", MOE, "--spec-guesses", 4]),
-               "skip": ("first layers", ["--spec-guesses", 2])}
-        all_found = {how[k][0]: targets.bench(o, "spec", TINY, "--text", f.name, "--runs", 1, "--spec", k, *how[k][1]) for k in o.by.split(",") if k in how}
+               "skip": ("first layers", ["--spec-guesses", 2]),
+               "tree": ("n-grams and three branches", ["--spec", "ngram", "--spec-guesses", 5, "--spec-branches", 3])}
+        all_found = {how[k][0]: targets.bench(o, "spec", TINY, "--text", f.name, "--runs", 1, *([] if k == "tree" else ["--spec", k]), *how[k][1])
+                     for k in o.by.split(",") if k in how}
     out = []
     for who, found in all_found.items():
         differ, n = sum(r["differ"] for r in found), sum(r["answers"] for r in found)
@@ -195,7 +220,7 @@ def peer(o):
     return out
 
 
-PARTS = {"peer": peer, "rows": rows, "answers": answers, "draft": draft, "equal": equal}
+PARTS = {"rows": rows, "answers": answers, "draft": draft, "trees": trees, "equal": equal, "peer": peer}
 
 
 def main():
@@ -203,7 +228,7 @@ def main():
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--files", default="copy,code,chat,stories", help="of bench/prompts")
     parser.add_argument("--prompts", type=int, default=1000)
-    parser.add_argument("--by", default="ngram,heads,draft,skip,moe,auto", help="who guesses in parts draft and equal")
+    parser.add_argument("--by", default="ngram,heads,draft,skip,moe,auto,tree", help="who guesses in parts draft and equal")
     parser.add_argument("--shape-model", type=pathlib.Path)
     parser.add_argument("--shape-draft", type=pathlib.Path, help="that guesses for it")
     parser.add_argument("--llama-bin", help="peer: a folder with llama-speculative-simple")

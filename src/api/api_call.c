@@ -420,6 +420,7 @@ static void settle_sampling(sq_api_call *c) {
     g.logprobs = wish.logprobs;
     g.spec = c->api->opt.spec;
     if (c->wish.spec_set) g.spec.mode = wish.spec.mode;
+    if (c->wish.accept_set) g.spec.accept = wish.spec.accept;
     g.sampling.bias_ids = wish.sampling.bias_ids;
     g.sampling.bias_values = wish.sampling.bias_values;
     g.sampling.n_bias = wish.sampling.n_bias;

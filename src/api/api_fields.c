@@ -247,8 +247,14 @@ bool sq_api_get_spec(sq_api_call *c, const json_t *o, const char *path) {
     const char *name = NULL;
     if (!sq_api_get_text(&c->error, o, path, "spec", &name)) return false;
     c->wish.spec_set = name != NULL;
-    if (!name || squish_spec_from_name(name, &c->wish.gen.spec.mode)) return true;
-    return wrong(&c->error, "invalid_value", json_object_get(o, "spec"), path, "spec", SPEC_WANTED);
+    if (name && !squish_spec_from_name(name, &c->wish.gen.spec.mode))
+        return wrong(&c->error, "invalid_value", json_object_get(o, "spec"), path, "spec", SPEC_WANTED);
+    name = NULL;
+    if (!sq_api_get_text(&c->error, o, path, "spec_accept", &name)) return false;
+    c->wish.accept_set = name != NULL;
+    if (!name || squish_spec_accept_from_name(name, &c->wish.gen.spec.accept)) return true;
+    return wrong(&c->error, "invalid_value", json_object_get(o, "spec_accept"), path, "spec_accept",
+                 "match or ratio");
 }
 
 bool sq_api_get_sampling(sq_api_call *c, const json_t *o) {

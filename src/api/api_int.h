@@ -173,7 +173,8 @@ typedef struct {
     int32_t think_tokens; /* budget of thoughts; 0: none */
     int32_t n;            /* answers per prompt */
     bool stream;
-    bool spec_set;           /* gen.spec was asked for */
+    bool spec_set;           /* gen.spec.mode was asked for */
+    bool accept_set;         /* and gen.spec.accept */
     bool token_times;        /* frames of tokens say when each was drawn */
     bool whole_text;         /* collect sq_api_answer.text in streams as well */
     int32_t prompt_logprobs; /* -1: none (default) */
@@ -399,7 +400,7 @@ bool sq_api_get_sampling(sq_api_call *c, const json_t *o);
 /* Copy the fields that `set` names. */
 void sq_api_lay_sampling(squish_gen_options *onto, const squish_gen_options *from, uint32_t set);
 /* A string or an array of strings -> wish.gen.stop. */
-/* "spec": who guesses. */
+/* "spec": who guesses; "spec_accept": when a guess is kept. */
 bool sq_api_get_spec(sq_api_call *c, const json_t *o, const char *path);
 bool sq_api_get_stops(sq_api_call *c, const json_t *o, const char *path, const char *name);
 /* A string, an array of strings, ids, or arrays of ids -> wish.inputs. */

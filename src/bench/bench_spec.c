@@ -61,7 +61,8 @@ static squish_status draft_rows(bench_speed *b, sq_sampler *sampler, json_t *row
         sq_heads_begin(run, b->s->hidden, &id, 1);
         for (int32_t i = 0; i < HEADS; i++) {
             float sure;
-            const int32_t at = sq_sampler_guess(sampler, sq_heads_logits(run), h->ids, h->n_ids, -1, i, &sure);
+            const float *logits = sq_heads_logits(run);
+            const int32_t at = sq_sampler_guess(sampler, logits, h->ids, h->n_ids, -1, i, &sure);
             sq_heads_push(run, at < 0 ? 0 : h->ids[at]);
         }
         if (k >= 0) draft[k] = (double)(sq_os_now_ns() - begin) / 1e6;

@@ -101,8 +101,9 @@ static bool options_are_read(cli *c, const char *what, uint32_t set, uint32_t re
         uint32_t by;
     } some[] = {{OPT_BENCH_AT, AT},   {OPT_BENCH_CTX, CTX},     {OPT_SAGE, ATT},        {OPT_SPARGE, ATT},
                 {OPT_SAGE_BITS, ATT}, {OPT_SPARGE_MIN, ATT},    {OPT_SPARGE_MASS, ATT}, {OPT_KV, KVS},
-                {OPT_SPEC, SPEC},     {OPT_SPEC_GUESSES, SPEC}, {OPT_DRAFT, SPEC},      {OPT_SPEC_BRANCHES, SPEC},
-                {OPT_TEXT, PROSE},    {OPT_DRAFT_TIER, SPEC},   {OPT_PEER, PEERS},      {OPT_MEMORY_LIMIT, MEM}};
+                {OPT_SPEC, SPEC},     {OPT_SPEC_GUESSES, SPEC}, {OPT_DRAFT, SPEC},
+                {OPT_TEXT, PROSE},    {OPT_DRAFT_TIER, SPEC},   {OPT_PEER, PEERS},
+                {OPT_MEMORY_LIMIT, MEM}, {OPT_SPEC_BRANCHES, SPEC}, {OPT_SPEC_ACCEPT, SPEC}};
     for (size_t k = 0; k < SQ_COUNT(benches); k++)
         if (set & (1u << k)) reads |= benches[k].reads;
     for (size_t i = 0; i < SQ_COUNT(some); i++) {

@@ -296,6 +296,7 @@ squish_spec cli_spec(const cli *c) {
     squish_spec s = {.guesses = (int32_t)cli_int(c, OPT_SPEC_GUESSES),
                      .branches = (int32_t)cli_int(c, OPT_SPEC_BRANCHES)};
     squish_spec_from_name(cli_text(c, OPT_SPEC), &s.mode);
+    squish_spec_accept_from_name(cli_text(c, OPT_SPEC_ACCEPT), &s.accept);
     return s;
 }
 

@@ -309,6 +309,12 @@ static bool guesses_go_together(const cli *c) {
                       spec);
         return false;
     }
+    const char *accept = cli_text(c, OPT_SPEC_ACCEPT);
+    if (accept && strcmp(accept, "ratio") == 0 && cli_int(c, OPT_SPEC_BRANCHES) != 0) {
+        cli_fail_text(c, 2,
+                      "--spec-accept ratio beside --spec-branches: branches are accepted by match alone");
+        return false;
+    }
     if (any || strcmp(spec, "off") == 0) return true;
     for (size_t i = 0; i < SQ_COUNT(ages); i++)
         if (applies(c, ages[i]) && is_on(c, ages[i])) {

@@ -153,8 +153,8 @@ int32_t sq_kv_seq_slot(const sq_kv_seq *s, int32_t pos); /* of a position behind
 int32_t sq_kv_seq_column(const sq_kv_seq *s, int32_t tile);
 
 /* A side branch (kv_fork.c): an empty sequence becomes [0, pos) of another, and room for [pos, n). `from` has
- * reserved for a step that was not run yet, of which it has written [0, written), written <= pos. Tiles before
- * that of pos are shared; positions [pos - sq_kv_fork_lead(written, pos), pos) are the step's to write here
+ * reserved for a step that was not run yet, and has written [0, written), written <= pos. Tiles before that
+ * of pos are shared; positions [pos - sq_kv_fork_lead(written, pos), pos) are the step's to write here
  * too. Nothing is evicted for it. False: there is no room, and `to` is empty still. Not where tiles are voted
  * on. */
 bool sq_kv_seq_fork(sq_kv_seq *to, const sq_kv_seq *from, int32_t written, int32_t pos, int32_t n);

@@ -3,7 +3,7 @@
  * kv_fork.c - a sequence that goes on from within another, for a step: a side branch of guesses.
  *
  *   from   | 7 | 31 | 12 | 9 ......written|to come . |      reserved, of a step that was not run yet
- *   to     | 7 | 31 | 12 | 40 copied .....|lead| own |      pos is where own begins; the lead is written twice
+ *   to     | 7 | 31 | 12 | 40 copied .....|lead| own |      pos is where own begins; the lead is in both
  *
  * Whole tiles before pos are shared, also those the step will still write: whoever reads them reads them
  * behind what was stored. The tile of pos is the branch's own, so it takes a copy of what is there, and the

@@ -107,6 +107,21 @@ bool squish_spec_from_name(const char *name, squish_spec_mode *out) {
     return false;
 }
 
+static const char *const accept_names[SQUISH_ACCEPT_COUNT] = {"match", "ratio"};
+
+const char *squish_spec_accept_name(squish_spec_accept a) {
+    return a >= 0 && a < SQUISH_ACCEPT_COUNT ? accept_names[a] : NULL;
+}
+
+bool squish_spec_accept_from_name(const char *name, squish_spec_accept *out) {
+    for (int i = 0; name && i < SQUISH_ACCEPT_COUNT; i++)
+        if (strcmp(name, accept_names[i]) == 0) {
+            *out = (squish_spec_accept)i;
+            return true;
+        }
+    return false;
+}
+
 squish_sampling squish_sampling_default(void) {
     return (squish_sampling){.temperature = 0.7f,
                              .top_p = 0.9f,

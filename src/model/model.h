@@ -293,8 +293,8 @@ typedef struct {
     bool prompt;           /* none of the rows was drawn: see sq_attn_prompt */
     int32_t observe;       /* rows that end a prompt: what they look at is kept (sq_kv_seq_mass, _looks) */
     int32_t observe_from;  /* position from which on rows of that prompt are looked at */
-    int32_t lead, lead_row0; /* a side branch: keys and values of rows [lead_row0, lead_row0 + lead) of the step
-                              are stored at the positions before pos0 here too */
+    int32_t lead, lead_row0; /* a side branch: keys and values of rows [lead_row0, lead_row0 + lead) of the
+                              step are stored at the positions before pos0 here too */
 } sq_step_seg;
 
 /* Plan and allocate everything for steps of at most m_max rows, n_seg_max sequences and out_max rows of

@@ -54,10 +54,32 @@ squish_status sq_sampler_draw(sq_sampler *s, const float *logits, const uint64_t
  * sq_sampler_draw has there and without its filters and penalties: the more alike the two rows are, the more
  * often both name one token. ids NULL: logit i is of id i. Returns an index into logits, -1 if there is no
  * number among them; *sure: how probable it is at temperature 1. What is less likely than the best by a
- * factor of some hundreds is left out. but: an index that is not to be had, as what would be drawn in its place
- * is asked for; -1: none. */
+ * factor of some hundreds is left out. but: an index that is not to be had, as what would be drawn in its
+ * place is asked for; -1: none. */
 int32_t sq_sampler_guess(const sq_sampler *s, const float *logits, const int32_t *ids, int32_t n,
                          int32_t but, int64_t position, float *sure);
+
+/* ---- acceptance by ratio (sample_ratio.c) ------------------------------------------------------ */
+
+/* The law that a guess was drawn from; ids that are not named have no chance. */
+enum { SQ_PROPOSAL_MAX = 64 };
+typedef struct {
+    int32_t n, ids[SQ_PROPOSAL_MAX];
+    double p[SQ_PROPOSAL_MAX];
+} sq_proposal;
+/* A guess from the softmax of these logits at the sampler's temperature, cut to its SQ_PROPOSAL_MAX likeliest
+ * ids and those within a factor of some hundreds of the best; *q becomes that law. ids, n and the index that
+ * is returned: as in sq_sampler_guess. The noise is that of `turn`, a number that no other guess of the
+ * sampler has. *sure: how probable the likeliest is at temperature 1, whichever was drawn: who decides by it
+ * learns nothing of the guess. */
+int32_t sq_sampler_propose(const sq_sampler *s, const float *logits, const int32_t *ids, int32_t n,
+                           int64_t turn, sq_proposal *q, float *sure);
+/* sq_sampler_draw of a position for which `guess` was drawn from q (NULL: it is the only one q has). The
+ * guess itself, or another token: together they have the law that sq_sampler_draw draws from. Greedy: what
+ * sq_sampler_draw gives. */
+squish_status sq_sampler_draw_by_ratio(sq_sampler *s, const float *logits, const uint64_t *mask,
+                                       int64_t position, int32_t n_top, int32_t guess, const sq_proposal *q,
+                                       sq_sample_result *out, squish_error *err);
 
 /* Raw log-probability of id: logits[id] minus the normaliser below. logits [n], 0 <= id < n. */
 float sq_logprob(const float *logits, int32_t n, int32_t id);

@@ -90,6 +90,12 @@ static int32_t choose(const sq_sample_row *r, const sq_sample_survivors *v) {
 
 squish_status sq_sampler_draw(sq_sampler *s, const float *logits, const uint64_t *mask, int64_t position,
                               int32_t n_top, sq_sample_result *out, squish_error *err) {
+    return sq_sampler_draw_by_ratio(s, logits, mask, position, n_top, -1, NULL, out, err);
+}
+
+squish_status sq_sampler_draw_by_ratio(sq_sampler *s, const float *logits, const uint64_t *mask,
+                                       int64_t position, int32_t n_top, int32_t guess, const sq_proposal *q,
+                                       sq_sample_result *out, squish_error *err) {
     memset(out, 0, sizeof *out);
     out->id = -1;
     if (n_top < -1 || n_top > SQ_SAMPLE_TOP_MAX)
@@ -108,7 +114,8 @@ squish_status sq_sampler_draw(sq_sampler *s, const float *logits, const uint64_t
         out->id = row.top_id;
     } else {
         sq_sample_survivors survivors = sq_sample_filter(&row);
-        out->id = choose(&row, &survivors);
+        out->id =
+            guess < 0 ? choose(&row, &survivors) : sq_sample_by_ratio(&row, &survivors, guess, q);
     }
     if (n_top < 0) return SQUISH_OK;
     double log_norm = sq_logsumexp(logits, s->n_vocab);

@@ -27,7 +27,7 @@ enum {
 };
 
 /* Streams of noise: the last counter word of Philox. */
-enum { SQ_NOISE_TOKEN = 1, SQ_NOISE_XTC = 4 };
+enum { SQ_NOISE_TOKEN = 1, SQ_NOISE_XTC = 4, SQ_NOISE_PROPOSAL = 5, SQ_NOISE_KEEP = 6, SQ_NOISE_BEYOND = 7 };
 
 /* One id whose logit may differ from the raw one. Entries are never removed; one without effect costs a
  * few ns. */
@@ -145,5 +145,11 @@ sq_sample_survivors sq_sample_filter(const sq_sample_row *r);
 static inline double sq_sample_uniform(uint32_t word) { return ((double)(word >> 9) + 0.5) * 0x1p-23; }
 /* The four Philox words of a group (token id >> 2) at the row's position. */
 void sq_sample_noise(const sq_sample_row *r, uint32_t group, uint32_t stream, uint32_t out[4]);
+
+/* ---- sample_ratio.c -------------------------------------------------------------------------- */
+
+/* The guess, or a token in its place: sq_sampler_draw_by_ratio, where there is a temperature. */
+int32_t sq_sample_by_ratio(const sq_sample_row *r, const sq_sample_survivors *v, int32_t guess,
+                           const sq_proposal *q);
 
 #endif

@@ -142,10 +142,9 @@ const float *sq_seq_logits(const sq_seq *s);
 squish_status sq_seq_logits_now(sq_seq *s, const float **out, squish_error *err);
 /* Append n >= 1 tokens, at most a chunk, and evaluate them in one step; all or none. */
 squish_status sq_seq_append(sq_seq *s, const int32_t *ids, int32_t n, squish_error *err);
-/* The same, with guesses behind the last of them: ids [n + n_guesses], and side branches of these (NULL: none);
- * all rows at most a chunk, those of guesses and branches at most SQ_GUESS_MAX. They are no part of the
- * timeline; the next call but sq_seq_confirm forgets them. Branches that there is no room for leave `sides`.
- */
+/* The same, with guesses behind the last of them: ids [n + n_guesses], and side branches of these (NULL:
+ * none); all rows at most a chunk, those of guesses and branches at most SQ_GUESS_MAX. They are no part of
+ * the timeline; the next call but sq_seq_confirm forgets them. Branches without room leave `sides`. */
 squish_status sq_seq_try(sq_seq *s, const int32_t *ids, int32_t n, int32_t n_guesses, sq_sides *sides,
                          squish_error *err);
 /* Append id, if it is the first guess or that of a branch, and was evaluated: its logits are there. Else
@@ -221,9 +220,12 @@ bool sq_answer_is_forced(sq_answer *a);
  * NO_MEMORY; INVALID after a finish. */
 squish_status sq_answer_next(sq_answer *a, const float *logits, int32_t n, squish_gen_event *ev,
                              squish_error *err);
+/* The token of the next call was guessed to be id, and is kept by ratio (sq_sampler_draw_by_ratio); *q lives
+ * until then. */
+void sq_answer_expect(sq_answer *a, int32_t id, const sq_proposal *q);
 int64_t sq_answer_seed(const sq_answer *a);
 /* sq_sampler_guess of its sampler, for a drafter that has these logits: d->second too, where it is asked for.
- */
+ * By ratio sq_sampler_propose, into d->q. */
 int32_t sq_answer_guess(const sq_answer *a, sq_drafter *d, const float *logits, const int32_t *ids, int32_t n,
                         int64_t position, float *sure);
 int32_t sq_answer_tokens(const sq_answer *a); /* drawn so far */

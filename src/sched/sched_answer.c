@@ -35,6 +35,8 @@ struct sq_answer {
     bool include_stop, ignore_eos, finished;
     int32_t n_done;
     sq_sample_result drawn;
+    int32_t guess;         /* of the next token, which is kept by ratio; -1: none */
+    const sq_proposal *q;  /* what it was drawn from */
     /* Of a grammar (matcher NULL: none). The mask of the next token is not there, in the making, or there;
      * LATE: the one in the making is of a token that was drawn without it. */
     sq_matcher *matcher;
@@ -155,6 +157,7 @@ squish_status sq_answer_new(sq_answer **out, const sq_model *m, int32_t ctx, con
                      .max_tokens = o->max_tokens,
                      .min_tokens = o->min_tokens,
                      .n_top = o->logprobs,
+                     .guess = -1,
                      .include_stop = o->include_stop,
                      .ignore_eos = o->ignore_eos};
     sq_buf_init(&a->piece, alloc, TEXT_MAX);
@@ -198,12 +201,18 @@ void sq_answer_prompt(sq_answer *a, const int32_t *ids, size_t n) {
 
 int32_t sq_answer_guess(const sq_answer *a, sq_drafter *d, const float *logits, const int32_t *ids, int32_t n,
                         int64_t position, float *sure) {
+    if (d->q) return sq_sampler_propose(a->sampler, logits, ids, n, d->turn, d->q, sure);
     const int32_t at = sq_sampler_guess(a->sampler, logits, ids, n, -1, position, sure);
     float unused;
     if (!d->seconds || at < 0) return at;
     d->second = sq_sampler_guess(a->sampler, logits, ids, n, at, position, &unused);
     if (ids && d->second >= 0) d->second = ids[d->second];
     return at;
+}
+
+void sq_answer_expect(sq_answer *a, int32_t id, const sq_proposal *q) {
+    a->guess = id;
+    a->q = q;
 }
 
 int64_t sq_answer_seed(const sq_answer *a) { return sq_sampler_seed(a->sampler); }
@@ -353,7 +362,7 @@ static squish_status follow(sq_answer *a, int32_t id, bool *ok, squish_error *er
     return SQUISH_OK;
 }
 
-/* How many of n tokens pass, one behind the other. Of places from the known'th token on masks will be made. */
+/* How many of n tokens pass, one behind the other. Of places from the known'th token on masks are made. */
 static int32_t try_tokens(sq_answer *a, const int32_t *ids, int32_t n, int32_t known) {
     squish_error err = {0}; /* a guess less */
     int32_t k = 0;
@@ -383,6 +392,13 @@ void sq_answer_allows_aside(sq_answer *a, const int32_t *ids, sq_branch *b) {
     else
         b->n = try_tokens(a, b->ids, b->n, 0);
     sq_matcher_rollback(a->matcher, sq_matcher_steps(a->matcher) - begin);
+}
+
+/* The token from what may be drawn, where it was guessed by the ratio. */
+static squish_status draw_row(sq_answer *a, const float *logits, const uint64_t *mask, int32_t position,
+                              squish_error *err) {
+    return sq_sampler_draw_by_ratio(a->sampler, logits, mask, position, a->n_top, a->guess, a->q, &a->drawn,
+                                    err);
 }
 
 /* Draw from everything, then ask the grammar, and again without what it refused. Where the filters do not
@@ -425,7 +441,7 @@ static squish_status draw_masked(sq_answer *a, const float *logits, int32_t posi
     bool ok;
     SQ_TRY(find_mask(a, err));
     if (logits) {
-        SQ_TRY(sq_sampler_draw(a->sampler, logits, a->mask, position, a->n_top, &a->drawn, err));
+        SQ_TRY(draw_row(a, logits, a->mask, position, err));
     } else {
         a->drawn = (sq_sample_result){.id = only_id(a)};
         a->n_forced++;
@@ -457,12 +473,13 @@ static squish_status draw_forced(sq_answer *a, const float *logits, int32_t posi
 static squish_status draw_grammatical(sq_answer *a, const float *logits, int32_t position,
                                       squish_error *err) {
     bool done = false;
+    const bool may_try = logits && a->guess < 0; /* by ratio what is drawn depends on the whole mask */
     SQ_TRY(look_for_jump(a, err));
     if (sq_jump_is_on(&a->jump)) return draw_forced(a, logits, position, err);
-    if (logits && a->blind && a->mask_state == MASK_NONE &&
+    if (may_try && a->blind && a->mask_state == MASK_NONE &&
         !sq_gram_has_mask_at(a->job.g, a->job.trie, sq_matcher_place(a->matcher)))
         SQ_TRY(draw_blind(a, logits, position, &done, err));
-    else if (logits && a->free_choice && a->n_done >= a->min_tokens && a->mask_state == MASK_BEGUN &&
+    else if (may_try && a->free_choice && a->n_done >= a->min_tokens && a->mask_state == MASK_BEGUN &&
              !sq_masks_wait(a->masks, &a->job, LATE_US))
         SQ_TRY(draw_late(a, logits, position, &done, err));
     return done ? SQUISH_OK : draw_masked(a, logits, position, err);
@@ -475,8 +492,9 @@ static squish_status draw(sq_answer *a, const float *logits, int32_t position, s
     if (a->matcher)
         SQ_TRY(draw_grammatical(a, logits, position, err));
     else
-        SQ_TRY(sq_sampler_draw(a->sampler, logits, NULL, position, a->n_top, &a->drawn, err));
+        SQ_TRY(draw_row(a, logits, NULL, position, err));
     const int32_t id = a->drawn.id;
+    a->guess = -1;
     sq_sampler_accept(a->sampler, id, true);
     a->n_done++;
     if (a->n_done == a->min_tokens) ban_ends(a, false);

@@ -93,8 +93,8 @@ static int32_t guess(sq_gen *g, int32_t *ids) {
         at.from = sq_seq_draft_from(g->s, g->pending, g->n_pending);
         at.from.answer = g->answer;
     }
-    const int32_t n = sq_answer_allows(
-        g->answer, ids, sq_spec_guess(g->spec, &at, g->s->n + g->n_pending, room, ids));
+    const int32_t made = sq_spec_guess(g->spec, &at, g->s->n + g->n_pending, room, ids);
+    const int32_t n = sq_spec_tried(g->spec, made, sq_answer_allows(g->answer, ids, made));
     sq_spec_cut(g->spec, n);
     guess_aside(g, &at, ids, n, room);
     return n;
@@ -117,7 +117,8 @@ static squish_status step(sq_gen *g, squish_error *err) {
     sq_answer_prepare(g->answer, g->s->e->masks);
     const uint64_t begin = sq_os_now_ns();
     SQ_TRY(sq_seq_try(g->s, ids, n, g->n_guesses, &g->sides, err));
-    sq_step_cost_add(&g->s->e->cost, n + g->n_guesses + g->sides.rows, 0, (double)(sq_os_now_ns() - begin) / 1e6);
+    sq_step_cost_add(&g->s->e->cost, n + g->n_guesses + g->sides.rows, 0,
+                     (double)(sq_os_now_ns() - begin) / 1e6);
     g->n_pending = 0;
     return SQUISH_OK;
 }
@@ -140,6 +141,9 @@ squish_status sq_gen_next(sq_gen *g, squish_gen_event *ev, squish_error *err) {
     *ev = (squish_gen_event){.id = -1, .text = ""};
     if (sq_answer_wants_token(g->answer) && !(may_wait(g) && sq_answer_is_forced(g->answer)))
         SQ_TRY(evaluate(g, &logits, err));
+    const sq_proposal *q;
+    if (logits && g->n_right < g->n_guesses && sq_spec_by_ratio(g->spec, g->n_right, &q))
+        sq_answer_expect(g->answer, g->s->tokens[g->s->n], q);
     SQ_TRY(sq_answer_next(g->answer, logits, g->s->n + g->n_pending, ev, err));
     if (ev->id >= 0) {
         g->pending[g->n_pending++] = ev->id;

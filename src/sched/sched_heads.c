@@ -27,7 +27,8 @@ static int32_t next(sq_drafter *d, int64_t position, float *sure) {
     const sq_engine *e = engine_of(d);
     const sq_heads *h = e->m->heads;
     const float *logits = sq_heads_logits(e->heads);
-    const int32_t at = logits ? sq_answer_guess(e->drafts_for, d, logits, h->ids, h->n_ids, position, sure) : -1;
+    if (!logits) return -1;
+    const int32_t at = sq_answer_guess(e->drafts_for, d, logits, h->ids, h->n_ids, position, sure);
     if (at < 0) return -1;
     sq_heads_push(e->heads, h->ids[at]);
     return h->ids[at];

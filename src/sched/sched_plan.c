@@ -225,7 +225,7 @@ static void plan_guesses(sq_batch *b, int32_t spare) {
                                   .answer = j->answer};
         at.left = sq_answer_left(j->answer);
         const int32_t n = sq_spec_guess(j->spec, &at, j->n, room, j->tokens + j->n);
-        j->n_guesses = sq_answer_allows(j->answer, j->tokens + j->n, n);
+        j->n_guesses = sq_spec_tried(j->spec, n, sq_answer_allows(j->answer, j->tokens + j->n, n));
         sq_spec_cut(j->spec, j->n_guesses);
         at.rows -= n - j->n_guesses;
         b->plan[i].n_rows += j->n_guesses;

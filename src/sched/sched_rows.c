@@ -232,7 +232,9 @@ static bool advance_rows(sq_batch *b, sq_job *j, const float *logits, const floa
     if (n > 0) count_guesses(b, j, n + j->sides.rows, 0, false);
     for (;;) {
         const size_t at = (size_t)w.row;
+        const sq_proposal *q;
         w.guess = w.left > 0 ? j->tokens[j->n] : -1;
+        if (w.guess >= 0 && sq_spec_by_ratio(j->spec, w.n_right, &q)) sq_answer_expect(j->answer, w.guess, q);
         if (!advance_one(b, j, logits ? logits + at * ld : NULL, logits ? hidden + at * ldh : NULL))
             return false;
         if (n == 0 || !walk_on(j, &w)) break;

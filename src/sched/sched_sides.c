@@ -8,8 +8,8 @@
  *
  * A branch's sequence shares the tiles before its first token, so its rows attend to the same numbers in the
  * same order as if the timeline had gone on that way: logits have the bits of plain decoding. Which of them
- * wins is found by drawing; then the two sequences change places. The sequences are the engine's and are empty
- * between steps. Those who make steps are one thread. */
+ * wins is found by drawing; then the two sequences change places. The sequences are the engine's and are
+ * empty between steps. Those who make steps are one thread. */
 #include "kv/kv_private.h"
 #include "sched/sched.h"
 

@@ -18,6 +18,9 @@
  * costs. Where it does not pay, a share of the time of steps is put aside, and spent on finding out whether
  * it does by now: that share is the most that a useless drafter costs.
  *
+ * By ratio a guess that was drawn is tried, and whether one is drawn is decided before: by how sure its law
+ * is, never by what came out of it. Else the tokens that are kept would not have the law of the model.
+ *
  * A side branch is right only where the chain is wrong, r1 .. rk (1 - r(k+1)) of the times for one behind k
  * guesses, and then as often as such branches were: which is learned from all that were found, tried or not,
  * since what was drawn says it of both. A branch is tried where its rows give more tokens a millisecond. */
@@ -68,6 +71,8 @@ struct sq_spec {
     sq_branch branches[SQ_BRANCHES_MAX]; /* found, those that are tried in front */
     uint8_t class_aside[SQ_BRANCHES_MAX];
     int32_t n_branches;
+    sq_proposal *q; /* [SQ_DRAFT_PLACES] what guesses were drawn from; NULL: by match */
+    int64_t turn;   /* guesses drawn so far, by ratio */
     int32_t guess_second; /* what a drafter would have guessed in place of the first; -1: nothing */
     int32_t since_probe; /* tokens since guesses were tried */
     sq_spec_count count;
@@ -107,6 +112,12 @@ static squish_status check(const squish_spec *o, squish_error *err) {
     if (o->branches < -1 || o->branches > SQ_BRANCHES_MAX)
         return sq_fail(err, SQUISH_INVALID, "spec branches is %d, wanted -1 (as many as pay) to %d",
                        o->branches, SQ_BRANCHES_MAX);
+    if (o->accept < 0 || o->accept >= SQUISH_ACCEPT_COUNT)
+        return sq_fail(err, SQUISH_INVALID, "spec accept is %d, wanted %d (match) or %d (ratio)",
+                       (int)o->accept, SQUISH_ACCEPT_MATCH, SQUISH_ACCEPT_RATIO);
+    if (o->accept == SQUISH_ACCEPT_RATIO && o->branches != 0)
+        return sq_fail(err, SQUISH_INVALID,
+                       "--spec-accept ratio beside --spec-branches: branches are accepted by match alone");
     return SQUISH_OK;
 }
 
@@ -121,6 +132,9 @@ squish_status sq_spec_new(sq_spec **out, const squish_spec *o, int32_t tokens_ma
     squish_status st = sq_ngram_new(&s->ngram, tokens_max, a, err);
     if (st == SQUISH_OK && hidden > 0 && !(s->behind = sq_alloc_new(a, (size_t)hidden * sizeof *s->behind)))
         st = sq_fail(err, SQUISH_NO_MEMORY, "guesses: out of memory");
+    const size_t laws = SQ_DRAFT_PLACES * sizeof *s->q;
+    if (st == SQUISH_OK && o->accept == SQUISH_ACCEPT_RATIO && !(s->q = sq_alloc_new(a, laws)))
+        st = sq_fail(err, SQUISH_NO_MEMORY, "guesses: out of memory");
     if (st != SQUISH_OK) {
         sq_spec_free(s);
         return st;
@@ -134,6 +148,7 @@ void sq_spec_free(sq_spec *s) {
     sq_ngram_free(s->ngram);
     const squish_alloc a = s->alloc;
     sq_alloc_free(&a, s->behind, s->behind ? (size_t)s->hidden * sizeof *s->behind : 0);
+    sq_alloc_free(&a, s->q, s->q ? SQ_DRAFT_PLACES * sizeof *s->q : 0);
     sq_alloc_free(&a, s, sizeof *s);
 }
 
@@ -248,8 +263,10 @@ static int32_t make_draft(sq_spec *s, const sq_spec_step *at, int32_t lag, int64
     int32_t n = 0;
     if (!begin_draft(d, &from, lag)) return 0;
     if (lag > LAG_FREE) begin = sq_os_now_ns();
-    while (n < max) {
+    while (n < max && n < SQ_DRAFT_PLACES) {
         float sure = 0;
+        d->q = s->q ? &s->q[n] : NULL;
+        d->turn = s->turn++;
         d->seconds = n == 0 && s->opt.branches != 0;
         const int32_t id = d->next(d, position + n, &sure);
         if (d->seconds) s->guess_second = id < 0 ? -1 : d->second;
@@ -321,6 +338,7 @@ static int32_t draft(sq_spec *s, const sq_spec_step *at, int64_t position, int32
     n = made;
     s->by = at->drafter->mode;
     *best = best_count(at, right, n, n, 0);
+    if (s->q) *best = (choice){n, 0, at->tokens + expected(right, n)};
     /* A probe is tried, or it was for nothing. */
     if (!fixed && !pays && best->count == 0) *best = (choice){1, 0, at->tokens};
     /* What is not tried was paid for too, and counts as its class is right. */
@@ -353,6 +371,15 @@ int32_t sq_spec_guess(sq_spec *s, sq_spec_step *at, int64_t position, int32_t ma
     }
     at->rows += best.count;
     return s->n_tried = best.count;
+}
+
+bool sq_spec_by_ratio(const sq_spec *s, int32_t i, const sq_proposal **q) {
+    *q = s->q && s->by != SQUISH_SPEC_NGRAM ? &s->q[i] : NULL;
+    return s->q != NULL;
+}
+
+int32_t sq_spec_tried(const sq_spec *s, int32_t n, int32_t n_allowed) {
+    return s->q && n_allowed < n ? n_allowed + 1 : n_allowed;
 }
 
 /* ---- side branches --------------------------------------------------------------------------- */
@@ -389,7 +416,8 @@ static int32_t best_aside(const sq_spec *s, sq_spec_step *at, int32_t i, double 
     for (int32_t k = 0; k < most; k++) {
         chance *= right_aside(s, i, k);
         sum += chance;
-        const double ms = sq_step_cost_alone(at->cost, at->rows + k + 1), least = alone * (1 + FREE * (k + 1));
+        const double ms = sq_step_cost_alone(at->cost, at->rows + k + 1);
+        const double least = alone * (1 + FREE * (k + 1));
         if (at->ms_max > 0 && ms > at->ms_max) break;
         const double r = sum / (ms > least ? ms : least);
         if (r > rate) best = k + 1, rate = r, tokens = sum;

@@ -24,6 +24,7 @@
 #define SQ_SCHED_SPEC_H
 
 #include "base/base.h"
+#include "sample/sample.h"
 #include "sched/sched_cost.h"
 
 enum {
@@ -54,8 +55,8 @@ void sq_ngram_accept(sq_ngram *g,
 int32_t sq_ngram_find(const sq_ngram *g, int32_t *ids, int32_t max, int32_t *length);
 
 /* The other ways to go on behind earlier places that end as the timeline does, each where it leaves
- * chain[0..n), what sq_ngram_find gave; the longest match first, of equal ones the latest. Returns how many of
- * SQ_BRANCHES_MAX there are. */
+ * chain[0..n), what sq_ngram_find gave; the longest match first, of equal ones the latest. Returns how many
+ * of SQ_BRANCHES_MAX there are. */
 int32_t sq_ngram_others(const sq_ngram *g, const int32_t *chain, int32_t n, sq_branch *out);
 
 /* ---- who drafts ------------------------------------------------------------------------------ */
@@ -87,6 +88,8 @@ struct sq_drafter {
     double credit; /* ms that finding out whether it pays by now may take: a share of the time of all steps */
     bool seconds;  /* asked for by the caller: what would be guessed if the guess were not, */
     int32_t second; /* of the last one; -1: nothing */
+    sq_proposal *q; /* by ratio: what the next guess is to be drawn from; NULL: by match */
+    int64_t turn;   /* and whose noise it takes (sq_sampler_propose) */
     /* Tokens that have to be read before the first guess, beside one or two at the end; -1: it cannot guess
      * from there. NULL: always 0. */
     int32_t (*lag)(sq_drafter *d, const sq_draft_from *from);
@@ -106,7 +109,7 @@ struct sq_drafter {
 typedef struct {
     float right[SQUISH_SPEC_COUNT][SQ_GUESS_CLASSES];
     float place[SQUISH_SPEC_COUNT][SQ_DRAFT_PLACES];
-    float aside[SQUISH_SPEC_COUNT][SQ_GUESS_CLASSES]; /* of a branch's first token, where the chain was wrong */
+    float aside[SQUISH_SPEC_COUNT][SQ_GUESS_CLASSES]; /* of a branch's first token, the chain being wrong */
 } sq_guess_rates;
 void sq_guess_rates_init(sq_guess_rates *r);
 
@@ -143,6 +146,11 @@ void sq_spec_cut(sq_spec *s, int32_t n);
  * rows at most, none going further than `max` guesses. Returns how many; at->rows counts theirs. */
 int32_t sq_spec_branches(sq_spec *s, sq_spec_step *at, const int32_t *ids, int32_t n, int32_t max,
                          int32_t rows, sq_branch *out);
+/* Is guess i of the chain kept by ratio? Then *q is what it was drawn from; NULL: it was certain. */
+bool sq_spec_by_ratio(const sq_spec *s, int32_t i, const sq_proposal **q);
+/* How many of n guesses are tried, of which a grammar lets the first n_allowed pass. By ratio the first one
+ * that it refuses too: leaving out guesses for what they are would change the law of tokens. */
+int32_t sq_spec_tried(const sq_spec *s, int32_t n, int32_t n_allowed);
 /* Before sq_spec_result: the chain ended behind n_right guesses with token id, or a branch that was tried was
  * entered there and n_aside of its tokens were right; of branches n_tried tokens were tried. */
 void sq_spec_aside(sq_spec *s, int32_t n_right, int32_t id, int32_t n_aside, int32_t n_tried,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_kv_fork.c - side branches of a sequence: what they share and copy, that they change places with it, and
- * that nothing is left of those that lose. */
+ * test_kv_fork.c - side branches of a sequence: what they share and copy, that they change places with it,
+ * and that nothing is left of those that lose. */
 #include "kv/kv.h"
 #include "support/model_run.h"
 

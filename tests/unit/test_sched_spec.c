@@ -6,6 +6,7 @@
 #include "support/model_run.h"
 
 #include <math.h>
+#include <stdio.h>
 
 static const squish_alloc *alloc(void) {
     static squish_alloc a;
@@ -63,10 +64,10 @@ static void assert_others(const char *text, int32_t n, const char *want) {
     sq_ngram_find(g, ids, n, &length);
     const int32_t k = sq_ngram_others(g, ids, n, b);
     for (int32_t i = 0; i < k; i++) {
-        const char more[] = {(char)('0' + b[i].at), (char)b[i].ids[0], (char)b[i].ids[1], ' ', 0};
+        const size_t at = strlen(found);
         assert_int_equal(b[i].n, SQ_BRANCH_TOKENS);
         assert_true(i == 0 || b[i].length <= b[i - 1].length);
-        strcat(found, more);
+        snprintf(found + at, sizeof found - at, "%d%c%c ", b[i].at, (char)b[i].ids[0], (char)b[i].ids[1]);
     }
     assert_string_equal(found, want);
     sq_ngram_free(g);
