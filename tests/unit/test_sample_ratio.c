@@ -26,9 +26,8 @@ static sq_sampler *make(const squish_sampling *p) {
 }
 
 static squish_sampling plain(void) {
-    squish_sampling p = squish_sampling_default();
+    squish_sampling p = oracle_all_off();
     p.temperature = 0.8f;
-    p.top_p = 1;
     p.seed = 77;
     return p;
 }
