@@ -88,7 +88,13 @@ static void looks_of(const sq_rows *q, const uint8_t *reads, int32_t step, float
     memset(looks, 0, KV * LD * sizeof *looks);
     for (int32_t at = 0; at < ROWS; at += step) { /* steps of rows, as a prompt is cut */
         const int32_t n = ROWS - at < step ? ROWS - at : step;
-        const sq_attn_seg seg = {at, n, POS + at, true, open_pages, sealed_pages, reads};
+        const sq_attn_seg seg = {.row0 = at,
+                                 .n_rows = n,
+                                 .pos0 = POS + at,
+                                 .prompt = true,
+                                 .pages = open_pages,
+                                 .sealed = sealed_pages,
+                                 .reads = reads};
         sq_be_attn_looks(backend, &shape, &seg, 0, n, q, LOOKED, scratch, looks, LD);
     }
 }
