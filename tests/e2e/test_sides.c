@@ -10,8 +10,8 @@ enum { CTX = 512 };
 
 /* Texts in which the same words go on in several ways, so that there is something beside the chain. */
 static const char *const texts[] = {
-    "<|im_start|>user\nRepeat: the red fox, the grey wolf, the red hen, the grey cat, the red fox."
-    "<|im_end|>\n<|im_start|>assistant\nThe red fox, the grey wolf, the red hen, the grey cat, the red",
+    ("<|im_start|>user\nRepeat: the red fox, the grey wolf, the red hen, the grey cat, the red fox."
+     "<|im_end|>\n<|im_start|>assistant\nThe red fox, the grey wolf, the red hen, the grey cat, the red"),
     "a1 b2 a3 b1 a2 b3 a1 b1 a3 b2 a2 b1 a1 b3 a3 b1 a2 b2 a1",
     "One day a cat saw a dog. One day a dog saw a cat. One day a cat saw a bird. One day a",
 };
