@@ -189,13 +189,14 @@ def run_to(build, source, tier, kv, tokens, memory):
     return said["prompt_tokens"] + len(said["tokens"]) - 1, most  # the last one drawn is not evaluated
 
 
-def plan_rows(build, source, memory):
+def plan_rows(build, source, memory, kv):
     """The longest contexts that `squish plan` promises, run to their ends in the memory it was told of."""
     if not source:
         return []
     plan, rows = answer(build, "plan", source, "--memory", memory), []
     layers = json.loads((pathlib.Path(source) / "config.json").read_text())["num_hidden_layers"]
-    for c in plan["contexts"]:
+    wanted = kv.split(",") if kv else [c["kv"] for c in plan["contexts"]]
+    for c in (c for c in plan["contexts"] if c["kv"] in wanted):
         tokens, most = run_to(build, source, plan["contexts_tier"], c["kv"], c["ctx"], memory)
         rows.append(row(f"plan, 7B shape with {layers} layers, {memory} of memory: longest context with {c['kv']}, run to its end",
                         "reached, within the memory", f"{c['ctx']} tokens planned, {tokens} run; at most {most / 1e6:.0f} of "
@@ -206,7 +207,7 @@ def plan_rows(build, source, memory):
 
 PARTS = {"needle": lambda o: needle(o.build, o.text, o.trials, o.kv), "bytes": lambda o: bytes_rows(o.build, o.shape),
          "archive": lambda o: archive_rows(o.build, o.text), "codec": lambda o: codec_rows(o.build, o.text),
-         "speed": lambda o: speed_rows(o.build, o.shape), "plan": lambda o: plan_rows(o.build, o.plan_of, o.plan_memory)}
+         "speed": lambda o: speed_rows(o.build, o.shape), "plan": lambda o: plan_rows(o.build, o.plan_of, o.plan_memory, o.kv)}
 
 
 def main():
@@ -216,7 +217,7 @@ def main():
     parser.add_argument("--plan-of", help="plan: a folder in the 7B shape whose tier 0 is there (fewer layers: so many times less memory)")
     parser.add_argument("--plan-memory", default="8G", help="plan: the memory to plan for")
     parser.add_argument("--trials", type=int, default=34)
-    parser.add_argument("--kv", help="needle: caches of this format alone, beside f16")
+    parser.add_argument("--kv", help="needle: caches of this format alone, beside f16; plan: of these")
     targets.measure_parts(parser, parser.parse_args(), PARTS)
 
 
