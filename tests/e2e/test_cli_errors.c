@@ -324,8 +324,10 @@ static void ctrl_c_while_compressing_exits_130_and_leaves_nothing(void **state) 
 static void the_exit_status_of_an_interruption_is_130(void **state) {
     (void)state;
     /* temperature 5 hardly ever draws an end token, so the answer is long */
-    const cli_result *r = sh("SQUISH_ISA=scalar $S run --threads 1 --temp 5 --top-p 1 --ignore-eos hi & "
-                             "p=$!; sleep 1; kill -INT $p; wait $p");
+    const cli_result *r = sh("SQUISH_ISA=scalar $S run --threads 1 --temp 5 --top-p 1 --ignore-eos hi "
+                             ">$T/long & "
+                             "p=$!; until test $(wc -c <$T/long) -gt 1; do sleep 0.1; done; "
+                             "kill -INT $p; wait $p; s=$?; cat $T/long; exit $s");
     assert_int_equal(r->status, 130);
     assert_non_null(strstr(r->err, "squish: stopped"));
     assert_true(strlen(r->out) > 1);
