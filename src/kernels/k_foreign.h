@@ -34,6 +34,16 @@ static inline int32_t sq_panel_zero(const sq_weight *w, int32_t zero8) {
     }
 }
 
+/* Where products of codes and activations are summed in 16 bits (vpmaddubsw): lines of a panel that fit
+ * together, by the largest code there is: 15, 63, or a whole byte, which needs its sign besides. */
+enum { SQ_FIT_4 = 8, SQ_FIT_6 = 2, SQ_FIT_8 = 1 };
+_Static_assert(SQ_FIT_4 * 2 * 127 * 15 <= INT16_MAX && SQ_FIT_6 * 2 * 127 * 63 <= INT16_MAX, "no saturation");
+
+static inline int32_t sq_panel_fit(const sq_weight *w, const sq_wtype_info *t) {
+    const int32_t bits = t->bits ? t->bits : w->bits;
+    return bits > 6 ? SQ_FIT_8 : bits > 4 ? SQ_FIT_6 : SQ_FIT_4;
+}
+
 /* Sum of the n / 16 runs of 16 activation codes from column k of token i on. */
 static inline int32_t sq_panel_sum(const sq_act *x, int32_t i, int32_t k, int32_t n) {
     const int16_t *p = x->isum16 + ((size_t)i * (size_t)x->groups * SQ_GROUP + (size_t)k) / 16;

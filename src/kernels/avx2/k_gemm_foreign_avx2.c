@@ -36,11 +36,6 @@ SQ_INLINE sq_f32 sq_halves(sq_u32 v) {
 
 enum { N_MAX = 4 }; /* tokens of a block: of 16 registers, 8 hold sums */
 
-/* Lines whose products of 2 x 127 x the largest code fit 16 bits together: codes of 4 bits, of 6, of 8 (which
- * need their sign besides). */
-enum { LINES_4 = 8, LINES_6 = 2, LINES_8 = 1 };
-_Static_assert(LINES_4 * 2 * 127 * 15 <= INT16_MAX && LINES_6 * 2 * 127 * 63 <= INT16_MAX, "no saturation");
-
 typedef struct {
     const sq_act *x;
     const sq_panel *p;
@@ -55,7 +50,7 @@ SQ_INLINE __m256i quad(const int8_t *q) {
 
 /* Four products of each lane, added in pairs. */
 SQ_INLINE __m256i pairs(int fit, __m256i w, __m256i x) {
-    if (fit == LINES_8) return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+    if (fit == SQ_FIT_8) return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
     return _mm256_maddubs_epi16(w, x);
 }
 
@@ -117,12 +112,12 @@ SQ_INLINE void tokens(int sub, bool biased, int fit, const panel *c, float *y, s
 }
 
 SQ_INLINE void tokens_fit(int sub, bool biased, int32_t fit, const panel *c, float *y, size_t ldy) {
-    if (fit == LINES_4)
-        tokens(sub, biased, LINES_4, c, y, ldy);
-    else if (fit == LINES_6)
-        tokens(sub, biased, LINES_6, c, y, ldy);
+    if (fit == SQ_FIT_4)
+        tokens(sub, biased, SQ_FIT_4, c, y, ldy);
+    else if (fit == SQ_FIT_6)
+        tokens(sub, biased, SQ_FIT_6, c, y, ldy);
     else
-        tokens(sub, biased, LINES_8, c, y, ldy);
+        tokens(sub, biased, SQ_FIT_8, c, y, ldy);
 }
 
 static void tokens_32_bias(int32_t fit, const panel *c, float *y, size_t ldy) {
@@ -132,13 +127,13 @@ static void tokens_32(int32_t fit, const panel *c, float *y, size_t ldy) {
     tokens_fit(32, false, fit, c, y, ldy);
 }
 /* Q2_K; and Q3_K and Q6_K. */
-static void tokens_16_bias(const panel *c, float *y, size_t ldy) { tokens(16, true, LINES_4, c, y, ldy); }
-static void tokens_16(const panel *c, float *y, size_t ldy) { tokens(16, false, LINES_6, c, y, ldy); }
+static void tokens_16_bias(const panel *c, float *y, size_t ldy) { tokens(16, true, SQ_FIT_4, c, y, ldy); }
+static void tokens_16(const panel *c, float *y, size_t ldy) { tokens(16, false, SQ_FIT_6, c, y, ldy); }
 
 void sq_gemm_foreign__avx2(const sq_weight *w, int32_t tile0, int32_t tile1, const sq_act *x, float *y,
                            size_t ldy) {
     const sq_wtype_info *t = sq_wtype_get((sq_wtype)w->wtype);
-    const int32_t bits = t->bits ? t->bits : w->bits, fit = bits > 6 ? LINES_8 : bits > 4 ? LINES_6 : LINES_4;
+    const int32_t fit = sq_panel_fit(w, t);
     sq_panel p;
     panel c = {.x = x, .p = &p, .zero = sq_panel_zero(w, SQ_ZERO8)};
     sq_first_fetch(w, tile0, 0);

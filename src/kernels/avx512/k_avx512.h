@@ -75,6 +75,13 @@ BLOCK void ask(stream *s, int lines) {
     s->at += s->step;
 }
 
+/* Four activation codes in every lane. */
+BLOCK __m512i quad(const int8_t *q) {
+    int32_t v;
+    memcpy(&v, q, sizeof v);
+    return _mm512_set1_epi32(v);
+}
+
 BLOCK __m512 f16_load(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 
 BLOCK __m512 bf16_widen(__m256i h) {

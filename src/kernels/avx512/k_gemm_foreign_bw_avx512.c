@@ -9,10 +9,6 @@
 
 enum { N_MAX = 8 }; /* tokens of a block */
 
-/* Lines whose products of 2 x 127 x the largest code fit 16 bits together: codes of 4 bits, of 6, of 8. */
-enum { LINES_4 = 8, LINES_6 = 2, LINES_8 = 1 };
-_Static_assert(LINES_4 * 2 * 127 * 15 <= INT16_MAX && LINES_6 * 2 * 127 * 63 <= INT16_MAX, "no saturation");
-
 typedef struct {
     const sq_act *x;
     const sq_panel *p;
@@ -35,15 +31,15 @@ BLOCK void add_run(int SUB, bool biased, int fit, int N, const panel *c, int32_t
     }
     UNROLL
     for (int l = 0; l < LINES; l += step) {
-        __m512i v[LINES_4];
+        __m512i v[SQ_FIT_4];
         __mmask64 below = 0;
         UNROLL
         for (int j = 0; j < step; j++) v[j] = _mm512_load_si512(c->p->line[s * LINES + l + j]);
-        if (fit == LINES_8) below = _mm512_movepi8_mask(v[0]), v[0] = _mm512_abs_epi8(v[0]);
+        if (fit == SQ_FIT_8) below = _mm512_movepi8_mask(v[0]), v[0] = _mm512_abs_epi8(v[0]);
         for (int i = 0; i < N; i++) {
             const int8_t *q = x->q + (size_t)(i0 + i) * ld + (size_t)k + 4 * l;
             __m512i b = quad(q);
-            if (fit == LINES_8) b = _mm512_mask_sub_epi8(b, below, _mm512_setzero_si512(), b);
+            if (fit == SQ_FIT_8) b = _mm512_mask_sub_epi8(b, below, _mm512_setzero_si512(), b);
             __m512i pairs = _mm512_maddubs_epi16(v[0], b);
             UNROLL
             for (int j = 1; j < step; j++)
@@ -77,12 +73,12 @@ BLOCK void all_tokens(int SUB, bool biased, int fit, const panel *c, float *y, s
 }
 
 BLOCK void tokens_fit(bool biased, int32_t fit, const panel *c, float *y, size_t ldy) {
-    if (fit == LINES_4)
-        all_tokens(32, biased, LINES_4, c, y, ldy);
-    else if (fit == LINES_6)
-        all_tokens(32, biased, LINES_6, c, y, ldy);
+    if (fit == SQ_FIT_4)
+        all_tokens(32, biased, SQ_FIT_4, c, y, ldy);
+    else if (fit == SQ_FIT_6)
+        all_tokens(32, biased, SQ_FIT_6, c, y, ldy);
     else
-        all_tokens(32, biased, LINES_8, c, y, ldy);
+        all_tokens(32, biased, SQ_FIT_8, c, y, ldy);
 }
 
 static void tokens_32_bias(int32_t fit, const panel *c, float *y, size_t ldy) {
@@ -93,14 +89,14 @@ static void tokens_32(int32_t fit, const panel *c, float *y, size_t ldy) {
 }
 /* Q2_K; and Q3_K and Q6_K. */
 static void tokens_16_bias(const panel *c, float *y, size_t ldy) {
-    all_tokens(16, true, LINES_4, c, y, ldy);
+    all_tokens(16, true, SQ_FIT_4, c, y, ldy);
 }
-static void tokens_16(const panel *c, float *y, size_t ldy) { all_tokens(16, false, LINES_6, c, y, ldy); }
+static void tokens_16(const panel *c, float *y, size_t ldy) { all_tokens(16, false, SQ_FIT_6, c, y, ldy); }
 
 void sq_gemm_foreign__avx512bw(const sq_weight *w, int32_t tile0, int32_t tile1, const sq_act *x, float *y,
                                size_t ldy) {
     const sq_wtype_info *t = sq_wtype_get((sq_wtype)w->wtype);
-    const int32_t bits = t->bits ? t->bits : w->bits, fit = bits > 6 ? LINES_8 : bits > 4 ? LINES_6 : LINES_4;
+    const int32_t fit = sq_panel_fit(w, t);
     sq_panel p;
     panel c = {.x = x, .p = &p, .zero = sq_panel_zero(w, SQ_ZERO8)};
     sq_first_fetch(w, tile0, 0);

@@ -27,12 +27,6 @@ enum {
 
 /* ---- one record: 16 rows, 64 columns, N tokens ----------------------------------------------- */
 
-BLOCK __m512i quad(const int8_t *q) {
-    int32_t v;
-    memcpy(&v, q, sizeof v);
-    return _mm512_set1_epi32(v);
-}
-
 /* Codes below 8 bits: lines of them whose products may be summed in 16 bits, 8 * 2 * 15 * 127 = 30480. */
 enum { LINES = 8 };
 

@@ -34,10 +34,4 @@ BLOCK sq_f32 sq_halves(sq_u32 v) { return (sq_f32)_mm512_cvtph_ps(_mm512_cvtepi3
 
 #include "kernels/k_unpack.h"
 
-BLOCK __m512i quad(const int8_t *q) {
-    int32_t v;
-    memcpy(&v, q, sizeof v);
-    return _mm512_set1_epi32(v);
-}
-
 #endif
