@@ -288,7 +288,7 @@ static void check_gemm(sq_wtype t, sq_scale_type st, int32_t rows, int32_t cols,
     case_free(&c);
 }
 
-static const int32_t TOKENS[] = {1, 2, 3, 5, 8, 16, 17, 33, 37};
+static const int32_t TOKENS[] = {1, 2, 3, 4, 5, 6, 8, 16, 17, 33, 37};
 
 /* Every pair of odd sizes, each with one number of tokens in turn; then every number of tokens. */
 static void check_type(sq_wtype t, sq_scale_type st) {
