@@ -7,7 +7,11 @@
  * g = -ln(-ln u) with u from 23 bits of Philox keyed by the seed and counted by (position, id >> 2,
  * choice), so g lies in [-2.82, 16.64]. These bounds prune exactly: a block of candidates is skipped
  * when even the largest g could not lift its best to the score at hand, and inside a block the two
- * logarithms are taken only for a u that is large enough to win. */
+ * logarithms are taken only for a u that is large enough to win.
+ *
+ * Top-p, where nothing that looks at masses follows it, needs no list of its survivors either. They are
+ * the beginning of an order, so all allowed ids race, and if the winner is one of them it has won among
+ * them too; if not, nothing behind it is, and those before it race again. */
 #include "sample/sample_int.h"
 
 #include <math.h>
@@ -20,13 +24,20 @@ void sq_sample_noise(const sq_sample_row *r, uint32_t group, uint32_t stream, ui
     sq_philox(counter, r->s->key, out);
 }
 
-/* The best score so far, and the noise words of the group looked at last. */
+/* The best score so far, and the noise words of the group looked at last. Only candidates before `end`
+ * race, where there is one (end_id >= 0). */
 typedef struct {
     const sq_sample_row *row;
     double score;
-    int32_t id;
+    float l, end_l; /* the logit of id; -INFINITY where there is no end */
+    int32_t id, end_id;
     uint32_t group, words[4];
 } race;
+
+static race race_of(const sq_sample_row *r) {
+    return (race){
+        .row = r, .score = -INFINITY, .id = -1, .group = UINT32_MAX, .end_l = -INFINITY, .end_id = -1};
+}
 
 static double z_of(const race *c, float l) {
     return ((double)l - (double)c->row->top) / (double)c->row->s->p.temperature;
@@ -44,6 +55,7 @@ static void enter_with(race *c, float l, int32_t id, uint32_t word) {
     double score = z_of(c, l) - log(-log(sq_sample_uniform(word)));
     if (score < c->score || (score == c->score && id > c->id)) return;
     c->score = score;
+    c->l = l;
     c->id = id;
 }
 
@@ -52,40 +64,86 @@ static void enter(race *c, float l, int32_t id) {
     enter_with(c, l, id, word_of(c, id));
 }
 
-/* The smallest noise word with which a logit l could still win. One step of slack covers the rounding
- * of exp. */
+/* A noise word below which a logit l cannot win: u has to reach exp(-e), e = exp(z - score), and that is
+ * above 1 - e. An e that is somewhat large will do: in one octave the chord lies above the curve by 6 % at
+ * most, and is what the bits of a double say anyway. One step of slack covers what rounds. */
 static uint32_t word_needed(const race *c, float l) {
-    double k = exp(-exp(z_of(c, l) - c->score)) * 0x1p23 - 2;
+    const double octaves = (z_of(c, l) - c->score) * 0x1.71547652b82fep+0 + 0x1p-30;
+    if (octaves >= 0) return 0;
+    const uint64_t bits = (uint64_t)(fmax(octaves + 1023, 1) * 0x1p52);
+    double e;
+    memcpy(&e, &bits, sizeof e);
+    const double k = (1 - e) * 0x1p23 - 2;
     return k > 0 ? (uint32_t)k << 9 : 0;
 }
 
-static void enter_block(race *c, const sq_sample_survivors *v, int32_t b) {
+static bool is_late(const race *c, float l, int32_t id) {
+    return c->end_id >= 0 && !sq_sample_before(l, id, c->end_l, c->end_id);
+}
+
+static void enter_block(race *c, double cut, int32_t b) {
     const sq_sample_row *r = c->row;
-    float largest = r->s->block_max[b];
-    if (largest < v->cut || z_of(c, largest) + gumbel_max < c->score) return;
+    const float largest = r->s->block_max[b];
+    if (largest < cut || z_of(c, largest) + gumbel_max < c->score) return;
     uint32_t least = word_needed(c, largest);
     double reach = (double)r->top + (c->score - gumbel_max) * (double)r->s->p.temperature;
     for (uint64_t word = sq_sample_plain(r, b); word; word &= word - 1) {
         int32_t id = b * SQ_SAMPLE_BLOCK + __builtin_ctzll(word);
         float l = r->logits[id];
-        if (l < v->cut || l < reach || l == -INFINITY) continue;
+        if (l < cut || l < reach || l == -INFINITY) continue;
         uint32_t noise = word_of(c, id);
-        if (noise >= least) enter_with(c, l, id, noise);
+        if (noise >= least && !is_late(c, l, id)) enter_with(c, l, id, noise);
     }
 }
 
-static int32_t choose(const sq_sample_row *r, const sq_sample_survivors *v) {
+/* All allowed ids from `cut` on, as far as the race goes. */
+static void run(race *c, double cut) {
+    const sq_sample_row *r = c->row;
     const sq_sampler *s = r->s;
-    race c = {.row = r, .score = -INFINITY, .id = -1, .group = UINT32_MAX};
-    if (v->listed) {
-        for (int32_t i = 0; i < v->n; i++) enter(&c, s->cands[i].l, s->cands[i].id);
-        return c.id;
+    cut = fmax(cut, (double)c->end_l);
+    enter(c, r->top, r->top_id); /* first, so that the bounds bite from the start */
+    for (int32_t i = 0; i < s->n_entries; i++) {
+        const sq_sample_entry *e = &s->entries[i];
+        if (e->l >= cut && !is_late(c, e->l, e->id)) enter(c, e->l, e->id);
     }
-    enter(&c, r->top, r->top_id); /* first, so that the bounds bite from the start */
-    for (int32_t i = 0; i < s->n_entries; i++)
-        if (s->entries[i].l >= v->cut) enter(&c, s->entries[i].l, s->entries[i].id);
-    for (int32_t b = 0; b < s->n_blocks; b++) enter_block(&c, v, b);
+    for (int32_t b = 0; b < s->n_blocks; b++) enter_block(c, cut, b);
+}
+
+static int32_t choose(const sq_sample_row *r, const sq_sample_survivors *v) {
+    race c = race_of(r);
+    for (int32_t i = 0; v->listed && i < v->n; i++) enter(&c, r->s->cands[i].l, r->s->cands[i].id);
+    if (!v->listed) run(&c, v->cut);
     return c.id;
+}
+
+/* What choose gives behind a top-p that stands alone but for thresholds, without a list; -1 where that
+ * cannot be said, or not soon. Every race that is lost leaves less, as the winner is anywhere in the mass. */
+static int32_t choose_top_p(const sq_sample_row *r) {
+    enum { RACES_MAX = 4 };
+    const double cut = sq_sample_cut(r, r->top);
+    race c = race_of(r);
+    for (int i = 0; i < RACES_MAX; i++) {
+        run(&c, cut);
+        const sq_sample_place place = sq_sample_in_top_p(r, c.l, c.id);
+        if (place == SQ_SAMPLE_IN) return c.id;
+        if (place == SQ_SAMPLE_UNSURE) break;
+        const float end_l = c.l;
+        const int32_t end_id = c.id;
+        c = race_of(r);
+        c.end_l = end_l;
+        c.end_id = end_id;
+    }
+    return -1;
+}
+
+static int32_t draw_id(const sq_sample_row *r, int32_t guess, const sq_proposal *q) {
+    if (sq_sample_is_greedy(&r->s->p)) return r->top_id;
+    if (guess < 0 && sq_sample_is_top_p(r->s)) {
+        const int32_t id = choose_top_p(r);
+        if (id >= 0) return id;
+    }
+    const sq_sample_survivors survivors = sq_sample_filter(r);
+    return guess < 0 ? choose(r, &survivors) : sq_sample_by_ratio(r, &survivors, guess, q);
 }
 
 squish_status sq_sampler_draw(sq_sampler *s, const float *logits, const uint64_t *mask, int64_t position,
@@ -110,13 +168,7 @@ squish_status sq_sampler_draw_by_ratio(sq_sampler *s, const float *logits, const
     if (row.top_id < 0 || !(row.top < INFINITY))
         return sq_fail(err, SQUISH_NUMERIC, "position %lld: %s", (long long)position,
                        row.top_id < 0 ? "no token is allowed" : "a penalty made a logit infinite");
-    if (sq_sample_is_greedy(&s->p)) {
-        out->id = row.top_id;
-    } else {
-        sq_sample_survivors survivors = sq_sample_filter(&row);
-        out->id =
-            guess < 0 ? choose(&row, &survivors) : sq_sample_by_ratio(&row, &survivors, guess, q);
-    }
+    out->id = draw_id(&row, guess, q);
     if (n_top < 0) return SQUISH_OK;
     double log_norm = sq_logsumexp(logits, s->n_vocab);
     out->logprob = (float)((double)logits[out->id] - log_norm);
@@ -139,7 +191,7 @@ int32_t sq_sampler_guess(const sq_sampler *s, const float *logits, const int32_t
     if (!isfinite(top)) return -1;
     const float least = top - GUESS_REACH * s->p.temperature;
     sq_sample_row row = {.s = (sq_sampler *)s, .logits = logits, .position = position, .top = top};
-    race c = {.row = &row, .score = -INFINITY, .id = -1, .group = UINT32_MAX};
+    race c = race_of(&row);
     for (int32_t i = 0; i < n; i++) {
         if (logits[i] > top - SUM_REACH) sum += expf(logits[i] - top);
         if (greedy || i == but || !(logits[i] >= least)) continue;

@@ -230,8 +230,7 @@ static double sigma_of(const sq_sample_row *r) {
     return sqrt(fmax(squares / n - sum / n * (sum / n), 0));
 }
 
-/* The logit below which min-p and top-n-sigma remove, given the largest that is left. */
-static double threshold_cut(const sq_sample_row *r, double largest) {
+double sq_sample_cut(const sq_sample_row *r, double largest) {
     const squish_sampling *p = &r->s->p;
     double cut = -INFINITY;
     if (p->min_p > 0) cut = largest + (double)p->temperature * log((double)p->min_p);
@@ -244,7 +243,7 @@ static int32_t filter_cut(const sq_sample_row *r, int32_t n) {
     float largest = c[0].l;
     for (int32_t i = 1; i < n; i++)
         if (c[i].l > largest) largest = c[i].l;
-    double cut = threshold_cut(r, largest);
+    double cut = sq_sample_cut(r, largest);
     int32_t kept = 0;
     for (int32_t i = 0; i < n; i++)
         if (c[i].l >= cut) c[kept++] = c[i];
@@ -272,6 +271,12 @@ static bool xtc_fires(const sq_sample_row *r) {
     return sq_sample_uniform(words[0]) < (double)r->s->p.xtc_probability;
 }
 
+bool sq_sample_is_top_p(const sq_sampler *s) {
+    const squish_sampling *p = &s->p;
+    return p->top_p < 1 && !(p->typical_p < 1) && !sq_sample_has_xtc(p) &&
+           sq_sample_top_k(p, s->n_ids) == s->n_ids;
+}
+
 sq_sample_survivors sq_sample_filter(const sq_sample_row *r) {
     const sq_sampler *s = r->s;
     const squish_sampling *p = &s->p;
@@ -279,7 +284,7 @@ sq_sample_survivors sq_sample_filter(const sq_sample_row *r) {
     bool has_k = k < s->n_ids, has_typical = p->typical_p < 1, has_top_p = p->top_p < 1;
     bool has_xtc = xtc_fires(r);
     if (!has_k && !has_typical && !has_top_p && !has_xtc)
-        return (sq_sample_survivors){.listed = false, .cut = threshold_cut(r, (double)r->top)};
+        return (sq_sample_survivors){.listed = false, .cut = sq_sample_cut(r, (double)r->top)};
 
     double depth = depth_full;
     if (has_xtc) depth -= log((double)p->xtc_threshold); /* XTC may remove everything above its threshold */

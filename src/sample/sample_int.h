@@ -138,6 +138,17 @@ typedef struct {
     double cut;
 } sq_sample_survivors;
 sq_sample_survivors sq_sample_filter(const sq_sample_row *r);
+/* The logit below which min-p and top-n-sigma remove, given the largest that is left. */
+double sq_sample_cut(const sq_sample_row *r, double largest);
+
+/* ---- sample_top_p.c: who is a survivor, without a list of them --------------------------------- */
+
+/* Top-p, with nothing but thresholds around it. */
+bool sq_sample_is_top_p(const sq_sampler *s);
+/* Whether top-p keeps an allowed id of processed logit l, whatever thresholds do. UNSURE: it lies so near the
+ * cut that rounding decides, and only sq_sample_filter knows. */
+typedef enum { SQ_SAMPLE_IN, SQ_SAMPLE_OUT, SQ_SAMPLE_UNSURE } sq_sample_place;
+sq_sample_place sq_sample_in_top_p(const sq_sample_row *r, float l, int32_t id);
 
 /* ---- sample_draw.c --------------------------------------------------------------------------- */
 

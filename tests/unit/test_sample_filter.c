@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * test_sample_filter.c - every combination of filters keeps exactly the set that a full sort in double
- * keeps. */
+ * keeps; what is said of single ids without a list, and drawn without one, agrees with it. */
 #include "sample/sample_int.h"
 #include "support/sample_oracle.h"
 
@@ -74,6 +74,71 @@ static int32_t survivors_of(sq_sampler *s, const float *logits, const uint64_t *
     return n;
 }
 
+/* ---- top-p without a list -------------------------------------------------------------------- */
+
+/* The ids of a large row that are asked for: some, and those next to the cut on both sides. */
+static bool is_asked(const sq_sampler *s, const bool *keep, const float *processed, int32_t id) {
+    if (s->n_ids <= 1023 || id % 1511 == 0) return true;
+    static float edge[2];
+    static const float *seen;
+    if (seen != processed || id == 0) {
+        edge[0] = INFINITY, edge[1] = -INFINITY;
+        for (int32_t i = 0; i < s->n_ids; i++)
+            if (keep[i])
+                edge[0] = fminf(edge[0], processed[i]);
+            else
+                edge[1] = fmaxf(edge[1], processed[i]);
+    }
+    seen = processed;
+    return processed[id] == edge[0] || processed[id] == edge[1];
+}
+
+/* Of each id, in or out as the list has it; unsure rarely, and then next to the cut. */
+static void check_places(const sq_sample_row *r, const bool *keep, const float *processed, int shape) {
+    const double cut = sq_sample_cut(r, r->top);
+    int32_t asked = 0, unsure = 0;
+    for (int32_t id = 0; id < r->s->n_ids; id++) {
+        if (processed[id] == -INFINITY || !is_asked(r->s, keep, processed, id)) continue;
+        const sq_sample_place place = sq_sample_in_top_p(r, processed[id], id);
+        asked++;
+        unsure += place == SQ_SAMPLE_UNSURE;
+        const bool kept = place == SQ_SAMPLE_IN && processed[id] >= cut;
+        if (place == SQ_SAMPLE_UNSURE || keep[id] == kept) continue;
+        fail_msg("shape %d, id %d of %d, logit %g: place %d, kept %d", shape, id, r->s->n_ids,
+                 (double)processed[id], place, keep[id]);
+    }
+    if (unsure > 2 + asked / 20) fail_msg("shape %d: unsure of %d ids of %d", shape, unsure, asked);
+}
+
+/* argmax of z + g over the ids that are kept, the lowest of equal ones. */
+static int32_t race_among(const sq_sample_row *r, const bool *keep, const float *processed) {
+    double best = -INFINITY;
+    int32_t winner = -1;
+    for (int32_t id = 0; id < r->s->n_ids; id++) {
+        uint32_t words[4];
+        if (!keep[id]) continue;
+        sq_sample_noise(r, (uint32_t)id >> 2, SQ_NOISE_TOKEN, words);
+        const double z = ((double)processed[id] - (double)r->top) / (double)r->s->p.temperature;
+        const double score = z - log(-log(sq_sample_uniform(words[id & 3])));
+        if (!(score > best)) continue;
+        best = score;
+        winner = id;
+    }
+    return winner;
+}
+
+static void check_top_p(sq_sampler *s, const float *logits, const uint64_t *mask, const bool *keep,
+                        const float *processed, int shape) {
+    sq_sample_row r = {.s = s, .logits = logits, .mask = mask, .position = 3};
+    sq_sample_find_top(&r);
+    check_places(&r, keep, processed, shape);
+    for (r.position = 0; r.position < 12; r.position++) {
+        sq_sample_result drawn;
+        assert_int_equal(sq_sampler_draw(s, logits, mask, r.position, -1, &drawn, NULL), SQUISH_OK);
+        assert_int_equal(drawn.id, race_among(&r, keep, processed));
+    }
+}
+
 static void compare(const squish_sampling *p, sq_sampler *s, const float *logits, const uint64_t *mask,
                     int shape) {
     static bool have[LARGE], want[LARGE];
@@ -82,6 +147,7 @@ static void compare(const squish_sampling *p, sq_sampler *s, const float *logits
     int32_t n_want = oracle_filter(p, processed, s->n_ids, p->xtc_probability > 0, want);
     float top = processed[sq_argmax(processed, s->n_ids)];
     bool equal = true;
+    if (sq_sample_is_top_p(s)) check_top_p(s, logits, mask, have, processed, shape);
     for (int32_t i = 0; i < s->n_ids; i++) {
         /* Where XTC stands alone nothing is cut; the room then lists no token of less than e^-60 of the
          * best. */
@@ -141,6 +207,30 @@ static void a_vocabulary_of_151936_is_filtered_as_exactly(void **state) {
             if (shape == EQUAL || shape == LEVELS) continue;
             one_case(&g, sets[i], shape, LARGE);
         }
+}
+
+/* Where the cut falls exactly on a mass, only the list knows who stays; who is drawn is of it anyway. */
+static void a_cut_between_equals_is_left_to_the_list(void **state) {
+    (void)state;
+    enum { N = 4096, DRAWS = 400 };
+    float equal[N] = {0}, processed[N];
+    bool keep[N];
+    squish_sampling p = oracle_all_off();
+    p.top_p = 0.25f;
+    sq_sampler *s;
+    assert_int_equal(sq_sampler_new(&s, &p, N, N, 0, NULL, 0, NULL, NULL), SQUISH_OK);
+    assert_int_equal(survivors_of(s, equal, NULL, keep, processed), N / 4);
+    sq_sample_row r = {.s = s, .logits = equal};
+    sq_sample_find_top(&r);
+    assert_int_equal(sq_sample_in_top_p(&r, 0, N / 4 - 2), SQ_SAMPLE_IN);
+    assert_int_equal(sq_sample_in_top_p(&r, 0, N / 4), SQ_SAMPLE_UNSURE);
+    assert_int_equal(sq_sample_in_top_p(&r, 0, N / 4 + 2), SQ_SAMPLE_OUT);
+    for (r.position = 0; r.position < DRAWS; r.position++) {
+        sq_sample_result drawn;
+        assert_int_equal(sq_sampler_draw(s, equal, NULL, r.position, -1, &drawn, NULL), SQUISH_OK);
+        assert_int_equal(drawn.id, race_among(&r, keep, processed));
+    }
+    sq_sampler_free(s);
 }
 
 static int32_t kept(squish_sampling p, const float *logits, int32_t n, bool *keep) {
@@ -221,6 +311,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_combination_keeps_the_set_of_the_oracle),
         cmocka_unit_test(a_vocabulary_of_151936_is_filtered_as_exactly),
+        cmocka_unit_test(a_cut_between_equals_is_left_to_the_list),
         cmocka_unit_test(among_equals_at_a_boundary_the_lower_ids_stay),
         cmocka_unit_test(the_strictest_settings_leave_one_token),
         cmocka_unit_test(xtc_leaves_the_least_likely_of_the_top_choices),
