@@ -178,11 +178,11 @@ int cli_find_model(cli *c, const char *name, squish_tier tier, squish_text *path
     return cli_fail(c, &err);
 }
 
-/* Heads take memory and time at start: without their file named they are opened for --spec heads alone. */
+/* Heads take memory and time: without their file named they are opened for who may ask them alone. */
 static const char *heads_wanted(const cli *c) {
     const char *file = cli_text(c, OPT_HEADS), *spec = cli_text(c, OPT_SPEC);
     if (file && *file) return file;
-    return spec && strcmp(spec, "heads") == 0 ? NULL : "none";
+    return spec && (strcmp(spec, "heads") == 0 || strcmp(spec, "auto") == 0) ? NULL : "none";
 }
 
 int cli_open_model(cli *c, const char *name, bool text_only, squish_model **out) {

@@ -64,6 +64,7 @@ struct squish_engine {
     sq_drafter drafter;      /* them, as sq_spec_guess asks them */
     const void *drafts_for;  /* the answer they draft for */
     bool heads_tried, heads_ready, heads_told;
+    int32_t heads_asked;     /* times that nobody asked for them by name, while they were not ready */
     sq_draft *draft, *skip;  /* another model; NULL: none. First layers; NULL: the model has but one */
     sq_kv_seq *sides[SQ_BRANCHES_MAX]; /* for side branches of a step; NULL: there are none on this engine */
     int32_t n_sides;                   /* of these, in use, */
@@ -125,11 +126,13 @@ void sq_engine_free(sq_engine *e);
 squish_status sq_engine_spec(const sq_engine *e, sq_spec **out, const squish_spec *o, int32_t tokens_max,
                              const squish_alloc *a, squish_error *err);
 
-/* The drafter that o may ask, for an answer; made ready with the first call. NULL: none. Why one that was
+/* The drafter that o may ask, for an answer; asked for each step. NULL: none (yet). Why one that was
  * asked for by name is not there is told the model's warn, once. By the thread the engine belongs to. */
 sq_drafter *sq_engine_drafter(sq_engine *e, const squish_spec *o);
 /* (sched_heads.c) Likewise the heads; what is wrong with their file is told too. */
 sq_drafter *sq_engine_heads(sq_engine *e);
+/* The heads of an engine that has some, once it was asked so often that short answers need not wait. */
+sq_drafter *sq_engine_heads_later(sq_engine *e);
 
 squish_status sq_seq_new(sq_seq **out, sq_engine *e, squish_error *err);
 void sq_seq_free(sq_seq *s);

@@ -14,7 +14,12 @@
  * who else uses the cores. A line through all that was right on average and wrong where it mattered. Two
  * rates follow dear rows quickly and cheap ones slowly, so that row_ms is an expectile above the mean (Newey
  * and Powell, 1987) and the target holds for most steps, not for half of them; rows grow by half a step,
- * since how dear more of them are is known only once they have run. */
+ * since how dear more of them are is known only once they have run.
+ *
+ * Steps without prompts are followed the other way, down quickly and up slowly. What disturbs a step only
+ * adds to its time, and a number of rows that once seemed dear is hardly run again: one disturbed step must
+ * not condemn it, and one good one has to be enough to put it right. The first step of a number is held
+ * against what its neighbours let expect, for the same reason. */
 #include "sched/sched_cost.h"
 
 enum {
@@ -29,6 +34,9 @@ static const double TARGET = 1.75;
 /* Prompts always go on. */
 static const double ROWS_MIN = 1e-3;
 
+/* How far one step without prompts moves what is expected of the next. */
+static const double DEARER = 1.0 / 8, CHEAPER = 1.0 / 2;
+
 /* What a row of an answer adds to a step of one, before any was seen. */
 static const double SLOPE = 0.3;
 
@@ -38,7 +46,7 @@ void sq_step_cost_add(sq_step_cost *c, int32_t n, double rows, double ms) {
     c->rows = rows;
     if (alone > 0 && ms > 2 * expected) ms = 2 * expected; /* somebody else had the cores */
     if (rows == 0) {
-        c->alone_ms[n] += (ms - c->alone_ms[n]) / (c->alone_ms[n] > 0 ? 8 : 1);
+        c->alone_ms[n] = alone > 0 ? alone + (ms - alone) * (ms > alone ? DEARER : CHEAPER) : ms;
         c->since_alone = 0;
         return;
     }

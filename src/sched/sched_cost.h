@@ -11,8 +11,8 @@ enum {
 }; /* rows of answers in one step: tokens that were drawn, and guesses behind them */
 
 typedef struct {
-    double
-        alone_ms[SQ_COST_ROWS_MAX + 1]; /* [n] of a step with n rows of answers and no prompt; 0: not seen */
+    double alone_ms[SQ_COST_ROWS_MAX + 1]; /* [n] of a step with n rows of answers and no prompt that nobody
+                                              disturbs; 0: not seen */
     double row_ms;                      /* of one row of a prompt beside them, through all layers */
     double rows;                        /* of prompts, in the last step with answers */
     int32_t since_alone;                /* steps with answers since one was without prompts */

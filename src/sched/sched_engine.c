@@ -304,8 +304,9 @@ static void tell_no_drafts(sq_engine *e, squish_spec_mode mode) {
 sq_drafter *sq_engine_drafter(sq_engine *e, const squish_spec *o) {
     sq_drafter *d = NULL;
     if (o->mode == SQUISH_SPEC_HEADS) return sq_engine_heads(e);
-    /* auto asks n-grams, and another model that somebody named: heads and own layers lose (docs/heads.md) */
+    /* auto asks n-grams, another model that somebody named, and heads; own layers lose (docs/draft.md) */
     if (o->mode == SQUISH_SPEC_DRAFT || o->mode == SQUISH_SPEC_AUTO) d = sq_draft_drafter(e->draft);
+    if (!d && o->mode == SQUISH_SPEC_AUTO) d = sq_engine_heads_later(e);
     if (o->mode == SQUISH_SPEC_SKIP && !e->stream) d = sq_draft_drafter(e->skip);
     if (!d && (o->mode == SQUISH_SPEC_DRAFT || o->mode == SQUISH_SPEC_SKIP)) tell_no_drafts(e, o->mode);
     return d;

@@ -17,7 +17,6 @@ struct squish_gen {
     uint64_t t_begin, t_prefilled, t_first, t_last;
     int32_t n_prompt, n_reused;
     sq_spec *spec;                    /* NULL: no guesses */
-    sq_drafter *drafter;              /* NULL: none */
     int32_t n_guesses, n_right;       /* in the last step: tried, and right so far */
     sq_sides sides;                   /* branches beside them, of it */
     int32_t n_aside, aside;           /* tokens right of one that was entered; 0: none was. Its first */
@@ -37,7 +36,6 @@ squish_status sq_gen_new(sq_gen **out, sq_seq *s, const int32_t *prompt, size_t 
     SQ_GUARD(sq_seq_sync(s, prompt, n, err));
     sq_answer_prompt(g->answer, prompt, n);
     for (size_t i = 0; g->spec && i < n; i++) sq_spec_accept(g->spec, prompt[i]);
-    if (g->spec) g->drafter = sq_engine_drafter(s->e, &o->spec);
     g->n_reused = s->reused;
     g->t_prefilled = g->t_last = sq_os_now_ns();
     *out = g;
@@ -78,7 +76,7 @@ static void guess_aside(sq_gen *g, sq_spec_step *at, const int32_t *ids, int32_t
 
 /* Guesses behind the tokens that wait, into ids: as many as there is room for and the grammar allows. */
 static int32_t guess(sq_gen *g, int32_t *ids) {
-    const sq_engine *e = g->s->e;
+    sq_engine *e = g->s->e;
     int32_t room = e->ctx - g->s->n - g->n_pending;
     if (!g->spec) return 0;
     if (room > e->chunk - g->n_pending) room = e->chunk - g->n_pending;
@@ -87,9 +85,9 @@ static int32_t guess(sq_gen *g, int32_t *ids) {
                        .rates = &e->rates,
                        .rows = g->n_pending,
                        .tokens = 1,
-                       .drafter = g->drafter,
+                       .drafter = sq_engine_drafter(e, sq_spec_wish(g->spec)),
                        .left = sq_answer_left(g->answer)};
-    if (g->drafter) {
+    if (at.drafter) {
         at.from = sq_seq_draft_from(g->s, g->pending, g->n_pending);
         at.from.answer = g->answer;
     }

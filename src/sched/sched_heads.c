@@ -7,6 +7,9 @@
 #include <stddef.h>
 #include <stdio.h>
 
+/* Reading heads takes some milliseconds, which an answer should be long enough to get back. */
+enum { HEADS_AFTER = 16 };
+
 static sq_engine *engine_of(sq_drafter *d) {
     return (sq_engine *)(void *)((char *)d - offsetof(sq_engine, drafter));
 }
@@ -66,4 +69,10 @@ sq_drafter *sq_engine_heads(sq_engine *e) {
     if (!e->heads_tried) make(e);
     if (!e->heads_ready) tell_none(e);
     return e->heads_ready ? &e->drafter : NULL;
+}
+
+sq_drafter *sq_engine_heads_later(sq_engine *e) {
+    if (!e->heads) return NULL;
+    if (!e->heads_tried && e->heads_asked++ < HEADS_AFTER) return NULL;
+    return sq_engine_heads(e);
 }

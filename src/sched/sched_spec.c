@@ -47,6 +47,9 @@ static const double DRAFT_GAIN = 1.15;
  * many a drafter has that was never asked. */
 static const double CREDIT = 0.008, CREDIT_STEPS = 64, CREDIT_FIRST = 8;
 
+/* Where it was for nothing the share is halved, down to a part, until a draft pays. */
+static const double SHY_MAX = 4;
+
 /* A lag up to this many tokens is what every draft begins with. */
 enum { LAG_FREE = 2, LEFT_MAX = 256, LEFT_UNKNOWN = 128 };
 
@@ -56,8 +59,10 @@ static const double LAG = 0.25;
 /* What a step has to gain by a branch. */
 static const double BRANCH_GAIN = 1.01;
 
-/* How far one result moves a rate: of an answer, and of the engine. */
-static const float LEARN = 1.0f / 12, LEARN_ALL = 1.0f / 24;
+/* How far one result moves a rate: of an answer, and of the engine; and how far a step without a draft moves
+ * those of an answer back to the engine's. Where some bad guesses in a row have made them low nothing else
+ * would, since nothing is asked. */
+static const float LEARN = 1.0f / 12, LEARN_ALL = 1.0f / 24, FORGET = 1.0f / 64;
 
 struct sq_spec {
     squish_alloc alloc;
@@ -317,10 +322,12 @@ static bool may_probe(const sq_spec_step *at, double read) {
     sq_drafter *d = at->drafter;
     const double alone = sq_step_cost_alone(at->cost, at->rows);
     const double ms = read + guess_ms(d, at) + sq_step_cost_alone(at->cost, at->rows + 1) - alone;
-    d->credit += d->ms > 0 || d->credit > 0 ? CREDIT * alone : CREDIT_FIRST * alone;
+    const double shy = d->shy > 0 ? d->shy : 1;
+    d->credit += d->ms > 0 || d->credit > 0 ? CREDIT * alone / shy : CREDIT_FIRST * alone;
     if (d->credit > CREDIT_STEPS * alone) d->credit = CREDIT_STEPS * alone;
     if (alone <= 0 || d->credit < ms || (at->ms_max > 0 && ms > at->ms_max - alone)) return false;
     d->credit -= ms;
+    d->shy = shy < SHY_MAX ? 2 * shy : shy;
     return true;
 }
 
@@ -332,7 +339,12 @@ static int32_t draft(sq_spec *s, const sq_spec_step *at, int64_t position, int32
     if (lag < 0 || (fixed && n > 0)) return n;
     const double read = read_ms(at->drafter, at, lag);
     const bool pays = !fixed && draft_pays(at, promise(s, at, most), *best, read);
-    if (!fixed && !pays && (best->count > 0 || !may_probe(at, read))) return n;
+    if (!fixed && !pays && (best->count > 0 || !may_probe(at, read))) {
+        for (int32_t k = 0; k < SQ_DRAFT_PLACES; k++)
+            learn(&s->rates.place[at->drafter->mode][k], at->rates->place[at->drafter->mode][k], FORGET);
+        return n;
+    }
+    if (pays) at->drafter->shy = 0;
     const int32_t made = make_draft(s, at, lag, position, fixed || pays ? most : 1, ids, right);
     if (made == 0) return n;
     n = made;

@@ -85,7 +85,8 @@ struct sq_drafter {
     int32_t most;  /* guesses in a row */
     double ms;     /* of one, as measured; 0: none was made yet */
     double row_ms; /* of a token that is read first; 0: none was read yet */
-    double credit; /* ms that finding out whether it pays by now may take: a share of the time of all steps */
+    double credit; /* ms that finding out whether it pays by now may take: a share of all steps' time, */
+    double shy;    /* 2 to the power of the times that was for nothing, to a limit; 0: as 1 */
     bool seconds;  /* asked for by the caller: what would be guessed if the guess were not, */
     int32_t second; /* of the last one; -1: nothing */
     sq_proposal *q; /* by ratio: what the next guess is to be drawn from; NULL: by match */

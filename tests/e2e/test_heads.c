@@ -172,12 +172,13 @@ static void answer_of(squish_model *m, squish_spec spec, float temperature, answ
 
 static answer off, on;
 static const squish_spec none = {.mode = SQUISH_SPEC_OFF}, heads = {.mode = SQUISH_SPEC_HEADS},
-                         always = {.mode = SQUISH_SPEC_HEADS, .guesses = 2}, any = {.mode = SQUISH_SPEC_AUTO};
+                         always = {.mode = SQUISH_SPEC_HEADS, .guesses = 2}, any = {.mode = SQUISH_SPEC_AUTO},
+                         both = {.mode = SQUISH_SPEC_AUTO, .guesses = 2};
 
 /* They lie beside the checkpoint, so they are found. */
 static void heads_are_found_and_never_seen_in_an_answer(void **state) {
     (void)state;
-    const squish_spec specs[] = {heads, always, any};
+    const squish_spec specs[] = {heads, always, any, both};
     squish_model *m = open_with(NULL);
     squish_model_info info;
     squish_model_get_info(m, &info);
@@ -189,8 +190,8 @@ static void heads_are_found_and_never_seen_in_an_answer(void **state) {
         for (size_t k = 0; k < SQ_COUNT(specs); k++) {
             answer_of(m, specs[k], temperature, &on);
             assert_same_answer(&off, &on);
-            /* auto asks n-grams alone */
             if (k == 1) assert_true(on.stats.gen.guessed_tokens > 20);
+            if (k == 3) assert_true(on.stats.gen.guessed_tokens > 10); /* behind the first steps */
             if (k == 1) assert_true(on.stats.gen.right_tokens > 0);
         }
     }

@@ -104,7 +104,7 @@ static sq_spec *spec_of(squish_spec_mode mode, int32_t guesses) {
 static int32_t guesses_at(sq_spec *s, double slope, int32_t seen) {
     int32_t ids[SQ_GUESS_MAX];
     sq_step_cost c = {.row_ms = 0};
-    for (int32_t n = 1; n <= seen; n++) sq_step_cost_add(&c, n, 0, 1 + slope * (n - 1));
+    for (int32_t n = 1; n <= seen; n++) c.alone_ms[n] = 1 + slope * (n - 1);
     sq_spec_step at = {.cost = &c, .rates = &rates, .rows = 1, .tokens = 1};
     const int32_t n = sq_spec_guess(s, &at, 0, 31, ids);
     assert_int_equal(at.rows, 1 + n);
@@ -130,7 +130,7 @@ static void in_company_guesses_take_only_what_is_free(void **state) {
     sq_spec *s = spec_of(SQUISH_SPEC_AUTO, 0);
     int32_t ids[SQ_GUESS_MAX];
     sq_step_cost c = {.row_ms = 0};
-    for (int32_t n = 1; n <= 32; n++) sq_step_cost_add(&c, n, 0, n <= 8 ? 1 : 1 + 0.03 * (n - 8));
+    for (int32_t n = 1; n <= 32; n++) c.alone_ms[n] = n <= 8 ? 1 : 1 + 0.03 * (n - 8);
     sq_spec_step at = {.cost = &c, .rates = &rates, .rows = 4, .tokens = 4, .ms_max = 1.02};
     assert_int_equal(sq_spec_guess(s, &at, 0, 31, ids), 4);
     at = (sq_spec_step){.cost = &c, .rates = &rates, .rows = 4, .tokens = 4};
@@ -198,7 +198,7 @@ static sq_spec *two_ways(int32_t guesses, int32_t branches) {
 static int32_t branches_at(sq_spec *s, double slope, int32_t rows, int32_t max, sq_branch *b, int32_t *n) {
     int32_t ids[SQ_GUESS_MAX];
     sq_step_cost c = {.row_ms = 0};
-    for (int32_t k = 1; k <= 32; k++) sq_step_cost_add(&c, k, 0, 1 + slope * (k - 1));
+    for (int32_t k = 1; k <= 32; k++) c.alone_ms[k] = 1 + slope * (k - 1);
     sq_spec_step at = {.cost = &c, .rates = &rates, .rows = 1, .tokens = 1};
     *n = sq_spec_guess(s, &at, 0, max, ids);
     const double before = at.tokens;
@@ -310,12 +310,13 @@ static int32_t fake_next(sq_drafter *d, int64_t position, float *sure) {
 /* ms: what a draft is said to cost; steps of n rows cost 1 + slope * (n - 1). */
 static int32_t drafts_at(sq_spec *s, double ms, double slope, int32_t *ids) {
     sq_step_cost c = {.row_ms = 0};
-    for (int32_t n = 1; n <= 32; n++) sq_step_cost_add(&c, n, 0, 1 + slope * (n - 1));
+    for (int32_t n = 1; n <= 32; n++) c.alone_ms[n] = 1 + slope * (n - 1);
     fake.d = (sq_drafter){.mode = SQUISH_SPEC_HEADS,
                           .most = 4,
                           .ms = ms,
                           .row_ms = ms / 4,
                           .credit = fake.d.credit,
+                          .shy = fake.d.shy,
                           .lag = fake_lag,
                           .begin = fake_begin,
                           .next = fake_next,
@@ -375,26 +376,58 @@ static void drafts_that_are_wrong_are_no_longer_asked_for(void **state) {
     sq_spec_free(s);
 }
 
-/* Steps of 1 ms, guesses of 0.1 ms: a share of 0.008 is put aside, so one guess of all ends in 200 steps
- * costs no more than 1.6 ms. */
-static void what_finding_out_costs_is_a_share_of_all_steps(void **state) {
+/* Others of the engine do better: what this one lost by bad luck comes back without a single draft. */
+static void some_bad_guesses_in_a_row_are_forgotten(void **state) {
+    (void)state;
+    int32_t ids[SQ_GUESS_MAX];
+    sq_spec *s = drafting(SQUISH_SPEC_HEADS, 0);
+    fake.sure = 4;
+    fake.d.credit = 0;
+    for (int i = 0; i < 40; i++) { /* nearly free, so it is asked until little is hoped for */
+        drafts_at(s, 0.001, 0.02, ids);
+        sq_spec_result(s, 0, &rates);
+        fake.d.credit = 0;
+    }
+    sq_guess_rates_init(&rates);
+    assert_int_equal(drafts_at(s, 0.02, 0.1, ids), 0);
+    int32_t steps = 0;
+    for (fake.asked = 0; steps < 200 && fake.asked == 0; steps++) {
+        fake.d.credit = 0;
+        drafts_at(s, 0.02, 0.1, ids);
+    }
+    assert_in_range(steps, 4, 60);
+    sq_spec_free(s);
+}
+
+/* Steps of 1 ms, guesses of 0.1 ms with a row of 0.1: a share of 0.008 pays for one in 25 steps, and after
+ * every one that is wrong for half as many. */
+static void what_finding_out_costs_is_a_share_of_all_steps_that_shrinks(void **state) {
     (void)state;
     int32_t ids[SQ_GUESS_MAX], asked = 0;
     sq_spec *s = drafting(SQUISH_SPEC_HEADS, 0);
     fake.sure = 4;
-    for (int i = 0; i < 40; i++) {
+    for (int i = 0; i < 400; i++) {
         fake.d.credit = 0;
         drafts_at(s, 0.1, 0.1, ids);
         sq_spec_result(s, 0, &rates);
     }
-    fake.d.credit = 0;
-    for (int i = 0; i < 200; i++) {
+    fake.d.credit = fake.d.shy = 0;
+    int32_t at[64];
+    for (int i = 0; i < 700; i++) {
         const int32_t n = drafts_at(s, 0.1, 0.1, ids);
         assert_true(n <= 1);
-        asked += fake.asked;
+        if (fake.asked) at[asked++] = i;
         sq_spec_result(s, 0, &rates);
     }
-    assert_in_range(asked, 4, 8);
+    assert_in_range(asked, 7, 9); /* behind 25, 50 and then every 100 steps */
+    assert_in_range(at[0], 20, 30);
+    assert_in_range(at[asked - 1] - at[asked - 2], 90, 110);
+    fake.sure = 4;
+    for (int i = 0; i < 200 && fake.d.shy > 0; i++) { /* it is right again */
+        fake.d.credit = 1;
+        sq_spec_result(s, drafts_at(s, 0.1, 0.1, ids), &rates);
+    }
+    assert_true(fake.d.shy == 0);
     sq_spec_free(s);
 }
 
@@ -463,13 +496,32 @@ static void costs_between_two_that_were_seen_lie_between_them(void **state) {
     sq_step_cost c = {.row_ms = 0};
     assert_int_equal(sq_step_cost_seen(&c), 0);
     sq_step_cost_add(&c, 1, 0, 10);
+    assert_true(sq_step_cost_alone(&c, 1) == 10);
     assert_true(sq_step_cost_alone(&c, 2) > 10);
-    sq_step_cost_add(&c, 9, 0, 18);
+    c.alone_ms[9] = 18;
     assert_int_equal(sq_step_cost_seen(&c), 9);
     assert_true(sq_step_cost_alone(&c, 5) == 14);
     assert_true(sq_step_cost_alone(&c, 10) == 19);
-    sq_step_cost_add(&c, 3, 0, 9); /* less than one row takes: noise */
+    sq_step_cost_add(&c, 3, 0, 8); /* less than one row takes: noise */
     assert_true(sq_step_cost_alone(&c, 2) >= 9 && sq_step_cost_alone(&c, 2) <= 10);
+}
+
+/* Steps that nobody disturbs settle where they are; those that somebody does stay near. */
+static void a_disturbed_step_says_little_of_its_rows(void **state) {
+    (void)state;
+    sq_step_cost c = {.row_ms = 0};
+    sq_step_cost_add(&c, 1, 0, 40); /* the first reads weights from the disk */
+    for (int i = 0; i < 8; i++) sq_step_cost_add(&c, 1, 0, 10);
+    assert_true(sq_step_cost_alone(&c, 1) < 10.2);
+    sq_step_cost_add(&c, 3, 0, 30); /* the first of three rows, disturbed */
+    assert_true(sq_step_cost_seen(&c) == 3 && sq_step_cost_alone(&c, 3) < 19);
+    sq_step_cost_add(&c, 3, 0, 11);
+    sq_step_cost_add(&c, 3, 0, 11);
+    assert_true(sq_step_cost_alone(&c, 3) > 11 && sq_step_cost_alone(&c, 3) < 13);
+    for (int i = 0; i < 100; i++) sq_step_cost_add(&c, 3, 0, i % 8 ? 11 : 22);
+    assert_true(sq_step_cost_alone(&c, 3) >= 11 && sq_step_cost_alone(&c, 3) < 12.5);
+    for (int i = 0; i < 60; i++) sq_step_cost_add(&c, 3, 0, 22); /* somebody stays */
+    assert_true(sq_step_cost_alone(&c, 3) > 21.9 && sq_step_cost_alone(&c, 3) <= 22);
 }
 
 static void an_index_takes_what_is_planned_for_it(void **state) {
@@ -503,11 +555,13 @@ int main(void) {
         cmocka_unit_test(tokens_of_branches_count),
         cmocka_unit_test(a_draft_is_asked_where_it_pays_and_goes_on_while_it_is_sure),
         cmocka_unit_test(drafts_that_are_wrong_are_no_longer_asked_for),
-        cmocka_unit_test(what_finding_out_costs_is_a_share_of_all_steps),
+        cmocka_unit_test(some_bad_guesses_in_a_row_are_forgotten),
+        cmocka_unit_test(what_finding_out_costs_is_a_share_of_all_steps_that_shrinks),
         cmocka_unit_test(a_timeline_is_read_first_where_the_rest_of_the_answer_pays_for_it),
         cmocka_unit_test(a_sure_ngram_goes_before_a_draft_and_other_modes_ask_nobody),
         cmocka_unit_test(options_out_of_range_are_refused_and_off_is_nothing),
         cmocka_unit_test(costs_between_two_that_were_seen_lie_between_them),
+        cmocka_unit_test(a_disturbed_step_says_little_of_its_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
