@@ -59,22 +59,23 @@ static void enter_with(race *c, float l, int32_t id, uint32_t word) {
     c->id = id;
 }
 
-static void enter(race *c, float l, int32_t id) {
-    if (l == -INFINITY || z_of(c, l) + gumbel_max < c->score) return;
-    enter_with(c, l, id, word_of(c, id));
-}
-
 /* A noise word below which a logit l cannot win: u has to reach exp(-e), e = exp(z - score), and that is
  * above 1 - e. An e that is somewhat large will do: in one octave the chord lies above the curve by 6 % at
  * most, and is what the bits of a double say anyway. One step of slack covers what rounds. */
 static uint32_t word_needed(const race *c, float l) {
     const double octaves = (z_of(c, l) - c->score) * 0x1.71547652b82fep+0 + 0x1p-30;
     if (octaves >= 0) return 0;
-    const uint64_t bits = (uint64_t)(fmax(octaves + 1023, 1) * 0x1p52);
+    const uint64_t bits = octaves > -1000 ? (uint64_t)((octaves + 1023) * 0x1p52) : 0;
     double e;
     memcpy(&e, &bits, sizeof e);
     const double k = (1 - e) * 0x1p23 - 2;
     return k > 0 ? (uint32_t)k << 9 : 0;
+}
+
+static void enter(race *c, float l, int32_t id) {
+    if (l == -INFINITY || z_of(c, l) + gumbel_max < c->score) return;
+    const uint32_t word = word_of(c, id);
+    if (word >= word_needed(c, l)) enter_with(c, l, id, word);
 }
 
 static bool is_late(const race *c, float l, int32_t id) {
@@ -84,10 +85,11 @@ static bool is_late(const race *c, float l, int32_t id) {
 static void enter_block(race *c, double cut, int32_t b) {
     const sq_sample_row *r = c->row;
     const float largest = r->s->block_max[b];
-    if (largest < cut || z_of(c, largest) + gumbel_max < c->score) return;
+    uint64_t word = sq_sample_plain(r, b);
+    if (!word || largest < cut || z_of(c, largest) + gumbel_max < c->score) return;
     uint32_t least = word_needed(c, largest);
     double reach = (double)r->top + (c->score - gumbel_max) * (double)r->s->p.temperature;
-    for (uint64_t word = sq_sample_plain(r, b); word; word &= word - 1) {
+    for (; word; word &= word - 1) {
         int32_t id = b * SQ_SAMPLE_BLOCK + __builtin_ctzll(word);
         float l = r->logits[id];
         if (l < cut || l < reach || l == -INFINITY) continue;
@@ -183,21 +185,25 @@ int32_t sq_sampler_guess(const sq_sampler *s, const float *logits, const int32_t
                          int32_t but, int64_t position, float *sure) {
     const bool greedy = sq_sample_is_greedy(&s->p);
     int32_t best = but == 0 ? 1 : 0;
-    float sum = 0;
+    float top = best < n ? logits[best] : NAN, sum = 0;
     for (int32_t i = best + 1; i < n; i++)
-        if (i != but && logits[i] > logits[best]) best = i;
-    const float top = best < n ? logits[best] : NAN;
+        if (logits[i] > top && i != but) best = i, top = logits[i];
     *sure = 0;
     if (!isfinite(top)) return -1;
     const float least = top - GUESS_REACH * s->p.temperature;
     sq_sample_row row = {.s = (sq_sampler *)s, .logits = logits, .position = position, .top = top};
     race c = race_of(&row);
+    if (!greedy) enter(&c, top, ids ? ids[best] : best);
+    uint32_t needed = greedy ? 0 : word_needed(&c, top); /* by any of them */
     for (int32_t i = 0; i < n; i++) {
         if (logits[i] > top - SUM_REACH) sum += expf(logits[i] - top);
         if (greedy || i == but || !(logits[i] >= least)) continue;
-        const int32_t id = c.id;
-        enter(&c, logits[i], ids ? ids[i] : i);
-        if (c.id != id) best = i;
+        const int32_t id = ids ? ids[i] : i, leader = c.id;
+        if (word_of(&c, id) < needed) continue;
+        enter(&c, logits[i], id);
+        if (c.id == leader) continue;
+        best = i;
+        needed = word_needed(&c, top);
     }
     *sure = expf(logits[best] - top) / sum;
     return best;

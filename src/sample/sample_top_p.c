@@ -75,6 +75,7 @@ static void add_block(sums *s, int32_t b) {
     const int32_t first = b * SQ_SAMPLE_BLOCK, left = r->s->n_vocab - first;
     const uint64_t word = sq_sample_plain(r, b);
     const float *x = r->logits + first;
+    if (!word) return;
     float end[SQ_SAMPLE_BLOCK] = {0};
     if (left < SQ_SAMPLE_BLOCK) x = memcpy(end, x, (size_t)left * sizeof *end);
     if (first > s->id || first + SQ_SAMPLE_BLOCK <= s->id) {

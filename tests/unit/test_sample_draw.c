@@ -126,6 +126,63 @@ static void greedy_takes_the_lowest_of_the_best_allowed_ids(void **state) {
     }
 }
 
+/* ---- guesses --------------------------------------------------------------------------------- */
+
+/* The race of brute_force among those within 6 T of the best; greedy: the first of the best. */
+static int32_t guess_by_force(const squish_sampling *p, const float *l, const int32_t *ids, int32_t n,
+                              int32_t but, int64_t position) {
+    const double temperature = p->temperature < 1e-5f ? 1 : (double)p->temperature;
+    uint64_t state = (uint64_t)p->seed, key64 = sq_splitmix64(&state);
+    uint32_t key[2] = {(uint32_t)key64, (uint32_t)(key64 >> 32)}, words[4];
+    float top = -INFINITY;
+    double best_score = -INFINITY;
+    int32_t best = -1;
+    for (int32_t i = 0; i < n; i++)
+        if (i != but && l[i] > top) top = l[i];
+    for (int32_t i = 0; i < n; i++) {
+        const int32_t id = ids ? ids[i] : i;
+        uint32_t counter[4] = {(uint32_t)position, (uint32_t)id >> 2, (uint32_t)p->choice, 1};
+        if (i == but || !(l[i] >= top - 6 * p->temperature)) continue;
+        sq_philox(counter, key, words);
+        const double u = ((words[id & 3] >> 9) + 0.5) / 8388608;
+        const double noise = p->temperature < 1e-5f ? 0 : -log(-log(u));
+        const double score = ((double)l[i] - (double)top) / temperature + noise;
+        if (!(score > best_score)) continue;
+        best_score = score;
+        best = i;
+    }
+    return best;
+}
+
+static void a_guess_is_the_race_of_what_is_near_the_best(void **state) {
+    (void)state;
+    enum { N = 700 };
+    float l[N], sure;
+    int32_t ids[N];
+    oracle_rng g = {44};
+    for (int round = 0; round < 2000; round++) {
+        const float temperatures[] = {0, 0.3f, 0.7f, 1, 5};
+        const double spreads[] = {0, 0.01, 2.5, 30};
+        const int32_t n = round % 7 ? 1 + oracle_below(&g, N) : N;
+        squish_sampling p = oracle_all_off();
+        p.temperature = temperatures[oracle_below(&g, 5)];
+        p.seed = round;
+        for (int32_t i = 0; i < n; i++) {
+            l[i] = (float)(spreads[round % 4] * oracle_normal(&g));
+            if (i > 0 && oracle_below(&g, 40) == 0) l[i] = -INFINITY;
+            if (i > 0 && oracle_below(&g, 200) == 0) l[i] = NAN;
+            ids[i] = round % 3 ? 3 * (N - i) : i;
+        }
+        const int32_t but = n > 1 && round % 2 ? oracle_below(&g, n - 1) + 1 : -1;
+        sq_sampler *s = make(&p, 3 * N + 1);
+        const int32_t at = sq_sampler_guess(s, l, ids, n, but, round, &sure);
+        assert_int_equal(at, guess_by_force(&p, l, ids, n, but, round));
+        assert_true(sure > 0 && sure <= 1);
+        if (round % 3 == 0) assert_int_equal(sq_sampler_guess(s, l, NULL, n, but, round, &sure), at);
+        sq_sampler_free(s);
+    }
+}
+
 /* ---- distribution ---------------------------------------------------------------------------- */
 
 /* The value that chi-square with k degrees of freedom exceeds once in a thousand (Wilson and Hilferty,
@@ -419,6 +476,7 @@ int main(void) {
         cmocka_unit_test(pruning_never_changes_the_token),
         cmocka_unit_test(changed_logits_enter_the_same_race),
         cmocka_unit_test(greedy_takes_the_lowest_of_the_best_allowed_ids),
+        cmocka_unit_test(a_guess_is_the_race_of_what_is_near_the_best),
         cmocka_unit_test(plain_temperature_draws_from_the_softmax),
         cmocka_unit_test(top_k_draws_from_its_survivors),
         cmocka_unit_test(typical_p_draws_from_its_survivors),

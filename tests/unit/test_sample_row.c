@@ -4,6 +4,7 @@
 #include "sample/sample_int.h"
 #include "support/sample_oracle.h"
 
+#include <float.h>
 #include <setjmp.h>
 #include <stdarg.h>
 
@@ -68,6 +69,27 @@ static void a_nan_anywhere_is_found(void **state) {
             assert_int_equal(sq_sample_scan(x, n, block_max), -1);
         }
         free(base);
+    }
+}
+
+/* A sum that says NaN is a suspicion only: here it comes of numbers, large ones and such as are ruled out. */
+static void numbers_whose_sum_is_none_are_no_fault(void **state) {
+    (void)state;
+    enum { N = 640 };
+    float x[N], block_max[N / 64];
+    oracle_rng g = {12};
+    for (int round = 0; round < 2000; round++) {
+        const float large[] = {FLT_MAX, -FLT_MAX, -INFINITY, 0};
+        int32_t want = 0, bad = oracle_below(&g, 2 * N);
+        for (int32_t i = 0; i < N; i++) x[i] = large[oracle_below(&g, 4)];
+        for (int32_t i = 1; i < N; i++)
+            if (x[i] > x[want]) want = i;
+        assert_int_equal(sq_sample_scan(x, N, block_max), -1);
+        assert_int_equal(sq_argmax(x, N), want);
+        if (bad >= N) continue;
+        x[bad] = round % 2 ? NAN : INFINITY;
+        assert_int_equal(sq_sample_scan(x, N, block_max), bad);
+        if (round % 2) assert_int_equal(sq_argmax(x, N), -1);
     }
 }
 
@@ -151,6 +173,7 @@ int main(void) {
         cmocka_unit_test(argmax_is_the_lowest_index_of_the_largest_value),
         cmocka_unit_test(argmax_knows_infinities_zeros_and_nothing),
         cmocka_unit_test(a_nan_anywhere_is_found),
+        cmocka_unit_test(numbers_whose_sum_is_none_are_no_fault),
         cmocka_unit_test(block_maxima_are_the_maxima_of_blocks_of_64),
         cmocka_unit_test(the_normaliser_is_the_logarithm_of_the_sum),
         cmocka_unit_test(alternatives_come_best_first_with_lower_ids_first_among_equals),
