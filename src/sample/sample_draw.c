@@ -82,19 +82,30 @@ static bool is_late(const race *c, float l, int32_t id) {
     return c->end_id >= 0 && !sq_sample_before(l, id, c->end_l, c->end_id);
 }
 
+/* Of 64 logits, or as many as there are, those from `least` on as bits. Without a branch: in a row where many
+ * ids are likely half of them would be guessed wrong. */
+static uint64_t bits_from(const float *x, int32_t n, float least) {
+    uint64_t bits = 0;
+    for (int32_t i = 0; i < n && i < SQ_SAMPLE_BLOCK; i++) bits |= (uint64_t)(x[i] >= least) << i;
+    return bits;
+}
+
 static void enter_block(race *c, double cut, int32_t b) {
     const sq_sample_row *r = c->row;
     const float largest = r->s->block_max[b];
     uint64_t word = sq_sample_plain(r, b);
     if (!word || largest < cut || z_of(c, largest) + gumbel_max < c->score) return;
     uint32_t least = word_needed(c, largest);
-    double reach = (double)r->top + (c->score - gumbel_max) * (double)r->s->p.temperature;
+    const double reach = (double)r->top + (c->score - gumbel_max) * (double)r->s->p.temperature;
+    const int32_t first = b * SQ_SAMPLE_BLOCK;
+    const float low = nextafterf((float)fmax(reach, cut), -INFINITY); /* however it was rounded */
+    word &= bits_from(r->logits + first, r->s->n_vocab - first, low);
     for (; word; word &= word - 1) {
-        int32_t id = b * SQ_SAMPLE_BLOCK + __builtin_ctzll(word);
-        float l = r->logits[id];
-        if (l < cut || l < reach || l == -INFINITY) continue;
-        uint32_t noise = word_of(c, id);
-        if (noise >= least && !is_late(c, l, id)) enter_with(c, l, id, noise);
+        const int32_t id = first + __builtin_ctzll(word);
+        if (word_of(c, id) < least) continue;
+        const float l = r->logits[id];
+        if (l < cut || l == -INFINITY || is_late(c, l, id)) continue;
+        enter_with(c, l, id, c->words[id & 3]);
     }
 }
 

@@ -29,7 +29,7 @@ static inline vec4 max4(vec4 a, vec4 b) {
 }
 
 /* Largest of 64 values; *has_nan is set if one of them is NaN (the maximum then means nothing). A sum
- * tells: NaN stays in it. It also comes of infinities, or large numbers, of both signs; then each is asked. */
+ * tells: NaN stays in it. It also comes of infinities or large numbers of both signs; then each is asked. */
 static inline float max64(const float *x, bool *has_nan) {
     vec4 m0 = load4(x), m1 = load4(x + 4), m2 = load4(x + 8), m3 = load4(x + 12);
     vec4 s0 = m0, s1 = m1, s2 = m2, s3 = m3;
