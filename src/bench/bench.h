@@ -25,6 +25,7 @@ typedef struct {
     squish_attention attention;
     squish_spec spec; /* of bench_spec: how answers are guessed */
     const squish_model *draft; /* and by which other model; NULL: none */
+    const char *heads; /* of its answers, as squish_model_options.heads */
     bool one_kv;      /* bench_kv, _kv_memory and _needle: kv alone beside f16; else all formats */
     squish_kv kv;     /* not F32 */
     uint64_t memory_limit; /* of bench_agile; 0: half of the weights beside cache and scratch */

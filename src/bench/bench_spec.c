@@ -345,7 +345,7 @@ static squish_status answer_rows(const bench_options *o, json_t *rows, squish_er
     const squish_alloc alloc = sq_alloc_default();
     answers *a = sq_alloc_zero(&alloc, sizeof *a);
     squish_engine_options eo = squish_engine_options_default();
-    const squish_model_options mo = {.tier = o->tier};
+    const squish_model_options mo = {.tier = o->tier, .heads = o->heads};
     squish_status st = SQUISH_OK;
     if (!a) return sq_fail(err, SQUISH_NO_MEMORY, "bench: out of memory");
     eo.threads = o->threads;

@@ -200,6 +200,9 @@ int cli_read(cli *c, const char *path, bool text, squish_text *out);
 /* "1,2 3" or "[1, 2, 3]" to ids in the arena. False after saying, about `what`, which part is none. */
 bool cli_parse_ids(cli *c, const char *what, const char *text, int32_t **out, size_t *n);
 squish_tier cli_tier(const cli *c);
+/* As squish_model_options.heads. They take memory and time, so where their file is not named they are opened
+ * for --spec heads, and for auto with the weights of the checkpoint, where they pay (docs/heads.md). */
+const char *cli_heads(const cli *c);
 squish_kv_options cli_kv_options(const cli *c); /* (cli_kv.c) all that is about old tokens, but --kv */
 /* (cli_memory.c) --memory-limit and --agile-io; 0, or an exit code after saying what is wrong. */
 int cli_memory(cli *c, squish_engine_options *o);

@@ -207,6 +207,7 @@ int cli_bench(cli *c) {
                        .ctx = (int32_t)cli_int(c, OPT_BENCH_CTX),
                        .attention = cli_attention(c),
                        .spec = cli_spec(c),
+                       .heads = cli_heads(c),
                        .isa = cli_text(c, OPT_ISA),
                        .program = sq_os_exe_path(program, sizeof program) ? program : NULL,
                        .progress = cli_progress,

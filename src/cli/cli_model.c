@@ -178,11 +178,13 @@ int cli_find_model(cli *c, const char *name, squish_tier tier, squish_text *path
     return cli_fail(c, &err);
 }
 
-/* Heads take memory and time: without their file named they are opened for who may ask them alone. */
-static const char *heads_wanted(const cli *c) {
+const char *cli_heads(const cli *c) {
     const char *file = cli_text(c, OPT_HEADS), *spec = cli_text(c, OPT_SPEC);
+    const squish_tier tier = cli_tier(c);
+    const bool wide = tier == SQUISH_TIER_SOURCE || tier == SQUISH_TIER_1;
     if (file && *file) return file;
-    return spec && (strcmp(spec, "heads") == 0 || strcmp(spec, "auto") == 0) ? NULL : "none";
+    if (!spec) return "none";
+    return strcmp(spec, "heads") == 0 || (wide && strcmp(spec, "auto") == 0) ? NULL : "none";
 }
 
 int cli_open_model(cli *c, const char *name, bool text_only, squish_model **out) {
@@ -198,7 +200,7 @@ int cli_open_model(cli *c, const char *name, bool text_only, squish_model **out)
     o.verify = cli_flag(c, OPT_VERIFY);
     o.text_only = text_only;
     o.allow_collapsed = cli_flag(c, OPT_ALLOW_COLLAPSED);
-    o.heads = heads_wanted(c);
+    o.heads = cli_heads(c);
     o.warn = cli_warn;
     o.warn_user = c;
     squish_status st = find_model(c, name, text_only ? SQUISH_TIER_SOURCE : o.tier, &path, &err);
