@@ -2,9 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A checkpoint in the shape of a known model, for memory, size, loading and speed, where the values do not matter.
 Its weights are holes in the file: headers are real, every value is 0 and nothing is stored. With --random they are
-noise around 0.02 and take their place on the disk; with --ternary they are 1/64, 0 and -1/64. Norms are 1.
+noise around 0.02 and take their place on the disk; with --ternary they are 1/64, 0 and -1/64. Norms are 1. With --slow
+the noise of embeddings is 16 times as large and that of attention's output a sixteenth: what a layer adds is small beside
+what it is given, as in trained models, so that a router can be foretold from the layer before it; `squish bench moe` says
+how well. With plain noise the first layers drown the token.
 
-    scripts/make_shape.py OUT SHAPE [--random | --ternary] [--layers N] [--tokenizer DIR]
+    scripts/make_shape.py OUT SHAPE [--random | --slow | --ternary] [--layers N] [--tokenizer DIR]
 
 SHAPE: 0.5b, 1.5b, 7b, 14b (Qwen2.5), qwen3-8b or qwen3-30b-a3b (128 experts, of which a token takes 8)."""
 import argparse
@@ -55,31 +58,43 @@ def tensors(shape, layers):
 BLOCK = 32 << 20  # bytes of noise; a tensor begins anywhere in them
 
 
-def noise(rng):
-    """bf16 numbers of both signs between 2^-7 and 2^-5."""
+def noise(rng, fours=0):
+    """bf16 numbers of both signs between 2^-7 and 2^-5, times 4^fours."""
     low = bytearray(rng.randbytes(BLOCK))
-    low[1::2] = rng.randbytes(BLOCK // 2).translate(bytes(0x3C | (i & 1) << 7 for i in range(256)))
+    low[1::2] = rng.randbytes(BLOCK // 2).translate(bytes(0x3C + fours | (i & 1) << 7 for i in range(256)))
     return bytes(low)
 
 
-def ternary(rng):
+def random_blocks(rng):
+    block = noise(rng)
+    return lambda name: block
+
+
+def slow_blocks(rng):
+    small, middle, large = (noise(rng, fours) for fours in (-2, 0, 2))
+    return lambda name: large if "embed" in name else small if "o_proj" in name else middle
+
+
+def ternary_blocks(rng):
     """bf16 numbers 1/64, 0 and -1/64, as often."""
     high = rng.randbytes(BLOCK // 2).translate(bytes((0x3C, 0x00, 0xBC)[i % 3] for i in range(256)))
     both = bytearray(BLOCK)
     both[1::2] = high
     both[0::2] = high.translate(bytes(0x80 if i else 0 for i in range(256)))
-    return bytes(both)
+    block = bytes(both)
+    return lambda name: block
 
 
 def fill(f, header, base, make):
     rng = random.Random(402)
-    block = make(rng)
+    blocks = make(rng)
     for name, t in header.items():
         at, end = t["data_offsets"]
         f.seek(base + at)
         if "norm" in name:
             f.write(b"\x80\x3f" * ((end - at) // 2))
             continue
+        block = blocks(name)
         while at < end:
             start = rng.randrange(BLOCK // 4) * 2
             at += f.write(block[start:start + min(end - at, BLOCK - start)])
@@ -121,16 +136,18 @@ def main():
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("--layers", type=int, default=0, help="fewer of them, with the same widths")
-    parser.add_argument("--random", action="store_true", help="noise instead of holes")
-    parser.add_argument("--ternary", action="store_true", help="three values instead of holes")
+    parser.add_argument("--random", dest="make", action="store_const", const=random_blocks, help="noise instead of holes")
+    parser.add_argument("--slow", dest="make", action="store_const", const=slow_blocks,
+                        help="noise of which a layer adds little to what it is given")
+    parser.add_argument("--ternary", dest="make", action="store_const", const=ternary_blocks,
+                        help="three values instead of holes")
     parser.add_argument("--tokenizer", type=pathlib.Path, help="folder whose tokenizer files go along")
     options = parser.parse_args()
-    make = ternary if options.ternary else noise if options.random else None
-    size = write(options.out, options.shape, options.layers, make)
+    size = write(options.out, options.shape, options.layers, options.make)
     if options.tokenizer:
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(options.tokenizer / name, options.out)
-    print(f"{options.out}: {size / 1e9:.2f} GB of weights" + ("" if make else ", none of them on the disk"))
+    print(f"{options.out}: {size / 1e9:.2f} GB of weights" + ("" if options.make else ", none of them on the disk"))
 
 
 if __name__ == "__main__":
