@@ -160,15 +160,21 @@ def all_results():
     return [f[-1] for f in sorted(found, key=lambda f: f[:-1])]
 
 
-def newest_rows(results):
+def newest_rows(results, each_machine=False):
     """name -> (row, result). A run of bench-peers, or of a part of bench-server, makes all its rows anew, so older rows of
-    the same command go: they may be called differently today."""
+    the same command go: they may be called differently today. each_machine: rows of bench-peers, which say how near to
+    its machine a program comes, are kept for every machine, and keys are (name, machine or "")."""
     newest = {}
+
+    def machine_of(r, result):
+        return result["machine"] if each_machine and r["command"].startswith("make bench-peers") else ""
+
     for result in results:
-        anew = {r["command"] for r in result["rows"] if r["command"].startswith(("make bench-peers", "make bench-server"))}
-        newest = {name: kept for name, kept in newest.items() if kept[0]["command"] not in anew}
+        anew = {(r["command"], machine_of(r, result)) for r in result["rows"]
+                if r["command"].startswith(("make bench-peers", "make bench-server"))}
+        newest = {key: (r, of) for key, (r, of) in newest.items() if (r["command"], machine_of(r, of)) not in anew}
         for r in result["rows"]:
-            newest[r["name"]] = (r, result)
+            newest[(r["name"], machine_of(r, result)) if each_machine else r["name"]] = (r, result)
     return newest
 
 
@@ -177,13 +183,14 @@ def pages():
     newest = newest_rows(results)
     head = "<!-- made by scripts/targets.py from results/; do not edit -->\n"
     lines = [head, "# Targets\n", "| target | bar | measured | met | command | date | machine |", "|---|---|---|---|---|---|---|"]
-    for r, result in newest.values():
+    each = newest_rows(results, each_machine=True)
+    for r, result in each.values():
         if r["bar"] == "printed":  # these stand in docs/performance.md
             continue
         lines.append(f"| {r['name']} | {r['bar']} | {r['value']} | {'yes' if r['ok'] else '**no**'} | `{r['command']}` | "
                      f"{result['date']} | {result['machine']} |")
     (ROOT / "docs" / "targets.md").write_text("\n".join(lines) + "\n")
-    performance(newest)
+    performance(each)
     lines = [head, "# Every measurement\n"]
     for result in reversed(results):
         lines += [f"## {result['date']}, {result['commit']}, {result['machine']}\n", "| row | measured |", "|---|---|"]
@@ -193,7 +200,7 @@ def pages():
 
 
 def performance(newest):
-    """docs/performance.md: the newest speed rows, a table for each shape and machine, then what has no limit."""
+    """docs/performance.md: the newest speed rows of every machine, a table for each shape, then what has no limit."""
     lines = ["<!-- made by scripts/targets.py from results/; do not edit -->\n", "# Performance\n",
              "Random weights in the shapes of real models (`make bench-peers`; how it measures: [bench.md](bench.md)). The "
              "limit is what the memory or the arithmetic of the machine gives, measured between the runs, attention "
