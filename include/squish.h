@@ -349,6 +349,7 @@ bool squish_lookahead_from_name(const char *name, squish_lookahead *out);
 typedef struct {
     bool on;              /* where weights do not fit; else they are mapped, or the engine is refused */
     bool on_demand;       /* nothing is read ahead: slow, for measurements */
+    bool cold;            /* FILE.sqw.heat, what earlier runs asked for, is neither used nor kept: likewise */
     const char *backend;  /* "io_uring", "pread"; NULL: io_uring where it can be had */
     squish_lookahead lookahead; /* of experts, where they are read ahead */
 } squish_agile;
@@ -397,6 +398,9 @@ typedef struct {
     uint64_t hits, late_hits, misses;          /* there; on its way; begun when it was asked for */
     uint64_t bytes_read, wasted_bytes;         /* wasted: read ahead and never asked for */
     uint64_t hinted, hint_hits, retries, failures;
+    uint64_t warmed, warm_hits;                /* experts read as earlier runs used them; those asked for */
+    const char *heat_why;     /* why earlier runs are not known, or this one is not kept; "": they are, or
+                                 there is nothing to count. Lives as long as the engine */
     double stall_ms, busy_ms;                  /* waited; with a read in flight */
 } squish_agile_info;
 

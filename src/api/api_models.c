@@ -264,6 +264,7 @@ static void say_streamed(const sq_api_model *m) {
              m->name, (double)m->info.weight_bytes / 1e9, (double)a->budget_bytes / 1e9, a->backend);
     m->api->opt.warn(m->api->opt.warn_user, line);
     if (*m->engine_info.lookahead.why) m->api->opt.warn(m->api->opt.warn_user, m->engine_info.lookahead.why);
+    if (*a->heat_why) m->api->opt.warn(m->api->opt.warn_user, a->heat_why);
 }
 
 static squish_status open_all(sq_api_model *m, squish_error *err) {

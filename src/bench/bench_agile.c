@@ -343,7 +343,7 @@ static squish_status options_of(const gets *g, const squish_model *m, int32_t n,
     eo->ctx_tokens = timeline_of(g, n);
     eo->chunk_tokens = PIECE;
     SQ_TRY(squish_engine_estimate(m, eo, &e, err));
-    eo->agile.on = true;
+    eo->agile.on = eo->agile.cold = true; /* every run begins with the same */
     eo->memory_limit = o->memory_limit ? o->memory_limit : e.weight_bytes / 2 + e.kv_bytes + e.scratch_bytes;
     return SQUISH_OK;
 }

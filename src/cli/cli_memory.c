@@ -46,14 +46,16 @@ json_t *cli_agile_json(const squish_engine *e) {
     const squish_agile_info *a = &i.agile;
     if (!*a->why) return NULL;
     if (!a->on) return json_pack("{s:b, s:s}", "on", 0, "why", a->why);
-    return json_pack("{s:b, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f}", "on",
-                     1, "why", a->why, "backend", a->backend, "budget_bytes", (json_int_t)a->budget_bytes,
-                     "pinned_bytes", (json_int_t)a->pinned_bytes, "hits", (json_int_t)a->hits, "late_hits",
-                     (json_int_t)a->late_hits, "misses", (json_int_t)a->misses, "bytes_read",
-                     (json_int_t)a->bytes_read, "wasted_bytes", (json_int_t)a->wasted_bytes, "hinted",
-                     (json_int_t)a->hinted, "hint_hits", (json_int_t)a->hint_hits, "retries",
-                     (json_int_t)a->retries, "failures", (json_int_t)a->failures, "stall_ms", a->stall_ms,
-                     "busy_ms", a->busy_ms);
+    return json_pack("{s:b, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:I, "
+                     "s:f, s:f}",
+                     "on", 1, "why", a->why, "backend", a->backend, "budget_bytes",
+                     (json_int_t)a->budget_bytes, "pinned_bytes", (json_int_t)a->pinned_bytes, "hits",
+                     (json_int_t)a->hits, "late_hits", (json_int_t)a->late_hits, "misses",
+                     (json_int_t)a->misses, "bytes_read", (json_int_t)a->bytes_read, "wasted_bytes",
+                     (json_int_t)a->wasted_bytes, "hinted", (json_int_t)a->hinted, "hint_hits",
+                     (json_int_t)a->hint_hits, "retries", (json_int_t)a->retries, "failures",
+                     (json_int_t)a->failures, "heat_why", a->heat_why, "warmed", (json_int_t)a->warmed,
+                     "warm_hits", (json_int_t)a->warm_hits, "stall_ms", a->stall_ms, "busy_ms", a->busy_ms);
 }
 
 void cli_print_agile(const squish_engine *e) {
@@ -70,6 +72,10 @@ void cli_print_agile(const squish_engine *e) {
             "%s read (%s), %llu units were there, %llu on their way, %llu not; waited %.1f ms of %.1f\n",
             cli_bytes(a->bytes_read, bytes), a->backend, (unsigned long long)a->hits,
             (unsigned long long)a->late_hits, (unsigned long long)a->misses, a->stall_ms, a->busy_ms);
+    if (*a->heat_why) fprintf(stderr, "%s\n", a->heat_why);
+    if (a->warmed > 0)
+        fprintf(stderr, "of %llu experts read since earlier runs asked for them, %llu were asked for\n",
+                (unsigned long long)a->warmed, (unsigned long long)a->warm_hits);
     const squish_lookahead_info *l = &i.lookahead;
     if (l->tokens == 0) return;
     fprintf(stderr,

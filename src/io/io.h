@@ -15,9 +15,9 @@
  * would be read while they are computed with. POOL is taken in any order: of its units the one that is worth
  * least goes, by how often and how lately it was used and by what was predicted.
  *
- * Priorities. A get comes first, then the sequence, then hints; whatever has not begun is given up for what
- * matters more, and a unit on its way is joined, not read twice. No wish of a lower kind takes the place of a
- * unit that a higher kind asked for.
+ * Priorities. A get comes first, then the sequence, then hints, then what earlier runs used; whatever has not
+ * begun is given up for what matters more, and a unit on its way is joined, not read twice. No wish of a
+ * lower kind takes the place of a unit that a higher kind asked for.
  *
  * Threads. All functions but new and free may be called from any thread. get, try_get and put of a unit in
  * memory take no lock: one atomic word a unit holds "is there" and how many hold it. Reading is done by
@@ -123,10 +123,39 @@ typedef struct {
     uint64_t bytes_read;
     uint64_t wasted_bytes;      /* of units read ahead that went before anybody asked for them */
     uint64_t hinted, hint_hits; /* units read for a hint, and those of them that were asked for */
+    uint64_t warmed, warm_hits; /* likewise of units read for counts of earlier runs */
     uint64_t retries, failures;
     uint64_t held_bytes_max; /* most bytes of units in memory or on their way at once */
 } sq_io_stats;
 void sq_io_get_stats(sq_io *io, sq_io_stats *out);
+
+/* ---- counts of earlier runs ------------------------------------------------------------------ */
+
+/* How often units of the pool were asked for, as a small file beside the container (FILE.heat). Runs add to
+ * the same counts, which fade over them as over one long run: what was counted last weighs most.
+ *
+ *   "SQIOHEAT" | u32 version 1 | u32 n | u64 container | u64 gets since counts were halved
+ *   | u32 gets [n], 0 of units that are of no pool | u64 XXH3-64 of all bytes before it        little-endian
+ *
+ * container names the weights, whatever their file is called and wherever it lies: sq_sqw_super_sum. */
+
+/* What a file says; a view into it. */
+typedef struct {
+    uint64_t gets;
+    const uint8_t *used; /* [n] u32, at any address */
+} sq_io_heat;
+/* name: for messages. CORRUPT: no such file, cut or damaged; UNSUPPORTED: a later version; INVALID: of
+ * another container, or of another number of units. */
+squish_status sq_io_heat_parse(sq_io_heat *out, sq_span file, const char *name, uint64_t container, size_t n,
+                               squish_error *err);
+/* Begin with the counts of a file. Units with the largest are read in the background, as many as the pool has
+ * free slots: behind everything else that wants to be read, and never in the place of another unit. Once,
+ * before the first get. NOT_FOUND: there is none. IO, NO_MEMORY, what parse says: the same as without one. */
+squish_status sq_io_heat_load(sq_io *io, const char *path, uint64_t container, squish_error *err);
+/* Write the counts as they are now, in place of the file that was there, whole or not at all. Nothing is
+ * written without a pool, or where nobody got a unit. IO, NO_SPACE, NO_MEMORY; BUSY: another process writes
+ * just now. */
+squish_status sq_io_heat_save(sq_io *io, const char *path, uint64_t container, squish_error *err);
 
 /* ---- containers ------------------------------------------------------------------------------ */
 

@@ -159,6 +159,7 @@ void sq_io_free(sq_io *io) {
     sq_alloc_free(&a, io->slots, slots * sizeof *io->slots);
     sq_alloc_free(&a, io->sequence, SQ_IO_SEQUENCE_MAX * sizeof *io->sequence);
     sq_alloc_free(&a, io->units, io->n * sizeof *io->units);
+    sq_alloc_free(&a, io->warm, io->n * sizeof *io->warm);
     pthread_cond_destroy(&io->moved);
     pthread_cond_destroy(&io->work);
     pthread_mutex_destroy(&io->lock);
@@ -186,6 +187,7 @@ static void note_use(sq_io *io, sq_io_entry *u) {
     if (!atomic_load_explicit(&u->fresh, memory_order_relaxed)) return;
     atomic_store_explicit(&u->fresh, false, memory_order_relaxed);
     if (u->hinted) atomic_fetch_add_explicit(&io->hint_hits, 1, memory_order_relaxed);
+    if (u->warmed) atomic_fetch_add_explicit(&io->warm_hits, 1, memory_order_relaxed);
 }
 
 const uint8_t *sq_io_try_get(sq_io *io, int32_t unit) {
@@ -336,4 +338,5 @@ void sq_io_get_stats(sq_io *io, sq_io_stats *out) {
     out->plan = io->plan;
     out->hits = atomic_load_explicit(&io->hits, memory_order_relaxed);
     out->hint_hits = atomic_load_explicit(&io->hint_hits, memory_order_relaxed);
+    out->warm_hits = atomic_load_explicit(&io->warm_hits, memory_order_relaxed);
 }

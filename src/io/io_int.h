@@ -9,6 +9,7 @@
  *   io_threads.c  reading with pread
  *   io_ring.c     reading with io_uring
  *   io_sqw.c      sums of a container's units
+ *   io_heat.c     counts of gets as a file
  *
  * Locks. io->lock is the only one; everything below is under it but what says otherwise. It is never held
  * while bytes are read or compared. */
@@ -27,7 +28,7 @@ enum {
 };
 
 /* Who wants a unit read. */
-typedef enum { SQ_IO_IDLE, SQ_IO_HINT, SQ_IO_SEQUENCE, SQ_IO_DEMAND } sq_io_rank;
+typedef enum { SQ_IO_IDLE, SQ_IO_WARM, SQ_IO_HINT, SQ_IO_SEQUENCE, SQ_IO_DEMAND } sq_io_rank;
 
 #define SQ_IO_READY ((uint32_t)1 << 31) /* of held: in memory; below it, how many hold it */
 
@@ -46,7 +47,7 @@ typedef struct {
     uint32_t hint_call; /* of the last hint that named it */
     float hint_weight;
     bool own; /* has a place of its own and never goes */
-    bool reading, hinted, checked, queued;
+    bool reading, hinted, warmed, checked, queued;
     int32_t next; /* in the queue of demands, if it is queued */
     uint32_t failures;
     squish_error error; /* of the last failure */
@@ -70,6 +71,12 @@ typedef struct {
     uint8_t *p;
     uint32_t n, needed; /* bytes asked for, and those that must come */
 } sq_io_chunk;
+
+/* A unit of the pool that runs before this one asked for. */
+typedef struct {
+    uint32_t used;
+    int32_t unit;
+} sq_io_warm;
 
 /* Slots of one size. */
 typedef struct {
@@ -97,10 +104,11 @@ struct sq_io {
     sq_io_plan plan;
     uint8_t *memory; /* [plan.bytes] */
     sq_io_room ring, pool;
-    int32_t *slots;                          /* of both rooms */
-    _Atomic uint64_t clock, hits, hint_hits; /* gets, and those that found it there, or hinted; no lock */
-    _Atomic bool starved;                    /* somebody waits for a slot that is held; no lock */
-    uint64_t faded_at;                       /* clock when counts of gets were last halved */
+    int32_t *slots; /* of both rooms */
+    /* Gets, those that found it there, and the first ones of units read for a hint, or warmed; no lock. */
+    _Atomic uint64_t clock, hits, hint_hits, warm_hits;
+    _Atomic bool starved; /* somebody waits for a slot that is held; no lock */
+    uint64_t faded_at;    /* clock when counts of gets were last halved */
     pthread_mutex_t lock;
     pthread_cond_t work, moved; /* for threads that read; for gets that wait */
     const sq_io_driver *driver;
@@ -114,6 +122,8 @@ struct sq_io {
     uint32_t generation;
     int32_t hints[SQ_IO_HINTS_MAX], n_hints, hints_at;
     uint32_t hint_call;
+    sq_io_warm *warm; /* [n], hottest first, of which n_warm count; NULL: no counts were loaded */
+    int32_t n_warm, warm_at;
     uint64_t busy_since, held_bytes;
     uint32_t in_flight;
     sq_io_stats stats;
@@ -123,6 +133,7 @@ struct sq_io {
 
 /* The next read, of the unit that matters most; false: there is none now. */
 bool sq_io_next(sq_io *io, sq_io_chunk *out);
+uint64_t sq_io_fade_gets(const sq_io *io);  /* gets until counts are halved */
 void sq_io_demand(sq_io *io, int32_t unit); /* read it before all else; nothing if it is queued already */
 /* The same of units that somebody waits for: whoever waits reads, too, and the cache's threads help. */
 bool sq_io_next_demand(sq_io *io, sq_io_chunk *out);

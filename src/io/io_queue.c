@@ -7,7 +7,8 @@
 #include "io/io_int.h"
 
 /* Units on their way at once, by who wants them: the rest of the places is for those that matter more. */
-static const int32_t begun_max[] = {[SQ_IO_HINT] = SQ_IO_ACTIVE_MAX / 2,
+static const int32_t begun_max[] = {[SQ_IO_WARM] = 2,
+                                    [SQ_IO_HINT] = SQ_IO_ACTIVE_MAX / 2,
                                     [SQ_IO_SEQUENCE] = SQ_IO_ACTIVE_MAX - 4,
                                     [SQ_IO_DEMAND] = SQ_IO_ACTIVE_MAX};
 
@@ -15,10 +16,12 @@ static const double DUE = 1e9; /* worth of the first of a sequence, more than an
 
 /* ---- what a unit is worth -------------------------------------------------------------------- */
 
+uint64_t sq_io_fade_gets(const sq_io *io) { return 16 * (uint64_t)(io->pool.n + 1); }
+
 /* Counts of gets fade, or what was once used often would stay for ever. */
 static void fade(sq_io *io) {
     const uint64_t now = atomic_load_explicit(&io->clock, memory_order_relaxed);
-    if (now - io->faded_at < 16 * (uint64_t)(io->pool.n + 1)) return;
+    if (now - io->faded_at < sq_io_fade_gets(io)) return;
     io->faded_at = now;
     for (size_t i = 0; i < io->n; i++) {
         const uint32_t used = atomic_load_explicit(&io->units[i].used, memory_order_relaxed);
@@ -75,12 +78,16 @@ static int32_t evict(sq_io *io, sq_io_room *r, double limit) {
     }
 }
 
+static int32_t free_slot(const sq_io_room *r) {
+    for (int32_t i = 0; i < r->n; i++)
+        if (r->unit[i] < 0) return i;
+    return -1;
+}
+
 static bool take_slot(sq_io *io, sq_io_entry *u, double limit) {
     if (u->own) return true;
     sq_io_room *r = u->at.use == SQ_IO_CYCLE ? &io->ring : &io->pool;
-    int32_t slot = -1;
-    for (int32_t i = 0; i < r->n && slot < 0; i++)
-        if (r->unit[i] < 0) slot = i;
+    int32_t slot = free_slot(r);
     if (slot < 0) slot = evict(io, r, limit);
     if (slot < 0 && limit > DUE / 2) { /* more than a hint */
         /* Whoever puts a unit looks at the flag after letting go of it: one of us two sees the other. */
@@ -111,7 +118,9 @@ static bool begin(sq_io *io, int32_t unit, sq_io_rank rank, double limit) {
         .unit = unit, .rank = rank, .bytes = sq_align_up((size_t)u->at.bytes, SQ_DIRECT_ALIGN)};
     u->reading = true;
     u->hinted = rank == SQ_IO_HINT;
+    u->warmed = rank == SQ_IO_WARM;
     io->stats.hinted += u->hinted;
+    io->stats.warmed += u->warmed;
     io->held_bytes += u->at.bytes;
     if (io->held_bytes > io->stats.held_bytes_max) io->stats.held_bytes_max = io->held_bytes;
     return true;
@@ -189,6 +198,19 @@ static bool begin_hint(sq_io *io) {
     return false;
 }
 
+/* Into free slots alone: once there is none, all that is kept was asked for, or is hotter. */
+static bool begin_warm(sq_io *io) {
+    for (; io->warm_at < io->n_warm; io->warm_at++) {
+        const int32_t unit = io->warm[io->warm_at].unit;
+        if (is_there(&io->units[unit])) continue;
+        if (free_slot(&io->pool) < 0) io->n_warm = 0;
+        if (io->n_warm == 0 || !begin(io, unit, SQ_IO_WARM, -DUE)) return false;
+        io->warm_at++;
+        return true;
+    }
+    return false;
+}
+
 static bool cut(sq_io *io, sq_io_rank rank, sq_io_chunk *out) {
     for (int32_t i = 0; i < SQ_IO_ACTIVE_MAX; i++) {
         sq_io_active *a = &io->active[i];
@@ -226,5 +248,6 @@ bool sq_io_next(sq_io *io, sq_io_chunk *out) {
     fade(io);
     if (cut(io, SQ_IO_DEMAND, out) || (begin_demand(io) && cut(io, SQ_IO_DEMAND, out))) return true;
     if (cut(io, SQ_IO_SEQUENCE, out) || (begin_sequence(io) && cut(io, SQ_IO_SEQUENCE, out))) return true;
-    return cut(io, SQ_IO_HINT, out) || (begin_hint(io) && cut(io, SQ_IO_HINT, out));
+    if (cut(io, SQ_IO_HINT, out) || (begin_hint(io) && cut(io, SQ_IO_HINT, out))) return true;
+    return cut(io, SQ_IO_WARM, out) || (begin_warm(io) && cut(io, SQ_IO_WARM, out));
 }

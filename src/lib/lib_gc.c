@@ -75,6 +75,16 @@ static squish_status drop_folder(sweep *s, const char *dir, const char *why, squ
     return SQUISH_OK;
 }
 
+/* Counts of a tier's experts (io.h), which mean nothing without it. */
+static squish_status drop_heat(sweep *s, const char *file, const char *why, squish_error *err) {
+    static const char *const ends[] = {"", ".partial"};
+    char path[PATH_BYTES];
+    for (size_t i = 0; i < SQ_COUNT(ends); i++)
+        if (snprintf(path, sizeof path, "%s.heat%s", file, ends[i]) < (int)sizeof path)
+            SQ_TRY(drop(s, path, why, err));
+    return SQUISH_OK;
+}
+
 /* ---- what stays ------------------------------------------------------------------------------ */
 
 /* Every byte of a .sqw that stays is compared; a tier that has no sums of its own is measured. */
@@ -122,6 +132,20 @@ static squish_status check_source(const sweep *s, squish_error *err) {
 
 /* ---- leftovers ------------------------------------------------------------------------------- */
 
+/* Of tiers that somebody removed by hand. */
+static squish_status drop_old_heat(sweep *s, squish_error *err) {
+    char file[PATH_BYTES], folder[PATH_BYTES];
+    for (int i = 0; i < TIERS; i++) {
+        const sq_tier_info *t = sq_tier_get(tiers[i]);
+        snprintf(file, sizeof file, "%s/%s", s->compressed, t->file);
+        snprintf(folder, sizeof folder, "%s/%.*s", s->compressed, (int)strcspn(t->file, "/"), t->file);
+        if (!t->sqw || sq_os_exists(file) || is_link(folder)) continue;
+        SQ_TRY(drop_heat(s, file, "counts of a tier that is gone", err));
+        if (!s->o->dry_run) rmdir(folder);
+    }
+    return SQUISH_OK;
+}
+
 static squish_status drop_leftovers(sweep *s, squish_error *err) {
     char lock[PATH_BYTES], path[PATH_BYTES];
     snprintf(path, sizeof path, "%s/.build", s->compressed);
@@ -152,7 +176,7 @@ static squish_status drop_leftovers(sweep *s, squish_error *err) {
     }
     snprintf(path, sizeof path, "%s/.build", s->compressed);
     if (!s->o->dry_run) rmdir(path);
-    return SQUISH_OK;
+    return drop_old_heat(s, err);
 }
 
 /* ---- tiers ----------------------------------------------------------------------------------- */
@@ -185,6 +209,7 @@ static squish_status drop_tier(sweep *s, const sq_tier_info *t, squish_error *er
     const uint64_t before = s->freed;
     squish_status st = drop(s, sentinel, "", err);
     if (st == SQUISH_OK) st = t->folder ? drop_folder(s, file, "", err) : drop(s, file, "", err);
+    if (st == SQUISH_OK && t->sqw) st = drop_heat(s, file, "", err);
     s->o = asked;
     s->freed = before + (st == SQUISH_OK ? bytes : 0);
     if (st == SQUISH_OK && !t->folder && strchr(t->file, '/') && !asked->dry_run) {

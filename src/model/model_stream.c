@@ -11,6 +11,7 @@
  * was looked up when the stream was made. */
 #include "model/model_stream.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum {
@@ -34,12 +35,14 @@ struct sq_stream {
     int32_t held[2 * SQ_ROLE_COUNT], n_held; /* of the stage at hand */
     sq_layer layer;                          /* of the stage at hand */
     sq_lowrank low[SQ_ROLE_COUNT][1 + SQ_MAX_LORAS];
-    sq_expert *experts;              /* [moe.n] of the layer at hand */
+    sq_expert *experts;           /* [moe.n] of the layer at hand */
     int32_t *unrun, *ids, n_left; /* [moe.n]: experts of the block at hand not run yet; those of a group */
-    int32_t group_max;               /* experts held at once */
+    int32_t group_max;            /* experts held at once */
     sq_weight embed, head;
     const float *final_norm;
     bool ends, warm; /* the ends stay; a whole pass has been made */
+    char heat[1100]; /* file of counts; "": none is kept */
+    char heat_why[240];
 };
 
 static size_t table_bytes(const sq_stream *s) {
@@ -187,6 +190,7 @@ void sq_stream_free(sq_stream *s) {
     if (!s) return;
     const squish_alloc a = s->alloc;
     if (s->io) sq_stream_end(s);
+    if (*s->heat) sq_io_heat_save(s->io, s->heat, sq_sqw_super_sum(s->m->sqw), NULL);
     sq_io_free(s->io);
     if (s->experts) sq_alloc_free(&a, s->experts, (size_t)s->m->cfg.moe.n * sizeof *s->experts);
     sq_alloc_free(&a, s->stage_first, s->stage_first ? table_bytes(s) : 0);
@@ -203,6 +207,28 @@ squish_status sq_stream_check(const sq_model *m, const squish_alloc *a, uint64_t
     return SQUISH_OK;
 }
 
+/* Counts lie beside what was opened: of a link, beside the link. NO_MEMORY; all else ends in heat_why. */
+static squish_status use_heat(sq_stream *s, squish_error *err) {
+    const char *path = s->m->info.path, *slash = strrchr(path, '/');
+    char folder[sizeof s->heat];
+    squish_error why = {0};
+    squish_status st = SQUISH_INVALID;
+    if (snprintf(s->heat, sizeof s->heat, "%s.heat", path) < (int)sizeof s->heat) {
+        snprintf(folder, sizeof folder, "%.*s.", slash ? (int)(slash - path) + 1 : 0, path);
+        st = sq_io_heat_load(s->io, s->heat, sq_sqw_super_sum(s->m->sqw), &why);
+    } else {
+        *s->heat = 0;
+        sq_fail(&why, st, "the path of %s is too long", path);
+    }
+    if (st == SQUISH_NO_MEMORY) return sq_fail(err, st, "%s", why.text);
+    if (st != SQUISH_OK && st != SQUISH_NOT_FOUND)
+        snprintf(s->heat_why, sizeof s->heat_why, "experts of earlier runs are not known: %.190s", why.text);
+    else if (!sq_os_writable_dir(folder))
+        snprintf(s->heat_why, sizeof s->heat_why,
+                 "experts are not counted for the next run: %.150s cannot be written", folder);
+    return SQUISH_OK;
+}
+
 squish_status sq_stream_new(sq_stream **out, const sq_model *m, const sq_stream_options *o,
                             const squish_alloc *a, squish_error *err) {
     *out = NULL;
@@ -216,20 +242,23 @@ squish_status sq_stream_new(sq_stream **out, const sq_model *m, const sq_stream_
                               .inode = map->inode,
                               .mtime_ns = map->mtime_ns};
     s->on_demand = o->on_demand;
-    const squish_status st = sq_io_new(&s->io, m->info.path, s->units, s->n_units, &io, a, err);
-    if (st != SQUISH_OK) {
-        sq_stream_free(s);
-        return st;
-    }
     sq_io_stats stats;
+    squish_status st = SQUISH_OK;
+    SQ_GUARD(sq_io_new(&s->io, m->info.path, s->units, s->n_units, &io, a, err));
     sq_io_get_stats(s->io, &stats);
+    if (stats.plan.pool_slots && !o->on_demand && !o->cold) SQ_GUARD(use_heat(s, err));
     s->group_max = stats.plan.pool_slots > 3 ? stats.plan.pool_slots / 2 : 1;
     /* Rows that are looked up come from anywhere: what lies beside them is not wanted. */
     const int32_t embed = unit_at(s, m->embed.data);
     if (embed >= 0) sq_os_map_advise(map, s->at[embed].offset, s->at[embed].bytes, SQ_ADVISE_RANDOM);
     *out = s;
     return SQUISH_OK;
+fail:
+    sq_stream_free(s);
+    return st;
 }
+
+const char *sq_stream_heat_why(const sq_stream *s) { return s->heat_why; }
 
 void sq_stream_get_stats(const sq_stream *s, sq_io_stats *out) { sq_io_get_stats(s->io, out); }
 

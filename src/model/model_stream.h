@@ -8,6 +8,10 @@
  * same bits. What stays: norms, head, and of a dense model as many layers as fit; of a model with experts all
  * but those. Rows of an embedding that is not the head are read through the mapping.
  *
+ * Of a model with experts the stream begins with what runs before it asked for most (FILE.heat, io.h), read
+ * while nothing else is, and leaves its own counts there when it ends. A file that cannot be used, or a
+ * folder that cannot be written, costs nothing but that.
+ *
  * One thread at a time, the one of its forward pass; sq_stream_get_stats from any. */
 #ifndef SQ_MODEL_STREAM_H
 #define SQ_MODEL_STREAM_H
@@ -24,16 +28,21 @@ typedef struct {
     uint64_t budget_bytes; /* of all weights in memory */
     sq_io_backend backend;
     bool on_demand; /* nothing is read ahead: for measurements */
+    bool cold;      /* counts of earlier runs are neither used nor kept: likewise */
 } sq_stream_options;
 
 /* Can m be streamed: is it a container of ours, whose units are layers and experts? UNSUPPORTED says why not.
  * *bytes_min: the least budget. */
 squish_status sq_stream_check(const sq_model *m, const squish_alloc *a, uint64_t *bytes_min,
                               squish_error *err);
-/* UNSUPPORTED, NO_MEMORY, IO; CORRUPT: the file is another one by now. m outlives it. Nothing is read yet. */
+/* UNSUPPORTED, NO_MEMORY, IO; CORRUPT: the file is another one by now. m outlives it. Nothing is read yet but
+ * experts that earlier runs asked for. */
 squish_status sq_stream_new(sq_stream **out, const sq_model *m, const sq_stream_options *o,
                             const squish_alloc *a, squish_error *err);
-void sq_stream_free(sq_stream *s);
+void sq_stream_free(sq_stream *s); /* and writes the counts, if experts were run */
+/* Why counts of earlier runs are not used, or those of this one not kept; "": they are, or there is nothing
+ * to count. Lives as long as the stream. */
+const char *sq_stream_heat_why(const sq_stream *s);
 
 /* The weights of a stage, in memory until the next begin or end; those of other stages are not to be
  * followed. What comes behind it in the pass is read meanwhile. NULL: they could not be read, err says why.

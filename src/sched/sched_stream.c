@@ -50,7 +50,8 @@ squish_status sq_engine_make_stream(sq_engine *e, const squish_engine_options *o
                                     const squish_mem_estimate *est, squish_error *err) {
     e->mapped = o->agile.on ? "weights fit: mapped" : "";
     if (!est->streamed) return SQUISH_OK;
-    sq_stream_options so = {.budget_bytes = est->weight_bytes, .on_demand = o->agile.on_demand};
+    sq_stream_options so = {
+        .budget_bytes = est->weight_bytes, .on_demand = o->agile.on_demand, .cold = o->agile.cold};
     if (o->agile.backend && strcmp(o->agile.backend, "io_uring") == 0)
         so.backend = SQ_IO_URING;
     else if (o->agile.backend && strcmp(o->agile.backend, "pread") == 0)
@@ -65,7 +66,7 @@ squish_status sq_engine_make_stream(sq_engine *e, const squish_engine_options *o
 
 void sq_engine_agile_info(const sq_engine *e, squish_agile_info *out) {
     sq_io_stats s;
-    *out = (squish_agile_info){.why = e->mapped, .backend = ""};
+    *out = (squish_agile_info){.why = e->mapped, .backend = "", .heat_why = ""};
     if (!e->stream) return;
     sq_stream_get_stats(e->stream, &s);
     *out = (squish_agile_info){.on = true,
@@ -80,6 +81,9 @@ void sq_engine_agile_info(const sq_engine *e, squish_agile_info *out) {
                                .wasted_bytes = s.wasted_bytes,
                                .hinted = s.hinted,
                                .hint_hits = s.hint_hits,
+                               .warmed = s.warmed,
+                               .warm_hits = s.warm_hits,
+                               .heat_why = sq_stream_heat_why(e->stream),
                                .retries = s.retries,
                                .failures = s.failures,
                                .stall_ms = (double)s.stall_ns / 1e6,

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { PATH_BYTES = 4096, OPEN_FOLDERS = 16 };
 
@@ -71,7 +72,14 @@ static squish_status remove_entry(const char *home, const char *name, squish_err
     /* Its tiers first: without the model they would be listed as one. */
     snprintf(beside, sizeof beside, "%s-compressed", s.entry);
     if (sq_os_is_dir(beside)) SQ_TRY(sq_store_remove_tree(beside, err));
-    return sq_store_remove_tree(s.entry, err);
+    SQ_TRY(sq_store_remove_tree(s.entry, err));
+    /* What run and calibrate left beside a file. The model is gone: one of these that stays is no failure. */
+    static const char *const of_file[] = {".heat", ".heat.partial", ".lookahead"};
+    for (size_t i = 0; i < SQ_COUNT(of_file); i++) {
+        snprintf(beside, sizeof beside, "%s%s", s.entry, of_file[i]);
+        unlink(beside);
+    }
+    return SQUISH_OK;
 }
 
 squish_status sq_store_remove(const char *home, const char *name, squish_error *err) {

@@ -132,6 +132,39 @@ static void leftovers_go_and_tiers_stay(void **state) {
     assert_true(there("m-compressed/squish_q8/model.sqw") && there("m-compressed/.squish_4bit_ready"));
 }
 
+/* Counts of a tier's experts, and what a kill left of such a file. */
+static void put_counts(const char *folder) {
+    char line[400];
+    snprintf(line, sizeof line,
+             "cd %s/m-compressed && mkdir -p %s && echo x > %s/model.sqw.heat && echo x > "
+             "%s/model.sqw.heat.partial",
+             root, folder, folder, folder);
+    assert_int_equal(system(line), 0);
+}
+
+static void counts_of_experts_go_with_their_tier(void **state) {
+    (void)state;
+    char line[400];
+    squish_error err = {0};
+    uint64_t freed = 0;
+    const squish_gc_options look = {.keep = SQUISH_TIER_AUTO, .dry_run = true};
+    put_counts("squish_q8");
+    assert_ok(squish_gc(src, NULL, NULL, &freed, &err), &err);
+    assert_int_equal(freed, 0); /* the tier is there */
+    assert_true(there("m-compressed/squish_q8/model.sqw.heat"));
+    snprintf(line, sizeof line, "mv %s-compressed/squish_q8/model.sqw %s/away", src, root);
+    assert_int_equal(system(line), 0);
+    assert_ok(squish_gc(src, NULL, &look, &freed, &err), &err);
+    assert_int_equal(freed, 4);
+    assert_true(there("m-compressed/squish_q8/model.sqw.heat"));
+    assert_ok(squish_gc(src, NULL, NULL, &freed, &err), &err);
+    assert_int_equal(freed, 4);
+    assert_false(there("m-compressed/squish_q8"));
+    snprintf(line, sizeof line,
+             "mkdir %s-compressed/squish_q8 && mv %s/away %s-compressed/squish_q8/model.sqw", src, root, src);
+    assert_int_equal(system(line), 0);
+}
+
 static void what_is_not_ours_to_remove_stays(void **state) {
     (void)state;
     char line[900], compressed[120];
@@ -156,8 +189,11 @@ static void what_is_not_ours_to_remove_stays(void **state) {
     assert_true(there("m-compressed/squish_q8/model.sqw"));
     sq_os_unlock(fd);
     memset(&err, 0, sizeof err);
+    put_counts("squish_q8");
+    put_counts("squish_4bit");
     assert_ok(squish_gc(src, NULL, &keep, NULL, &err), &err);
     assert_true(there("other/mine"));
+    assert_true(there("m-compressed/squish_4bit/model.sqw.heat"));
     assert_false(there("m-compressed/finalized") || there("m-compressed/squish_q8"));
     assert_true(there("m/adapter_model.safetensors"));
     squish_compress_options q8 = squish_compress_options_default();
@@ -216,6 +252,7 @@ int main(void) {
         cmocka_unit_test(sizes_of_tiers_that_are_not_there_are_those_they_would_have),
         cmocka_unit_test(a_dry_run_removes_nothing),
         cmocka_unit_test(leftovers_go_and_tiers_stay),
+        cmocka_unit_test(counts_of_experts_go_with_their_tier),
         cmocka_unit_test(what_is_not_ours_to_remove_stays),
         cmocka_unit_test(a_checkpoint_goes_only_for_a_tier_that_reads_back_whole),
     };
