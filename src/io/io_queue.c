@@ -12,6 +12,10 @@ static const int32_t begun_max[] = {[SQ_IO_WARM] = 2,
                                     [SQ_IO_SEQUENCE] = SQ_IO_ACTIVE_MAX - 4,
                                     [SQ_IO_DEMAND] = SQ_IO_ACTIVE_MAX};
 
+/* What nobody asked for yet is read with so many in flight at most, as few as keep a device at its rate: a read
+ * that somebody waits for is served behind those that went before it, however much it matters. */
+enum { GUESSED_READS = 2 };
+
 static const double DUE = 1e9; /* worth of the first of a sequence, more than any score */
 
 /* ---- what a unit is worth -------------------------------------------------------------------- */
@@ -248,6 +252,7 @@ bool sq_io_next(sq_io *io, sq_io_chunk *out) {
     fade(io);
     if (cut(io, SQ_IO_DEMAND, out) || (begin_demand(io) && cut(io, SQ_IO_DEMAND, out))) return true;
     if (cut(io, SQ_IO_SEQUENCE, out) || (begin_sequence(io) && cut(io, SQ_IO_SEQUENCE, out))) return true;
+    if (io->in_flight >= GUESSED_READS) return false;
     if (cut(io, SQ_IO_HINT, out) || (begin_hint(io) && cut(io, SQ_IO_HINT, out))) return true;
     return cut(io, SQ_IO_WARM, out) || (begin_warm(io) && cut(io, SQ_IO_WARM, out));
 }

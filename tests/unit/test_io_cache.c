@@ -70,7 +70,7 @@ static void rig_open_with(rig *r, int32_t n, sq_io_use use, uint64_t budget, sq_
     for (int32_t i = 0; i < n; i++) r->units[i] = (sq_io_unit){(uint64_t)i * UNIT, PAYLOAD, use};
     o.budget_bytes = budget;
     o.source = &r->source;
-    o.chunk_bytes = SQ_DIRECT_ALIGN;
+    if (!o.chunk_bytes) o.chunk_bytes = SQ_DIRECT_ALIGN;
     assert_ok(sq_io_new(&r->io, "fake", r->units, (size_t)n, &o, &a, &err), &err);
 }
 
@@ -364,6 +364,32 @@ static void what_was_predicted_outlives_what_was_not(void **state) {
     rig_close(&r);
 }
 
+/* Reads of a closed device that have been asked for. */
+static int32_t asked_for(rig *r) {
+    usleep(50000);
+    pthread_mutex_lock(&r->d.lock);
+    const int32_t n = r->d.n;
+    pthread_mutex_unlock(&r->d.lock);
+    return n;
+}
+
+static void hints_leave_the_device_to_who_waits(void **state) {
+    (void)state;
+    rig r = {0};
+    rig_open_with(&r, 20, SQ_IO_POOL, 12 * (uint64_t)UNIT, (sq_io_options){.depth = 8, .chunk_bytes = UNIT});
+    const int32_t hint[] = {8, 9, 10, 11, 12};
+    const float weight[] = {1, 0.9f, 0.8f, 0.7f, 0.6f};
+    open_device(&r.d, false);
+    sq_io_hint(r.io, hint, weight, 5);
+    assert_int_equal(asked_for(&r), 2); /* of depth 8 */
+    const int32_t sequence[] = {3, 4, 5};
+    sq_io_prefetch_sequence(r.io, sequence, 3);
+    assert_int_equal(asked_for(&r), 5); /* what is due does not wait for them */
+    open_device(&r.d, true);
+    for (int32_t i = 0; i < 5; i++) wait_until_there(&r, hint[i]);
+    rig_close(&r);
+}
+
 static void hints_do_not_push_out_what_is_due(void **state) {
     (void)state;
     rig r = {0};
@@ -619,6 +645,7 @@ int main(void) {
         cmocka_unit_test(a_cancelled_sequence_is_not_begun),
         cmocka_unit_test(what_is_used_often_outlives_what_was_used_once),
         cmocka_unit_test(what_was_predicted_outlives_what_was_not),
+        cmocka_unit_test(hints_leave_the_device_to_who_waits),
         cmocka_unit_test(hints_do_not_push_out_what_is_due),
         cmocka_unit_test(one_failure_is_repaired_without_a_word),
         cmocka_unit_test(two_failures_are_the_error_of_that_unit_alone),
