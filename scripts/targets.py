@@ -160,14 +160,17 @@ def all_results():
     return [f[-1] for f in sorted(found, key=lambda f: f[:-1])]
 
 
+EACH_MACHINE = ("make bench-peers", "squish bench kv 1.5b.sqw --at 4096")
+
+
 def newest_rows(results, each_machine=False):
     """name -> (row, result). A run of bench-peers, or of a part of bench-server, makes all its rows anew, so older rows of
-    the same command go: they may be called differently today. each_machine: rows of bench-peers, which say how near to
-    its machine a program comes, are kept for every machine, and keys are (name, machine or "")."""
+    the same command go: they may be called differently today. each_machine: rows that say how near to its machine
+    a program comes are kept for every machine, and keys are (name, machine or "")."""
     newest = {}
 
     def machine_of(r, result):
-        return result["machine"] if each_machine and r["command"].startswith("make bench-peers") else ""
+        return result["machine"] if each_machine and r["command"].startswith(EACH_MACHINE) else ""
 
     for result in results:
         anew = {(r["command"], machine_of(r, result)) for r in result["rows"]
@@ -175,7 +178,17 @@ def newest_rows(results, each_machine=False):
         newest = {key: (r, of) for key, (r, of) in newest.items() if (r["command"], machine_of(r, of)) not in anew}
         for r in result["rows"]:
             newest[(r["name"], machine_of(r, result)) if each_machine else r["name"]] = (r, result)
-    return newest
+    return without_samples(newest)
+
+
+def without_samples(newest):
+    """Less the rows of some items of a task where there is one of more of them; docs/measured.md keeps all."""
+    found = {key: re.match(r"(.*), (\d+) items of (.*)", r["name"]) for key, (r, _) in newest.items()}
+    most = {}
+    for m in found.values():
+        if m:
+            most[m[1], m[3]] = max(most.get((m[1], m[3]), 0), int(m[2]))
+    return {key: kept for key, kept in newest.items() if not found[key] or int(found[key][2]) == most[found[key][1], found[key][3]]}
 
 
 def pages():
