@@ -138,6 +138,9 @@ bool sq_os_random(void *out, size_t n);
 /* Ask for that many open files at once, as far as the hard limit goes. Returns how many may be. */
 uint64_t sq_os_files_max(uint64_t wanted);
 int32_t sq_os_cores(void);        /* CPUs this process may use: affinity, cgroup v1/v2 quota rounded up */
+/* For a thread that works briefly and often: it gets a processor as soon as it wakes, and no more of it than
+ * others (a short slice of Linux 6.12; a wish elsewhere). */
+void sq_os_wake_first(void);
 uint64_t sq_os_memory_total(void);
 uint64_t sq_os_memory_available(void); /* MemAvailable, cgroup head-room and RLIMIT_AS, the least */
 uint64_t sq_os_rss_anon(void);    /* anonymous resident bytes of this process; 0 if unknown */

@@ -109,6 +109,8 @@ int32_t sq_os_cores(void) {
     return n < 1 || n > INT32_MAX ? 1 : (int32_t)n;
 }
 
+void sq_os_wake_first(void) {}
+
 uint32_t sq_os_arm_features(void) {
     return SQ_CPU_NEON | (sysctl_number("hw.optional.arm.FEAT_DotProd") ? SQ_CPU_DOTPROD : 0u) |
            (sysctl_number("hw.optional.arm.FEAT_I8MM") ? SQ_CPU_I8MM : 0u) |

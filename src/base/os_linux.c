@@ -115,6 +115,19 @@ int32_t sq_os_cores(void) {
     return n < 1 ? 1 : (int32_t)n;
 }
 
+void sq_os_wake_first(void) {
+    struct { /* struct sched_attr, which not every libc has */
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime, deadline, period;
+    } a;
+    if (syscall(SYS_sched_getattr, 0, &a, sizeof a, 0) != 0 || a.policy != SCHED_OTHER) return;
+    a.runtime = 100000; /* ns, the least there is */
+    (void)syscall(SYS_sched_setattr, 0, &a, 0);
+}
+
 uint32_t sq_os_arm_features(void) {
     /* Bit numbers of the kernel's ABI (arch/arm64 hwcap), written out so that this file builds everywhere. */
     const unsigned long asimdhp = 1ul << 10, asimddp = 1ul << 20, i8mm_2 = 1ul << 13;

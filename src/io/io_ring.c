@@ -83,6 +83,7 @@ static void take(sq_io *io, ring_state *r, ring_read *x, int res) {
 static void *thread_main(void *arg) {
     sq_io *io = arg;
     ring_state *r = io->ring_state;
+    sq_os_wake_first(); /* or reads are begun when those that compute have stopped */
     ask_event(r);
     pthread_mutex_lock(&io->lock);
     for (;;) {

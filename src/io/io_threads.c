@@ -8,6 +8,7 @@
 
 static void *thread_main(void *arg) {
     sq_io *io = arg;
+    sq_os_wake_first();
     pthread_mutex_lock(&io->lock);
     while (!io->stopping) {
         sq_io_chunk c;
