@@ -13,7 +13,7 @@
  * units as fit stay for ever (every choice of them has the hit rate of Belady's rule, 1966) and the others
  * pass through the ring. Those that stay are spread evenly over the cycle: were they its beginning, nothing
  * would be read while they are computed with. POOL is taken in any order: of its units the one that is worth
- * least goes, by how often and how lately it was used and by what was predicted.
+ * least goes, by how often and how lately it was used and by what was predicted; or in rounds, as a cycle is.
  *
  * Priorities. A get comes first, then the sequence, then hints, then what earlier runs used; whatever has not
  * begun is given up for what matters more, and a unit on its way is joined, not read twice. No wish of a
@@ -113,6 +113,10 @@ void sq_io_cancel(sq_io *io, uint32_t generation); /* nothing, if that is not th
  * begun is dropped. At most SQ_IO_HINTS_MAX count. */
 enum { SQ_IO_HINTS_MAX = 256, SQ_IO_HINTS_KEPT = 4 };
 void sq_io_hint(sq_io *io, const int32_t *units, const float *weights, int32_t n);
+
+/* Whether units of the pool are asked for in rounds from now on, all of them in turn, as rows of a prompt do:
+ * then, as in a cycle, what was used last is needed last and goes first. Nothing else changes. */
+void sq_io_in_rounds(sq_io *io, bool on);
 
 typedef struct {
     const char *backend; /* "io_uring", "pread"; ", buffered" behind it where direct reads are refused */

@@ -326,6 +326,12 @@ void sq_io_hint(sq_io *io, const int32_t *units, const float *weights, int32_t n
     pthread_mutex_unlock(&io->lock);
 }
 
+void sq_io_in_rounds(sq_io *io, bool on) {
+    pthread_mutex_lock(&io->lock);
+    io->rounds = on;
+    pthread_mutex_unlock(&io->lock);
+}
+
 /* ---- statistics ------------------------------------------------------------------------------ */
 
 void sq_io_get_stats(sq_io *io, sq_io_stats *out) {

@@ -116,6 +116,7 @@ struct sq_io {
     int32_t n_threads;
     void *ring_state; /* io_ring.c */
     bool stopping;
+    bool rounds; /* the pool is asked for in rounds */
     sq_io_active active[SQ_IO_ACTIVE_MAX];
     int32_t demand_first, demand_last; /* queue through sq_io_entry.next; -1: empty */
     int32_t *sequence, n_sequence, sequence_at;

@@ -49,7 +49,7 @@ static double due_worth(int32_t position) { return DUE - position; }
 static double worth(const sq_io *io, const sq_io_entry *u) {
     if (u->sequence == io->generation && atomic_load_explicit(&u->due, memory_order_relaxed))
         return due_worth(u->position);
-    if (u->at.use == SQ_IO_CYCLE) return -(double)atomic_load_explicit(&u->last, memory_order_relaxed);
+    if (u->at.use == SQ_IO_CYCLE || io->rounds) return -(double)atomic_load_explicit(&u->last, memory_order_relaxed);
     return score(io, u);
 }
 

@@ -348,6 +348,24 @@ static void what_is_used_often_outlives_what_was_used_once(void **state) {
     rig_close(&r);
 }
 
+/* Of 12 units in turn, again and again, 6 fit. */
+static void rounds_through_a_pool_find_there_what_fits(void **state) {
+    (void)state;
+    for (int rounds = 0; rounds < 2; rounds++) {
+        rig r = {0};
+        rig_open(&r, 12, SQ_IO_POOL, 6 * (uint64_t)UNIT);
+        sq_io_in_rounds(r.io, rounds);
+        for (int pass = 0; pass < 4; pass++)
+            for (int32_t i = 0; i < 12; i++) use_unit(&r, i);
+        const uint64_t hits = stats_of(&r).hits;
+        assert_true(rounds ? hits >= 3 * 5 : hits == 0); /* one slot at least is passed through */
+        sq_io_in_rounds(r.io, false);
+        for (int i = 0; i < 3; i++) use_unit(&r, 11), use_unit(&r, 0); /* in any order again */
+        assert_true(sq_io_has(r.io, 11) && sq_io_has(r.io, 0));
+        rig_close(&r);
+    }
+}
+
 static void what_was_predicted_outlives_what_was_not(void **state) {
     (void)state;
     rig r = {0};
@@ -644,6 +662,7 @@ int main(void) {
         cmocka_unit_test(a_new_sequence_takes_the_place_of_what_had_not_begun),
         cmocka_unit_test(a_cancelled_sequence_is_not_begun),
         cmocka_unit_test(what_is_used_often_outlives_what_was_used_once),
+        cmocka_unit_test(rounds_through_a_pool_find_there_what_fits),
         cmocka_unit_test(what_was_predicted_outlives_what_was_not),
         cmocka_unit_test(hints_leave_the_device_to_who_waits),
         cmocka_unit_test(hints_do_not_push_out_what_is_due),
