@@ -12,8 +12,8 @@ static const int32_t begun_max[] = {[SQ_IO_WARM] = 2,
                                     [SQ_IO_SEQUENCE] = SQ_IO_ACTIVE_MAX - 4,
                                     [SQ_IO_DEMAND] = SQ_IO_ACTIVE_MAX};
 
-/* What nobody asked for yet is read with so many in flight at most, as few as keep a device at its rate: a read
- * that somebody waits for is served behind those that went before it, however much it matters. */
+/* What nobody asked for yet is read with so many in flight at most, as few as keep a device at its rate: a
+ * read that somebody waits for is served behind those that went before it, however much it matters. */
 enum { GUESSED_READS = 2 };
 
 static const double DUE = 1e9; /* worth of the first of a sequence, more than any score */
@@ -49,7 +49,8 @@ static double due_worth(int32_t position) { return DUE - position; }
 static double worth(const sq_io *io, const sq_io_entry *u) {
     if (u->sequence == io->generation && atomic_load_explicit(&u->due, memory_order_relaxed))
         return due_worth(u->position);
-    if (u->at.use == SQ_IO_CYCLE || io->rounds) return -(double)atomic_load_explicit(&u->last, memory_order_relaxed);
+    if (u->at.use == SQ_IO_CYCLE || io->rounds)
+        return -(double)atomic_load_explicit(&u->last, memory_order_relaxed);
     return score(io, u);
 }
 
