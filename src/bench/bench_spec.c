@@ -168,7 +168,7 @@ static squish_status logic_rows(bench_speed *b, json_t *rows, squish_error *err)
     double find[BENCH_RUNS_MAX], accept[BENCH_RUNS_MAX];
     how.seed = 1;
     SQ_GUARD(sq_ngram_new(&g, HISTORY + 1, &alloc, err));
-    /* Every row of the head is an id, as in the models of this shape: the tokenizer at hand may have fewer. */
+    /* Every row of the head is an id, as in models of this shape: the tokenizer at hand may have fewer. */
     SQ_GUARD(sq_sampler_new(&sampler, &how, b->m->cfg.n_vocab, b->m->cfg.n_vocab, HISTORY, NULL, 0, &alloc,
                             err));
     for (int32_t i = 0; i < HISTORY; i++) sq_ngram_accept(g, (i * i / 7) % 97);
