@@ -9,7 +9,8 @@ how well. With plain noise the first layers drown the token.
 
     scripts/make_shape.py OUT SHAPE [--random | --slow | --ternary] [--layers N] [--tokenizer DIR]
 
-SHAPE: 0.5b, 1.5b, 7b, 14b (Qwen2.5), qwen3-8b or qwen3-30b-a3b (128 experts, of which a token takes 8)."""
+SHAPE: 0.5b, 1.5b, 7b, 14b (Qwen2.5), qwen3-8b, qwen3-30b-a3b (128 experts, of which a token takes 8) or dsv2-lite
+(latent attention; 64 experts, of which a token takes 6, and 2 that all share; the first layer dense)."""
 import argparse
 import json
 import pathlib
@@ -24,27 +25,51 @@ SHAPES = {
     "14b": (5120, 48, 40, 8, 13824, 152064, False, False),
     "qwen3-8b": (4096, 36, 32, 8, 12288, 151936, False, True),
     "qwen3-30b-a3b": (2048, 48, 32, 4, 6144, 151936, False, True),
+    "dsv2-lite": (2048, 27, 16, 16, 10944, 102400, False, False),
 }
-EXPERTS = {"qwen3-30b-a3b": (128, 8, 768)}  # how many, those a token takes, their ffn
+# how many, those a token takes, their ffn, those that all share
+EXPERTS = {"qwen3-30b-a3b": (128, 8, 768, 0), "dsv2-lite": (64, 6, 1408, 2)}
+LATENT = {"dsv2-lite": (512, 64, 128)}  # rank, positions, head
+
+
+def attention(shape):
+    hidden, _, heads, kv, _, _, _, norms = SHAPES[shape]
+    if shape in LATENT:
+        rank, rope, head = LATENT[shape]
+        yield "q_proj.weight", (heads * (head + rope), hidden)
+        yield "kv_a_proj_with_mqa.weight", (rank + rope, hidden)
+        yield "kv_a_layernorm.weight", (rank,)
+        yield "kv_b_proj.weight", (heads * 2 * head, rank)
+    else:
+        for name, rows in (("q", heads * 128), ("k", kv * 128), ("v", kv * 128)):
+            yield f"{name}_proj.weight", (rows, hidden)
+            if not norms:
+                yield f"{name}_proj.bias", (rows,)
+    yield "o_proj.weight", (hidden, heads * 128)
+    if norms:
+        yield "q_norm.weight", (128,)
+        yield "k_norm.weight", (128,)
+
+
+def blocks_of(shape, layer):
+    """Feed-forward blocks: (name, width)."""
+    n, _, wide, shared = EXPERTS.get(shape, (0, 0, 0, 0))
+    if not n or (shape in LATENT and layer == 0):
+        return [("", SHAPES[shape][4])]
+    return [(f"experts.{k}.", wide) for k in range(n)] + ([("shared_experts.", shared * wide)] if shared else [])
 
 
 def tensors(shape, layers):
-    hidden, _, heads, kv, ffn, vocab, tied, norms = SHAPES[shape]
+    hidden, _, _, _, _, vocab, tied, _ = SHAPES[shape]
     yield "model.embed_tokens.weight", (vocab, hidden)
     for i in range(layers):
         p = f"model.layers.{i}."
-        for name, rows in (("q", heads * 128), ("k", kv * 128), ("v", kv * 128)):
-            yield f"{p}self_attn.{name}_proj.weight", (rows, hidden)
-            if not norms:
-                yield f"{p}self_attn.{name}_proj.bias", (rows,)
-        yield p + "self_attn.o_proj.weight", (hidden, heads * 128)
-        if norms:
-            yield p + "self_attn.q_norm.weight", (128,)
-            yield p + "self_attn.k_norm.weight", (128,)
-        n, _, wide = EXPERTS.get(shape, (0, 0, ffn))
-        if n:
-            yield p + "mlp.gate.weight", (n, hidden)
-        for e in (f"experts.{k}." for k in range(n)) if n else ("",):
+        for name, dims in attention(shape):
+            yield f"{p}self_attn.{name}", dims
+        blocks = blocks_of(shape, i)
+        if len(blocks) > 1:
+            yield p + "mlp.gate.weight", (EXPERTS[shape][0], hidden)
+        for e, wide in blocks:
             yield f"{p}mlp.{e}gate_proj.weight", (wide, hidden)
             yield f"{p}mlp.{e}up_proj.weight", (wide, hidden)
             yield f"{p}mlp.{e}down_proj.weight", (hidden, wide)
@@ -124,9 +149,18 @@ def write(out, shape, layers, make):
               "vocab_size": vocab, "max_position_embeddings": 32768, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0,
               "hidden_act": "silu", "tie_word_embeddings": tied, "torch_dtype": "bfloat16"}
     if shape in EXPERTS:
-        n, used, wide = EXPERTS[shape]
-        config.update(architectures=["Qwen3MoeForCausalLM"], model_type="qwen3_moe", num_experts=n, num_experts_per_tok=used,
-                      moe_intermediate_size=wide, norm_topk_prob=True, decoder_sparse_step=1, mlp_only_layers=[])
+        n, used, wide, shared = EXPERTS[shape]
+        config.update(num_experts_per_tok=used, moe_intermediate_size=wide)
+    if shape in LATENT:
+        rank, rope, head = LATENT[shape]
+        del config["head_dim"]
+        config.update(architectures=["DeepseekV2ForCausalLM"], model_type="deepseek_v2", q_lora_rank=None, kv_lora_rank=rank,
+                      qk_rope_head_dim=rope, qk_nope_head_dim=head, v_head_dim=head, n_routed_experts=n, n_shared_experts=shared,
+                      first_k_dense_replace=1, moe_layer_freq=1, norm_topk_prob=False, scoring_func="softmax",
+                      topk_method="greedy", n_group=1, topk_group=1, routed_scaling_factor=1.0, rope_theta=10000.0)
+    elif shape in EXPERTS:
+        config.update(architectures=["Qwen3MoeForCausalLM"], model_type="qwen3_moe", num_experts=n, norm_topk_prob=True,
+                      decoder_sparse_step=1, mlp_only_layers=[])
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     return at
 
