@@ -30,6 +30,9 @@ enum {
 /* Codes below 8 bits: lines of them whose products may be summed in 16 bits, 8 * 2 * 15 * 127 = 30480. */
 enum { LINES = 8 };
 
+/* One or two tokens leave a dot product waiting for the one before it: their sums are parted, and added. */
+enum { FEW = 2, SUMS = 4 };
+
 #if VNNI
 
 BLOCK __m512i operand_i8(const uint8_t *line) {
@@ -62,9 +65,17 @@ BLOCK void add_lines(bool i8, int N, const __m512i v[LINES], const int8_t *q, si
     (void)i8;
     for (int i = 0; i < N; i++) {
         const int8_t *qi = q + (size_t)i * ld;
+        __m512i sum[SUMS] = {dot[i]};
+        const int sums = N <= FEW ? SUMS : 1;
+        UNROLL
+        for (int k = 1; k < sums; k++) sum[k] = _mm512_setzero_si512();
         UNROLL
         for (int c = 0; c < LINES; c++)
-            dot[i] = _mm512_dpbusd_epi32(dot[i], v[c], quad(qi + 4 * c + (c < LINES / 2 ? 0 : gap)));
+            sum[c % sums] =
+                _mm512_dpbusd_epi32(sum[c % sums], v[c], quad(qi + 4 * c + (c < LINES / 2 ? 0 : gap)));
+        dot[i] = sum[0];
+        UNROLL
+        for (int k = 1; k < sums; k++) dot[i] = _mm512_add_epi32(dot[i], sum[k]);
     }
 }
 
