@@ -105,6 +105,9 @@ bool sq_io_has(const sq_io *io, int32_t unit); /* it is in memory, just now */
  * Returns its generation, for sq_io_cancel. Units past the first SQ_IO_SEQUENCE_MAX are not read ahead. */
 enum { SQ_IO_SEQUENCE_MAX = 4096 };
 uint32_t sq_io_prefetch_sequence(sq_io *io, const int32_t *units, int32_t n);
+/* And these behind that sequence, as far as what is in memory and not due makes room: none of the sequence
+ * goes for them. */
+void sq_io_prefetch_behind(sq_io *io, const int32_t *units, int32_t n);
 void sq_io_cancel(sq_io *io, uint32_t generation); /* nothing, if that is not the last one */
 
 /* These units of the pool may be asked for soon, each with a weight in (0, 1]: the likelier the larger. They

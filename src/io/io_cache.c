@@ -263,10 +263,8 @@ bool sq_io_has(const sq_io *io, int32_t unit) {
 
 /* ---- what will be asked for ------------------------------------------------------------------ */
 
-uint32_t sq_io_prefetch_sequence(sq_io *io, const int32_t *units, int32_t n) {
-    pthread_mutex_lock(&io->lock);
-    io->generation++;
-    io->n_sequence = io->sequence_at = 0;
+/* Under the lock: behind what is named. */
+static void name_units(sq_io *io, const int32_t *units, int32_t n) {
     bool any = false;
     for (int32_t i = 0; i < n && io->n_sequence < SQ_IO_SEQUENCE_MAX; i++) {
         sq_io_entry *u = &io->units[units[i]];
@@ -277,10 +275,24 @@ uint32_t sq_io_prefetch_sequence(sq_io *io, const int32_t *units, int32_t n) {
         any |= !u->reading && !(atomic_load_explicit(&u->held, memory_order_relaxed) & SQ_IO_READY);
         io->sequence[io->n_sequence++] = units[i];
     }
-    const uint32_t generation = io->generation;
     if (any) io->driver->kick(io);
+}
+
+uint32_t sq_io_prefetch_sequence(sq_io *io, const int32_t *units, int32_t n) {
+    pthread_mutex_lock(&io->lock);
+    io->generation++;
+    io->n_sequence = io->sequence_at = 0;
+    name_units(io, units, n);
+    io->n_near = io->n_sequence;
+    const uint32_t generation = io->generation;
     pthread_mutex_unlock(&io->lock);
     return generation;
+}
+
+void sq_io_prefetch_behind(sq_io *io, const int32_t *units, int32_t n) {
+    pthread_mutex_lock(&io->lock);
+    name_units(io, units, n);
+    pthread_mutex_unlock(&io->lock);
 }
 
 void sq_io_cancel(sq_io *io, uint32_t generation) {

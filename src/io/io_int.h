@@ -119,7 +119,7 @@ struct sq_io {
     bool rounds; /* the pool is asked for in rounds */
     sq_io_active active[SQ_IO_ACTIVE_MAX];
     int32_t demand_first, demand_last; /* queue through sq_io_entry.next; -1: empty */
-    int32_t *sequence, n_sequence, sequence_at;
+    int32_t *sequence, n_sequence, sequence_at, n_near; /* behind n_near: only where there is room */
     uint32_t generation;
     int32_t hints[SQ_IO_HINTS_MAX], n_hints, hints_at;
     uint32_t hint_call;

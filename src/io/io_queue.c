@@ -89,12 +89,12 @@ static int32_t free_slot(const sq_io_room *r) {
     return -1;
 }
 
-static bool take_slot(sq_io *io, sq_io_entry *u, double limit) {
+static bool take_slot(sq_io *io, sq_io_entry *u, sq_io_rank rank, double limit) {
     if (u->own) return true;
     sq_io_room *r = u->at.use == SQ_IO_CYCLE ? &io->ring : &io->pool;
     int32_t slot = free_slot(r);
     if (slot < 0) slot = evict(io, r, limit);
-    if (slot < 0 && limit > DUE / 2) { /* more than a hint */
+    if (slot < 0 && rank > SQ_IO_HINT) {
         /* Whoever puts a unit looks at the flag after letting go of it: one of us two sees the other. */
         atomic_store(&io->starved, true);
         slot = evict(io, r, limit);
@@ -118,7 +118,7 @@ static bool begin(sq_io *io, int32_t unit, sq_io_rank rank, double limit) {
         else
             busy++;
     }
-    if (busy >= begun_max[rank] || !take_slot(io, u, limit)) return false;
+    if (busy >= begun_max[rank] || !take_slot(io, u, rank, limit)) return false;
     *a = (sq_io_active){
         .unit = unit, .rank = rank, .bytes = sq_align_up((size_t)u->at.bytes, SQ_DIRECT_ALIGN)};
     u->reading = true;
@@ -184,7 +184,8 @@ static bool begin_sequence(sq_io *io) {
         const int32_t unit = io->sequence[io->sequence_at];
         if (is_there(&io->units[unit]) || !atomic_load_explicit(&io->units[unit].due, memory_order_relaxed))
             continue;
-        if (!begin(io, unit, SQ_IO_SEQUENCE, due_worth(io->sequence_at))) return false;
+        const double limit = io->sequence_at < io->n_near ? due_worth(io->sequence_at) : 0;
+        if (!begin(io, unit, SQ_IO_SEQUENCE, limit)) return false;
         io->sequence_at++;
         return true;
     }

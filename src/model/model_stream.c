@@ -37,12 +37,12 @@ struct sq_stream {
     sq_lowrank low[SQ_ROLE_COUNT][1 + SQ_MAX_LORAS];
     sq_expert *experts;           /* [moe.n] of the layer at hand */
     int32_t *unrun, n_left;       /* [moe.n]: experts of the block at hand not run yet */
-    int32_t *ids;                 /* [(layers + 1) * moe.n]: those of a group; units wanted */
+    int32_t *ids;                 /* [layers * moe.n]: those of a group; units wanted */
     int32_t group_max;            /* experts held at once */
     sq_weight embed, head;
     const float *final_norm;
     bool ends, warm; /* the ends stay; a whole pass has been made */
-    bool rounds;     /* the layer at hand was asked for nearly all of its experts */
+    bool rounds;     /* the layer at hand was asked for most of its experts */
     char heat[1100]; /* file of counts; "": none is kept */
     char heat_why[240];
 };
@@ -50,7 +50,7 @@ struct sq_stream {
 static size_t table_bytes(const sq_stream *s) {
     const size_t layers = (size_t)s->m->cfg.n_layers;
     /* A unit may be of both stages of a layer. */
-    return (2 * layers + 1 + 2 * s->n_units + 8 + (2 * layers + 2) * (size_t)s->m->cfg.moe.n) *
+    return (2 * layers + 1 + 2 * s->n_units + 8 + (2 * layers + 1) * (size_t)s->m->cfg.moe.n) *
            sizeof(int32_t);
 }
 
@@ -394,31 +394,28 @@ static squish_status take_group(sq_stream *s, int32_t layer, int32_t *taken, squ
     return SQUISH_OK;
 }
 
-static int32_t missing(const sq_stream *s, int32_t n) {
-    int32_t some = 0;
-    for (int32_t i = 0; i < n; i++) some += !sq_io_has(s->io, s->ids[i]);
-    return some;
-}
-
-/* Rows of a prompt choose nearly all experts of a layer, and so of those behind it, pass by pass. All that
- * come in this pass are named then: while layers are computed whose experts are there, others are read, and
- * what was used last, which comes last again, makes room for them. */
+/* Rows of a prompt choose most experts of a layer, and so of those behind it, pass by pass. All that come in
+ * this pass are named then: while layers are computed whose experts are there, others are read, in the place
+ * of what was used last, which comes last again. */
 void sq_stream_experts_want(sq_stream *s, int32_t layer, const sq_routes *r) {
     const int32_t all = r->rule.n;
+    bool missing = false;
     int32_t n = 0;
     s->n_left = 0;
     for (int32_t e = 0; e < all; e++) {
         if (r->first[e + 1] == r->first[e]) continue;
-        s->ids[n++] = unit_of(s, layer, e);
+        s->ids[s->n_left] = unit_of(s, layer, e);
+        missing |= !sq_io_has(s->io, s->ids[s->n_left]);
         s->unrun[s->n_left++] = e;
     }
-    const bool rounds = s->n_left * 10 >= all * 9;
     if (s->on_demand) return;
+    const bool rounds = s->n_left * 4 >= all * 3;
     if (rounds != s->rounds) sq_io_in_rounds(s->io, rounds);
     s->rounds = rounds;
+    if (missing || rounds) sq_io_prefetch_sequence(s->io, s->ids, s->n_left);
     for (int32_t i = (layer + 1) * all; rounds && i < s->m->cfg.n_layers * all; i++)
         if (s->expert_unit[i] >= 0) s->ids[n++] = s->expert_unit[i];
-    if (missing(s, n) > 0) sq_io_prefetch_sequence(s->io, s->ids, n);
+    if (n > 0) sq_io_prefetch_behind(s->io, s->ids, n);
 }
 
 squish_status sq_stream_experts_run(sq_stream *s, sq_backend *b, int32_t layer, const sq_routes *r,

@@ -49,29 +49,11 @@ static squish_engine_options options(void) {
     return o;
 }
 
-/* As much memory as o would take with `share` of the weights. */
-static void limit_to(const char *path, double share, squish_engine_options *o) {
-    squish_model *m;
-    squish_mem_estimate e;
-    squish_error err = {0};
-    assert_ok(squish_model_open(&m, path, NULL, &err), &err);
-    assert_ok(squish_engine_estimate(m, o, &e, &err), &err);
-    squish_model_close(m);
-    o->memory_limit = e.kv_bytes + e.scratch_bytes + (uint64_t)((double)e.weight_bytes * share);
-    o->agile.on = true;
-}
-
-static squish_agile_info agile_of(const run *x) {
-    squish_engine_info i;
-    squish_engine_get_info(x->e, &i);
-    return i.agile;
-}
-
 static run open_streamed(const char *path, double share, squish_engine_options o) {
-    limit_to(path, share, &o);
+    run_limit(path, share, &o);
     run x = run_open(path, SQUISH_TIER_AUTO, &o);
-    assert_true(agile_of(&x).on);
-    assert_true(agile_of(&x).budget_bytes <= o.memory_limit);
+    assert_true(run_agile(&x).on);
+    assert_true(run_agile(&x).budget_bytes <= o.memory_limit);
     return x;
 }
 
@@ -111,8 +93,8 @@ static void compare_logits(const char *path, double share, squish_engine_options
     score(&b, &t, &r);
     score(&b, &t, &r);
     assert_int_equal(r.different, 0);
-    assert_true(agile_of(&b).bytes_read > 0);
-    assert_int_equal(agile_of(&b).failures, 0);
+    assert_true(run_agile(&b).bytes_read > 0);
+    assert_int_equal(run_agile(&b).failures, 0);
     free(r.kept);
     squish_tokens_free(&t);
     run_close(&a);
@@ -240,7 +222,7 @@ static void answers_in_a_batch_are_the_same(void **state) {
             assert_same_answer(&wanted[i], &got[i]);
             squish_job_free(jobs[i]);
         }
-        assert_true(agile_of(&b).bytes_read > 0);
+        assert_true(run_agile(&b).bytes_read > 0);
         squish_batch_free(batch);
         bell_free(rings);
         run_close(&a);
@@ -255,12 +237,12 @@ static void weights_that_fit_are_mapped_and_the_engine_says_so(void **state) {
     squish_engine_options o = options();
     o.agile.on = true;
     run x = run_open(dense, SQUISH_TIER_AUTO, &o);
-    assert_false(agile_of(&x).on);
-    assert_string_equal(agile_of(&x).why, "weights fit: mapped");
+    assert_false(run_agile(&x).on);
+    assert_string_equal(run_agile(&x).why, "weights fit: mapped");
     run_close(&x);
     o.agile.on = false;
     x = run_open(dense, SQUISH_TIER_AUTO, &o);
-    assert_string_equal(agile_of(&x).why, "");
+    assert_string_equal(run_agile(&x).why, "");
     run_close(&x);
 }
 
@@ -270,7 +252,7 @@ static void too_little_even_so_is_refused_with_the_number(void **state) {
     squish_model *m;
     squish_engine *e;
     squish_error err = {0}, plain = {0};
-    limit_to(dense, 0.1, &o);
+    run_limit(dense, 0.1, &o);
     assert_ok(squish_model_open(&m, dense, NULL, &err), &err);
     assert_int_equal(squish_engine_new(&e, m, &o, &err), SQUISH_NO_MEMORY);
     assert_non_null(strstr(err.text, "even when weights are streamed"));
@@ -278,7 +260,7 @@ static void too_little_even_so_is_refused_with_the_number(void **state) {
     assert_int_equal(squish_engine_new(&e, m, &o, &plain), SQUISH_NO_MEMORY);
     assert_null(strstr(plain.text, "streamed"));
     o = options();
-    limit_to(dense, 0.75, &o);
+    run_limit(dense, 0.75, &o);
     o.agile.backend = "tape";
     assert_int_equal(squish_engine_new(&e, m, &o, &(squish_error){0}), SQUISH_INVALID);
     squish_model_close(m);
@@ -402,7 +384,7 @@ static json_t *served(const char *path, double share) {
     o.ctx_tokens = CTX;
     o.parallel = 2;
     eo.chunk_tokens = squish_engine_options_default().chunk_tokens;
-    if (share > 0) limit_to(path, share, &eo);
+    if (share > 0) run_limit(path, share, &eo);
     o.memory_limit = eo.memory_limit;
     o.agile = true;
     assert_int_equal(api_start(&s, &o), 0);
@@ -428,6 +410,33 @@ static void a_server_answers_the_same(void **state) {
     json_decref(b);
 }
 
+/* Pieces of a prompt choose nearly all experts, again and again: what does not fit is read for each, and
+ * what fits is not. */
+static void pieces_of_a_prompt_read_what_does_not_fit(void **state) {
+    (void)state;
+    enum { PIECES = 4, PIECE = 120 };
+    squish_engine_options o = options();
+    o.agile.lookahead = SQUISH_LOOKAHEAD_OFF;
+    o.agile.cold = true;
+    o.chunk_tokens = PIECE;
+    run x = open_streamed(moe, 0.7, o);
+    int32_t ids[PIECES * PIECE];
+    squish_error err = {0};
+    squish_model_info info;
+    squish_model_get_info(x.m, &info);
+    for (int i = 0; i < PIECES * PIECE; i++) ids[i] = (i * i * 7 + 11 * i + 5) % info.n_vocab_tokens;
+    assert_ok(squish_seq_sync(x.s, ids, PIECE, &err), &err);
+    const squish_agile_info a = run_agile(&x);
+    assert_ok(squish_seq_sync(x.s, ids, PIECES * PIECE, &err), &err);
+    const squish_agile_info b = run_agile(&x);
+    const double piece = (double)(b.bytes_read - a.bytes_read) / (PIECES - 1);
+    const double rest = (double)a.bytes_read - (double)a.pinned_bytes; /* of the first: all experts */
+    const double fits = (double)(a.budget_bytes - a.pinned_bytes);
+    printf("%.1f MB a piece, %.1f MB of experts, %.1f MB fit\n", piece / 1e6, rest / 1e6, fits / 1e6);
+    assert_true(piece <= 1.4 * (rest - fits));
+    run_close(&x);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_of_streamed_dense_weights_have_the_same_bits),
@@ -441,6 +450,7 @@ int main(void) {
         cmocka_unit_test(a_server_answers_the_same),
         cmocka_unit_test(a_file_that_somebody_writes_to_ends_answers),
         cmocka_unit_test(damage_is_found_when_a_unit_is_first_read),
+        cmocka_unit_test(pieces_of_a_prompt_read_what_does_not_fit),
     };
     return cmocka_run_group_tests(tests, build, drop);
 }

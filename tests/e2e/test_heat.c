@@ -32,25 +32,12 @@ static int begin(void **state) {
 
 static squish_engine_options streamed(void) {
     squish_engine_options o = squish_engine_options_default();
-    squish_model *m;
-    squish_mem_estimate e;
-    squish_error err = {0};
     o.threads = 2;
     o.ctx_tokens = CTX;
     o.chunk_tokens = 48;
-    assert_ok(squish_model_open(&m, path, NULL, &err), &err);
-    assert_ok(squish_engine_estimate(m, &o, &e, &err), &err);
-    squish_model_close(m);
-    o.memory_limit = e.kv_bytes + e.scratch_bytes + e.weight_bytes / 10 * 7;
-    o.agile.on = true;
+    run_limit(path, 0.7, &o);
     o.agile.lookahead = SQUISH_LOOKAHEAD_OFF;
     return o;
-}
-
-static squish_agile_info agile_of(const run *x) {
-    squish_engine_info i;
-    squish_engine_get_info(x->e, &i);
-    return i.agile;
 }
 
 /* Experts with a count in the file, at most as many as the pool holds. */
@@ -65,8 +52,8 @@ static uint64_t wait_until_warm(const run *x) {
     for (size_t at = 32; at + 8 < bytes; at += 4) n += memcmp(file + at, "\0\0\0\0", 4) != 0;
     sq_stream_get_stats(x->e->stream, &s);
     if (n > (uint64_t)s.plan.pool_slots) n = (uint64_t)s.plan.pool_slots;
-    for (int i = 0; agile_of(x).warmed < n; i++) {
-        if (i > 100000) fail_msg("%d experts were read, wanted %d", (int)agile_of(x).warmed, (int)n);
+    for (int i = 0; run_agile(x).warmed < n; i++) {
+        if (i > 100000) fail_msg("%d experts were read, wanted %d", (int)run_agile(x).warmed, (int)n);
         usleep(100);
     }
     return n;
@@ -75,10 +62,10 @@ static uint64_t wait_until_warm(const run *x) {
 /* Bytes that were read for it. */
 static uint64_t answer_once(run *x) {
     int32_t got[TOKENS];
-    const squish_agile_info a = agile_of(x);
+    const squish_agile_info a = run_agile(x);
     run_greedy(x, prompt, SQ_COUNT(prompt), got, TOKENS);
     assert_memory_equal(got, wanted, sizeof got);
-    const squish_agile_info b = agile_of(x);
+    const squish_agile_info b = run_agile(x);
     assert_int_equal(b.failures, 0);
     return b.bytes_read - a.bytes_read;
 }
@@ -88,16 +75,16 @@ static void a_second_start_finds_what_the_first_asked_for(void **state) {
     const squish_engine_options o = streamed();
     unlink(heat);
     run x = run_open(path, SQUISH_TIER_AUTO, &o);
-    assert_string_equal(agile_of(&x).heat_why, "");
+    assert_string_equal(run_agile(&x).heat_why, "");
     const uint64_t cold = answer_once(&x);
-    assert_int_equal(agile_of(&x).warmed, 0);
+    assert_int_equal(run_agile(&x).warmed, 0);
     assert_false(sq_os_exists(heat)); /* when it ends */
     run_close(&x);
     assert_true(sq_os_exists(heat));
     x = run_open(path, SQUISH_TIER_AUTO, &o);
     const uint64_t ahead = wait_until_warm(&x);
     const uint64_t warm = answer_once(&x);
-    const squish_agile_info a = agile_of(&x);
+    const squish_agile_info a = run_agile(&x);
     printf(
         "%d KB were read for an answer, %d KB at the second start; of %d experts read ahead %d were used\n",
         (int)(cold >> 10), (int)(warm >> 10), (int)ahead, (int)a.warm_hits);
@@ -118,7 +105,7 @@ static void measurements_begin_cold_and_leave_nothing(void **state) {
     for (int i = 0; i < 2; i++) {
         run x = run_open(path, SQUISH_TIER_AUTO, &o);
         answer_once(&x);
-        assert_int_equal(agile_of(&x).warmed, 0);
+        assert_int_equal(run_agile(&x).warmed, 0);
         run_close(&x);
         assert_int_equal(stat(heat, &b), 0);
         assert_int_equal(a.st_ino, b.st_ino);
@@ -155,13 +142,13 @@ static void files_that_cannot_be_used_are_said_and_replaced(void **state) {
     for (size_t i = 0; i < SQ_COUNT(damage); i++) {
         assert_int_equal(sh("rm -f $T/model.sqw.heat; %s", damage[i][0])->status, 0);
         run x = run_open(path, SQUISH_TIER_AUTO, &o);
-        assert_non_null(strstr(agile_of(&x).heat_why, damage[i][1]));
-        assert_null(strchr(agile_of(&x).heat_why, '\n'));
+        assert_non_null(strstr(run_agile(&x).heat_why, damage[i][1]));
+        assert_null(strchr(run_agile(&x).heat_why, '\n'));
         answer_once(&x);
-        assert_int_equal(agile_of(&x).warmed, 0);
+        assert_int_equal(run_agile(&x).warmed, 0);
         run_close(&x);
         x = run_open(path, SQUISH_TIER_AUTO, &o);
-        assert_string_equal(agile_of(&x).heat_why, "");
+        assert_string_equal(run_agile(&x).heat_why, "");
         assert_true(wait_until_warm(&x) > 0);
         run_close(&x);
     }
@@ -220,7 +207,7 @@ static void two_engines_at_once_leave_a_whole_file(void **state) {
         run_close(&y);
     }
     run x = run_open(path, SQUISH_TIER_AUTO, &o);
-    assert_string_equal(agile_of(&x).heat_why, "");
+    assert_string_equal(run_agile(&x).heat_why, "");
     run_close(&x);
     const cli_result *r = sh("for i in 1 2 3 4; do $S run $T/model.sqw 'The fox' --raw -n 8 --temp 0 -q "
                              "--memory-limit 40M --ctx 256 >$T/o$i & done; wait; "

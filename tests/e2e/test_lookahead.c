@@ -29,17 +29,10 @@ static int begin(void **state) {
 
 static run open_streamed(squish_lookahead kind) {
     squish_engine_options o = squish_engine_options_default();
-    squish_model *m;
-    squish_mem_estimate e;
-    squish_error err = {0};
     o.threads = 2;
     o.ctx_tokens = CTX;
     o.chunk_tokens = 48;
-    assert_ok(squish_model_open(&m, path, NULL, &err), &err);
-    assert_ok(squish_engine_estimate(m, &o, &e, &err), &err);
-    squish_model_close(m);
-    o.memory_limit = e.kv_bytes + e.scratch_bytes + e.weight_bytes / 10 * 7;
-    o.agile.on = true;
+    run_limit(path, 0.7, &o);
     o.agile.lookahead = kind;
     return run_open(path, SQUISH_TIER_AUTO, &o);
 }

@@ -86,6 +86,23 @@ static int remove_entry(const char *path, const struct stat *st, int type, struc
 
 void remove_tree(const char *dir) { nftw(dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS); }
 
+void run_limit(const char *path, double share, squish_engine_options *o) {
+    squish_model *m;
+    squish_mem_estimate e;
+    squish_error err = {0};
+    assert_ok(squish_model_open(&m, path, NULL, &err), &err);
+    assert_ok(squish_engine_estimate(m, o, &e, &err), &err);
+    squish_model_close(m);
+    o->memory_limit = e.kv_bytes + e.scratch_bytes + (uint64_t)((double)e.weight_bytes * share);
+    o->agile.on = true;
+}
+
+squish_agile_info run_agile(const run *x) {
+    squish_engine_info i;
+    squish_engine_get_info(x->e, &i);
+    return i.agile;
+}
+
 void run_close(run *x) {
     squish_seq_free(x->s);
     squish_engine_free(x->e);

@@ -46,6 +46,9 @@ void make_shallow(const char *src, int32_t n, const char *dir);
 /* The same of its first n layers, in 4 bits: what it says is nonsense, and it is there in a fraction of the
  * time. For what holds whatever is computed. */
 run run_shallow(const char *src, int32_t n, squish_method method);
+/* As much memory as o would take with `share` of the weights of a file: they are streamed. */
+void run_limit(const char *path, double share, squish_engine_options *o);
+squish_agile_info run_agile(const run *x);
 void run_close(run *x);
 /* n greedy tokens after a prompt, whatever they are (end tokens included). */
 void run_greedy(run *x, const int32_t *prompt, size_t n_prompt, int32_t *out, int32_t n);

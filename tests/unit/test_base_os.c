@@ -529,6 +529,23 @@ static void random_bytes_fill_the_whole_block(void **state) {
     assert_true(sq_os_random(a, 0));
 }
 
+/* A thread that is nice stays so. */
+static void waking_first_is_no_more_of_a_processor(void **state) {
+    (void)state;
+    const pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        errno = 0;
+        if (nice(7) == -1 && errno) _exit(1);
+        const int before = getpriority(PRIO_PROCESS, 0);
+        sq_os_wake_first();
+        _exit(before == getpriority(PRIO_PROCESS, 0) ? 0 : 2);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
 static void the_machine_is_described(void **state) {
     (void)state;
     assert_in_range(sq_os_cores(), 1, (uintmax_t)sysconf(_SC_NPROCESSORS_CONF));
@@ -597,6 +614,7 @@ int main(void) {
         cmocka_unit_test(reserved_memory_is_zero_and_can_be_given_back),
         cmocka_unit_test(the_clock_goes_forward),
         cmocka_unit_test(random_bytes_fill_the_whole_block),
+        cmocka_unit_test(waking_first_is_no_more_of_a_processor),
         cmocka_unit_test(the_machine_is_described),
         cmocka_unit_test(open_files_are_raised_to_what_is_wanted_and_no_further_than_the_hard_limit),
         cmocka_unit_test(a_limit_on_address_space_counts_as_memory),

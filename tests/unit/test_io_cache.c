@@ -5,7 +5,7 @@
  * told to fail, to be slow, to end early, or to wait for a word. */
 #include "io/io.h"
 #include "support/faults.h"
-#include "support/model_run.h"
+#include "support/io_run.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -104,19 +104,6 @@ static void use_unit(rig *r, int32_t unit) {
     sq_io_put(r->io, unit);
 }
 
-static sq_io_stats stats_of(rig *r) {
-    sq_io_stats s;
-    sq_io_get_stats(r->io, &s);
-    return s;
-}
-
-static void wait_until_there(rig *r, int32_t unit) {
-    for (int i = 0; !sq_io_has(r->io, unit); i++) {
-        if (i > 20000) fail_msg("unit %d never came", unit);
-        usleep(100);
-    }
-}
-
 /* ---- plans ----------------------------------------------------------------------------------- */
 
 static void what_stays_of_a_cycle_is_spread_over_it(void **state) {
@@ -196,7 +183,7 @@ static void a_unit_is_read_once_and_kept(void **state) {
     rig r = {0};
     rig_open(&r, 4, SQ_IO_PIN, 4 * UNIT);
     for (int32_t i = 0; i < 8; i++) use_unit(&r, i % 4);
-    const sq_io_stats s = stats_of(&r);
+    const sq_io_stats s = io_stats(r.io);
     assert_int_equal(s.misses, 4);
     assert_int_equal(s.hits, 4);
     assert_int_equal(s.bytes_read, 4 * UNIT);
@@ -214,7 +201,7 @@ static void try_get_reads_nothing(void **state) {
     assert_non_null(p);
     assert_bytes(p, 1);
     sq_io_put(r.io, 1);
-    assert_int_equal(stats_of(&r).bytes_read, UNIT);
+    assert_int_equal(io_stats(r.io).bytes_read, UNIT);
     rig_close(&r);
 }
 
@@ -229,7 +216,7 @@ static void a_cycle_through_a_ring_never_passes_the_budget(void **state) {
             sq_io_prefetch_sequence(r.io, next, 6);
             use_unit(&r, i);
         }
-    const sq_io_stats s = stats_of(&r);
+    const sq_io_stats s = io_stats(r.io);
     assert_true(s.plan.n_stay >= 1);
     assert_true(s.held_bytes_max <= s.plan.bytes && s.plan.bytes <= 5 * UNIT);
     assert_int_equal(s.wasted_bytes, 0); /* what is next is never given up for what is after it */
@@ -248,7 +235,7 @@ static void whoever_holds_all_slots_lets_others_in_by_put(void **state) {
     usleep(20000);
     assert_false(sq_io_has(r.io, 4)); /* no place */
     sq_io_put(r.io, 1);
-    wait_until_there(&r, 4);
+    io_wait_until_there(r.io, 4, 2);
     assert_false(sq_io_has(r.io, 1));
     sq_io_put(r.io, 0);
     sq_io_put(r.io, 2);
@@ -264,7 +251,7 @@ static void a_get_joins_a_read_on_its_way(void **state) {
     sq_io_prefetch_sequence(r.io, want, 1);
     usleep(5000);
     use_unit(&r, 2);
-    const sq_io_stats s = stats_of(&r);
+    const sq_io_stats s = io_stats(r.io);
     assert_int_equal(s.bytes_read, UNIT);
     assert_int_equal(s.late_hits, 1);
     assert_int_equal(s.misses, 0);
@@ -294,7 +281,10 @@ static void a_get_goes_before_a_sequence_and_that_before_hints(void **state) {
     usleep(20000);
     open_device(&r.d, true);
     pthread_join(t, NULL);
-    for (int32_t i = 0; i < 2; i++) wait_until_there(&r, hint[i]), wait_until_there(&r, sequence[i]);
+    for (int32_t i = 0; i < 2; i++) {
+        io_wait_until_there(r.io, hint[i], 2);
+        io_wait_until_there(r.io, sequence[i], 2);
+    }
     const int32_t wanted[] = {9, 3, 5, 6, 8};
     assert_int_equal(r.d.n, 5);
     assert_memory_equal(r.d.order, wanted, sizeof wanted);
@@ -313,7 +303,7 @@ static void a_new_sequence_takes_the_place_of_what_had_not_begun(void **state) {
     assert_true(now != old);
     sq_io_cancel(r.io, old); /* means nothing any more */
     open_device(&r.d, true);
-    wait_until_there(&r, 8);
+    io_wait_until_there(r.io, 8, 2);
     const int32_t wanted[] = {1, 7, 8};
     assert_int_equal(r.d.n, 3);
     assert_memory_equal(r.d.order, wanted, sizeof wanted);
@@ -330,7 +320,7 @@ static void a_cancelled_sequence_is_not_begun(void **state) {
     usleep(10000);
     sq_io_cancel(r.io, generation);
     open_device(&r.d, true);
-    wait_until_there(&r, 1);
+    io_wait_until_there(r.io, 1, 2);
     usleep(20000);
     assert_int_equal(r.d.n, 1);
     rig_close(&r);
@@ -357,7 +347,7 @@ static void rounds_through_a_pool_find_there_what_fits(void **state) {
         sq_io_in_rounds(r.io, rounds);
         for (int pass = 0; pass < 4; pass++)
             for (int32_t i = 0; i < 12; i++) use_unit(&r, i);
-        const uint64_t hits = stats_of(&r).hits;
+        const uint64_t hits = io_stats(r.io).hits;
         assert_true(rounds ? hits >= 3 * 5 : hits == 0); /* one slot at least is passed through */
         sq_io_in_rounds(r.io, false);
         for (int i = 0; i < 3; i++) use_unit(&r, 11), use_unit(&r, 0); /* in any order again */
@@ -410,7 +400,7 @@ static void hints_leave_the_device_to_who_waits(void **state) {
     sq_io_prefetch_sequence(r.io, sequence, 3);
     assert_asked_for(&r, 5); /* what is due does not wait for them */
     open_device(&r.d, true);
-    for (int32_t i = 0; i < 5; i++) wait_until_there(&r, hint[i]);
+    for (int32_t i = 0; i < 5; i++) io_wait_until_there(r.io, hint[i], 2);
     rig_close(&r);
 }
 
@@ -421,7 +411,7 @@ static void hints_do_not_push_out_what_is_due(void **state) {
     const int32_t due[] = {1, 2, 3}, hint[] = {10, 11, 12};
     const float weight[] = {1, 1, 1};
     sq_io_prefetch_sequence(r.io, due, 3);
-    for (int32_t i = 0; i < 3; i++) wait_until_there(&r, due[i]);
+    for (int32_t i = 0; i < 3; i++) io_wait_until_there(r.io, due[i], 2);
     sq_io_hint(r.io, hint, weight, 3);
     usleep(20000);
     for (int32_t i = 0; i < 3; i++) assert_true(sq_io_has(r.io, due[i]));
@@ -436,8 +426,8 @@ static void one_failure_is_repaired_without_a_word(void **state) {
     rig_open(&r, 4, SQ_IO_POOL, 4 * UNIT);
     fail_reads(&r, 2, 1);
     use_unit(&r, 2);
-    assert_int_equal(stats_of(&r).retries, 1);
-    assert_int_equal(stats_of(&r).failures, 0);
+    assert_int_equal(io_stats(r.io).retries, 1);
+    assert_int_equal(io_stats(r.io).failures, 0);
     rig_close(&r);
 }
 
@@ -455,7 +445,7 @@ static void two_failures_are_the_error_of_that_unit_alone(void **state) {
     use_unit(&r, 1);
     use_unit(&r, 3);
     use_unit(&r, 2); /* the device is well again */
-    assert_int_equal(stats_of(&r).failures, 1);
+    assert_int_equal(io_stats(r.io).failures, 1);
     rig_close(&r);
 }
 
@@ -482,8 +472,8 @@ static void a_failed_prefetch_is_told_to_nobody_and_tried_again(void **state) {
     fail_reads(&r, 2, 2);
     const int32_t want[] = {2, 3};
     sq_io_prefetch_sequence(r.io, want, 2);
-    wait_until_there(&r, 3);
-    for (int i = 0; stats_of(&r).failures == 0 && i < 20000; i++) usleep(100);
+    io_wait_until_there(r.io, 3, 2);
+    for (int i = 0; io_stats(r.io).failures == 0 && i < 20000; i++) usleep(100);
     use_unit(&r, 2);
     rig_close(&r);
 }
@@ -538,7 +528,7 @@ static void read_file(sq_io_options o, const char *starts) {
         sq_io_prefetch_sequence(r.io, next, 4);
         use_unit(&r, i % 12);
     }
-    sq_io_stats s = stats_of(&r);
+    sq_io_stats s = io_stats(r.io);
     assert_memory_equal(s.backend, starts, strlen(starts));
     assert_true(s.bytes_read >= 12 * UNIT - 100);
     /* Cut, and written to. */
@@ -648,7 +638,7 @@ static void many_threads_get_what_they_ask_for(void **state) {
         assert_int_equal(pthread_create(&t[i], NULL, work, &w[i]), 0);
     }
     for (int i = 0; i < 4; i++) pthread_join(t[i], NULL);
-    const sq_io_stats s = stats_of(&r);
+    const sq_io_stats s = io_stats(r.io);
     assert_true(s.held_bytes_max <= 6 * UNIT);
     rig_close(&r);
 }

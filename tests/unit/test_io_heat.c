@@ -7,7 +7,7 @@
  * This program has its own pwrite, fsync, ftruncate and rename, which the library links against. */
 #include "io/io.h"
 #include "support/faults.h"
-#include "support/model_run.h"
+#include "support/io_run.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -117,19 +117,6 @@ static void use(rig *r, int32_t unit, int32_t times) {
     }
 }
 
-static sq_io_stats stats_of(rig *r) {
-    sq_io_stats s;
-    sq_io_get_stats(r->io, &s);
-    return s;
-}
-
-static void wait_until_there(rig *r, int32_t unit) {
-    for (int i = 0; !sq_io_has(r->io, unit); i++) {
-        if (i > 100000) fail_msg("unit %d never came", unit);
-        usleep(100);
-    }
-}
-
 static void save(rig *r) {
     squish_error err = {0};
     assert_ok(sq_io_heat_save(r->io, path, ours, &err), &err);
@@ -201,18 +188,18 @@ static void the_hottest_that_fit_are_there_before_anybody_asks(void **state) {
     a_run(UNITS - 1, some);
     rig_open(&r, 3);
     load(&r);
-    wait_until_there(&r, 9);
+    io_wait_until_there(r.io, 9, 10);
     const int32_t wanted[] = {2, 7, 9};
     assert_memory_equal(r.order, wanted, sizeof wanted);
     usleep(10000);
-    sq_io_stats s = stats_of(&r);
+    sq_io_stats s = io_stats(r.io);
     assert_int_equal(s.warmed, 3);
     assert_int_equal(s.bytes_read, 3 * UNIT);
     assert_int_equal(s.warm_hits + s.hinted, 0);
     use(&r, 7, 2);
     use(&r, 2, 1);
     use(&r, 5, 1);
-    s = stats_of(&r);
+    s = io_stats(r.io);
     assert_int_equal(s.hits, 3);
     assert_int_equal(s.misses, 1);
     assert_int_equal(s.warm_hits, 2);
@@ -244,7 +231,7 @@ static void whatever_is_wanted_now_is_read_first(void **state) {
     usleep(20000);
     open_device(&r, true);
     pthread_join(t, NULL);
-    wait_until_there(&r, 0);
+    io_wait_until_there(r.io, 0, 10);
     const int32_t wanted[] = {2, 3, 6, 8, 7, 9, 10, 5, 0};
     assert_int_equal(r.n, SQ_COUNT(wanted));
     assert_memory_equal(r.order, wanted, sizeof wanted);
@@ -261,7 +248,7 @@ static void nothing_that_was_asked_for_goes_for_it(void **state) {
     load(&r);
     usleep(20000);
     for (int32_t i = 0; i < 3; i++) assert_true(sq_io_has(r.io, i + 3));
-    assert_int_equal(stats_of(&r).warmed, 0);
+    assert_int_equal(io_stats(r.io).warmed, 0);
     rig_close(&r);
 }
 
@@ -278,7 +265,7 @@ static void counts_fade_over_runs(void **state) {
     rig r = {0};
     rig_open(&r, 4);
     load(&r);
-    wait_until_there(&r, 7);
+    io_wait_until_there(r.io, 7, 10);
     assert_false(sq_io_has(r.io, 0));
     rig_close(&r);
 }
@@ -296,7 +283,7 @@ static void nobody_asked_nothing_is_written(void **state) {
     struct stat before, after;
     assert_int_equal(stat(path, &before), 0);
     load(&r);
-    wait_until_there(&r, 2);
+    io_wait_until_there(r.io, 2, 10);
     save(&r);
     assert_int_equal(stat(path, &after), 0);
     assert_int_equal(after.st_ino, before.st_ino);
@@ -320,8 +307,8 @@ static void damage_is(const uint8_t *p, size_t n, squish_status wanted, const ch
     assert_non_null(strstr(err.text, path));
     assert_null(strchr(err.text, '\n'));
     use(&r, 2, 3); /* as if there was none */
-    assert_int_equal(stats_of(&r).misses, 1);
-    assert_int_equal(stats_of(&r).warmed, 0);
+    assert_int_equal(io_stats(r.io).misses, 1);
+    assert_int_equal(io_stats(r.io).warmed, 0);
     save(&r);
     rig_close(&r);
     assert_int_equal(count_of(2), 3); /* and it is replaced */
